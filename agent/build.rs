@@ -1,0 +1,36 @@
+//! Lets the programs and tests of this package find libtorch wherever they are started from.
+
+use std::{env, fs, path::Path};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    // torch-sys tells in this variable which libtorch it was built for, but only to packages that
+    // depend on it directly. That is why it stands beside tch in Cargo.toml. Cargo runs this script
+    // again whenever the script of torch-sys has run again.
+    let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names the libtorch directory");
+    // The path leads through the link that scripts/setup makes. A program keeps the place behind
+    // it, so that it goes on working when the link is pointed elsewhere.
+    let lib = fs::canonicalize(Path::new(&lib)).expect("the libtorch directory exists");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    // Nothing in a program refers to the CUDA library by name, so the linker would drop it, and
+    // torch would then see no GPU.
+    if lib.join("libtorch_cuda.so").exists() {
+        println!("cargo::rustc-link-arg=-Wl,--no-as-needed,-ltorch_cuda,--as-needed");
+    }
+    println!("cargo::rustc-env=LATLAS_LIBTORCH_VERSION={}", version(&lib));
+}
+
+/// The version in libtorch's own header, since tch has no call for it. It is part of a table's
+/// identity, and a wrong one would mix numbers of two versions.
+fn version(lib: &Path) -> String {
+    let header = lib.join("../include/torch/headeronly/version.h");
+    let text = fs::read_to_string(&header)
+        .unwrap_or_else(|e| panic!("{} is part of libtorch: {e}", header.display()));
+    let part = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix("#define TORCH_VERSION_")?.strip_prefix(name))
+            .unwrap_or_else(|| panic!("{} has no TORCH_VERSION_{name}", header.display()))
+            .trim()
+    };
+    format!("{}.{}.{}", part("MAJOR"), part("MINOR"), part("PATCH"))
+}

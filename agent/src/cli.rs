@@ -1,0 +1,145 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use latlas_shared::{
+    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, MemoryFormat, RunConfig,
+};
+
+use crate::commands;
+use crate::system::LIBTORCH_VERSION;
+use crate::worker::{self, WorkerSettings};
+
+/// Measures how long neural-network operations take on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "latlas-agent", version, propagate_version = true)]
+#[command(after_help = "Example:\n  latlas-agent bench --space quick --out quick.ndjson")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says what this machine is: its hardware id, run config and fingerprint.
+    #[command(after_help = "Example:\n  latlas-agent probe --json")]
+    Probe {
+        #[command(flatten)]
+        how: How,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures ops or networks without a coordinator and prints measurements as NDJSON.
+    #[command(after_help = "Examples:\n  latlas-agent bench --space quick --out quick.ndjson\n  \
+                            latlas-agent bench --key MBConv6_3x3:n1-h56-w56-i24-o24-s1")]
+    Bench(commands::bench::BenchArgs),
+    /// Takes tasks from a coordinator, measures them, and reports.
+    #[command(after_help = "Example:\n  latlas-agent run --coordinator http://127.0.0.1:8700 \
+                            --enroll-token \"$TOKEN\" --once")]
+    Run(commands::run::RunArgs),
+    /// The process that runs ops for the other commands.
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        threads: u32,
+        #[arg(long)]
+        allocator: Allocator,
+        #[arg(long)]
+        largest_reuse_distance: u64,
+        #[arg(long)]
+        memory_limit: u64,
+    },
+}
+
+/// How ops are executed.
+#[derive(Debug, Clone, Args)]
+pub struct How {
+    /// Where ops run: `cpu`, or `cuda:N`.
+    #[arg(long, default_value = "cpu")]
+    pub device: Device,
+    /// Intra-op threads.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// What happens to freed memory: `retain` or `system`.
+    #[arg(long, default_value = "retain")]
+    pub allocator: Allocator,
+}
+
+impl How {
+    /// The run config that these flags stand for.
+    pub fn run_config(&self) -> RunConfig {
+        RunConfig {
+            dtype: Dtype::F32,
+            memory_format: MemoryFormat::Contiguous,
+            threads: self.threads,
+            allocator: self.allocator,
+            reuse_distance_bytes: CONFIG_DEFAULT_REUSE_DISTANCE,
+            libtorch: LIBTORCH_VERSION.to_owned(),
+        }
+    }
+
+    /// The worker that runs under these flags.
+    ///
+    /// # Errors
+    /// When this build cannot use the device, or there are fewer processors than threads.
+    pub fn worker_settings(&self) -> Result<WorkerSettings> {
+        if let Device::Cuda(_) = self.device {
+            anyhow::bail!(
+                "{} was asked for, and this version measures on the CPU only: use `--device cpu`",
+                self.device
+            );
+        }
+        let allowed = worker::allowed_cpus()?.len();
+        if self.threads as usize > allowed {
+            anyhow::bail!(
+                "--threads {} is more than the {allowed} processors that this process may use",
+                self.threads
+            );
+        }
+        let mut system = sysinfo::System::new().context("reading the memory of this machine")?;
+        system.refresh_memory();
+        Ok(WorkerSettings {
+            threads: self.threads,
+            allocator: self.allocator,
+            largest_reuse_distance: 64 << 20,
+            // The rest of the machine goes on living.
+            memory_limit: system.available_memory() / 2,
+        })
+    }
+}
+
+/// Where a long-lived agent keeps what must survive it.
+pub fn default_state_dir() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir).join("latlas-agent"));
+    }
+    let home = std::env::home_dir()
+        .filter(|home| !home.as_os_str().is_empty())
+        .ok_or_else(|| anyhow::anyhow!("there is no home directory: give --state DIR"))?;
+    Ok(home.join(".local/state/latlas-agent"))
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What the user is told.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Probe { how, json } => commands::probe::probe(&how, json),
+            Command::Bench(args) => commands::bench::bench(&args),
+            Command::Run(args) => commands::run::run(args),
+            Command::Worker { threads, allocator, largest_reuse_distance, memory_limit } => {
+                worker::serve(&WorkerSettings {
+                    threads,
+                    allocator,
+                    largest_reuse_distance,
+                    memory_limit,
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! `latlas-agent bench`: measures without a coordinator.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use latlas_shared::{Measurement, Status, Subject};
+use ops_catalog::{Catalog, Network, NetworkSpec, OpKey, SpaceDef};
+
+use crate::cli::How;
+use crate::engine::{self, Job, Protocol, Workers};
+use crate::record::Recorder;
+use crate::worker::Work;
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// A built-in space, or a YAML file with one.
+    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["key", "network"])]
+    space: Option<String>,
+    /// One op key; may be given again.
+    #[arg(long)]
+    key: Vec<OpKey>,
+    /// A built-in network, or a file with one, measured as a whole; may be given again.
+    #[arg(long, value_name = "NAME|FILE")]
+    network: Vec<String>,
+    #[command(flatten)]
+    how: How,
+    /// Writes the measurements to a file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Fixes the order of visits; taken from the clock when not given.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Reads `name` as a built-in thing, or as a file when it looks like a path or is one.
+fn is_file(name: &str) -> bool {
+    name.contains(['/', '.']) || Path::new(name).is_file()
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {path}"))
+}
+
+fn space_jobs(name: &str, reference: u64) -> Result<Vec<(Subject, Job)>> {
+    let catalog = Catalog::builtin();
+    let space = if is_file(name) {
+        SpaceDef::from_yaml(&read(name)?).and_then(|def| def.resolve(catalog)).context(name.to_owned())?
+    } else {
+        catalog.space(name)?.resolve(catalog)?
+    };
+    let job = |(key, op): (OpKey, Arc<ops_catalog::Op>)| {
+        let work = Work::Op { def: op.def().clone(), shape: key.shape };
+        let subject = Subject::Op { key, digest: op.digest().clone() };
+        (subject, Job { work, protocol: Protocol::for_ops(reference) })
+    };
+    Ok(space.entries.into_iter().map(job).collect())
+}
+
+fn key_job(key: &OpKey, reference: u64) -> Result<(Subject, Job)> {
+    let op = Catalog::builtin().op(&key.op)?;
+    op.at(&key.shape)?;
+    let work = Work::Op { def: op.def().clone(), shape: key.shape };
+    let subject = Subject::Op { key: op.key(key.shape), digest: op.digest().clone() };
+    Ok((subject, Job { work, protocol: Protocol::for_ops(reference) }))
+}
+
+fn network_job(name: &str) -> Result<(Subject, Job)> {
+    let catalog = Catalog::builtin();
+    let spec = if is_file(name) {
+        NetworkSpec::from_yaml(&read(name)?).with_context(|| name.to_owned())?
+    } else {
+        catalog.network(name)?;
+        catalog
+            .networks()
+            .find(|spec| spec.name.as_deref() == Some(name))
+            .cloned()
+            .context("the catalog has it")?
+    };
+    Network::new(&spec, catalog)
+        .and_then(|network| network.plan(catalog))
+        .with_context(|| name.to_owned())?;
+    let subject = Subject::Network { name: spec.name.clone().unwrap_or_else(|| name.to_owned()) };
+    let job = Job { work: Work::Network { spec, ops: vec![] }, protocol: Protocol::for_networks() };
+    Ok((subject, job))
+}
+
+/// Measures what was asked for and prints each measurement as soon as it is known.
+///
+/// # Errors
+/// When the request is not valid, nothing can be measured, or the run was interrupted.
+pub fn bench(args: &BenchArgs) -> Result<()> {
+    let settings = args.how.worker_settings()?;
+    let recorder = Recorder::new(&args.how)?;
+    let reference = recorder.run_config.reuse_distance_bytes;
+    let mut all = match &args.space {
+        Some(name) => space_jobs(name, reference)?,
+        None => vec![],
+    };
+    for key in &args.key {
+        all.push(key_job(key, reference)?);
+    }
+    for name in &args.network {
+        all.push(network_job(name)?);
+    }
+    let mut out: Box<dyn Write> = match &args.out {
+        Some(path) => Box::new(
+            File::create(path).with_context(|| format!("creating {}", path.display()))?,
+        ),
+        None => Box::new(io::stdout().lock()),
+    };
+    let (subjects, jobs): (Vec<Subject>, Vec<Job>) = all.into_iter().unzip();
+    let total = subjects.len();
+    eprintln!("measuring {total} on {} under {}", recorder.hardware_id, recorder.run_config.id());
+    let stop = stop_on_ctrl_c()?;
+    let start = recorder.start();
+    let mut finished = 0;
+    let mut failed_write = None;
+    engine::measure(
+        jobs,
+        &mut Workers::new(settings),
+        args.seed.unwrap_or_else(|| fastrand::u64(..)),
+        &|| stop.load(Ordering::Relaxed),
+        &mut |outcome| {
+            finished += 1;
+            let subject = subjects[outcome.job].clone();
+            let measurement = recorder.measurement(&start, None, subject, outcome);
+            eprintln!("[{finished}/{total}] {}", describe(&measurement));
+            if let Err(e) = write_line(&mut out, &measurement) {
+                // Nobody reads the results any more, so measuring on would be for nothing.
+                stop.store(true, Ordering::Relaxed);
+                failed_write.get_or_insert(e);
+            }
+        },
+    )?;
+    if let Some(e) = failed_write {
+        return Err(e).context("writing the measurements");
+    }
+    if finished < total {
+        bail!("interrupted: {finished} of {total} were measured");
+    }
+    Ok(())
+}
+
+fn write_line(out: &mut impl Write, measurement: &Measurement) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, measurement)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// One line for people.
+pub fn describe(measurement: &Measurement) -> String {
+    let value = measurement
+        .latency
+        .as_ref()
+        .and_then(|latency| latency.at(measurement.run_config.reuse_distance_bytes).or(latency.curve.first()));
+    let number = match value {
+        Some(point) => {
+            format!("{:>10.1} us  ±{:.1}%", point.quiet_micros, 100.0 * point.ci95_rel())
+        }
+        None => "failed".to_owned(),
+    };
+    let reason = match (&measurement.status, &measurement.reason) {
+        (Status::Ok, _) | (_, None) => String::new(),
+        (_, Some(reason)) => format!("  ({reason})"),
+    };
+    format!("{:<48} {number}{reason}", measurement.subject.to_string())
+}
+
+/// A flag that Ctrl-C raises.
+fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::spawn(move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            raised.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(stop)
+}

@@ -1,0 +1,48 @@
+//! `latlas-agent run`: works for a coordinator.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::cli::{How, default_state_dir};
+use crate::farm::{Farm, Settings};
+use crate::record::Recorder;
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Address of the coordinator, e.g. `http://127.0.0.1:8700`.
+    #[arg(long, value_name = "URL", env = "LATLAS_COORDINATOR")]
+    coordinator: String,
+    /// Token to enrol with; needed once, on the first start.
+    #[arg(long, value_name = "T", env = "LATLAS_ENROLL_TOKEN", hide_env_values = true)]
+    enroll_token: Option<String>,
+    /// Where the agent keeps its identity and what it has not sent yet.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// Leaves when there is no task left.
+    #[arg(long)]
+    once: bool,
+}
+
+/// Enrols, then measures and reports until told to stop.
+///
+/// # Errors
+/// When the coordinator cannot be reached at the start or refuses, or nothing can be measured.
+pub fn run(args: RunArgs) -> Result<()> {
+    let worker = args.how.worker_settings()?;
+    let recorder = Recorder::new(&args.how)?;
+    let state = args.state.map_or_else(default_state_dir, Ok)?;
+    let settings = Settings {
+        coordinator: args.coordinator,
+        enroll_token: args.enroll_token,
+        state,
+        once: args.once,
+        worker,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Farm::enter(settings, recorder).await?.work().await })
+}

@@ -1,0 +1,224 @@
+//! The measuring engine: visits to many pieces of work, randomly interleaved over a whole run, until
+//! each has an interval that is narrow enough.
+//!
+//! A machine that is shared is slow for seconds at a time. Samples that were taken in one go agree
+//! with one another and are wrong together; so each piece of work is visited many times for a few
+//! milliseconds, and convergence is judged between visits.
+
+mod protocol;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use latlas_shared::stats::{self, QUIET, Visit};
+use latlas_shared::{CurvePoint, Latency, Status};
+
+pub use protocol::{Protocol, relative_width};
+
+use crate::worker::{Fault, Work, WorkerProcess, WorkerSettings};
+use protocol::Decision;
+
+/// A worker that died may have been killed by somebody else: the row is tried once more.
+const MOST_DEATHS: u32 = 2;
+
+/// One piece of work to measure.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What to run.
+    pub work: Work,
+    /// How to sample it.
+    pub protocol: Protocol,
+}
+
+/// What came of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Index of the job.
+    pub job: usize,
+    /// How far the number can be trusted.
+    pub status: Status,
+    /// Why the status is not `ok`.
+    pub reason: Option<String>,
+    /// The number.
+    pub latency: Option<Latency>,
+}
+
+/// A job on its way.
+struct Open {
+    index: usize,
+    job: Job,
+    /// Per distance of the curve, the visits.
+    samples: Vec<Vec<Visit>>,
+    spent: Duration,
+    deaths: u32,
+}
+
+/// Starts a worker; a seam for tests.
+pub trait Visitor {
+    /// Visits one piece of work.
+    ///
+    /// # Errors
+    /// The outer error means that nothing can be measured at all, the inner one that this work gave
+    /// no samples.
+    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Vec<Visit>, Fault>>;
+}
+
+/// Worker processes, one at a time, started when needed.
+pub struct Workers {
+    settings: WorkerSettings,
+    running: Option<WorkerProcess>,
+}
+
+impl Workers {
+    /// Workers with these settings.
+    pub fn new(settings: WorkerSettings) -> Workers {
+        Workers { settings, running: None }
+    }
+}
+
+impl Visitor for Workers {
+    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Vec<Visit>, Fault>> {
+        if self.running.is_none() {
+            self.running = Some(WorkerProcess::start(&self.settings)?);
+        }
+        let Some(worker) = &mut self.running else { unreachable!("it was just started") };
+        let protocol = &job.protocol;
+        let result = worker.visit(&job.work, &protocol.passes(micros), protocol.visit_limit);
+        if matches!(result, Err(Fault::Died(_) | Fault::Hung(_))) {
+            self.running = None;
+        }
+        Ok(result)
+    }
+}
+
+/// Measures jobs and hands over each outcome as soon as it is known.
+///
+/// `seed` fixes the order of visits. When `stop` says so the run ends before its next visit; what
+/// had not ended by then is not handed over.
+///
+/// # Errors
+/// When no worker can be started.
+pub fn measure(
+    jobs: Vec<Job>,
+    visitor: &mut dyn Visitor,
+    seed: u64,
+    stop: &dyn Fn() -> bool,
+    done: &mut dyn FnMut(Outcome),
+) -> Result<()> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut open: Vec<Open> = jobs.into_iter().enumerate().map(Open::new).collect();
+    let mut round = 0;
+    while !open.is_empty() {
+        round += 1;
+        rng.shuffle(&mut open);
+        let mut still_open = Vec::with_capacity(open.len());
+        for mut job in open {
+            if stop() {
+                return Ok(());
+            }
+            match job.visit(visitor, round)? {
+                Some(outcome) => done(outcome),
+                None => still_open.push(job),
+            }
+        }
+        open = still_open;
+    }
+    Ok(())
+}
+
+impl Open {
+    fn new((index, job): (usize, Job)) -> Open {
+        let samples = vec![Vec::new(); job.protocol.curve.len()];
+        Open { index, job, samples, spent: Duration::ZERO, deaths: 0 }
+    }
+
+    /// Makes one visit, and ends the job when it is time to.
+    fn visit(&mut self, visitor: &mut dyn Visitor, round: u32) -> Result<Option<Outcome>> {
+        let start = Instant::now();
+        let typical = self.at_reference().last().map(|visit| stats::median(visit));
+        let result = visitor.visit(&self.job, typical)?;
+        self.spent += start.elapsed();
+        match result {
+            Ok(passes) => {
+                for (all, pass) in self.samples.iter_mut().zip(passes) {
+                    all.push(pass);
+                }
+            }
+            Err(fault @ Fault::Died(_)) => {
+                self.deaths += 1;
+                if self.deaths >= MOST_DEATHS {
+                    return Ok(Some(self.failed(&fault)));
+                }
+            }
+            Err(fault) => return Ok(Some(self.failed(&fault))),
+        }
+        if !self.job.protocol.is_check(round) && self.spent < self.job.protocol.most_time {
+            return Ok(None);
+        }
+        let protocol = &self.job.protocol;
+        Ok(match protocol.decide(self.at_reference(), self.spent) {
+            Decision::Continue => None,
+            Decision::Converged => Some(self.measured(Status::Ok, None)),
+            Decision::OutOfTime => {
+                let width = relative_width(self.at_reference());
+                let reason = match width {
+                    Some(width) => format!(
+                        "after {} visits the 95% interval is still {:.1}% wide on each side",
+                        self.at_reference().len(),
+                        100.0 * width
+                    ),
+                    None => "there was time for one visit only, so there is no interval".into(),
+                };
+                Some(self.measured(Status::NotConverged, Some(reason)))
+            }
+        })
+    }
+
+    fn at_reference(&self) -> &[Visit] {
+        let protocol = &self.job.protocol;
+        let place = protocol.curve.iter().position(|&d| d == protocol.reference);
+        &self.samples[place.expect("the curve holds the reference distance")]
+    }
+
+    fn failed(&self, fault: &Fault) -> Outcome {
+        Outcome {
+            job: self.index,
+            status: Status::Failed,
+            reason: Some(fault.to_string()),
+            latency: None,
+        }
+    }
+
+    fn measured(&self, status: Status, reason: Option<String>) -> Outcome {
+        let curve = self
+            .job
+            .protocol
+            .curve
+            .iter()
+            .zip(&self.samples)
+            .map(|(&distance, visits)| point(distance, visits))
+            .collect();
+        Outcome { job: self.index, status, reason, latency: Some(Latency { curve }) }
+    }
+}
+
+/// Summarizes the visits at one distance.
+fn point(reuse_distance_bytes: u64, visits: &[Visit]) -> CurvePoint {
+    let pooled = stats::sorted(&visits.concat());
+    let quiet = stats::quantile_of_sorted(&pooled, QUIET);
+    // With a single visit nothing is known but the samples themselves.
+    let (low, high) =
+        stats::quantile_interval(visits, QUIET).unwrap_or((pooled[0], pooled[pooled.len() - 1]));
+    CurvePoint {
+        reuse_distance_bytes,
+        quiet_micros: quiet,
+        ci95_low_micros: low,
+        ci95_high_micros: high,
+        median_micros: stats::quantile_of_sorted(&pooled, 0.5),
+        samples: u32::try_from(pooled.len()).unwrap_or(u32::MAX),
+        visits: u32::try_from(visits.len()).unwrap_or(u32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! How a value is sampled and when there is enough of it: the numbers and the rules of the
+//! measuring protocol, all pure.
+
+use std::time::Duration;
+
+use latlas_shared::stats::{self, QUIET, Visit};
+
+use crate::worker::Pass;
+
+const MIB: u64 = 1 << 20;
+
+/// The numbers of the protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Protocol {
+    /// Reuse distances of the curve, ascending, in bytes.
+    pub curve: Vec<u64>,
+    /// The one that is reported and that convergence is judged at.
+    pub reference: u64,
+    /// Most samples of one visit at the reference distance.
+    pub reference_samples: u32,
+    /// Most samples of one visit at each other distance.
+    pub curve_samples: u32,
+    /// How much time the samples of one visit at one distance may take, in microseconds, where fewer
+    /// samples are possible.
+    pub pass_micros: f64,
+    /// Visits before convergence is first checked.
+    pub first_check: u32,
+    /// Factor from one check to the next: checking after each visit would stop on lucky streaks
+    /// and cost coverage.
+    pub check_growth: f64,
+    /// The most visits.
+    pub most_visits: u32,
+    /// Half the width of the 95% interval, over the value, at which a row is done.
+    pub target: f64,
+    /// The most time that one row may take.
+    pub most_time: Duration,
+    /// How long a visit may take before its worker counts as hung.
+    pub visit_limit: Duration,
+}
+
+impl Protocol {
+    /// The protocol for ops.
+    pub fn for_ops(reference: u64) -> Protocol {
+        let mut curve: Vec<u64> = [0, 2, 4, 8, 16, 32, 64].map(|m| m * MIB).to_vec();
+        if !curve.contains(&reference) {
+            curve.push(reference);
+            curve.sort_unstable();
+        }
+        Protocol {
+            curve,
+            reference,
+            reference_samples: 8,
+            curve_samples: 3,
+            pass_micros: 50_000.0,
+            first_check: 6,
+            check_growth: 1.5,
+            most_visits: 30,
+            target: 0.02,
+            most_time: Duration::from_secs(60),
+            visit_limit: Duration::from_secs(120),
+        }
+    }
+
+    /// The protocol for whole networks: nothing is read between two inferences, since a network
+    /// brings its own reuse distance.
+    pub fn for_networks() -> Protocol {
+        Protocol { curve: vec![0], pass_micros: 200_000.0, ..Protocol::for_ops(0) }
+    }
+
+    /// What to sample in one visit, when one call takes about `micros` (unknown on the first visit).
+    pub fn passes(&self, micros: Option<f64>) -> Vec<Pass> {
+        let fitting = |most: u32| match micros {
+            Some(micros) => ((self.pass_micros / micros) as u32).clamp(1, most),
+            None => 1,
+        };
+        self.curve
+            .iter()
+            .map(|&distance| {
+                let most = if distance == self.reference {
+                    self.reference_samples
+                } else {
+                    self.curve_samples
+                };
+                Pass { reuse_distance_bytes: distance, samples: fitting(most) }
+            })
+            .collect()
+    }
+
+    /// Whether convergence is checked after this many visits.
+    pub fn is_check(&self, visits: u32) -> bool {
+        let mut check = f64::from(self.first_check);
+        while check.round() < f64::from(visits) {
+            check *= self.check_growth;
+        }
+        check.round() == f64::from(visits) || visits >= self.most_visits
+    }
+
+    /// Whether a row with these visits at the reference distance is done.
+    pub fn decide(&self, visits: &[Visit], spent: Duration) -> Decision {
+        if relative_width(visits).is_some_and(|width| width <= self.target) {
+            return Decision::Converged;
+        }
+        if spent >= self.most_time || visits.len() >= self.most_visits as usize {
+            return Decision::OutOfTime;
+        }
+        Decision::Continue
+    }
+}
+
+/// What to do with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// More visits.
+    Continue,
+    /// Its interval is narrow enough.
+    Converged,
+    /// Its interval is not, and there is no time left.
+    OutOfTime,
+}
+
+/// Half the width of the quiet quantile's 95% interval over its value.
+pub fn relative_width(visits: &[Visit]) -> Option<f64> {
+    let (low, high) = stats::quantile_interval(visits, QUIET)?;
+    let value = stats::quantile_of_sorted(&stats::sorted(&visits.concat()), QUIET);
+    Some((high - low) / 2.0 / value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn checks_come_on_a_geometric_schedule() {
+        let protocol = Protocol::for_ops(8 * MIB);
+        let checks: Vec<u32> = (1..=40).filter(|&n| protocol.is_check(n)).collect();
+        assert_eq!(&checks[..5], [6, 9, 14, 20, 30]);
+    }
+
+    #[test]
+    fn slow_work_is_sampled_less_often() {
+        let protocol = Protocol::for_ops(8 * MIB);
+        let at_reference = |micros| {
+            let passes = protocol.passes(micros);
+            passes.iter().find(|p| p.reuse_distance_bytes == 8 * MIB).unwrap().samples
+        };
+        assert_eq!(at_reference(Some(10.0)), 8);
+        assert_eq!(at_reference(Some(20_000.0)), 2);
+        assert_eq!(at_reference(Some(1e9)), 1);
+        assert_eq!(at_reference(None), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_ends(visits in prop::collection::vec(prop::collection::vec(1.0f64..100.0, 1..9), 30..40)) {
+            let protocol = Protocol::for_ops(8 * MIB);
+            prop_assert_ne!(protocol.decide(&visits, Duration::ZERO), Decision::Continue);
+        }
+
+        #[test]
+        fn equal_samples_converge(value in 1.0f64..1e6, visits in 2usize..10) {
+            let protocol = Protocol::for_ops(8 * MIB);
+            let visits = vec![vec![value; 8]; visits];
+            prop_assert_eq!(protocol.decide(&visits, Duration::ZERO), Decision::Converged);
+        }
+    }
+}

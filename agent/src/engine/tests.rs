@@ -1,0 +1,144 @@
+//! The engine with visits that are made up.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use anyhow::Result;
+use latlas_shared::Status;
+use latlas_shared::stats::Visit;
+use ops_catalog::{Catalog, Shape};
+
+use super::{Job, Outcome, Protocol, Visitor, measure};
+use crate::worker::{Fault, Work};
+
+const SHAPE: Shape =
+    Shape { batch: 1, input_h: 8, input_w: 8, channels_in: 8, channels_out: 8, stride: 1 };
+
+fn jobs(count: u32) -> Vec<Job> {
+    let def = Catalog::builtin().op("Conv3x3").unwrap().def().clone();
+    (0..count)
+        .map(|index| Job {
+            work: Work::Op { def: def.clone(), shape: Shape { input_h: 8 + index, ..SHAPE } },
+            protocol: Protocol::for_ops(8 << 20),
+        })
+        .collect()
+}
+
+fn which(job: &Job) -> u32 {
+    match &job.work {
+        Work::Op { shape, .. } => shape.input_h - 8,
+        Work::Network { .. } => unreachable!(),
+    }
+}
+
+/// A visitor that answers by the number of the job and how often it has been visited.
+struct Script<F> {
+    answer: F,
+    visits: Vec<u32>,
+}
+
+impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Script<F> {
+    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Vec<Visit>, Fault>> {
+        let index = which(job);
+        self.visits.push(index);
+        let nth = self.visits.iter().filter(|&&v| v == index).count() as u32;
+        let passes = job.protocol.passes(micros);
+        Ok((self.answer)(index, nth)
+            .map(|value| passes.iter().map(|p| vec![value; p.samples as usize]).collect()))
+    }
+}
+
+fn run(count: u32, answer: impl FnMut(u32, u32) -> Result<f64, Fault>) -> (Vec<Outcome>, Vec<u32>) {
+    let mut script = Script { answer, visits: vec![] };
+    let mut outcomes = vec![];
+    measure(jobs(count), &mut script, 7, &|| false, &mut |outcome| outcomes.push(outcome)).unwrap();
+    outcomes.sort_by_key(|outcome| outcome.job);
+    (outcomes, script.visits)
+}
+
+#[test]
+fn steady_work_converges_at_the_first_check() {
+    let (outcomes, visits) = run(3, |index, _| Ok(100.0 + f64::from(index)));
+    assert_eq!(visits.len(), 3 * 6);
+    for (index, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(outcome.status, Status::Ok);
+        let latency = outcome.latency.as_ref().unwrap();
+        assert!(latency.is_sound());
+        assert_eq!(latency.at(8 << 20).unwrap().quiet_micros, 100.0 + index as f64);
+        assert_eq!(latency.curve.len(), 7);
+    }
+}
+
+#[test]
+fn visits_to_one_key_are_spread_over_the_run() {
+    let (_, visits) = run(10, |_, _| Ok(5.0));
+    for round in visits.chunks(10) {
+        let mut sorted = round.to_vec();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..10).collect::<Vec<u32>>());
+    }
+    assert_ne!(visits[..10], visits[10..20], "the order changes from round to round");
+}
+
+#[test]
+fn work_that_jumps_between_visits_does_not_count_as_converged() {
+    let (outcomes, visits) = run(1, |_, nth| Ok(100.0 + 10.0 * f64::from(nth * 7 % 30)));
+    assert_eq!(outcomes[0].status, Status::NotConverged);
+    assert!(outcomes[0].reason.as_ref().unwrap().contains("after 30 visits"));
+    assert!(outcomes[0].latency.as_ref().unwrap().is_sound());
+    assert_eq!(visits.len(), 30);
+}
+
+#[test]
+fn a_refusal_costs_its_row_only() {
+    let (outcomes, visits) = run(2, |index, _| match index {
+        0 => Err(Fault::Refused("no".into())),
+        _ => Ok(10.0),
+    });
+    assert_eq!(outcomes[0].status, Status::Failed);
+    assert_eq!(outcomes[0].reason.as_deref(), Some("no"));
+    assert_eq!(outcomes[0].latency, None);
+    assert_eq!(outcomes[1].status, Status::Ok);
+    assert_eq!(visits.iter().filter(|&&v| v == 0).count(), 1);
+}
+
+#[test]
+fn a_worker_that_was_killed_once_is_forgiven() {
+    let (outcomes, _) =
+        run(1, |_, nth| if nth == 2 { Err(Fault::Died("signal: 9".into())) } else { Ok(10.0) });
+    assert_eq!(outcomes[0].status, Status::Ok);
+}
+
+#[test]
+fn work_that_kills_its_worker_again_fails() {
+    let (outcomes, visits) = run(2, |index, _| match index {
+        0 => Err(Fault::Died("ended with signal: 6".into())),
+        _ => Ok(10.0),
+    });
+    assert_eq!(outcomes[0].status, Status::Failed);
+    assert!(outcomes[0].reason.as_ref().unwrap().contains("signal: 6"));
+    assert_eq!(outcomes[1].status, Status::Ok);
+    assert_eq!(visits.iter().filter(|&&v| v == 0).count(), 2);
+}
+
+#[test]
+fn a_hang_is_not_tried_again() {
+    let (outcomes, visits) = run(1, |_, _| Err(Fault::Hung(Duration::from_secs(120))));
+    assert_eq!(outcomes[0].status, Status::Failed);
+    assert!(outcomes[0].reason.as_ref().unwrap().contains("within 120 s"));
+    assert_eq!(visits.len(), 1);
+}
+
+#[test]
+fn a_stopped_run_hands_over_only_what_had_ended() {
+    let mut script = Script { answer: |_, _| Ok(10.0), visits: vec![] };
+    let asked = Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 7
+    };
+    let mut outcomes = vec![];
+    measure(jobs(3), &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome)).unwrap();
+    assert!(outcomes.is_empty());
+    assert_eq!(script.visits.len(), 7);
+}

@@ -1,0 +1,267 @@
+//! The agent as a member of a farm: takes tasks, measures them, reports.
+
+mod identity;
+mod upload;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use latlas_shared::api::{Heartbeat, Lease, LeaseAnswer, LeaseRequest, Orders, Renewed, Task};
+use latlas_shared::client::Client;
+use latlas_shared::{Measurement, Subject};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{interval, sleep};
+
+use crate::commands::bench::describe;
+use crate::engine::{self, Job, Protocol, Workers};
+use crate::record::Recorder;
+use crate::spool::Spool;
+use crate::worker::{Work, WorkerSettings};
+use identity::Identity;
+use upload::{Backoff, upload};
+
+/// Tasks of one lease: enough that visits to one key are spread over minutes.
+const LEASE_TASKS: u32 = 64;
+/// How long to wait for tasks before asking again, in seconds.
+const LEASE_WAIT: u32 = 20;
+/// Time between two signs of life while measuring.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// With `--once`, how often the coordinator is tried before giving up.
+const ONCE_TRIES: u32 = 6;
+
+/// What the agent is started with.
+pub struct Settings {
+    /// Address of the coordinator.
+    pub coordinator: String,
+    /// Token to enrol with.
+    pub enroll_token: Option<String>,
+    /// Where identity and spool are kept.
+    pub state: PathBuf,
+    /// Whether to leave when there is no task left.
+    pub once: bool,
+    /// How ops are run.
+    pub worker: WorkerSettings,
+}
+
+/// An agent that has entered a farm.
+pub struct Farm {
+    client: Client,
+    identity: Identity,
+    spool: Spool,
+    recorder: Recorder,
+    worker: WorkerSettings,
+    once: bool,
+    /// Raised when the process is asked to end.
+    stop: Arc<AtomicBool>,
+}
+
+impl Farm {
+    /// Enrols, or comes back with the identity of an earlier start.
+    ///
+    /// # Errors
+    /// When the state directory cannot be used, or the coordinator does not answer or refuses.
+    pub async fn enter(settings: Settings, recorder: Recorder) -> Result<Farm> {
+        std::fs::create_dir_all(&settings.state)
+            .with_context(|| format!("creating {}", settings.state.display()))?;
+        let spool = Spool::open(&settings.state)?;
+        let client = Client::new(&settings.coordinator, None)?;
+        let identity =
+            identity::identify(&client, &settings.state, settings.enroll_token, &recorder).await?;
+        let client = client.with_token(identity.credential.clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        Ok(Farm { client, identity, spool, recorder, worker: settings.worker, once: settings.once, stop })
+    }
+
+    /// Works until it is asked to stop, or with `--once` until there is no task left.
+    ///
+    /// # Errors
+    /// When the coordinator refuses this agent, the spool cannot be written, or with `--once` the
+    /// coordinator stays away.
+    pub async fn work(self) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = Arc::clone(&self.stop);
+        // The task ends with the runtime.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping: the lease is given back, results are sent");
+            stop.store(true, Ordering::Relaxed);
+        });
+        let mut backoff = Backoff::new();
+        let mut failures = 0;
+        while !self.stopped() {
+            match self.step().await {
+                Ok(Step::Worked) => {
+                    backoff = Backoff::new();
+                    failures = 0;
+                }
+                Ok(Step::NoTask) if self.once => return Ok(()),
+                Ok(Step::NoTask) => backoff = Backoff::new(),
+                Err(e) => {
+                    failures += 1;
+                    if !is_transient(&e) || (self.once && failures >= ONCE_TRIES) {
+                        return Err(e);
+                    }
+                    let wait = backoff.step();
+                    tracing::warn!("{e:#}; trying again in {:.0} s", wait.as_secs_f64());
+                    self.pause(wait).await;
+                }
+            }
+        }
+        upload(&self.client, &self.spool).await
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits, but not when asked to stop.
+    async fn pause(&self, time: Duration) {
+        let mut left = time;
+        let slice = Duration::from_millis(200);
+        while !left.is_zero() && !self.stopped() {
+            let now = left.min(slice);
+            sleep(now).await;
+            left -= now;
+        }
+    }
+
+    /// Sends what is waiting, then takes a lease and works on it.
+    async fn step(&self) -> Result<Step> {
+        upload(&self.client, &self.spool).await?;
+        let request = LeaseRequest {
+            max_tasks: LEASE_TASKS,
+            wait_seconds: if self.once { 0 } else { LEASE_WAIT },
+        };
+        let path = format!("v1/agents/{}/leases", self.identity.agent_id);
+        let poll = self.client.post::<_, LeaseAnswer>(&path, &request);
+        let answer = tokio::select! {
+            answer = poll => answer?,
+            // A long poll is dropped without harm: a lease that it may still bring runs out.
+            () = self.until_stopped() => return Ok(Step::Worked),
+        };
+        let Some(lease) = answer.lease else { return Ok(Step::NoTask) };
+        tracing::info!("lease {} with {} tasks", lease.id, lease.tasks.len());
+        self.work_on(&lease).await?;
+        upload(&self.client, &self.spool).await?;
+        let path = format!("v1/leases/{}/release", lease.id);
+        match self.client.post::<_, serde_json::Value>(&path, &serde_json::json!({})).await {
+            Ok(_) => {}
+            // Finished or expired leases need no release.
+            Err(e) if matches!(e.status(), Some(404 | 409)) => {}
+            Err(e) => return Err(e.into()),
+        }
+        Ok(Step::Worked)
+    }
+
+    async fn until_stopped(&self) {
+        while !self.stopped() {
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Measures the tasks of a lease on a thread of its own, while this one reports and keeps the
+    /// lease alive.
+    async fn work_on(&self, lease: &Lease) -> Result<()> {
+        let dropped = Arc::new(AtomicBool::new(false));
+        let (sender, mut measured) = mpsc::unbounded_channel();
+        let measuring = self.start_measuring(lease, Arc::clone(&dropped), sender);
+        let mut beat = interval(HEARTBEAT);
+        let (mut done, total) = (0, lease.tasks.len());
+        loop {
+            tokio::select! {
+                measurement = measured.recv() => {
+                    let Some(measurement) = measurement else { break };
+                    done += 1;
+                    tracing::info!("[{done}/{total}] {}", describe(&measurement));
+                    self.spool.add(&measurement).inspect_err(|_| dropped.store(true, Ordering::Relaxed))?;
+                    // What cannot be sent now is sent with the next one, or at the end.
+                    if measured.is_empty() && let Err(e) = upload(&self.client, &self.spool).await {
+                        tracing::warn!("{e:#}; the results stay in the spool");
+                    }
+                }
+                _ = beat.tick() => {
+                    if !self.keep(lease).await {
+                        tracing::warn!("lease {} is no longer ours: dropping its work", lease.id);
+                        dropped.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        measuring.await.context("the measuring thread ended badly")?
+    }
+
+    fn start_measuring(
+        &self,
+        lease: &Lease,
+        dropped: Arc<AtomicBool>,
+        sender: mpsc::UnboundedSender<Measurement>,
+    ) -> tokio::task::JoinHandle<Result<()>> {
+        let tasks = lease.tasks.clone();
+        let recorder = self.recorder.clone();
+        let mut workers = Workers::new(self.worker.clone());
+        let stop = Arc::clone(&self.stop);
+        tokio::task::spawn_blocking(move || {
+            let reference = recorder.run_config.reuse_distance_bytes;
+            let start = recorder.start();
+            let jobs = tasks.iter().map(|task| job(task, reference)).collect();
+            let stopped = || stop.load(Ordering::Relaxed) || dropped.load(Ordering::Relaxed);
+            engine::measure(jobs, &mut workers, fastrand::u64(..), &stopped, &mut |outcome| {
+                let task = &tasks[outcome.job];
+                let measurement = recorder.measurement(&start, Some(task.id), subject(task), outcome);
+                // The other end is gone only when this agent is ending on an error.
+                let _ = sender.send(measurement);
+            })
+        })
+    }
+
+    /// Keeps the lease and says that the box is alive; false when the lease is lost. A coordinator that
+    /// does not answer takes nothing away: measuring goes on.
+    async fn keep(&self, lease: &Lease) -> bool {
+        let path = format!("v1/leases/{}/renew", lease.id);
+        let renewed = self.client.post::<_, Renewed>(&path, &serde_json::json!({})).await;
+        if let Err(e) = &renewed
+            && matches!(e.status(), Some(404 | 409))
+        {
+            return false;
+        }
+        let beat =
+            Heartbeat { leases: vec![lease.id], telemetry: self.recorder.system().telemetry() };
+        let path = format!("v1/agents/{}/heartbeat", self.identity.agent_id);
+        match self.client.put::<_, Orders>(&path, &beat).await {
+            Ok(orders) => !orders.cancelled_leases.contains(&lease.id),
+            Err(e) => {
+                tracing::warn!("{e}; the lease ends {}", lease.deadline);
+                renewed.is_ok() || Timestamp::now() < lease.deadline
+            }
+        }
+    }
+}
+
+enum Step {
+    Worked,
+    NoTask,
+}
+
+fn job(task: &Task, reference: u64) -> Job {
+    let work = Work::Op { def: task.op.clone(), shape: task.key.shape };
+    Job { work, protocol: Protocol::for_ops(reference) }
+}
+
+fn subject(task: &Task) -> Subject {
+    Subject::Op { key: task.key.clone(), digest: task.digest.clone() }
+}
+
+fn is_transient(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<latlas_shared::client::ClientError>()
+        .is_some_and(latlas_shared::client::ClientError::is_transient)
+}

@@ -1,0 +1,322 @@
+//! Lowered ops against shape inference, and against the same computation written directly.
+
+use ops_catalog::{Catalog, Network, NetworkSpec, Op, OpDef, Primitive, Shape};
+use tch::{Kind, Tensor};
+
+use super::primitive::Kernel;
+use super::{LoweredNetwork, LoweredOp, PRIMITIVES};
+
+fn shape(h: u32, w: u32, channels_in: u32, channels_out: u32, stride: u32) -> Shape {
+    Shape { batch: 2, input_h: h, input_w: w, channels_in, channels_out, stride }
+}
+
+/// Shapes of which every op of the catalog can take at least one.
+fn candidates() -> Vec<Shape> {
+    vec![
+        shape(16, 16, 64, 64, 1),
+        shape(16, 16, 64, 64, 2),
+        shape(16, 16, 64, 128, 2),
+        shape(16, 16, 80, 112, 1),
+        shape(16, 16, 64, 32, 1),
+        shape(16, 16, 64, 256, 1),
+        shape(1, 1, 64, 10, 1),
+        shape(50, 1, 128, 128, 1),
+        shape(64, 64, 3, 64, 32),
+    ]
+}
+
+fn op(yaml: &str) -> Op {
+    let def: OpDef = serde_saphyr::from_str(yaml).unwrap();
+    Op::new(def).unwrap()
+}
+
+fn close(a: &Tensor, b: &Tensor) {
+    assert_eq!(a.size(), b.size());
+    let worst = f64::try_from((a - b).abs().max()).unwrap();
+    assert!(worst < 1e-4, "differs by {worst}");
+}
+
+#[test]
+fn every_catalog_op_gives_the_shape_that_was_inferred() {
+    for op in Catalog::builtin().ops() {
+        let plans: Vec<_> = candidates().iter().filter_map(|s| op.at(s).ok()).collect();
+        assert!(!plans.is_empty(), "no candidate shape suits {}", op.name());
+        for plan in plans {
+            let lowered = LoweredOp::new(&plan).unwrap();
+            let input = lowered.random_input().unwrap();
+            let before = input.copy();
+            let output = lowered.forward(&input).unwrap();
+            assert_eq!(output.size(), plan.output.dims(), "{}", op.name());
+            assert!(f64::try_from(output.sum(Kind::Double)).unwrap().is_finite(), "{}", op.name());
+            close(&input, &before);
+        }
+    }
+}
+
+#[test]
+fn every_primitive_of_the_catalog_is_announced() {
+    for op in Catalog::builtin().ops() {
+        for node in &op.def().nodes {
+            assert!(PRIMITIVES.contains(&node.apply.name()), "{}", node.apply.name());
+        }
+    }
+}
+
+/// Runs a definition and hands its kernels, input and output to a check.
+fn check(yaml: &str, shape: Shape, expected: impl Fn(&[&Kernel], &Tensor) -> Tensor) {
+    let plan = op(yaml).at(&shape).unwrap();
+    let lowered = LoweredOp::new(&plan).unwrap();
+    let input = lowered.random_input().unwrap();
+    let output = lowered.forward(&input).unwrap();
+    let kernels: Vec<&Kernel> = lowered.steps.iter().map(|step| &step.run).collect();
+    close(&output, &expected(&kernels, &input));
+}
+
+fn conv(kernel: &Kernel, x: &Tensor) -> Tensor {
+    let Kernel::Conv2d { weight, bias, stride, padding, dilation, groups } = kernel else {
+        panic!("{kernel:?} is no convolution")
+    };
+    x.conv2d(
+        weight,
+        bias.as_ref(),
+        [*stride, *stride],
+        [*padding, *padding],
+        [*dilation, *dilation],
+        *groups,
+    )
+}
+
+#[test]
+fn an_inverted_residual_is_what_the_paper_says() {
+    let def = Catalog::builtin().op("MBConv6_3x3").unwrap().def().clone();
+    let yaml = serde_json::to_string(&def).unwrap();
+    check(&yaml, shape(14, 14, 8, 8, 1), |kernels, x| {
+        let expanded = conv(kernels[0], x).clamp(0.0, 6.0);
+        let filtered = conv(kernels[2], &expanded).clamp(0.0, 6.0);
+        conv(kernels[4], &filtered) + x
+    });
+    check(&yaml, shape(14, 14, 8, 16, 2), |kernels, x| {
+        let expanded = conv(kernels[0], x).clamp(0.0, 6.0);
+        let filtered = conv(kernels[2], &expanded).clamp(0.0, 6.0);
+        assert_eq!(filtered.size(), [2, 48, 7, 7]);
+        conv(kernels[4], &filtered)
+    });
+}
+
+#[test]
+fn attention_is_softmax_of_scaled_products() {
+    check(
+        "{name: A, input: tokens, nodes: [{apply: {self_attention: {heads: 4}}}]}",
+        shape(10, 1, 32, 32, 1),
+        |kernels, x| {
+            let Kernel::SelfAttention { qkv, out, heads } = kernels[0] else { panic!() };
+            let (n, l, c) = x.size3().unwrap();
+            let projected = x.linear(&qkv.0, Some(&qkv.1));
+            let part = |index: i64| {
+                projected.narrow(2, index * c, c).reshape([n, l, *heads, c / heads]).transpose(1, 2)
+            };
+            let scores = part(0).matmul(&part(1).transpose(2, 3)) / ((c / heads) as f64).sqrt();
+            let mixed = scores.softmax(-1, Kind::Float).matmul(&part(2));
+            mixed.transpose(1, 2).reshape([n, l, c]).linear(&out.0, Some(&out.1))
+        },
+    );
+}
+
+#[test]
+fn attention_over_a_map_is_attention_over_its_positions() {
+    let over_map = "{name: A, nodes: [{apply: {self_attention: {heads: 4}}}]}";
+    check(over_map, shape(3, 5, 32, 32, 1), |kernels, x| {
+        let tokens = x.flatten(2, -1).transpose(1, 2);
+        let same = kernels[0].run(vec![super::Argument::Shared(&tokens)]).unwrap().remove(0);
+        same.transpose(1, 2).reshape(x.size())
+    });
+}
+
+#[test]
+fn squeeze_and_excite_gates_channels() {
+    check(
+        "{name: S, nodes: [{apply: {squeeze_excite: {squeeze: c_in/4, gate: hardsigmoid}}}]}",
+        shape(6, 6, 16, 16, 1),
+        |kernels, x| {
+            let Kernel::SqueezeExcite { reduce, expand, .. } = kernels[0] else { panic!() };
+            let pooled = x.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
+            let flat = |w: &Tensor| w.flatten(1, -1);
+            let hidden = pooled.linear(&flat(&reduce.0), Some(&reduce.1)).relu();
+            let gate = hidden.linear(&flat(&expand.0), Some(&expand.1)).hardsigmoid();
+            x * gate.unsqueeze(-1).unsqueeze(-1)
+        },
+    );
+}
+
+#[test]
+fn elementwise_primitives_are_their_formulas() {
+    type Formula = fn(&Tensor) -> Tensor;
+    let cases: [(&str, Formula); 6] = [
+        ("relu", |x| x.clamp_min(0.0)),
+        ("relu6", |x| x.clamp(0.0, 6.0)),
+        ("hardswish", |x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0),
+        ("silu", |x| x / ((-x).exp() + 1.0)),
+        ("gelu", |x| x * (((x / std::f64::consts::SQRT_2).erf() + 1.0) / 2.0)),
+        ("sigmoid", |x| ((-x).exp() + 1.0).reciprocal()),
+    ];
+    for (name, formula) in cases {
+        // Once on the op's own input, which must stay as it is, and once in place on a sum.
+        let alone = format!("{{name: E, nodes: [{{apply: {name}}}]}}");
+        check(&alone, shape(4, 4, 8, 8, 1), |_, x| formula(x));
+        let after = format!(
+            "{{name: E, nodes: [{{apply: add, inputs: [input, input]}}, {{apply: {name}}}]}}"
+        );
+        check(&after, shape(4, 4, 8, 8, 1), |_, x| formula(&(x + x)));
+    }
+}
+
+#[test]
+fn shapes_are_moved_as_torch_moves_them() {
+    check(
+        "{name: G, nodes: [{id: a, apply: {split: {parts: 2}}}, {id: r, apply: relu, inputs: [a.1]},
+          {apply: concat, inputs: [r, a.0]}, {apply: {shuffle: {groups: 4}}}, {apply: {upsample: {scale: 2}}}]}",
+        shape(3, 3, 8, 8, 1),
+        |_, x| {
+            let joined = Tensor::cat(&[x.narrow(1, 4, 4).relu(), x.narrow(1, 0, 4)], 1);
+            let shuffled = joined.view([2, 4, 2, 3, 3]).transpose(1, 2).reshape([2, 8, 3, 3]);
+            shuffled.repeat_interleave_self_int(2, 2, None).repeat_interleave_self_int(2, 3, None)
+        },
+    );
+    check(
+        "{name: P, nodes: [{apply: {max_pool: {kernel: 3, stride: 2}}}, {apply: {avg_pool: {kernel: 2, stride: 1}}},
+          {apply: global_avg_pool}, {apply: {linear: {out: c_out}}}]}",
+        shape(9, 9, 8, 5, 1),
+        |kernels, x| {
+            let Kernel::Linear { weight, bias, .. } = kernels[3] else { panic!() };
+            let pooled = x
+                .max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
+                .avg_pool2d([2, 2], [1, 1], [0, 0], false, true, None);
+            let mean = pooled.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
+            mean.linear(weight, bias.as_ref()).view([2, 5, 1, 1])
+        },
+    );
+}
+
+#[test]
+fn tokens_carry_class_and_position() {
+    check(
+        "{name: T, nodes: [{apply: {to_tokens: {class_token: true}}}, {apply: layer_norm}, {apply: class_token}]}",
+        shape(2, 2, 6, 6, 1),
+        |kernels, _| {
+            let Kernel::ToTokens { class_token: Some(token), positions } = kernels[0] else { panic!() };
+            let Kernel::LayerNorm { weight, bias, .. } = kernels[1] else { panic!() };
+            let first = token + positions.select(1, 0).squeeze();
+            let normed = first.layer_norm([6], Some(weight), Some(bias), 1e-6, true);
+            normed.view([1, 6, 1, 1]).expand([2, 6, 1, 1], false)
+        },
+    );
+}
+
+#[test]
+fn a_batch_norm_that_is_kept_normalizes() {
+    check("{name: B, nodes: [{apply: batch_norm}]}", shape(3, 3, 4, 4, 1), |kernels, x| {
+        let Kernel::BatchNorm { weight, bias, mean, variance } = kernels[0] else { panic!() };
+        let channel = |t: &Tensor| t.view([1, 4, 1, 1]);
+        (x - channel(mean)) / (channel(variance) + 1e-5).sqrt() * channel(weight) + channel(bias)
+    });
+}
+
+/// Working in place must never reach the op's own input through a view of it.
+#[test]
+fn in_place_work_spares_what_a_view_shows() {
+    for def in [
+        "{name: V, nodes: [{apply: identity}, {apply: relu}]}",
+        "{name: V, nodes: [{id: a, apply: {split: {parts: 2}}}, {id: b, apply: relu, inputs: [a.0]}, {apply: concat, inputs: [b, a.1]}]}",
+    ] {
+        let plan = op(def).at(&shape(4, 4, 8, 8, 1)).unwrap();
+        let lowered = LoweredOp::new(&plan).unwrap();
+        let input = lowered.random_input().unwrap();
+        let before = input.copy();
+        lowered.forward(&input).unwrap();
+        close(&input, &before);
+    }
+}
+
+#[test]
+fn a_network_is_its_ops_in_order() {
+    let spec: NetworkSpec = serde_saphyr::from_str(
+        "{input: {n: 1, c: 3, h: 16, w: 16}, output: 3, nodes: [
+           {op: Conv3x3, c_out: 8, stride: 1, inputs: [-1]},
+           {op: Conv1x1, c_out: 8, stride: 1, inputs: [-1]},
+           {op: Conv3x3, c_out: 8, stride: 2, inputs: [0, 1]},
+           {op: Identity, c_out: 16, stride: 1, inputs: [2, 2], merge: concat}]}",
+    )
+    .unwrap();
+    let catalog = Catalog::builtin();
+    let plan = Network::new(&spec, catalog).unwrap().plan(catalog).unwrap();
+    let lowered = LoweredNetwork::new(&plan).unwrap();
+    let input = lowered.random_input().unwrap();
+    let output = lowered.forward(&input).unwrap();
+    assert_eq!(output.size(), [1, 16, 8, 8]);
+    let run = |key: &str, x: &Tensor| {
+        let step = plan.steps.iter().position(|s| s.place == key && s.merge.is_none()).unwrap();
+        let super::NetworkStep::Op(op) = &lowered.steps[step].run else { panic!() };
+        op.forward(x).unwrap()
+    };
+    let sum = run("nodes[0]", &input) + run("nodes[1]", &input);
+    let third = run("nodes[2]", &sum);
+    close(&output, &Tensor::cat(&[&third, &third], 1));
+}
+
+#[test]
+fn real_networks_run() {
+    let catalog = Catalog::builtin();
+    for name in ["demo_mobile", "demo_conv", "mobilenet_v3_large", "vit_b_32"] {
+        let plan = catalog.network(name).unwrap().plan(catalog).unwrap();
+        let lowered = LoweredNetwork::new(&plan).unwrap();
+        let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
+        assert_eq!(output.size(), plan.output.dims(), "{name}");
+        assert!(f64::try_from(output.sum(Kind::Double)).unwrap().is_finite(), "{name}");
+    }
+}
+
+#[test]
+fn parameters_of_a_lowered_op_are_those_that_the_catalog_counts() {
+    for op in Catalog::builtin().ops() {
+        for plan in candidates().iter().filter_map(|s| op.at(s).ok()) {
+            let lowered = LoweredOp::new(&plan).unwrap();
+            let elements: usize = lowered.steps.iter().map(|s| s.run.weight_elements()).sum();
+            assert_eq!(elements as u64, plan.cost.weight_elements, "{}", op.name());
+        }
+    }
+}
+
+impl Kernel {
+    fn weight_elements(&self) -> usize {
+        let pair = |(weight, bias): &(Tensor, Tensor)| weight.numel() + bias.numel();
+        let optional = |t: &Option<Tensor>| t.as_ref().map_or(0, Tensor::numel);
+        match self {
+            Kernel::Conv2d { weight, bias, .. } | Kernel::Linear { weight, bias, .. } => {
+                weight.numel() + optional(bias)
+            }
+            Kernel::BatchNorm { weight, bias, mean, variance } => {
+                [weight, bias, mean, variance].into_iter().map(Tensor::numel).sum()
+            }
+            Kernel::LayerNorm { weight, bias, .. } => weight.numel() + bias.numel(),
+            Kernel::SelfAttention { qkv, out, .. } => pair(qkv) + pair(out),
+            Kernel::SqueezeExcite { reduce, expand, .. } => pair(reduce) + pair(expand),
+            Kernel::ToTokens { class_token, positions } => {
+                optional(class_token) + positions.numel()
+            }
+            _ => 0,
+        }
+    }
+}
+
+#[test]
+fn the_announced_names_are_those_of_primitives() {
+    for name in PRIMITIVES {
+        let bare: Result<Primitive, _> = serde_json::from_value(serde_json::json!(name));
+        let with_sizes = serde_json::json!({name: {
+            "out": 1, "kernel": 1, "stride": 1, "heads": 1, "squeeze": 1, "parts": 2, "groups": 1,
+            "scale": 2, "class_token": true,
+        }});
+        let unknown = serde_json::from_value::<Primitive>(with_sizes).unwrap_err().to_string();
+        assert!(bare.is_ok() || unknown.contains("unknown field"), "{name}: {unknown}");
+    }
+}

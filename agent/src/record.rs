@@ -1,0 +1,83 @@
+//! Turns the engine's outcomes into measurements.
+
+use anyhow::Result;
+use jiff::Timestamp;
+use latlas_shared::{Fingerprint, HardwareId, Measurement, RunConfig, Subject, Telemetry};
+use uuid::Uuid;
+
+use crate::cli::How;
+use crate::engine::Outcome;
+use crate::system::System;
+
+/// What all measurements of one run have in common.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    system: System,
+    /// The box.
+    pub fingerprint: Fingerprint,
+    /// Its class.
+    pub hardware_id: HardwareId,
+    /// How ops are run.
+    pub run_config: RunConfig,
+}
+
+/// The beginning of a run.
+#[derive(Debug, Clone)]
+pub struct RunStart {
+    at: Timestamp,
+    before: Telemetry,
+}
+
+impl Recorder {
+    /// A recorder for this box.
+    ///
+    /// # Errors
+    /// When the box cannot be read.
+    pub fn new(how: &How) -> Result<Recorder> {
+        let system = System::here();
+        let fingerprint = system.fingerprint(how.device)?;
+        Ok(Recorder {
+            system,
+            hardware_id: fingerprint.hardware_id(),
+            fingerprint,
+            run_config: how.run_config(),
+        })
+    }
+
+    /// The box, for what is not recorded.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// Notes the time and the state of the box.
+    pub fn start(&self) -> RunStart {
+        RunStart { at: Timestamp::now(), before: self.system.telemetry() }
+    }
+
+    /// A measurement with an id of its own.
+    pub fn measurement(
+        &self,
+        start: &RunStart,
+        task: Option<i64>,
+        subject: Subject,
+        outcome: Outcome,
+    ) -> Measurement {
+        Measurement {
+            id: Uuid::now_v7(),
+            task,
+            hardware_id: self.hardware_id.clone(),
+            fingerprint: self.fingerprint.digest(),
+            run_config: self.run_config.clone(),
+            subject,
+            status: outcome.status,
+            reason: outcome.reason,
+            latency: outcome.latency,
+            energy_mj: None,
+            started_at: start.at,
+            finished_at: Timestamp::now(),
+            before: start.before.clone(),
+            after: self.system.telemetry(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Measurements on their way: on disk before they are sent, and until the coordinator has said that
+//! it has them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use latlas_shared::Measurement;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Version of the files' format.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    format: u32,
+    measurement: Measurement,
+}
+
+/// A folder of unsent measurements, one file each.
+#[derive(Debug)]
+pub struct Spool {
+    unsent: PathBuf,
+    refused: PathBuf,
+}
+
+impl Spool {
+    /// Opens the spool below a state directory.
+    ///
+    /// # Errors
+    /// When the folders cannot be made.
+    pub fn open(state: &Path) -> Result<Spool> {
+        let spool = Spool { unsent: state.join("spool"), refused: state.join("refused") };
+        for dir in [&spool.unsent, &spool.refused] {
+            fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        }
+        Ok(spool)
+    }
+
+    fn path(&self, id: Uuid) -> PathBuf {
+        self.unsent.join(format!("{id}.json"))
+    }
+
+    /// Stores a measurement; when this returns it survives a loss of power.
+    ///
+    /// # Errors
+    /// When it cannot be written, for example on a full disk. Nothing half-written stays behind.
+    pub fn add(&self, measurement: &Measurement) -> Result<()> {
+        let path = self.path(measurement.id);
+        let partial = path.with_extension("partial");
+        let entry = Entry { format: FORMAT, measurement: measurement.clone() };
+        let write = || -> Result<()> {
+            let mut file = File::create(&partial)?;
+            file.write_all(&serde_json::to_vec(&entry)?)?;
+            file.sync_all()?;
+            fs::rename(&partial, &path)?;
+            Ok(File::open(&self.unsent)?.sync_all()?)
+        };
+        write().inspect_err(|_| {
+            // The first error is the one to report; a leftover is ignored when reading.
+            let _ = fs::remove_file(&partial);
+        })
+        .with_context(|| format!("storing a measurement in {}", self.unsent.display()))
+    }
+
+    /// The oldest unsent measurements, at most `most`.
+    ///
+    /// # Errors
+    /// When the folder or a file cannot be read.
+    pub fn oldest(&self, most: usize) -> Result<Vec<Measurement>> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(&self.unsent)
+            .with_context(|| format!("reading {}", self.unsent.display()))?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        // Version-7 UUIDs sort by the time at which they were made.
+        paths.sort();
+        paths.truncate(most);
+        paths.iter().map(|path| read(path)).collect()
+    }
+
+    /// Forgets a measurement that the coordinator has.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn acknowledge(&self, id: Uuid) -> Result<()> {
+        let path = self.path(id);
+        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
+    }
+
+    /// Moves a measurement that the coordinator will never take out of the way, with its answer.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn refuse(&self, id: Uuid, answer: &str) -> Result<()> {
+        let target = self.refused.join(format!("{id}.json"));
+        fs::rename(self.path(id), &target)
+            .with_context(|| format!("moving a refused measurement to {}", target.display()))?;
+        let note = target.with_extension("answer.txt");
+        fs::write(&note, answer).with_context(|| format!("writing {}", note.display()))
+    }
+}
+
+fn read(path: &Path) -> Result<Measurement> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let entry: Entry =
+        serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    if entry.format != FORMAT {
+        bail!(
+            "{} has format {}, and this agent reads {FORMAT}: upload it with the version that wrote it",
+            path.display(),
+            entry.format
+        );
+    }
+    Ok(entry.measurement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use latlas_shared::{
+        Allocator, Dtype, MemoryFormat, RunConfig, Status, Subject, Telemetry,
+    };
+
+    fn measurement() -> Measurement {
+        Measurement {
+            id: Uuid::now_v7(),
+            task: Some(1),
+            hardware_id: "test.cpu".parse().unwrap(),
+            fingerprint: "f".into(),
+            run_config: RunConfig {
+                dtype: Dtype::F32,
+                memory_format: MemoryFormat::Contiguous,
+                threads: 1,
+                allocator: Allocator::Retain,
+                reuse_distance_bytes: 8 << 20,
+                libtorch: "2.13.0".into(),
+            },
+            subject: Subject::Network { name: "n".into() },
+            status: Status::Failed,
+            reason: Some("because".into()),
+            latency: None,
+            energy_mj: None,
+            started_at: Timestamp::UNIX_EPOCH,
+            finished_at: Timestamp::UNIX_EPOCH,
+            before: Telemetry::default(),
+            after: Telemetry::default(),
+            agent_version: "0".into(),
+        }
+    }
+
+    #[test]
+    fn what_was_added_is_there_until_it_is_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        let (first, second) = (measurement(), measurement());
+        spool.add(&first).unwrap();
+        spool.add(&second).unwrap();
+        // A new process finds them again, oldest first.
+        let spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(spool.oldest(10).unwrap(), [first.clone(), second.clone()]);
+        assert_eq!(spool.oldest(1).unwrap(), [first.clone()]);
+        spool.acknowledge(first.id).unwrap();
+        assert_eq!(spool.oldest(10).unwrap(), [second]);
+    }
+
+    #[test]
+    fn a_half_written_file_is_not_a_measurement() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        fs::write(dir.path().join("spool/x.partial"), "{\"format\": 1, \"mea").unwrap();
+        assert_eq!(spool.oldest(10).unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_refused_for_good_is_kept_with_the_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        let measurement = measurement();
+        spool.add(&measurement).unwrap();
+        spool.refuse(measurement.id, "unknown op").unwrap();
+        assert_eq!(spool.oldest(10).unwrap(), []);
+        let note = dir.path().join(format!("refused/{}.answer.txt", measurement.id));
+        assert_eq!(fs::read_to_string(note).unwrap(), "unknown op");
+    }
+
+    #[test]
+    fn a_file_of_another_format_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        let entry = Entry { format: 9, measurement: measurement() };
+        fs::write(dir.path().join("spool/a.json"), serde_json::to_vec(&entry).unwrap()).unwrap();
+        let error = spool.oldest(10).unwrap_err().to_string();
+        assert!(error.contains("has format 9"), "{error}");
+    }
+}

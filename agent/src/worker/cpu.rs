@@ -1,0 +1,140 @@
+//! The processor as the worker sets it up and reads it: pinning, threads, allocator, clock, and the
+//! memory that is read to push weights out of the caches.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use latlas_shared::Allocator;
+
+use super::WorkerSettings;
+
+/// Sets threads, pinning and allocator. Comes before anything else in the worker, since glibc and
+/// libtorch read some of this only once.
+///
+/// # Errors
+/// When there are fewer processors than threads, or the allocator cannot be set.
+pub fn apply(settings: &WorkerSettings) -> Result<()> {
+    if settings.allocator == Allocator::Retain {
+        retain_memory()?;
+    }
+    pin(settings.threads as usize)?;
+    let threads = i32::try_from(settings.threads)?;
+    tch::set_num_interop_threads(1);
+    tch::set_num_threads(threads);
+    Ok(())
+}
+
+/// Makes freed memory stay with the process: no `mmap` per activation, no returning of the heap's top.
+#[cfg(target_env = "gnu")]
+fn retain_memory() -> Result<()> {
+    let options = [
+        (libc::M_MMAP_MAX, 0),
+        (libc::M_TRIM_THRESHOLD, i32::MAX),
+        (libc::M_TOP_PAD, 64 << 20),
+    ];
+    for (option, value) in options {
+        // SAFETY: mallopt takes two integers and keeps no pointer; a refusal is its return value.
+        if unsafe { libc::mallopt(option, value) } != 1 {
+            bail!("the system's allocator refused option {option}; use `--allocator system`");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn retain_memory() -> Result<()> {
+    bail!("keeping freed memory is implemented for glibc only; use `--allocator system`")
+}
+
+/// Pins this process, and so every thread that it will start, to the last `count` of the processors
+/// that it may use: interrupts tend to be served by the first.
+fn pin(count: usize) -> Result<()> {
+    let allowed = allowed_cpus()?;
+    if count == 0 || count > allowed.len() {
+        bail!("{count} threads were asked for, and there are {} processors", allowed.len());
+    }
+    // SAFETY: an all-zero cpu_set_t is an empty set; the macros only index into it with numbers
+    // that came out of such a set.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for &cpu in &allowed[allowed.len() - count..] {
+            libc::CPU_SET(cpu, &mut set);
+        }
+        set
+    };
+    // SAFETY: the set is a valid value of the size that is passed.
+    let status = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    if status != 0 {
+        bail!("pinning to {count} processors failed: {}", std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The processors that this process may use.
+///
+/// # Errors
+/// When the system does not say.
+pub fn allowed_cpus() -> Result<Vec<usize>> {
+    // SAFETY: an all-zero cpu_set_t is a valid empty set, and the call writes within the size that
+    // is passed.
+    let (status, set) = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        let status = libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
+        (status, set)
+    };
+    if status != 0 {
+        bail!("the allowed processors are not known: {}", std::io::Error::last_os_error());
+    }
+    let limit = usize::try_from(libc::CPU_SETSIZE)?;
+    // SAFETY: the indices are below CPU_SETSIZE.
+    Ok((0..limit).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+}
+
+/// Memory that nothing else uses, read to move everything else further away.
+pub struct Eviction {
+    lines: Vec<[u64; 8]>,
+}
+
+impl Eviction {
+    /// A buffer of at least `bytes`, written once so that its pages exist.
+    pub fn new(bytes: u64) -> Eviction {
+        let lines = usize::try_from(bytes / 64).unwrap_or(usize::MAX);
+        Eviction { lines: vec![[1; 8]; lines] }
+    }
+
+    /// Reads the first `bytes`, one word of each cache line.
+    pub fn read(&self, bytes: u64) {
+        let lines = usize::try_from(bytes / 64).unwrap_or(usize::MAX).min(self.lines.len());
+        let sum = self.lines[..lines].iter().fold(0u64, |sum, line| sum.wrapping_add(line[0]));
+        black_box(sum);
+    }
+}
+
+/// A monotonic clock that knows what reading it costs.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    overhead_micros: f64,
+}
+
+impl Clock {
+    /// Measures the cost of reading the clock: the median of many empty intervals.
+    pub fn calibrate() -> Clock {
+        let empty: Vec<f64> = (0..2000)
+            .map(|_| {
+                let start = Instant::now();
+                start.elapsed().as_secs_f64() * 1e6
+            })
+            .collect();
+        Clock { overhead_micros: latlas_shared::stats::median(&empty) }
+    }
+
+    /// Microseconds that `work` takes, without the cost of reading the clock. At least one
+    /// nanosecond, since an op that takes no time at all does not exist.
+    pub fn time<T>(&self, work: impl FnOnce() -> T) -> (f64, T) {
+        let start = Instant::now();
+        let result = work();
+        let elapsed = start.elapsed().as_secs_f64() * 1e6;
+        ((elapsed - self.overhead_micros).max(1e-3), result)
+    }
+}

@@ -1,0 +1,155 @@
+//! The agent's end of a worker process: start, ask, wait with a deadline, kill.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use latlas_shared::Allocator;
+
+use super::WorkerSettings;
+use super::protocol::{Pass, Reply, VisitRequest, Work};
+
+/// How long a worker may take to load libtorch and answer.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// Why a visit gave no samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The work cannot be run; trying again would not help.
+    Refused(String),
+    /// The worker died. It may have been the work's fault or somebody else's.
+    Died(String),
+    /// The worker did not answer in time and was killed.
+    Hung(Duration),
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Refused(reason) => f.write_str(reason),
+            Fault::Died(how) => write!(f, "the worker process {how}"),
+            Fault::Hung(limit) => {
+                write!(f, "it did not return within {:.0} s and was killed", limit.as_secs_f64())
+            }
+        }
+    }
+}
+
+/// A running worker.
+pub struct WorkerProcess {
+    child: Child,
+    requests: ChildStdin,
+    replies: Receiver<String>,
+}
+
+impl WorkerProcess {
+    /// Starts a worker and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started or cannot apply its settings.
+    pub fn start(settings: &WorkerSettings) -> Result<WorkerProcess> {
+        let program = std::env::current_exe().context("finding this program again")?;
+        let allocator = match settings.allocator {
+            Allocator::Retain => "retain",
+            Allocator::System => "system",
+        };
+        let threads = settings.threads.to_string();
+        let mut child = Command::new(program)
+            .arg("worker")
+            .args(["--threads", &threads, "--allocator", allocator])
+            .args(["--largest-reuse-distance", &settings.largest_reuse_distance.to_string()])
+            .args(["--memory-limit", &settings.memory_limit.to_string()])
+            // libtorch's OpenMP reads this when it is loaded, before the worker's main function.
+            .env("OMP_NUM_THREADS", &threads)
+            // Ctrl-C at a terminal goes to the agent, which ends its workers in its own time.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .context("starting a worker process")?;
+        let requests = child.stdin.take().context("the worker's standard input")?;
+        let stdout = child.stdout.take().context("the worker's standard output")?;
+        let (sender, replies) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut worker = WorkerProcess { child, requests, replies };
+        match worker.receive(START_LIMIT) {
+            Ok(Reply::Ready) => Ok(worker),
+            Ok(_) => anyhow::bail!("the worker answered before it was asked"),
+            Err(fault) => anyhow::bail!("starting a worker: {fault}"),
+        }
+    }
+
+    /// Visits one piece of work.
+    ///
+    /// # Errors
+    /// Why there are no samples. After [`Fault::Died`] and [`Fault::Hung`] the worker is gone.
+    pub fn visit(
+        &mut self,
+        work: &Work,
+        passes: &[Pass],
+        limit: Duration,
+    ) -> Result<Vec<Vec<f64>>, Fault> {
+        let request = VisitRequest { work: work.clone(), passes: passes.to_vec() };
+        let line = serde_json::to_string(&request).expect("plain data serializes to JSON") + "\n";
+        if self.requests.write_all(line.as_bytes()).and_then(|()| self.requests.flush()).is_err() {
+            return Err(self.died());
+        }
+        match self.receive(limit)? {
+            Reply::Visited { micros } => Ok(micros),
+            Reply::Refused { reason } => Err(Fault::Refused(reason)),
+            Reply::Ready => Err(Fault::Died("started twice".into())),
+        }
+    }
+
+    fn receive(&mut self, limit: Duration) -> Result<Reply, Fault> {
+        let deadline = Instant::now() + limit;
+        match self.replies.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => serde_json::from_str(&line)
+                .map_err(|e| Fault::Died(format!("answered something else than a reply: {e}"))),
+            Err(RecvTimeoutError::Disconnected) => Err(self.died()),
+            Err(RecvTimeoutError::Timeout) => {
+                self.kill();
+                Err(Fault::Hung(limit))
+            }
+        }
+    }
+
+    fn died(&mut self) -> Fault {
+        // Its output is closed, so it is ending; killing makes sure that waiting does not hang.
+        match self.child.try_wait() {
+            Ok(Some(status)) => Fault::Died(format!("ended with {status}")),
+            _ => {
+                thread::sleep(Duration::from_millis(50));
+                let status = self.child.try_wait();
+                self.kill();
+                match status {
+                    Ok(Some(status)) => Fault::Died(format!("ended with {status}")),
+                    _ => Fault::Died("closed its output".into()),
+                }
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        // Both fail only if the process has already ended and been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

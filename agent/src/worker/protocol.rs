@@ -1,0 +1,61 @@
+//! What the agent and its worker process say to each other: one JSON object a line, a reply for
+//! each request.
+
+use ops_catalog::{NetworkSpec, OpDef, Shape};
+use serde::{Deserialize, Serialize};
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// An op at a shape.
+    Op {
+        /// Its definition.
+        def: OpDef,
+        /// Its shape.
+        shape: Shape,
+    },
+    /// A whole network.
+    Network {
+        /// Its definition.
+        spec: NetworkSpec,
+        /// Ops that it uses beside the built-in ones.
+        ops: Vec<OpDef>,
+    },
+}
+
+/// Samples at one reuse distance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// Bytes of other memory that are read before each sample.
+    pub reuse_distance_bytes: u64,
+    /// How many samples.
+    pub samples: u32,
+}
+
+/// One visit to one piece of work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VisitRequest {
+    /// What to run. What was run before and still fits in memory is kept ready.
+    pub work: Work,
+    /// What to sample, in this order.
+    pub passes: Vec<Pass>,
+}
+
+/// What the worker answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The worker has started; sent once, unasked.
+    Ready,
+    /// The samples, one list per pass, in microseconds of one call.
+    Visited {
+        /// Samples.
+        micros: Vec<Vec<f64>>,
+    },
+    /// It cannot be run, and trying again would not help.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,292 @@
+//! What a measurement and an enrolment must be to be let in. Pure checks on data that came over the
+//! network; a refusal is a sentence for the one who sent it.
+
+use std::collections::HashSet;
+
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::api::EnrolRequest;
+use latlas_shared::{HardwareId, Latency, Measurement, Status, Subject};
+use ops_catalog::Op;
+
+/// A clock may be this far ahead. A result from further in the future would stay the latest of its agent
+/// until that day.
+const MOST_AHEAD: SignedDuration = SignedDuration::from_hours(24);
+
+/// The most points of a curve.
+const MOST_POINTS: usize = 64;
+
+/// The most bytes of a reason, a name or a version.
+const MOST_TEXT: usize = 4000;
+
+/// What is known of the class of device that an agent measures for.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its hardware id.
+    pub hardware_id: HardwareId,
+    /// Digests of the fingerprints that were enrolled under it.
+    pub fingerprints: HashSet<String>,
+    /// Ids of its run configs.
+    pub configs: HashSet<String>,
+}
+
+/// Checks a measurement. `op` is the op of its digest, if the digest is known.
+///
+/// # Errors
+/// What is wrong with it. The answer is final: the same measurement will be refused again.
+pub fn check_measurement(
+    measurement: &Measurement,
+    known: &Known,
+    op: Option<&Op>,
+    now: Timestamp,
+) -> Result<(), String> {
+    check_origin(measurement, known)?;
+    check_times(measurement, now)?;
+    if measurement.agent_version.len() > MOST_TEXT
+        || measurement.reason.as_ref().is_some_and(|reason| reason.len() > MOST_TEXT)
+    {
+        return Err(format!("its texts are longer than {MOST_TEXT} bytes"));
+    }
+    match &measurement.subject {
+        Subject::Op { key, digest } => {
+            let op = op.ok_or_else(|| {
+                format!("no op with digest {digest} is known here: submit {} first", key.op)
+            })?;
+            if op.name() != key.op {
+                return Err(format!("digest {digest} is {}, and not {}", op.name(), key.op));
+            }
+            op.at(&key.shape).map_err(|e| e.to_string())?;
+        }
+        Subject::Network { name } if name.is_empty() || name.len() > 200 => {
+            return Err("a network's name has 1 to 200 bytes".into());
+        }
+        Subject::Network { .. } => {}
+    }
+    check_result(measurement)
+}
+
+fn check_origin(measurement: &Measurement, known: &Known) -> Result<(), String> {
+    if measurement.hardware_id != known.hardware_id {
+        return Err(format!(
+            "it is for {}, and this agent was enrolled as {}",
+            measurement.hardware_id, known.hardware_id
+        ));
+    }
+    if !known.fingerprints.contains(&measurement.fingerprint) {
+        return Err(format!(
+            "no box of {} was enrolled with its fingerprint: has the box changed since it was \
+             enrolled? Enrol it again",
+            known.hardware_id
+        ));
+    }
+    let config = measurement.run_config.id();
+    if !known.configs.contains(&config) {
+        return Err(format!(
+            "no agent of {} was enrolled with run config {config}: enrol one with it",
+            known.hardware_id
+        ));
+    }
+    Ok(())
+}
+
+fn check_times(measurement: &Measurement, now: Timestamp) -> Result<(), String> {
+    if measurement.finished_at < measurement.started_at {
+        return Err("it finished before it started".into());
+    }
+    if measurement.finished_at.duration_since(now) > MOST_AHEAD {
+        return Err(format!(
+            "it was made at {}, and here it is {now}: set the clock of the box",
+            measurement.finished_at
+        ));
+    }
+    Ok(())
+}
+
+fn check_result(measurement: &Measurement) -> Result<(), String> {
+    if measurement.energy_mj.is_some_and(|energy| !(energy.is_finite() && energy > 0.0)) {
+        return Err("its energy is not a positive number; what was not measured is null".into());
+    }
+    match (measurement.status, &measurement.latency) {
+        (Status::Failed, None) if measurement.reason.is_some() => Ok(()),
+        (Status::Failed, None) => Err("it failed and gives no reason".into()),
+        (Status::Failed, Some(_)) => Err("it failed and has a latency".into()),
+        (Status::Ok | Status::NotConverged, None) => Err("it has no latency".into()),
+        (Status::Ok | Status::NotConverged, Some(latency)) => {
+            check_latency(latency, measurement.run_config.reuse_distance_bytes)
+        }
+    }
+}
+
+fn check_latency(latency: &Latency, reference: u64) -> Result<(), String> {
+    if latency.curve.len() > MOST_POINTS {
+        return Err(format!("its curve has more than {MOST_POINTS} points"));
+    }
+    if !latency.is_sound() {
+        return Err(
+            "its latency is not sound: times are positive and finite, each lies inside its \
+                    interval, and distances ascend"
+                .into(),
+        );
+    }
+    if latency.at(reference).is_none() {
+        return Err(format!(
+            "its curve has no point at {reference} bytes, its run config's reuse distance"
+        ));
+    }
+    Ok(())
+}
+
+/// Checks what a box says when it enrols.
+///
+/// # Errors
+/// Names the field and its bounds.
+pub fn check_enrolment(request: &EnrolRequest) -> Result<(), String> {
+    let plain = |text: &str, most: usize| {
+        (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+    };
+    if !plain(&request.name, 100) {
+        return Err("name: 1 to 100 characters on one line".into());
+    }
+    if !plain(&request.agent_version, 50) {
+        return Err("agent_version: 1 to 50 characters on one line".into());
+    }
+    if request.primitives.is_empty()
+        || request.primitives.len() > 200
+        || !request.primitives.iter().all(|name| plain(name, 50))
+    {
+        return Err("primitives: 1 to 200 names of 1 to 50 characters".into());
+    }
+    // The version becomes a part of the config's id, which stands in URLs and file names.
+    let libtorch = &request.run_config.libtorch;
+    let in_a_url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '_' | '-');
+    if !plain(libtorch, 40) || !libtorch.chars().all(in_a_url) {
+        return Err("run_config.libtorch: 1 to 40 of letters, digits, `.`, `+`, `_` and `-`".into());
+    }
+    if !(1..=4096).contains(&request.run_config.threads) {
+        return Err("run_config.threads: 1 to 4096".into());
+    }
+    if request.run_config.reuse_distance_bytes > 1 << 40 {
+        return Err("run_config.reuse_distance_bytes: at most 1 TiB".into());
+    }
+    let size = serde_json::to_string(&request.fingerprint).map_or(usize::MAX, |text| text.len());
+    if size > MOST_TEXT {
+        return Err(format!("fingerprint: at most {MOST_TEXT} bytes of JSON"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use ops_catalog::Catalog;
+
+    fn check(change: impl FnOnce(&mut Measurement)) -> Result<(), String> {
+        let mut measurement = testing::measurement("Conv3x3:n1-h8-w8-i4-o4-s1", 10.0);
+        change(&mut measurement);
+        let known = Known {
+            hardware_id: testing::fingerprint(8).hardware_id(),
+            fingerprints: [testing::fingerprint(8).digest()].into(),
+            configs: [testing::run_config(1).id()].into(),
+        };
+        let op = match &measurement.subject {
+            Subject::Op { digest, .. } => {
+                Catalog::builtin().ops().find(|op| op.digest() == digest).map(AsRef::as_ref)
+            }
+            Subject::Network { .. } => None,
+        };
+        let now = Timestamp::from_second(1_700_000_100).unwrap();
+        check_measurement(&measurement, &known, op, now)
+    }
+
+    fn curve(m: &mut Measurement) -> &mut Vec<latlas_shared::CurvePoint> {
+        &mut m.latency.as_mut().unwrap().curve
+    }
+
+    #[test]
+    fn what_is_well_formed_comes_in() {
+        assert_eq!(check(|_| ()), Ok(()));
+        assert_eq!(check(|m| m.status = Status::NotConverged), Ok(()));
+        assert_eq!(check(|m| m.subject = Subject::Network { name: "resnet18".into() }), Ok(()));
+        assert_eq!(
+            check(|m| {
+                m.status = Status::Failed;
+                m.latency = None;
+                m.reason = Some("out of memory".into());
+            }),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn what_is_not_is_refused_with_the_reason() {
+        type Change = fn(&mut Measurement);
+        let cases: [(Change, &str); 17] = [
+            (|m| m.hardware_id = "other.cpu".parse().unwrap(), "enrolled as test-9000-2c-8gb.cpu"),
+            (|m| m.fingerprint = "00".into(), "Enrol it again"),
+            (
+                |m| m.run_config.threads = 9,
+                "no agent of test-9000-2c-8gb.cpu was enrolled with run config f32",
+            ),
+            (|m| m.started_at = Timestamp::MAX, "finished before it started"),
+            (|m| m.finished_at = Timestamp::MAX, "set the clock"),
+            (|m| m.reason = Some("x".repeat(5000)), "longer than 4000 bytes"),
+            (|m| m.subject = Subject::Network { name: String::new() }, "1 to 200 bytes"),
+            (|m| m.energy_mj = Some(0.0), "what was not measured is null"),
+            (|m| m.status = Status::Failed, "has a latency"),
+            (|m| m.latency = None, "has no latency"),
+            (|m| curve(m)[0].quiet_micros = -1.0, "not sound"),
+            (|m| curve(m).clear(), "not sound"),
+            (|m| curve(m).swap(0, 1), "not sound"),
+            (|m| curve(m)[0].reuse_distance_bytes = 1, "no point at 8388608 bytes"),
+            (
+                |m| {
+                    m.subject = Subject::Op {
+                        key: "Conv3x3:n1-h8-w8-i4-o4-s1".parse().unwrap(),
+                        digest: ops_catalog::OpDigest("00".into()),
+                    }
+                },
+                "submit Conv3x3 first",
+            ),
+            (
+                |m| {
+                    let Subject::Op { key, .. } = &mut m.subject else { panic!() };
+                    key.op = "Conv5x5".into();
+                },
+                "is Conv3x3, and not Conv5x5",
+            ),
+            (
+                |m| {
+                    m.status = Status::Failed;
+                    m.latency = None;
+                },
+                "gives no reason",
+            ),
+        ];
+        for (change, expected) in cases {
+            let error = check(change).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn enrolments_are_bounded() {
+        let ok = testing::enrolment("box", 8);
+        assert_eq!(check_enrolment(&ok), Ok(()));
+        type Change = fn(&mut EnrolRequest);
+        let cases: [(Change, &str); 7] = [
+            (|r| r.name = "a\nb".into(), "name"),
+            (|r| r.agent_version = String::new(), "agent_version"),
+            (|r| r.primitives.clear(), "primitives"),
+            (|r| r.run_config.libtorch = "2/../1".into(), "run_config.libtorch"),
+            (|r| r.run_config.threads = 0, "run_config.threads"),
+            (|r| r.run_config.reuse_distance_bytes = u64::MAX, "reuse_distance_bytes"),
+            (|r| r.fingerprint.arch = "x".repeat(5000), "fingerprint"),
+        ];
+        for (change, field) in cases {
+            let mut request = ok.clone();
+            change(&mut request);
+            let error = check_enrolment(&request).unwrap_err();
+            assert!(error.contains(field), "{error}");
+        }
+    }
+}

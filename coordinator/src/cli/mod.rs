@@ -1,0 +1,89 @@
+//! Commands, exit codes, and errors as a person reads them: 0 for success, 2 for wrong usage, 1 for
+//! everything else. Results go to stdout, the rest to stderr.
+
+mod rebuild;
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use latlas_coordinator::{DataDir, DataDirError};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(
+    name = "latlas-coordinator",
+    version,
+    about = "Shares measuring out over a farm of boxes, and serves the latency tables that come of it",
+    after_help = "Example:\n  latlas-coordinator serve"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Arguments),
+    /// Make tokens: each is shown once and kept as a hash
+    #[command(subcommand)]
+    Token(token::Command),
+    Rebuild(rebuild::Arguments),
+}
+
+/// Where everything is kept.
+#[derive(Args)]
+struct DataArgument {
+    /// The data directory [default: latlas in $XDG_DATA_HOME or ~/.local/share]
+    #[arg(long = "data", value_name = "DIR")]
+    path: Option<PathBuf>,
+}
+
+impl DataArgument {
+    fn open(&self) -> Result<DataDir, DataDirError> {
+        match &self.path {
+            Some(path) => DataDir::open(path),
+            None => DataDir::open(&DataDir::default_path()?),
+        }
+    }
+}
+
+/// What ends a command early.
+enum Failure {
+    /// The arguments make no sense together.
+    Usage(String),
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Other(error.into())
+    }
+}
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let (code, text) = match run(cli.command) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => (2, text),
+        Err(Failure::Other(error)) => (1, format!("{error:#}")),
+    };
+    eprintln!("latlas-coordinator: {text}");
+    ExitCode::from(code)
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Token(token::Command::Create(arguments)) => token::create(arguments).await,
+            Command::Rebuild(arguments) => rebuild::run(arguments).await,
+        }
+    })
+}

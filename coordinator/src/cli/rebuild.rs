@@ -1,0 +1,32 @@
+//! `latlas-coordinator rebuild`
+
+use clap::Args;
+
+use super::{DataArgument, Failure};
+
+/// Compute every table again from the measurements
+///
+/// Measurements and versions that were served stay as they are. The server must not be running.
+#[derive(Args)]
+#[command(after_help = "Example:\n  latlas-coordinator rebuild --data /srv/latlas")]
+pub struct Arguments {
+    #[command(flatten)]
+    data: DataArgument,
+    /// Print an object with the number of rows
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let data = arguments.data.open()?;
+    let _lock = data.lock_for_serving()?;
+    let store = data.open_store().await?;
+    let rows = store.rebuild().await?;
+    store.close().await;
+    if arguments.json {
+        println!("{}", serde_json::json!({"rows": rows}));
+    } else {
+        println!("{rows} rows rebuilt");
+    }
+    Ok(())
+}

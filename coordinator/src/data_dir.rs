@@ -1,0 +1,138 @@
+//! The one directory that a coordinator keeps everything in.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::store::{OpenError, Store};
+
+/// Name of the database inside the data directory.
+pub const DATABASE: &str = "latlas.db";
+
+/// Why a data directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// There is no place for one by default.
+    #[error(
+        "there is no default data directory, since neither XDG_DATA_HOME nor HOME is set: say where \
+         with --data DIR"
+    )]
+    NoDefault,
+    /// It can't be made or written to.
+    #[error(
+        "the data directory {path} can't be written ({cause}): make it writable for this user, or choose \
+         another one with --data DIR"
+    )]
+    Unwritable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Another server has it.
+    #[error(
+        "another latlas-coordinator is serving the data directory {path}: stop it first, or choose \
+         another directory with --data DIR"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Its database can't be opened.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+}
+
+/// A data directory that exists and can be written.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    path: PathBuf,
+}
+
+/// The right to be the only server of a data directory, until it is dropped. The system takes it back
+/// from a process that dies, so nothing is left behind to clean up.
+#[derive(Debug)]
+pub struct ServerLock {
+    _file: File,
+}
+
+impl DataDir {
+    /// Where it is when nobody says otherwise: `latlas` in the user's data home of the XDG base
+    /// directory specification.
+    ///
+    /// # Errors
+    /// When the environment does not say where the user's home is.
+    pub fn default_path() -> Result<PathBuf, DataDirError> {
+        let from = |variable: &str| {
+            std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+        };
+        let home = || Some(from("HOME")?.join(".local").join("share"));
+        let data_home = from("XDG_DATA_HOME").or_else(home).ok_or(DataDirError::NoDefault)?;
+        Ok(data_home.join("latlas"))
+    }
+
+    /// Makes the directory where it is missing, readable for its owner only.
+    ///
+    /// # Errors
+    /// When it can't be made or written.
+    pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
+        let unwritable = |cause| DataDirError::Unwritable { path: path.to_owned(), cause };
+        if !path.is_dir() {
+            create_private(path).map_err(unwritable)?;
+        }
+        let dir = DataDir { path: path.to_owned() };
+        dir.lock_file("open.lock").map_err(unwritable)?;
+        Ok(dir)
+    }
+
+    /// Its database's file.
+    pub fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+
+    /// Opens the database, making or migrating it where needed. Other processes may have it open too.
+    ///
+    /// # Errors
+    /// When the file is not a database of this program, or of a newer version of it.
+    pub async fn open_store(&self) -> Result<Store, DataDirError> {
+        let unwritable = |cause| DataDirError::Unwritable { path: self.path.clone(), cause };
+        // Two processes that migrate at once would trip over each other.
+        let lock = self.lock_file("open.lock").map_err(unwritable)?;
+        let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock))
+            .await
+            .map_err(|e| unwritable(io::Error::other(e)))?
+            .map_err(unwritable)?;
+        let store = Store::open(&self.database()).await?;
+        drop(lock);
+        Ok(store)
+    }
+
+    /// Becomes the only server of this directory.
+    ///
+    /// # Errors
+    /// When another process is.
+    pub fn lock_for_serving(&self) -> Result<ServerLock, DataDirError> {
+        let unwritable = |cause| DataDirError::Unwritable { path: self.path.clone(), cause };
+        let file = self.lock_file("serve.lock").map_err(unwritable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(ServerLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: self.path.clone() }),
+            Err(TryLockError::Error(cause)) => Err(unwritable(cause)),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().create(true).truncate(false).write(true).open(self.path.join(name))
+    }
+}
+
+#[cfg(unix)]
+fn create_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(not(unix))]
+fn create_private(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}

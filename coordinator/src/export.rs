@@ -1,0 +1,182 @@
+//! A table in the formats that tools read.
+
+use std::str::FromStr;
+
+use latlas_shared::{Row, Status, Table};
+
+/// Columns of the CSV form: the seed's first, in the seed's order.
+const COLUMNS: [&str; 17] = [
+    "hardware_id",
+    "op_type",
+    "input_h",
+    "input_w",
+    "channels_in",
+    "channels_out",
+    "stride",
+    "latency_micros",
+    "energy_mj",
+    "batch",
+    "op_digest",
+    "status",
+    "ci95_rel",
+    "median_micros",
+    "samples",
+    "agents",
+    "measured_at",
+];
+
+/// A format of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// One document, with the whole of every row.
+    #[default]
+    Json,
+    /// A line with the header, then a line per row.
+    Ndjson,
+    /// A line per row, without header and curves.
+    Csv,
+}
+
+impl Format {
+    /// Its name in `?format=`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Ndjson => "ndjson",
+            Format::Csv => "csv",
+        }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json",
+            Format::Ndjson => "application/x-ndjson",
+            Format::Csv => "text/csv; charset=utf-8; header=present",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Format::Json, Format::Ndjson, Format::Csv]
+            .into_iter()
+            .find(|format| format.name() == text)
+            .ok_or_else(|| format!("`{text}` is not a format: write `json`, `ndjson` or `csv`"))
+    }
+}
+
+/// Writes a table, given as the JSON document that is stored.
+///
+/// # Errors
+/// When the document is not a table.
+pub fn write(document: Vec<u8>, format: Format) -> anyhow::Result<Vec<u8>> {
+    match format {
+        Format::Json => Ok(document),
+        Format::Ndjson => ndjson(serde_json::from_slice(&document)?),
+        Format::Csv => csv(&serde_json::from_slice(&document)?),
+    }
+}
+
+fn ndjson(mut table: Table) -> anyhow::Result<Vec<u8>> {
+    let rows = std::mem::take(&mut table.rows);
+    let mut header = serde_json::to_value(&table)?;
+    if let Some(fields) = header.as_object_mut() {
+        fields.remove("rows");
+    }
+    let mut out = serde_json::to_vec(&header)?;
+    out.push(b'\n');
+    for row in rows {
+        serde_json::to_writer(&mut out, &row)?;
+        out.push(b'\n');
+    }
+    Ok(out)
+}
+
+fn csv(table: &Table) -> anyhow::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(COLUMNS)?;
+    for row in &table.rows {
+        writer.serialize(columns(table.hardware_id.as_str(), row))?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// The values of [`COLUMNS`].
+fn columns<'a>(hardware_id: &'a str, row: &'a Row) -> impl serde::Serialize + 'a {
+    let size = (row.input_h, row.input_w, row.channels_in, row.channels_out, row.stride);
+    let status = match row.status {
+        Status::Ok => "ok",
+        Status::NotConverged => "not_converged",
+        Status::Failed => "failed",
+    };
+    (
+        (hardware_id, &row.op_type, size, row.latency_micros, row.energy_mj),
+        (row.batch, &row.op_digest, status, row.ci95_rel, row.median_micros),
+        (row.samples, row.agents, row.measured_at.to_string()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::{Observation, merge};
+    use crate::testing;
+    use std::collections::BTreeMap;
+
+    fn table() -> Vec<u8> {
+        let observations =
+            [("Conv3x3:n1-h8-w8-i4-o4-s1", 0.1 + 0.2), ("Conv3x3:n2-h8-w8-i4-o4-s1", 7.0)];
+        let mut rows: Vec<Row> = observations
+            .into_iter()
+            .filter_map(|(key, micros)| {
+                let measurement = testing::measurement(key, micros);
+                merge(&[Observation { agent: uuid::Uuid::nil(), measurement }])
+            })
+            .collect();
+        rows[1].latency_micros = None;
+        rows[1].status = Status::Failed;
+        let table = Table {
+            schema: latlas_shared::TABLE_SCHEMA,
+            hardware_id: testing::fingerprint(8).hardware_id(),
+            run_config: testing::run_config(1),
+            version: "v".into(),
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            fingerprints: BTreeMap::new(),
+            accuracy: None,
+            ops: Vec::new(),
+            rows,
+        };
+        serde_json::to_vec(&table).unwrap()
+    }
+
+    fn text(format: Format) -> String {
+        String::from_utf8(write(table(), format).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn csv_has_the_seed_s_columns_first_and_every_digit() {
+        let csv = text(Format::Csv);
+        let lines: Vec<&str> = csv.lines().collect();
+        assert!(lines[0].starts_with("hardware_id,op_type,input_h,input_w,channels_in,channels_out,stride,latency_micros,energy_mj,batch"));
+        assert!(
+            lines[1].starts_with("test-9000-2c-8gb.cpu,Conv3x3,8,8,4,4,1,0.30000000000000004,,1,")
+        );
+        assert!(lines[2].starts_with("test-9000-2c-8gb.cpu,Conv3x3,8,8,4,4,1,,,2,"));
+        assert!(lines.iter().all(|line| line.split(',').count() == COLUMNS.len()), "{csv}");
+    }
+
+    #[test]
+    fn ndjson_is_a_header_and_a_line_per_row() {
+        let ndjson = text(Format::Ndjson);
+        let lines: Vec<&str> = ndjson.lines().collect();
+        assert_eq!(lines.len(), 3);
+        let header: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+        assert_eq!(header["version"], "v");
+        assert!(header.get("rows").is_none());
+        let row: Row = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!(row.latency_micros, Some(0.1 + 0.2));
+    }
+}

@@ -1,0 +1,140 @@
+//! `/v1/requests`: asking for measurements.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use latlas_shared::api::{Page, ProfileRequest, RequestStatus};
+use ops_catalog::{OpDigest, OpKey, SpaceDef};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::access::{Reader, Researcher};
+use super::error::{ApiError, lookup_error};
+use super::events;
+use super::extract::{Body, Params, Segments};
+use super::paging::Paging;
+use crate::app::App;
+use crate::store::NewRequest;
+
+/// The most keys of one request: months of work for one box, and still one short transaction.
+const MOST_KEYS: usize = 100_000;
+
+/// The longest idempotency key, in bytes.
+const LONGEST_IDEMPOTENCY_KEY: usize = 200;
+
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/requests", get(list).post(create))
+        .route("/requests/{id}", get(show))
+        .route("/requests/{id}/events", get(events::stream))
+}
+
+async fn list(
+    _: Reader,
+    State(app): State<App>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<RequestStatus>>, ApiError> {
+    Ok(Json(app.store().list_requests(&paging.after()?).await?))
+}
+
+async fn show(
+    _: Reader,
+    State(app): State<App>,
+    Segments(id): Segments<Uuid>,
+) -> Result<Json<RequestStatus>, ApiError> {
+    status(&app, id).await.map(Json)
+}
+
+/// How far a request is.
+pub async fn status(app: &App, id: Uuid) -> Result<RequestStatus, ApiError> {
+    let status = app.store().request_status(id).await?;
+    status.ok_or_else(|| {
+        ApiError::NotFound(format!("there is no request {id}; GET /v1/requests lists them"))
+    })
+}
+
+/// 201 with the request's address; 200 when its idempotency key came before.
+async fn create(
+    _: Researcher,
+    State(app): State<App>,
+    headers: HeaderMap,
+    Body(body): Body<ProfileRequest>,
+) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<RequestStatus>), ApiError> {
+    let idempotency_key = idempotency_key(&headers)?;
+    let (hardware_id, config) = (body.hardware_id.as_str(), body.config.as_deref());
+    let table = app.store().table(hardware_id, config).await;
+    let table = table.map_err(|error| lookup_error(hardware_id, config, error))?;
+    let body_hash = body_hash(&body)?;
+    let space = space(&app, &body)?;
+    for def in &space.ops {
+        app.store().ops().standing(def.clone())?;
+    }
+    let (space, keys) = spelled_out(&app, space).await?;
+    let request = NewRequest {
+        table,
+        space: space.name,
+        ops: space.ops,
+        keys,
+        remeasure: body.remeasure,
+        idempotency_key,
+        body_hash,
+    };
+    let (id, new) = app.store().add_request(request, Timestamp::now()).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    let address = [(header::LOCATION, format!("/v1/requests/{id}"))];
+    Ok((status, address, Json(self::status(&app, id).await?)))
+}
+
+/// The space that is meant: by name or spelled out.
+fn space(app: &App, body: &ProfileRequest) -> Result<SpaceDef, ApiError> {
+    match (&body.space, &body.definition) {
+        (Some(name), None) => Ok(app.store().ops().catalog().space(name)?.clone()),
+        (None, Some(definition)) => Ok(definition.clone()),
+        _ => Err(ApiError::Invalid(
+            "give `space`, the name of a built-in space, or `definition`, a space spelled out, and not \
+             both"
+                .into(),
+        )),
+    }
+}
+
+/// The keys of a space. Grids may be large, so this does not hold other calls up.
+async fn spelled_out(
+    app: &App,
+    space: SpaceDef,
+) -> Result<(SpaceDef, Vec<(OpKey, OpDigest)>), ApiError> {
+    let ops = app.store().ops();
+    let work = tokio::task::spawn_blocking(move || {
+        let resolved = space.resolve(ops.catalog())?;
+        let keys: Vec<(OpKey, OpDigest)> =
+            resolved.entries.into_iter().map(|(key, op)| (key, op.digest().clone())).collect();
+        Ok::<_, ops_catalog::Invalid>((space, keys))
+    });
+    let (space, keys) = work.await.map_err(|e| ApiError::Internal(e.into()))??;
+    if keys.len() > MOST_KEYS {
+        return Err(ApiError::Invalid(format!(
+            "the space has {} keys, and a request has at most {MOST_KEYS}: ask for it in parts",
+            keys.len()
+        )));
+    }
+    Ok((space, keys))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(text) if (1..=LONGEST_IDEMPOTENCY_KEY).contains(&text.len()) => {
+            Ok(Some(text.to_owned()))
+        }
+        _ => Err(ApiError::Malformed(format!(
+            "the header Idempotency-Key has 1 to {LONGEST_IDEMPOTENCY_KEY} plain characters"
+        ))),
+    }
+}
+
+fn body_hash(body: &ProfileRequest) -> Result<String, ApiError> {
+    let text = serde_json::to_string(body).map_err(|e| ApiError::Internal(e.into()))?;
+    Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,69 @@
+//! `POST /v1/results`: measurements come in.
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::post;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use latlas_shared::Measurement;
+use latlas_shared::api::ResultsAnswer;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::access::Worker;
+use super::error::ApiError;
+use super::extract::Body;
+use crate::app::App;
+
+/// The most measurements of one call.
+const MOST: usize = 1000;
+
+/// The largest body: a thousand measurements with long curves.
+const BODY_LIMIT: usize = 16 << 20;
+
+/// [`latlas_shared::api::Results`], with each measurement still as text: one that can't be read is
+/// refused alone.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawResults {
+    measurements: Vec<Box<RawValue>>,
+}
+
+/// What even a measurement that can't be read must have, so that its refusal can be addressed.
+#[derive(Deserialize)]
+struct OnlyId {
+    id: Uuid,
+}
+
+pub fn router() -> Router<App> {
+    Router::new().route("/results", post(results)).layer(DefaultBodyLimit::max(BODY_LIMIT))
+}
+
+async fn results(
+    Worker(agent): Worker,
+    State(app): State<App>,
+    Body(RawResults { measurements }): Body<RawResults>,
+) -> Result<Json<ResultsAnswer>, ApiError> {
+    if measurements.len() > MOST {
+        return Err(ApiError::TooLarge(format!(
+            "there are {} measurements, and one call takes at most {MOST}",
+            measurements.len()
+        )));
+    }
+    let mut readable: Vec<Measurement> = Vec::with_capacity(measurements.len());
+    let mut unreadable = Vec::new();
+    for (index, raw) in measurements.iter().enumerate() {
+        match serde_json::from_str(raw.get()) {
+            Ok(measurement) => readable.push(measurement),
+            Err(error) => {
+                let OnlyId { id } = serde_json::from_str(raw.get()).map_err(|_| {
+                    ApiError::Invalid(format!("measurements[{index}] can't be read: {error}"))
+                })?;
+                unreadable.push((id, format!("it can't be read: {error}")));
+            }
+        }
+    }
+    let mut answer = app.store().add_results(&agent, readable, Timestamp::now()).await?;
+    answer.refused.extend(unreadable);
+    Ok(Json(answer))
+}

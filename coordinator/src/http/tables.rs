@@ -1,0 +1,119 @@
+//! `/v1/tables`: the tables, their versions, and their formats.
+
+use axum::Json;
+use axum::Router;
+use axum::body::Body as Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use jiff::Timestamp;
+use latlas_shared::api::{Page, TableEntry};
+use serde::Deserialize;
+
+use super::access::Reader;
+use super::error::{ApiError, lookup_error, shown};
+use super::etag;
+use super::extract::{Params, Segments};
+use super::paging::Paging;
+use crate::app::App;
+use crate::export::{self, Format};
+use crate::store::Version;
+
+/// The latest table changes: ask every time, and get a 304 when it has not.
+const REVALIDATE: &str = "no-cache";
+
+/// A version never changes.
+const FOR_EVER: &str = "max-age=31536000, immutable";
+
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/tables", get(list))
+        .route("/tables/{hardware_id}", get(latest))
+        .route("/tables/{hardware_id}/versions/{version}", get(version))
+}
+
+async fn list(
+    _: Reader,
+    State(app): State<App>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<TableEntry>>, ApiError> {
+    Ok(Json(app.store().list_tables(&paging.after()?, Timestamp::now()).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LatestQuery {
+    config: Option<String>,
+    format: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VersionQuery {
+    format: Option<String>,
+}
+
+async fn latest(
+    _: Reader,
+    State(app): State<App>,
+    Segments(hardware_id): Segments<String>,
+    Params(query): Params<LatestQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let format = format(query.format.as_deref())?;
+    let config = query.config.as_deref();
+    let table = app.store().table(&hardware_id, config).await;
+    let table = table.map_err(|error| lookup_error(&hardware_id, config, error))?;
+    let version = app.store().latest_version(&table, Timestamp::now()).await?;
+    answer(&app, &version, format, &headers, REVALIDATE).await
+}
+
+async fn version(
+    _: Reader,
+    State(app): State<App>,
+    Segments((hardware_id, version)): Segments<(String, String)>,
+    Params(query): Params<VersionQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let format = format(query.format.as_deref())?;
+    if let Some(found) = app.store().version(&hardware_id, &version).await? {
+        return answer(&app, &found, format, &headers, FOR_EVER).await;
+    }
+    app.store()
+        .table(&hardware_id, None)
+        .await
+        .map_err(|error| lookup_error(&hardware_id, None, error))?;
+    Err(ApiError::NotFound(format!(
+        "no table of {hardware_id} was ever served in version `{}`; GET /v1/tables has the latest ones",
+        shown(&version)
+    )))
+}
+
+fn format(name: Option<&str>) -> Result<Format, ApiError> {
+    match name {
+        None => Ok(Format::default()),
+        Some(name) => shown(name)
+            .parse()
+            .map_err(|problem| ApiError::Malformed(format!("the query, format: {problem}"))),
+    }
+}
+
+async fn answer(
+    app: &App,
+    version: &Version,
+    format: Format,
+    headers: &HeaderMap,
+    caching: &'static str,
+) -> Result<Response, ApiError> {
+    let tag = etag::of_version(&version.version, format.name());
+    let caching = (header::CACHE_CONTROL, caching.to_owned());
+    if let Some(tag) = etag::known(headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag), caching]).into_response());
+    }
+    let document = app.store().document(&version.version).await?;
+    let work = tokio::task::spawn_blocking(move || export::write(document, format));
+    let body = work.await.map_err(|e| ApiError::Internal(e.into()))?.map_err(ApiError::Internal)?;
+    let content_type = (header::CONTENT_TYPE, format.media_type().to_owned());
+    Ok(([(header::ETAG, tag), caching, content_type], Bytes::from(body)).into_response())
+}

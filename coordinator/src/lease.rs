@@ -1,0 +1,285 @@
+//! The rules of tasks and leases. Everything here is a pure function of what is known and of `now`; the
+//! store reads, asks here, and writes what it is told.
+//!
+//! A lease decides who works, never whether a result counts: a result is a fact, and it settles its
+//! task whoever holds the lease by then.
+
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::Status;
+use uuid::Uuid;
+
+/// The numbers that the rules use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// How long a lease lasts unless it is renewed.
+    pub lease: SignedDuration,
+    /// Leases that may end on a task without a result before it is given up.
+    pub max_attempts: u32,
+    /// The most tasks of one lease, whatever an agent asks for.
+    pub max_tasks: u32,
+}
+
+impl Default for Policy {
+    /// A minute lets an agent miss a renewal or two, and gives the work of a dead box away soon.
+    fn default() -> Self {
+        Policy { lease: SignedDuration::from_secs(60), max_attempts: 3, max_tasks: 64 }
+    }
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Waiting for an agent.
+    Queued,
+    /// An agent works on it under this lease.
+    Leased(Uuid),
+    /// There is a measurement.
+    Done,
+    /// It was given up; the reason says why.
+    Failed,
+}
+
+/// A task, as far as the rules care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Where it stands.
+    pub state: State,
+    /// Leases that ended on it without a result, since it was last asked for.
+    pub attempts: u32,
+    /// Why the last attempt came to nothing. Always there when it failed.
+    pub reason: Option<String>,
+}
+
+impl Progress {
+    /// A task that was just asked for.
+    pub fn new() -> Progress {
+        Progress { state: State::Queued, attempts: 0, reason: None }
+    }
+
+    /// Handed out under a lease; none when it is not waiting.
+    pub fn leased(self, lease: Uuid) -> Option<Progress> {
+        (self.state == State::Queued).then_some(Progress { state: State::Leased(lease), ..self })
+    }
+
+    /// Its lease ran out: back to the queue with the attempt counted, or given up at the cap.
+    ///
+    /// A lease that the task is no longer under changes nothing.
+    pub fn expired(self, lease: Uuid, agent_name: &str, policy: &Policy) -> Progress {
+        if self.state != State::Leased(lease) {
+            return self;
+        }
+        let attempts = self.attempts + 1;
+        let reason = format!(
+            "agent {agent_name} neither reported a result nor renewed its lease in time (attempt {attempts} of {})",
+            policy.max_attempts
+        );
+        let state = if attempts >= policy.max_attempts { State::Failed } else { State::Queued };
+        Progress { state, attempts, reason: Some(reason) }
+    }
+
+    /// Its agent gave it back: to the queue, and no attempt is counted.
+    ///
+    /// A lease that the task is no longer under changes nothing.
+    pub fn released(self, lease: Uuid) -> Progress {
+        if self.state == State::Leased(lease) {
+            return Progress { state: State::Queued, ..self };
+        }
+        self
+    }
+
+    /// A result came, from whomever and however late.
+    ///
+    /// A number settles the task for good. A refusal, which is the agent's own word that there is no
+    /// number, is not tried again: what does not fit into memory will not fit the second time. It does
+    /// not undo a number.
+    pub fn measured(self, status: Status, reason: Option<&str>) -> Progress {
+        match (status, self.state) {
+            (Status::Ok | Status::NotConverged, _) => {
+                Progress { state: State::Done, reason: None, ..self }
+            }
+            (Status::Failed, State::Done) => self,
+            (Status::Failed, _) => {
+                let reason = reason.unwrap_or("the agent gave no reason").to_owned();
+                Progress { state: State::Failed, reason: Some(reason), ..self }
+            }
+        }
+    }
+
+    /// A request wants it again: what is over starts anew, what is under way goes on.
+    pub fn requeued(self) -> Progress {
+        match self.state {
+            State::Done | State::Failed => Progress::new(),
+            State::Queued | State::Leased(_) => self,
+        }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress::new()
+    }
+}
+
+/// How many tasks from the head of the queue make up one lease, given their attempts so far.
+///
+/// A task that cost an agent its lease before goes alone: if it kills whoever runs it, it takes no
+/// other task down with it.
+pub fn batch(attempts: &[u32], asked: u32, policy: &Policy) -> usize {
+    let most = asked.min(policy.max_tasks) as usize;
+    match attempts.first() {
+        None => 0,
+        Some(0) => attempts.iter().take(most).take_while(|&&n| n == 0).count(),
+        Some(_) => most.min(1),
+    }
+}
+
+/// When a lease that starts or is renewed now ends.
+pub fn deadline(now: Timestamp, policy: &Policy) -> Timestamp {
+    now.saturating_add(policy.lease).unwrap_or(Timestamp::MAX)
+}
+
+/// Whether a lease still holds. It ends at its deadline, swept or not.
+pub fn is_live(deadline: Timestamp, now: Timestamp) -> bool {
+    now < deadline
+}
+
+/// The deadline of a lease after the coordinator itself was away: the agents could not renew, so they get
+/// the time to.
+pub fn after_absence(old: Timestamp, now: Timestamp, policy: &Policy) -> Timestamp {
+    old.max(deadline(now, policy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lease(n: u128) -> Uuid {
+        Uuid::from_u128(n)
+    }
+
+    #[test]
+    fn a_task_is_given_up_at_the_cap_with_the_reason() {
+        let policy = Policy::default();
+        let mut task = Progress::new();
+        for n in 0..3 {
+            task = task.leased(lease(n)).unwrap().expired(lease(n), "box", &policy);
+        }
+        assert_eq!(task.state, State::Failed);
+        assert_eq!(
+            task.reason.unwrap(),
+            "agent box neither reported a result nor renewed its lease in time (attempt 3 of 3)"
+        );
+    }
+
+    #[test]
+    fn giving_back_counts_no_attempt() {
+        let task = Progress::new().leased(lease(1)).unwrap().released(lease(1));
+        assert_eq!(task, Progress::new());
+    }
+
+    #[test]
+    fn a_late_result_settles_a_task_that_was_given_up() {
+        let given_up = Progress { state: State::Failed, attempts: 3, reason: Some("gone".into()) };
+        assert_eq!(given_up.measured(Status::Ok, None).state, State::Done);
+    }
+
+    #[test]
+    fn a_refusal_is_final_but_undoes_no_number() {
+        let refused = Progress::new().measured(Status::Failed, Some("out of memory"));
+        assert_eq!(
+            (refused.state, refused.reason.as_deref()),
+            (State::Failed, Some("out of memory"))
+        );
+        let done = Progress::new().measured(Status::Ok, None);
+        assert_eq!(done.clone().measured(Status::Failed, Some("x")), done);
+    }
+
+    #[test]
+    fn a_task_with_a_past_goes_alone() {
+        let policy = Policy { max_tasks: 4, ..Policy::default() };
+        for (attempts, asked, expected) in [
+            (&[][..], 8, 0),
+            (&[0, 0, 0, 0, 0], 8, 4),
+            (&[0, 0, 1, 1], 8, 2),
+            (&[1, 1, 2], 8, 1),
+            (&[0, 0], 0, 0),
+            (&[1], 0, 0),
+        ] {
+            assert_eq!(batch(attempts, asked, &policy), expected, "{attempts:?} {asked}");
+        }
+    }
+
+    #[test]
+    fn a_lease_ends_at_its_deadline() {
+        let now = Timestamp::from_second(1000).unwrap();
+        let end = deadline(now, &Policy::default());
+        assert!(is_live(end, now));
+        assert!(!is_live(end, end));
+        let back = Timestamp::from_second(9000).unwrap();
+        assert!(is_live(after_absence(end, back, &Policy::default()), back));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Lease(u128),
+        Expire(u128),
+        Release(u128),
+        Measure(Status),
+        Requeue,
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            (0u128..3).prop_map(Event::Lease),
+            (0u128..3).prop_map(Event::Expire),
+            (0u128..3).prop_map(Event::Release),
+            prop_oneof![Just(Status::Ok), Just(Status::NotConverged), Just(Status::Failed)]
+                .prop_map(Event::Measure),
+            Just(Event::Requeue),
+        ];
+        prop::collection::vec(event, 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_a_task_stays_sound(events in events(), max_attempts in 1u32..5) {
+            let policy = Policy { max_attempts, ..Policy::default() };
+            let mut task = Progress::new();
+            for event in events {
+                let before = task.clone();
+                task = match event {
+                    Event::Lease(n) => task.clone().leased(lease(n)).unwrap_or(task),
+                    Event::Expire(n) => task.expired(lease(n), "a", &policy),
+                    Event::Release(n) => task.released(lease(n)),
+                    Event::Measure(status) => task.measured(status, None),
+                    Event::Requeue => task.requeued(),
+                };
+                // Nothing is tried for ever, and nothing fails without a reason.
+                prop_assert!(task.attempts <= max_attempts);
+                prop_assert!(task.state != State::Queued || task.attempts < max_attempts);
+                prop_assert!(task.state != State::Failed || task.reason.is_some());
+                // A lease that is not the task's own has no say over it.
+                if let (Event::Expire(n) | Event::Release(n), State::Leased(own)) = (&event, before.state)
+                    && lease(*n) != own
+                {
+                    prop_assert_eq!(&task, &before);
+                }
+                // What has a number keeps it until somebody asks again.
+                if before.state == State::Done && !matches!(event, Event::Requeue) {
+                    prop_assert_eq!(task.state, State::Done);
+                }
+            }
+        }
+
+        #[test]
+        fn a_batch_never_exceeds_what_was_asked(
+            attempts in prop::collection::vec(0u32..3, 0..20), asked in 0u32..30,
+        ) {
+            let policy = Policy::default();
+            let size = batch(&attempts, asked, &policy);
+            prop_assert!(size <= asked as usize && size <= attempts.len());
+            prop_assert!(asked == 0 || attempts.is_empty() || size > 0, "work is never withheld");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The coordinator: it shares work out over a farm of boxes, merges what they measure into latency
+//! tables, and serves those.
+//!
+//! - `store` has everything that lasts, and all SQL;
+//! - `lease`, `merge` and `admission` are the rules, as pure functions;
+//! - `http` is the interface: one file per resource, thin handlers;
+//! - `op_book`, `token`, `export` and `data_dir` are what their names say.
+//!
+//! It knows nothing of libtorch, and no box is ever connected to: agents dial in.
+
+pub mod admission;
+mod app;
+mod data_dir;
+pub mod export;
+mod http;
+pub mod lease;
+pub mod merge;
+pub mod op_book;
+pub mod store;
+pub mod token;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use app::{App, Settings, build_app, serve};
+pub use data_dir::{DATABASE, DataDir, DataDirError, ServerLock};

@@ -1,0 +1,106 @@
+//! The ops that a coordinator knows: the built-in catalog, what researchers submitted, and the old
+//! definitions that rows were measured with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ops_catalog::{Catalog, Invalid, Op, OpDef, OpDigest};
+
+/// The number of an op inside the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OpId(pub i64);
+
+/// An op that is stored.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its number.
+    pub id: OpId,
+    /// The op.
+    pub op: Arc<Op>,
+    /// Whether the built-in catalog has this definition today.
+    pub builtin: bool,
+    /// Whether its name means this definition today.
+    pub current: bool,
+}
+
+/// What a definition is to the book.
+#[derive(Debug)]
+pub enum Standing {
+    /// New, and nothing is against it.
+    New(Arc<Op>),
+    /// Known already, by this name.
+    Known(OpDigest),
+}
+
+/// Why a definition is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// It is no valid definition.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// It collides with an op that is known.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+/// All ops, by name and by digest.
+#[derive(Debug, Clone, Default)]
+pub struct OpBook {
+    catalog: Catalog,
+    by_digest: HashMap<OpDigest, Entry>,
+}
+
+impl OpBook {
+    /// A book of these ops, and what names mean today.
+    pub fn new(catalog: Catalog, entries: impl IntoIterator<Item = Entry>) -> OpBook {
+        let by_digest = entries.into_iter().map(|e| (e.op.digest().clone(), e)).collect();
+        OpBook { catalog, by_digest }
+    }
+
+    /// What names mean today, and the built-in spaces and networks.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The op of a digest, however old.
+    pub fn by_digest(&self, digest: &OpDigest) -> Option<&Entry> {
+        self.by_digest.get(digest)
+    }
+
+    /// Whether a definition could come in.
+    ///
+    /// A name means one definition, since rows are found by name; and a definition has one name, since
+    /// a table would otherwise hold one row twice.
+    ///
+    /// # Errors
+    /// When it is not valid, or collides.
+    pub fn standing(&self, def: OpDef) -> Result<Standing, NotTaken> {
+        let op = Op::new(def)?;
+        if let Some(known) = self.by_digest(op.digest()) {
+            if known.op.name() == op.name() {
+                return Ok(Standing::Known(op.digest().clone()));
+            }
+            return Err(NotTaken::Conflict(format!(
+                "op {} computes exactly what {} does (digest {}): use that name",
+                op.name(),
+                known.op.name(),
+                op.digest()
+            )));
+        }
+        self.catalog
+            .with_ops([op.def().clone()])
+            .map_err(|collision| NotTaken::Conflict(collision.to_string()))?;
+        Ok(Standing::New(Arc::new(op)))
+    }
+
+    /// The book with one more op, which [`OpBook::standing`] found to be new.
+    ///
+    /// # Errors
+    /// When it collides after all.
+    pub fn with(&self, entry: Entry) -> Result<OpBook, Invalid> {
+        let catalog = self.catalog.with_ops([entry.op.def().clone()])?;
+        let mut by_digest = self.by_digest.clone();
+        by_digest.insert(entry.op.digest().clone(), entry);
+        Ok(OpBook { catalog, by_digest })
+    }
+}

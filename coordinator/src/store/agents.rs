@@ -1,0 +1,201 @@
+//! Enrolled boxes, and the tables that they measure for.
+
+use jiff::Timestamp;
+use latlas_shared::api::EnrolRequest;
+use latlas_shared::{HardwareId, Telemetry};
+use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::{
+    Lookup, Store, StoreError, TableId, TableRef, from_json, micros, time, to_json, tokens,
+};
+use crate::lease;
+use crate::token::{Role, Token};
+
+/// An enrolled box.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    pub(super) id: i64,
+    /// Its identity in the farm.
+    pub uuid: Uuid,
+    /// Its name, for people.
+    pub name: String,
+    /// The table that it measures for.
+    pub table: TableRef,
+    /// The primitives that it can run, as a JSON array.
+    pub(super) primitives: String,
+}
+
+/// The most hardware ids or run configs that a message lists.
+const MOST_LISTED: i64 = 20;
+
+impl Store {
+    /// Brings a box into the farm. The request was checked.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn enrol(
+        &self,
+        request: &EnrolRequest,
+        credential: &Token,
+        now: Timestamp,
+    ) -> Result<Agent, StoreError> {
+        let hardware_id = request.fingerprint.hardware_id();
+        let uuid = Uuid::new_v4();
+        let primitives = to_json(&request.primitives);
+        let mut tx = self.begin().await?;
+        let table_id = find_or_add_table(&mut tx, &hardware_id, request, now).await?;
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO agents
+                (uuid, name, table_id, fingerprint, primitives, agent_version, enrolled_at, seen_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) RETURNING id",
+        )
+        .bind(uuid.to_string())
+        .bind(&request.name)
+        .bind(table_id.0)
+        .bind(request.fingerprint.digest())
+        .bind(&primitives)
+        .bind(&request.agent_version)
+        .bind(micros(now))
+        .fetch_one(&mut *tx)
+        .await?;
+        tokens::insert(&mut tx, credential, Role::Agent, Some(id), now).await?;
+        tx.commit().await?;
+        let table = TableRef { id: table_id, hardware_id, run_config: request.run_config.clone() };
+        Ok(Agent { id, uuid, name: request.name.clone(), table, primitives })
+    }
+
+    pub(super) async fn agent(&self, id: i64) -> Result<Agent, StoreError> {
+        let (uuid, name, primitives, table_id, hardware_id, run_config): (
+            String,
+            String,
+            String,
+            i64,
+            String,
+            String,
+        ) = sqlx::query_as(
+            "SELECT uuid, name, primitives, table_id, hardware_id, run_config
+             FROM agents JOIN tables ON tables.id = agents.table_id WHERE agents.id = ?1",
+        )
+        .bind(id)
+        .fetch_one(&self.readers)
+        .await?;
+        let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
+        let table = table_ref(table_id, &hardware_id, &run_config)?;
+        Ok(Agent { id, uuid, name, table, primitives })
+    }
+
+    /// Notes that an agent lives, and gives those of `leases` that are no longer its own.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn heartbeat(
+        &self,
+        agent: &Agent,
+        leases: &[Uuid],
+        telemetry: &Telemetry,
+        now: Timestamp,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE agents SET seen_at = max(seen_at, ?1), telemetry = ?2 WHERE id = ?3")
+            .bind(micros(now))
+            .bind(to_json(telemetry))
+            .bind(agent.id)
+            .execute(&mut *tx)
+            .await?;
+        let held: Vec<(String, i64)> =
+            sqlx::query_as("SELECT id, deadline FROM leases WHERE agent_id = ?1")
+                .bind(agent.id)
+                .fetch_all(&mut *tx)
+                .await?;
+        tx.commit().await?;
+        let mut live = Vec::with_capacity(held.len());
+        for (id, deadline) in held {
+            if lease::is_live(time(deadline)?, now) {
+                live.push(id);
+            }
+        }
+        Ok(leases.iter().filter(|id| !live.contains(&id.to_string())).copied().collect())
+    }
+
+    /// The table of a class of device: of one run config, or of its default one.
+    ///
+    /// # Errors
+    /// When there is no such class or run config: then with those that there are.
+    pub async fn table(&self, hardware_id: &str, config: Option<&str>) -> Result<TableRef, Lookup> {
+        let found: Option<(i64, String)> = sqlx::query_as(
+            "SELECT id, run_config FROM tables
+             WHERE hardware_id = ?1 AND (?2 IS NULL OR config_id = ?2) ORDER BY id LIMIT 1",
+        )
+        .bind(hardware_id)
+        .bind(config)
+        .fetch_optional(&self.readers)
+        .await?;
+        if let Some((id, run_config)) = found {
+            return Ok(table_ref(id, hardware_id, &run_config)?);
+        }
+        let configs: Vec<String> = sqlx::query_scalar(
+            "SELECT config_id FROM tables WHERE hardware_id = ?1 ORDER BY id LIMIT ?2",
+        )
+        .bind(hardware_id)
+        .bind(MOST_LISTED)
+        .fetch_all(&self.readers)
+        .await?;
+        if !configs.is_empty() {
+            return Err(Lookup::UnknownConfig { known: configs });
+        }
+        let known: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT hardware_id FROM tables ORDER BY hardware_id LIMIT ?1",
+        )
+        .bind(MOST_LISTED)
+        .fetch_all(&self.readers)
+        .await?;
+        Err(Lookup::UnknownHardware { known })
+    }
+}
+
+async fn find_or_add_table(
+    tx: &mut Transaction<'static, Sqlite>,
+    hardware_id: &HardwareId,
+    request: &EnrolRequest,
+    now: Timestamp,
+) -> Result<TableId, StoreError> {
+    sqlx::query(
+        "INSERT INTO fingerprints (digest, hardware_id, fingerprint, created_at)
+         VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+    )
+    .bind(request.fingerprint.digest())
+    .bind(hardware_id.as_str())
+    .bind(to_json(&request.fingerprint))
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO tables (hardware_id, config_id, run_config, created_at)
+         VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+    )
+    .bind(hardware_id.as_str())
+    .bind(request.run_config.id())
+    .bind(to_json(&request.run_config))
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    let id = sqlx::query_scalar("SELECT id FROM tables WHERE hardware_id = ?1 AND config_id = ?2")
+        .bind(hardware_id.as_str())
+        .bind(request.run_config.id())
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(TableId(id))
+}
+
+pub(super) fn table_ref(
+    id: i64,
+    hardware_id: &str,
+    run_config: &str,
+) -> Result<TableRef, StoreError> {
+    Ok(TableRef {
+        id: TableId(id),
+        hardware_id: hardware_id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?,
+        run_config: from_json("a run config", run_config)?,
+    })
+}

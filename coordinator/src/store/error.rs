@@ -1,0 +1,71 @@
+//! What can go wrong in the store.
+
+/// Why a store method failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database is busy: another process is writing, or too many are waiting. It may work later.
+    #[error("the database is busy: {0}")]
+    Busy(#[source] sqlx::Error),
+    /// The database failed.
+    #[error("the database failed: {0}")]
+    Database(#[source] sqlx::Error),
+    /// What it holds can't be read back.
+    #[error("the database holds {what} that can't be read: {cause}")]
+    Damaged {
+        /// What can't be read.
+        what: String,
+        /// Why not.
+        cause: String,
+    },
+}
+
+impl StoreError {
+    pub(super) fn damaged(what: &str, cause: impl std::fmt::Display) -> StoreError {
+        StoreError::Damaged { what: what.to_owned(), cause: cause.to_string() }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> StoreError {
+        // Primary result codes of SQLite, in the low byte.
+        const SQLITE_BUSY: i32 = 5;
+        const SQLITE_LOCKED: i32 = 6;
+        let code = error
+            .as_database_error()
+            .and_then(|e| e.code())
+            .and_then(|code| code.parse::<i32>().ok())
+            .map(|code| code & 0xff);
+        match (&error, code) {
+            (sqlx::Error::PoolTimedOut, _) | (_, Some(SQLITE_BUSY | SQLITE_LOCKED)) => {
+                StoreError::Busy(error)
+            }
+            _ => StoreError::Database(error),
+        }
+    }
+}
+
+/// Why a table was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum Lookup {
+    /// No agent of that class was enrolled.
+    #[error("no agent of this hardware is enrolled")]
+    UnknownHardware {
+        /// The classes that there are, at most 20.
+        known: Vec<String>,
+    },
+    /// No agent of that class measures under that run config.
+    #[error("no agent of this hardware measures under this run config")]
+    UnknownConfig {
+        /// The class's run configs.
+        known: Vec<String>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for Lookup {
+    fn from(error: sqlx::Error) -> Lookup {
+        Lookup::Store(error.into())
+    }
+}

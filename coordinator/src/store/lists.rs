@@ -1,0 +1,173 @@
+//! Lists, a page at a time. A page starts after a cursor, which is the sort key of the last entry before
+//! it, so that entries that come and go shift nothing.
+
+use jiff::Timestamp;
+use latlas_shared::api::{AgentEntry, HardwareEntry, OpEntry, Page, RequestStatus, TableEntry};
+use ops_catalog::OpDigest;
+
+use super::agents::table_ref;
+use super::{Store, StoreError, count, from_json, requests, time};
+
+/// Which page of a list.
+#[derive(Debug, Clone)]
+pub struct After<C> {
+    /// The last entry's key on the page before; none for the first page.
+    pub cursor: Option<C>,
+    /// The most entries, at least 1.
+    pub limit: u32,
+}
+
+impl<C> After<C> {
+    /// One more than the page has, to see whether there is another page.
+    fn fetch(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
+    /// A page from up to `limit + 1` entries with their keys.
+    fn page<T>(&self, mut found: Vec<(String, T)>) -> Page<T> {
+        let more = found.len() > self.limit as usize;
+        found.truncate(self.limit as usize);
+        let next_cursor = found.last().filter(|_| more).map(|(key, _)| key.clone());
+        Page { items: found.into_iter().map(|(_, item)| item).collect(), next_cursor }
+    }
+}
+
+impl Store {
+    /// Classes of devices, by id.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_hardware(
+        &self,
+        after: &After<String>,
+    ) -> Result<Page<HardwareEntry>, StoreError> {
+        let found: Vec<(String, i64, String)> = sqlx::query_as(
+            "SELECT hardware_id,
+                    (SELECT count(*) FROM agents JOIN tables AS own ON own.id = table_id
+                     WHERE own.hardware_id = tables.hardware_id),
+                    (SELECT json_group_array(config_id) FROM (
+                        SELECT config_id FROM tables AS own
+                        WHERE own.hardware_id = tables.hardware_id ORDER BY own.id))
+             FROM tables WHERE ?1 IS NULL OR hardware_id > ?1
+             GROUP BY hardware_id ORDER BY hardware_id LIMIT ?2",
+        )
+        .bind(&after.cursor)
+        .bind(after.fetch())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (id, agents, configs) in found {
+            let hardware_id = id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?;
+            let configs = from_json("run configs", &configs)?;
+            entries.push((id, HardwareEntry { hardware_id, agents: count(agents), configs }));
+        }
+        Ok(after.page(entries))
+    }
+
+    /// Agents, in the order in which they were enrolled.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_agents(&self, after: &After<i64>) -> Result<Page<AgentEntry>, StoreError> {
+        type Columns = (i64, String, String, String, String, i64, i64);
+        let found: Vec<Columns> = sqlx::query_as(
+            "SELECT agents.id, uuid, name, hardware_id, config_id, enrolled_at, seen_at
+             FROM agents JOIN tables ON tables.id = table_id
+             WHERE agents.id > ?1 ORDER BY agents.id LIMIT ?2",
+        )
+        .bind(after.cursor.unwrap_or(0))
+        .bind(after.fetch())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (id, uuid, name, hardware_id, config, enrolled_at, seen_at) in found {
+            let entry = AgentEntry {
+                agent_id: uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?,
+                name,
+                hardware_id: hardware_id
+                    .parse()
+                    .map_err(|e| StoreError::damaged("a hardware id", e))?,
+                config,
+                enrolled_at: time(enrolled_at)?,
+                seen_at: time(seen_at)?,
+            };
+            entries.push((id.to_string(), entry));
+        }
+        Ok(after.page(entries))
+    }
+
+    /// Ops that names mean today, by name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_ops(&self, after: &After<String>) -> Result<Page<OpEntry>, StoreError> {
+        let found: Vec<(String, String, bool, String)> = sqlx::query_as(
+            "SELECT name, digest, builtin, definition FROM ops
+             WHERE current = 1 AND (?1 IS NULL OR name > ?1) ORDER BY name LIMIT ?2",
+        )
+        .bind(&after.cursor)
+        .bind(after.fetch())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (name, digest, builtin, definition) in found {
+            let definition = from_json("an op's definition", &definition)?;
+            entries.push((name, OpEntry { digest: OpDigest(digest), builtin, definition }));
+        }
+        Ok(after.page(entries))
+    }
+
+    /// Requests, the newest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_requests(
+        &self,
+        after: &After<i64>,
+    ) -> Result<Page<RequestStatus>, StoreError> {
+        let mut tx = self.readers.begin().await?;
+        let ids: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM requests WHERE id < ?1 ORDER BY id DESC LIMIT ?2")
+                .bind(after.cursor.unwrap_or(i64::MAX))
+                .bind(after.fetch())
+                .fetch_all(&mut *tx)
+                .await?;
+        let mut entries = Vec::with_capacity(ids.len());
+        for id in ids {
+            entries.push((id.to_string(), requests::status(&mut tx, id).await?));
+        }
+        Ok(after.page(entries))
+    }
+
+    /// Tables with their latest versions, in the order in which they came to be.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_tables(
+        &self,
+        after: &After<i64>,
+        now: Timestamp,
+    ) -> Result<Page<TableEntry>, StoreError> {
+        let found: Vec<(i64, String, String)> = sqlx::query_as(
+            "SELECT id, hardware_id, run_config FROM tables WHERE id > ?1 ORDER BY id LIMIT ?2",
+        )
+        .bind(after.cursor.unwrap_or(0))
+        .bind(after.fetch())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (id, hardware_id, run_config) in found {
+            let table = table_ref(id, &hardware_id, &run_config)?;
+            let latest = self.latest_version(&table, now).await?;
+            let entry = TableEntry {
+                hardware_id: table.hardware_id,
+                config: table.run_config.id(),
+                version: latest.version,
+                created_at: latest.created_at,
+                rows: latest.rows,
+            };
+            entries.push((id.to_string(), entry));
+        }
+        Ok(after.page(entries))
+    }
+}

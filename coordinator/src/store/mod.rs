@@ -1,0 +1,163 @@
+//! The store: everything that lasts, in one SQLite file, and the only place with SQL.
+//!
+//! - One connection writes; a few others read. A change of several statements is one transaction, and
+//!   a change is on the disk (`synchronous=FULL`) before the method that made it returns.
+//! - Rules are elsewhere ([`crate::lease`], [`crate::merge`], [`crate::admission`]): methods here read, ask
+//!   them, and write. `now` is always an argument.
+//! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
+//!   generated files next to the code, and every query here is run by a test on a real file.
+
+mod agents;
+mod error;
+mod leases;
+mod lists;
+mod open;
+mod ops;
+mod requests;
+mod results;
+mod rows;
+mod tasks;
+mod tokens;
+mod versions;
+
+use std::sync::{Arc, RwLock};
+
+use jiff::Timestamp;
+use latlas_shared::{HardwareId, RunConfig};
+use sqlx::{Sqlite, SqlitePool, Transaction};
+use tokio::sync::{Mutex, Notify, watch};
+
+use crate::lease::Policy;
+use crate::op_book::OpBook;
+
+pub use agents::Agent;
+pub use error::{Lookup, StoreError};
+pub use lists::After;
+pub use open::OpenError;
+pub use ops::{Submission, SubmitError};
+pub use requests::{NewRequest, RequestError};
+pub use tokens::Holder;
+pub use versions::Version;
+
+/// The number of a table inside the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(i64);
+
+/// A table: a class of device under one run config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRef {
+    /// Its number.
+    pub id: TableId,
+    /// The class of device.
+    pub hardware_id: HardwareId,
+    /// The run config.
+    pub run_config: RunConfig,
+}
+
+/// A handle on the database; clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    shared: Arc<Shared>,
+}
+
+/// What the handles of one process share beside the database.
+#[derive(Debug)]
+struct Shared {
+    policy: Policy,
+    /// The ops of the database, ready to use.
+    ops: RwLock<Arc<OpBook>>,
+    /// Rung when there may be a task to hand out.
+    work: Notify,
+    /// Changes when a request may have got further.
+    progress: watch::Sender<()>,
+    /// Held from the check of a new op to its place in `ops`.
+    submitting: Arc<Mutex<()>>,
+    /// Held while a version is made, so that many readers of a changed table make it once.
+    versioning: Mutex<()>,
+}
+
+impl Store {
+    /// The rules' numbers.
+    pub fn policy(&self) -> &Policy {
+        &self.shared.policy
+    }
+
+    /// All known ops, as of now.
+    pub fn ops(&self) -> Arc<OpBook> {
+        Arc::clone(&self.shared.ops.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Rung (for everybody who waits) when there may be a task to hand out.
+    pub fn work(&self) -> &Notify {
+        &self.shared.work
+    }
+
+    /// Changes when a request may have got further.
+    pub fn progress(&self) -> watch::Receiver<()> {
+        self.shared.progress.subscribe()
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT count(*) FROM tables").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    /// Journal mode, synchronous level and foreign keys of the connection that writes.
+    #[cfg(test)]
+    pub async fn durability(&self) -> Result<(String, i64, bool), StoreError> {
+        let journal = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&self.writer).await?;
+        let synchronous = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&self.writer).await?;
+        let keys = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&self.writer).await?;
+        Ok((journal, synchronous, keys))
+    }
+
+    /// Closes the connections, after what they are doing.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// A transaction that writes. It takes the database's write lock at once: taking it only at the
+    /// first write could fail after reading, when another process wrote in between.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    fn announce_work(&self) {
+        self.shared.work.notify_waiters();
+    }
+
+    fn announce_progress(&self) {
+        self.shared.progress.send_replace(());
+    }
+}
+
+/// How times are stored.
+fn micros(time: Timestamp) -> i64 {
+    time.as_microsecond()
+}
+
+/// A stored time.
+fn time(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged("a time", e))
+}
+
+/// A stored JSON text.
+fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::damaged(what, e))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain data serializes to JSON")
+}
+
+/// A count as it travels.
+fn count(n: i64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

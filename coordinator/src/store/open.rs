@@ -1,0 +1,164 @@
+//! Opening the database: connections, migrations, and what a file may turn out to be.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::SqlitePool;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::{Mutex, Notify, watch};
+
+use super::{Shared, Store, StoreError};
+use crate::lease::Policy;
+use crate::op_book::OpBook;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// `PRAGMA application_id` of a database of ours; the first migration sets it.
+const APPLICATION_ID: i64 = 0x4c54_4c53;
+
+/// How long a connection waits for another process that is writing.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a request waits for a connection before the database counts as busy.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections that read. Reads are short and mostly from memory, so more would not be faster.
+const READERS: u32 = 4;
+
+/// Why a database can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is some other file.
+    #[error("{path} is not a database: move it away, or choose another directory with --data DIR")]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is a database of some other program.
+    #[error(
+        "{path} is the database of another program: move it away, or choose another directory with \
+         --data DIR"
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A later version of this program has migrated it.
+    #[error(
+        "{path} was written by a newer latlas-coordinator (its schema has migration {migration}, which \
+         this version {} does not know): install that version or a later one",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The migration that is not known.
+        migration: i64,
+    },
+    /// It can't be opened, read or written.
+    #[error(
+        "the database {path} can't be opened ({cause}): look at its permissions and at the space on its \
+         disk, or choose another directory with --data DIR"
+    )]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+impl Store {
+    /// Opens the database at `path`, making or migrating it where needed, with the default rules.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(path: &Path) -> Result<Store, OpenError> {
+        Store::open_with(path, Policy::default()).await
+    }
+
+    /// The same with other rules.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_with(path: &Path, policy: Policy) -> Result<Store, OpenError> {
+        let unusable = |e: &dyn std::fmt::Display| OpenError::Unusable {
+            path: path.to_owned(),
+            cause: e.to_string(),
+        };
+        let writer = connect_writer(path).await?;
+        check_owner(path, &writer).await?;
+        MIGRATIONS.run(&writer).await.map_err(|error| match error {
+            MigrateError::VersionMissing(migration) => {
+                OpenError::Newer { path: path.to_owned(), migration }
+            }
+            other => unusable(&other),
+        })?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options(path).read_only(true))
+            .await
+            .map_err(|e| unusable(&e))?;
+        let shared = Shared {
+            policy,
+            ops: RwLock::new(Arc::new(OpBook::default())),
+            work: Notify::new(),
+            progress: watch::channel(()).0,
+            submitting: Arc::default(),
+            versioning: Mutex::new(()),
+        };
+        let store = Store { writer, readers, shared: Arc::new(shared) };
+        store.register_builtin_ops(Timestamp::now()).await.map_err(|e| unusable(&e))?;
+        Ok(store)
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).foreign_keys(true).busy_timeout(BUSY_TIMEOUT)
+}
+
+async fn connect_writer(path: &Path) -> Result<SqlitePool, OpenError> {
+    let options = options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options)
+        .await;
+    pool.map_err(|error| {
+        // SQLITE_NOTADB
+        let code = error.as_database_error().and_then(|e| e.code());
+        if code.as_deref() == Some("26") {
+            return OpenError::NotADatabase { path: path.to_owned() };
+        }
+        OpenError::Unusable { path: path.to_owned(), cause: error.to_string() }
+    })
+}
+
+/// A new file is ours to make; one with content must say that it is ours.
+async fn check_owner(path: &Path, pool: &SqlitePool) -> Result<(), OpenError> {
+    let read = async {
+        let owner: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(pool).await?;
+        // A start that was cut off may have left the table of migrations and nothing else.
+        let content: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'",
+        )
+        .fetch_one(pool)
+        .await?;
+        Ok::<_, sqlx::Error>((owner, content))
+    };
+    match read.await {
+        Ok((APPLICATION_ID, _) | (0, 0)) => Ok(()),
+        Ok(_) => Err(OpenError::Foreign { path: path.to_owned() }),
+        Err(error) => Err(OpenError::Unusable {
+            path: path.to_owned(),
+            cause: StoreError::from(error).to_string(),
+        }),
+    }
+}

@@ -1,0 +1,218 @@
+//! Op definitions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use ops_catalog::{Catalog, Op, OpDef, OpDigest};
+use sqlx::{Sqlite, Transaction};
+use tokio::sync::OwnedMutexGuard;
+
+use super::{Store, StoreError, from_json, micros, to_json};
+use crate::op_book::{Entry, NotTaken, OpBook, OpId, Standing};
+
+/// What became of a definition that was submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// Its digest.
+    pub digest: OpDigest,
+    /// Whether it was new.
+    pub new: bool,
+}
+
+/// Why a definition was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// It is invalid, or collides with another.
+    #[error(transparent)]
+    NotTaken(#[from] NotTaken),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(sqlx::FromRow)]
+struct Stored {
+    id: i64,
+    digest: String,
+    name: String,
+    definition: String,
+    builtin: bool,
+    current: bool,
+}
+
+impl Store {
+    /// Takes a definition in.
+    ///
+    /// # Errors
+    /// When it is invalid, its name means another definition, or it has another name already.
+    pub async fn submit_op(&self, def: OpDef, now: Timestamp) -> Result<Submission, SubmitError> {
+        let turn = self.submitting().await;
+        let mut tx = self.begin().await?;
+        let (book, submission) = submit(&mut tx, &self.ops(), def, now).await?;
+        self.commit_with_ops(tx, book, turn).await?;
+        Ok(submission)
+    }
+
+    /// Waits for the turn to submit ops.
+    pub(super) async fn submitting(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.shared.submitting).lock_owned().await
+    }
+
+    /// Commits, and makes the new ops known. It runs to its end even if the caller is dropped on the way,
+    /// as when a client hangs up: otherwise an op could be stored and not known.
+    pub(super) async fn commit_with_ops(
+        &self,
+        tx: Transaction<'static, Sqlite>,
+        book: Arc<OpBook>,
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<(), StoreError> {
+        let store = self.clone();
+        let commit = tokio::spawn(async move {
+            tx.commit().await?;
+            store.set_ops(book);
+            drop(turn);
+            Ok(())
+        });
+        commit.await.map_err(|e| StoreError::Database(sqlx::Error::Io(std::io::Error::other(e))))?
+    }
+
+    fn set_ops(&self, book: Arc<OpBook>) {
+        *self.shared.ops.write().unwrap_or_else(std::sync::PoisonError::into_inner) = book;
+    }
+
+    /// Brings the stored ops in line with the catalog of this build, and reads them all.
+    pub(super) async fn register_builtin_ops(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let stored = read_all(&mut tx).await?;
+        if !is_in_line(&stored) {
+            sqlx::query("UPDATE ops SET builtin = 0").execute(&mut *tx).await?;
+            for op in Catalog::builtin().ops() {
+                register_builtin(&mut tx, op, now).await?;
+            }
+        }
+        let stored = read_all(&mut tx).await?;
+        tx.commit().await?;
+        self.set_ops(Arc::new(book(stored)?));
+        Ok(())
+    }
+}
+
+/// Takes a definition in, and gives the book that has it. The caller holds `submitting`.
+pub(super) async fn submit(
+    tx: &mut Transaction<'static, Sqlite>,
+    book: &Arc<OpBook>,
+    def: OpDef,
+    now: Timestamp,
+) -> Result<(Arc<OpBook>, Submission), SubmitError> {
+    match book.standing(def)? {
+        Standing::Known(digest) => Ok((Arc::clone(book), Submission { digest, new: false })),
+        Standing::New(op) => {
+            let id = insert(tx, &op, false, now).await?;
+            let digest = op.digest().clone();
+            let book = book
+                .with(Entry { id, op, builtin: false, current: true })
+                .map_err(NotTaken::Invalid)?;
+            Ok((Arc::new(book), Submission { digest, new: true }))
+        }
+    }
+}
+
+async fn read_all(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<Stored>, StoreError> {
+    let rows = sqlx::query_as(
+        "SELECT id, digest, name, definition, builtin, current FROM ops ORDER BY id",
+    );
+    Ok(rows.fetch_all(&mut **tx).await?)
+}
+
+fn is_in_line(stored: &[Stored]) -> bool {
+    let stored: HashMap<&str, &str> = stored
+        .iter()
+        .filter(|row| row.builtin && row.current)
+        .map(|row| (row.digest.as_str(), row.name.as_str()))
+        .collect();
+    let catalog: HashMap<&str, &str> =
+        Catalog::builtin().ops().map(|op| (op.digest().0.as_str(), op.name())).collect();
+    stored == catalog
+}
+
+async fn register_builtin(
+    tx: &mut Transaction<'static, Sqlite>,
+    op: &Op,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    // The catalog decides what a name means; a definition that had the name keeps its rows.
+    sqlx::query("UPDATE ops SET current = 0 WHERE name = ?1 AND digest <> ?2")
+        .bind(op.name())
+        .bind(&op.digest().0)
+        .execute(&mut **tx)
+        .await?;
+    let known = sqlx::query(
+        "UPDATE ops SET builtin = 1, current = 1, name = ?1, definition = ?2 WHERE digest = ?3",
+    )
+    .bind(op.name())
+    .bind(to_json(op.def()))
+    .bind(&op.digest().0)
+    .execute(&mut **tx)
+    .await?;
+    if known.rows_affected() == 0 {
+        insert(tx, op, true, now).await?;
+    }
+    Ok(())
+}
+
+async fn insert(
+    tx: &mut Transaction<'static, Sqlite>,
+    op: &Op,
+    builtin: bool,
+    now: Timestamp,
+) -> Result<OpId, StoreError> {
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO ops (digest, name, definition, builtin, current, created_at)
+         VALUES (?1, ?2, ?3, ?4, 1, ?5) RETURNING id",
+    )
+    .bind(&op.digest().0)
+    .bind(op.name())
+    .bind(to_json(op.def()))
+    .bind(builtin)
+    .bind(micros(now))
+    .fetch_one(&mut **tx)
+    .await?;
+    for node in &op.def().nodes {
+        sqlx::query(
+            "INSERT INTO op_primitives (op_id, primitive) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        )
+        .bind(id)
+        .bind(node.apply.name())
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(OpId(id))
+}
+
+fn book(stored: Vec<Stored>) -> Result<OpBook, StoreError> {
+    let mut entries = Vec::with_capacity(stored.len());
+    let mut catalog = Catalog::builtin().clone();
+    for row in stored {
+        let what = format!("the definition of op {}", row.name);
+        let def: OpDef = from_json(&what, &row.definition)?;
+        let op = Op::new(def).map_err(|e| StoreError::damaged(&what, e))?;
+        if op.digest().0 != row.digest {
+            return Err(StoreError::damaged(&what, "its digest is another one"));
+        }
+        let mut current = row.current;
+        if row.current && !row.builtin {
+            match catalog.with_ops([op.def().clone()]) {
+                Ok(wider) => catalog = wider,
+                // An alias of the catalog of a later build may take a name.
+                Err(collision) => {
+                    tracing::warn!(op = row.name, %collision, "a submitted op lost its name");
+                    current = false;
+                }
+            }
+        }
+        let builtin = row.builtin;
+        entries.push(Entry { id: OpId(row.id), op: Arc::new(op), builtin, current });
+    }
+    Ok(OpBook::new(catalog, entries))
+}

@@ -1,0 +1,291 @@
+//! Requests: what somebody wants measured, and how far that is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use latlas_shared::api::RequestStatus;
+use ops_catalog::{OpDef, OpDigest, OpKey};
+use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::ops::{SubmitError, submit};
+use super::{Store, StoreError, TableRef, count, micros, time, to_json};
+use crate::op_book::OpBook;
+
+/// The most failures that a status lists.
+const MOST_FAILURES: i64 = 100;
+
+/// A request whose space was spelled out and checked.
+#[derive(Debug, Clone)]
+pub struct NewRequest {
+    /// Where to measure.
+    pub table: TableRef,
+    /// Name of the space.
+    pub space: String,
+    /// Ops that come with it.
+    pub ops: Vec<OpDef>,
+    /// Its keys, each once.
+    pub keys: Vec<(OpKey, OpDigest)>,
+    /// Whether to measure again what has been measured or given up.
+    pub remeasure: bool,
+    /// The client's key for this request.
+    pub idempotency_key: Option<String>,
+    /// Hash of the body that the client sent.
+    pub body_hash: String,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// One of its ops was not.
+    #[error(transparent)]
+    Op(#[from] SubmitError),
+    /// No enrolled agent of the table can run these ops.
+    #[error("no agent can run {0:?}")]
+    Unsupported(Vec<String>),
+    /// The idempotency key came before, with another body.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+}
+
+impl From<StoreError> for RequestError {
+    fn from(error: StoreError) -> RequestError {
+        RequestError::Op(SubmitError::Store(error))
+    }
+}
+
+impl From<sqlx::Error> for RequestError {
+    fn from(error: sqlx::Error) -> RequestError {
+        StoreError::from(error).into()
+    }
+}
+
+impl Store {
+    /// Takes a request in, and gives its id and whether it is new: it is not when its idempotency key
+    /// came before. Keys that were asked for before are not queued twice.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn add_request(
+        &self,
+        request: NewRequest,
+        now: Timestamp,
+    ) -> Result<(Uuid, bool), RequestError> {
+        let turn = self.submitting().await;
+        let mut tx = self.begin().await?;
+        if let Some(known) = same_request(&mut tx, &request).await? {
+            return Ok((known, false));
+        }
+        let mut book = self.ops();
+        for def in &request.ops {
+            (book, _) = submit(&mut tx, &book, def.clone(), now).await?;
+        }
+        let keys = numbered_keys(&book, &request.keys)?;
+        let unsupported = unsupported_ops(&mut tx, &request.table, &keys).await?;
+        if !unsupported.is_empty() {
+            return Err(RequestError::Unsupported(unsupported));
+        }
+        let uuid = insert(&mut tx, &request, &to_json(&keys), now).await?;
+        self.commit_with_ops(tx, book, turn).await?;
+        self.announce_work();
+        self.announce_progress();
+        Ok((uuid, true))
+    }
+
+    /// How far a request is; none when there is no such request.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn request_status(&self, uuid: Uuid) -> Result<Option<RequestStatus>, StoreError> {
+        let mut tx = self.readers.begin().await?;
+        let id: Option<i64> = sqlx::query_scalar("SELECT id FROM requests WHERE uuid = ?1")
+            .bind(uuid.to_string())
+            .fetch_optional(&mut *tx)
+            .await?;
+        match id {
+            Some(id) => Ok(Some(status(&mut tx, id).await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+async fn same_request(
+    tx: &mut Transaction<'static, Sqlite>,
+    request: &NewRequest,
+) -> Result<Option<Uuid>, RequestError> {
+    let Some(key) = &request.idempotency_key else { return Ok(None) };
+    let known: Option<(String, String)> =
+        sqlx::query_as("SELECT uuid, body_hash FROM requests WHERE idempotency_key = ?1")
+            .bind(key)
+            .fetch_optional(&mut **tx)
+            .await?;
+    match known {
+        None => Ok(None),
+        Some((uuid, hash)) if hash == request.body_hash => {
+            let uuid = uuid.parse().map_err(|e| StoreError::damaged("a request's id", e))?;
+            Ok(Some(uuid))
+        }
+        Some(_) => Err(RequestError::KeyReused),
+    }
+}
+
+/// Keys with the numbers of their ops, as SQL takes them.
+fn numbered_keys(
+    book: &OpBook,
+    keys: &[(OpKey, OpDigest)],
+) -> Result<Vec<(i64, String)>, StoreError> {
+    keys.iter()
+        .map(|(key, digest)| {
+            let entry = book
+                .by_digest(digest)
+                .ok_or_else(|| StoreError::damaged("the catalog", format!("no op for {key}")))?;
+            Ok((entry.id.0, key.to_string()))
+        })
+        .collect()
+}
+
+/// The ops that no agent of the table can run.
+async fn unsupported_ops(
+    tx: &mut Transaction<'static, Sqlite>,
+    table: &TableRef,
+    keys: &[(i64, String)],
+) -> Result<Vec<String>, StoreError> {
+    let ops: BTreeSet<i64> = keys.iter().map(|(op, _)| *op).collect();
+    let names = sqlx::query_scalar(
+        "SELECT name FROM ops
+         WHERE id IN (SELECT value FROM json_each(?1)) AND NOT EXISTS (
+             SELECT 1 FROM agents WHERE table_id = ?2 AND NOT EXISTS (
+                 SELECT 1 FROM op_primitives WHERE op_id = ops.id AND primitive NOT IN (
+                     SELECT value FROM json_each(agents.primitives))))
+         ORDER BY name",
+    )
+    .bind(to_json(&ops))
+    .bind(table.id.0)
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(names)
+}
+
+/// `keys` is a JSON array of `[op id, key]`. All keys go in with one statement each: a space may have
+/// many.
+async fn insert(
+    tx: &mut Transaction<'static, Sqlite>,
+    request: &NewRequest,
+    keys: &str,
+    now: Timestamp,
+) -> Result<Uuid, StoreError> {
+    let uuid = Uuid::new_v4();
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO requests (uuid, table_id, space, idempotency_key, body_hash, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id",
+    )
+    .bind(uuid.to_string())
+    .bind(request.table.id.0)
+    .bind(&request.space)
+    .bind(&request.idempotency_key)
+    .bind(&request.body_hash)
+    .bind(micros(now))
+    .fetch_one(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO tasks (table_id, op_id, key)
+         SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2) WHERE true
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(request.table.id.0)
+    .bind(keys)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO request_tasks (request_id, task_id)
+         SELECT ?1, tasks.id FROM json_each(?2) JOIN tasks
+         ON table_id = ?3 AND op_id = value ->> 0 AND key = value ->> 1",
+    )
+    .bind(id)
+    .bind(keys)
+    .bind(request.table.id.0)
+    .execute(&mut **tx)
+    .await?;
+    if request.remeasure {
+        // The rule of `Progress::requeued`, for many tasks at once.
+        sqlx::query(
+            "UPDATE tasks SET state = 'queued', attempts = 0, reason = NULL
+             WHERE state IN ('done', 'failed')
+               AND id IN (SELECT task_id FROM request_tasks WHERE request_id = ?1)",
+        )
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    }
+    // What is over already is over for this request too.
+    sqlx::query(
+        "UPDATE request_tasks SET outcome = tasks.state, reason = tasks.reason
+         FROM tasks WHERE tasks.id = task_id AND request_id = ?1 AND tasks.state IN ('done', 'failed')",
+    )
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(uuid)
+}
+
+pub(super) async fn status(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: i64,
+) -> Result<RequestStatus, StoreError> {
+    let (uuid, hardware_id, config, space, created_at): (String, String, String, String, i64) =
+        sqlx::query_as(
+            "SELECT uuid, hardware_id, config_id, space, requests.created_at
+             FROM requests JOIN tables ON tables.id = table_id WHERE requests.id = ?1",
+        )
+        .bind(id)
+        .fetch_one(&mut **tx)
+        .await?;
+    let (total, done, failed): (i64, i64, i64) = sqlx::query_as(
+        "SELECT count(*), count(*) FILTER (WHERE outcome = 'done'),
+                count(*) FILTER (WHERE outcome = 'failed')
+         FROM request_tasks WHERE request_id = ?1",
+    )
+    .bind(id)
+    .fetch_one(&mut **tx)
+    .await?;
+    let running: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM tasks JOIN request_tasks ON task_id = tasks.id AND request_id = ?1
+         WHERE lease_id IS NOT NULL AND outcome IS NULL",
+    )
+    .bind(id)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(RequestStatus {
+        id: uuid.parse().map_err(|e| StoreError::damaged("a request's id", e))?,
+        hardware_id: hardware_id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?,
+        config,
+        space,
+        created_at: time(created_at)?,
+        total: count(total),
+        done: count(done),
+        failed: count(failed),
+        running: count(running),
+        failures: failures(tx, id).await?,
+    })
+}
+
+async fn failures(
+    tx: &mut Transaction<'static, Sqlite>,
+    request: i64,
+) -> Result<BTreeMap<OpKey, String>, StoreError> {
+    let failures: Vec<(String, String)> = sqlx::query_as(
+        "SELECT key, coalesce(request_tasks.reason, '') FROM request_tasks JOIN tasks ON tasks.id = task_id
+         WHERE request_id = ?1 AND outcome = 'failed' ORDER BY task_id LIMIT ?2",
+    )
+    .bind(request)
+    .bind(MOST_FAILURES)
+    .fetch_all(&mut **tx)
+    .await?;
+    failures
+        .into_iter()
+        .map(|(key, reason)| {
+            let key = key.parse().map_err(|e| StoreError::damaged("a task's key", e))?;
+            Ok((key, reason))
+        })
+        .collect()
+}

@@ -1,0 +1,185 @@
+//! Results coming in: facts are stored, and what follows from them is brought up to date, in one
+//! transaction.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use jiff::Timestamp;
+use latlas_shared::api::ResultsAnswer;
+use latlas_shared::{Measurement, Status, Subject};
+use sqlx::{Sqlite, Transaction};
+
+use super::rows::{self, Place};
+use super::{Agent, Store, StoreError, TableId, micros, tasks, to_json};
+use crate::admission::{Known, check_measurement};
+use crate::op_book::OpId;
+
+/// What is known of an agent's class of device, and the tables of its run configs.
+struct Class {
+    known: Known,
+    tables: HashMap<String, TableId>,
+}
+
+impl Store {
+    /// Takes measurements in. Those that came before change nothing; those that are refused don't keep the
+    /// others out. When it returns, what it counts as stored is on the disk.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing was stored.
+    pub async fn add_results(
+        &self,
+        agent: &Agent,
+        incoming: Vec<Measurement>,
+        now: Timestamp,
+    ) -> Result<ResultsAnswer, StoreError> {
+        let mut answer = ResultsAnswer::default();
+        let mut touched: BTreeSet<Place> = BTreeSet::new();
+        let mut tx = self.begin().await?;
+        let class = class_of(&mut tx, agent).await?;
+        for measurement in incoming {
+            if is_known(&mut tx, &measurement).await? {
+                answer.known += 1;
+                continue;
+            }
+            match self.admit(&class, &measurement, now) {
+                Ok((table, op)) => {
+                    let place = insert(&mut tx, agent, &measurement, table, op, now).await?;
+                    if let Some(place) = place {
+                        settle_task(&mut tx, &place, &measurement).await?;
+                        touched.insert(place);
+                    }
+                    answer.stored += 1;
+                }
+                Err(reason) => {
+                    tracing::warn!(agent = %agent.uuid, id = %measurement.id, reason, "a measurement was refused");
+                    answer.refused.insert(measurement.id, reason);
+                }
+            }
+        }
+        if answer.stored > 0 {
+            rows::refresh(&mut tx, &touched).await?;
+            seen(&mut tx, agent, now).await?;
+            tx.commit().await?;
+            self.announce_progress();
+        }
+        Ok(answer)
+    }
+
+    /// Checks a measurement, and finds its table and op.
+    fn admit(
+        &self,
+        class: &Class,
+        measurement: &Measurement,
+        now: Timestamp,
+    ) -> Result<(TableId, Option<OpId>), String> {
+        let ops = self.ops();
+        let entry = match &measurement.subject {
+            Subject::Op { digest, .. } => ops.by_digest(digest),
+            Subject::Network { .. } => None,
+        };
+        let op = entry.map(|entry| entry.op.as_ref());
+        check_measurement(measurement, &class.known, op, now)?;
+        let table = class.tables.get(&measurement.run_config.id());
+        let table = *table.ok_or("its run config is not known")?;
+        Ok((table, entry.map(|entry| entry.id)))
+    }
+}
+
+async fn class_of(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+) -> Result<Class, StoreError> {
+    let hardware_id = agent.table.hardware_id.clone();
+    let tables: Vec<(String, i64)> =
+        sqlx::query_as("SELECT config_id, id FROM tables WHERE hardware_id = ?1")
+            .bind(hardware_id.as_str())
+            .fetch_all(&mut **tx)
+            .await?;
+    let fingerprints: Vec<String> =
+        sqlx::query_scalar("SELECT digest FROM fingerprints WHERE hardware_id = ?1")
+            .bind(hardware_id.as_str())
+            .fetch_all(&mut **tx)
+            .await?;
+    let tables: HashMap<String, TableId> =
+        tables.into_iter().map(|(config, id)| (config, TableId(id))).collect();
+    let configs: HashSet<String> = tables.keys().cloned().collect();
+    let fingerprints = fingerprints.into_iter().collect();
+    Ok(Class { known: Known { hardware_id, fingerprints, configs }, tables })
+}
+
+async fn is_known(
+    tx: &mut Transaction<'static, Sqlite>,
+    measurement: &Measurement,
+) -> Result<bool, StoreError> {
+    let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM measurements WHERE uuid = ?1")
+        .bind(measurement.id.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(known.is_some())
+}
+
+/// Stores a measurement, and gives the place of its row, if it has one.
+async fn insert(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+    measurement: &Measurement,
+    table: TableId,
+    op: Option<OpId>,
+    now: Timestamp,
+) -> Result<Option<Place>, StoreError> {
+    let key = match &measurement.subject {
+        Subject::Op { key, .. } => Some(key.to_string()),
+        Subject::Network { .. } => None,
+    };
+    let status = match measurement.status {
+        Status::Ok => "ok",
+        Status::NotConverged => "not_converged",
+        Status::Failed => "failed",
+    };
+    sqlx::query(
+        "INSERT INTO measurements
+            (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at, measurement)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )
+    .bind(measurement.id.to_string())
+    .bind(table.0)
+    .bind(agent.id)
+    .bind(op.map(|op| op.0))
+    .bind(&key)
+    .bind(&measurement.fingerprint)
+    .bind(status)
+    .bind(micros(measurement.finished_at))
+    .bind(micros(now))
+    .bind(to_json(measurement))
+    .execute(&mut **tx)
+    .await?;
+    Ok(op.zip(key).map(|(op, key)| Place { table, op, key }))
+}
+
+/// A result settles the task of its key, whoever works on that now.
+async fn settle_task(
+    tx: &mut Transaction<'static, Sqlite>,
+    place: &Place,
+    measurement: &Measurement,
+) -> Result<(), StoreError> {
+    let Some(task) = tasks::of_key(tx, place.table, place.op, &place.key).await? else {
+        return Ok(());
+    };
+    let after = task.progress.clone().measured(measurement.status, measurement.reason.as_deref());
+    if after != task.progress {
+        tasks::write(tx, task.id, &after).await?;
+    }
+    Ok(())
+}
+
+async fn seen(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE agents SET seen_at = max(seen_at, ?1) WHERE id = ?2")
+        .bind(micros(now))
+        .bind(agent.id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}

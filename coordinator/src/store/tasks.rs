@@ -1,0 +1,112 @@
+//! Tasks as they are stored: the rules of [`crate::lease`], applied.
+
+use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::{StoreError, TableId};
+use crate::lease::{Progress, State};
+use crate::op_book::OpId;
+
+/// A task that is read to be changed.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub id: i64,
+    pub progress: Progress,
+}
+
+type Columns = (i64, String, i64, Option<String>, Option<String>);
+
+fn stored((id, state, attempts, reason, lease): Columns) -> Result<Stored, StoreError> {
+    let state = match (state.as_str(), lease) {
+        ("queued", None) => State::Queued,
+        ("leased", Some(lease)) => State::Leased(
+            Uuid::parse_str(&lease).map_err(|e| StoreError::damaged("a lease's id", e))?,
+        ),
+        ("done", None) => State::Done,
+        ("failed", None) => State::Failed,
+        (other, _) => return Err(StoreError::damaged("a task's state", other)),
+    };
+    let attempts = super::count(attempts);
+    Ok(Stored { id, progress: Progress { state, attempts, reason } })
+}
+
+/// The task of a key, if somebody has asked for it.
+pub(super) async fn of_key(
+    tx: &mut Transaction<'static, Sqlite>,
+    table: TableId,
+    op: OpId,
+    key: &str,
+) -> Result<Option<Stored>, StoreError> {
+    let found: Option<Columns> = sqlx::query_as(
+        "SELECT id, state, attempts, reason, lease_id FROM tasks
+         WHERE table_id = ?1 AND op_id = ?2 AND key = ?3",
+    )
+    .bind(table.0)
+    .bind(op.0)
+    .bind(key)
+    .fetch_optional(&mut **tx)
+    .await?;
+    found.map(stored).transpose()
+}
+
+/// The tasks that stand under a lease.
+pub(super) async fn of_lease(
+    tx: &mut Transaction<'static, Sqlite>,
+    lease: Uuid,
+) -> Result<Vec<Stored>, StoreError> {
+    let found: Vec<Columns> = sqlx::query_as(
+        "SELECT id, state, attempts, reason, lease_id FROM tasks WHERE lease_id = ?1 ORDER BY id",
+    )
+    .bind(lease.to_string())
+    .fetch_all(&mut **tx)
+    .await?;
+    found.into_iter().map(stored).collect()
+}
+
+/// Writes what a task has become, and tells the requests that wait for it.
+pub(super) async fn write(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: i64,
+    progress: &Progress,
+) -> Result<(), StoreError> {
+    let (state, lease) = match progress.state {
+        State::Queued => ("queued", None),
+        State::Leased(lease) => ("leased", Some(lease.to_string())),
+        State::Done => ("done", None),
+        State::Failed => ("failed", None),
+    };
+    sqlx::query(
+        "UPDATE tasks SET state = ?1, attempts = ?2, reason = ?3, lease_id = ?4 WHERE id = ?5",
+    )
+    .bind(state)
+    .bind(progress.attempts)
+    .bind(&progress.reason)
+    .bind(lease)
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    match progress.state {
+        State::Queued | State::Leased(_) => {}
+        // A late number also mends requests that were told of a failure.
+        State::Done => {
+            sqlx::query(
+                "UPDATE request_tasks SET outcome = 'done', reason = NULL
+                 WHERE task_id = ?1 AND outcome IS NOT 'done'",
+            )
+            .bind(id)
+            .execute(&mut **tx)
+            .await?;
+        }
+        State::Failed => {
+            sqlx::query(
+                "UPDATE request_tasks SET outcome = 'failed', reason = ?2
+                 WHERE task_id = ?1 AND outcome IS NULL",
+            )
+            .bind(id)
+            .bind(&progress.reason)
+            .execute(&mut **tx)
+            .await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Values for tests, all made in one place: an agent that enrols, and what it measures.
+
+use jiff::Timestamp;
+use latlas_shared::api::EnrolRequest;
+use latlas_shared::{
+    Allocator, CurvePoint, Device, Dtype, Fingerprint, Latency, Measurement, MemoryFormat,
+    RunConfig, Status, Subject, Telemetry,
+};
+use ops_catalog::{Catalog, OpKey};
+use uuid::Uuid;
+
+/// A box with this much memory, in GiB: the memory is part of the hardware id, so it tells classes apart.
+pub fn fingerprint(memory_gib: u64) -> Fingerprint {
+    Fingerprint {
+        device: Device::Cpu,
+        arch: "x86_64".into(),
+        cpu_model: Some("Test CPU 9000".into()),
+        cpu_family: None,
+        cpus: 2,
+        memory_bytes: memory_gib << 30,
+        gpu: None,
+        gpu_memory_bytes: None,
+        driver: None,
+        power_mode: None,
+        max_khz: None,
+        kernel: None,
+        libtorch: "2.13.0".into(),
+    }
+}
+
+/// The run config of these tests; its reuse distance is 8 MiB.
+pub fn run_config(threads: u32) -> RunConfig {
+    RunConfig {
+        dtype: Dtype::F32,
+        memory_format: MemoryFormat::Contiguous,
+        threads,
+        allocator: Allocator::Retain,
+        reuse_distance_bytes: 8 << 20,
+        libtorch: "2.13.0".into(),
+    }
+}
+
+/// What a box that runs everything says when it enrols.
+pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
+    let mut primitives: Vec<String> = Catalog::builtin()
+        .ops()
+        .flat_map(|op| op.def().nodes.iter().map(|node| node.apply.name().to_owned()))
+        .collect();
+    primitives.sort_unstable();
+    primitives.dedup();
+    EnrolRequest {
+        name: name.into(),
+        fingerprint: fingerprint(memory_gib),
+        run_config: run_config(1),
+        primitives,
+        agent_version: "0.1.0".into(),
+    }
+}
+
+/// A measurement of a built-in op by a box of 8 GiB, with a curve of two points that starts at `micros`.
+pub fn measurement(key: &str, micros: f64) -> Measurement {
+    let key: OpKey = key.parse().expect("tests write keys that parse");
+    let digest = Catalog::builtin().op(&key.op).expect("it is built in").digest().clone();
+    let point = |reuse_distance_bytes, micros: f64| CurvePoint {
+        reuse_distance_bytes,
+        quiet_micros: micros,
+        ci95_low_micros: micros * 0.99,
+        ci95_high_micros: micros * 1.02,
+        median_micros: micros * 1.1,
+        samples: 100,
+        visits: 10,
+    };
+    let started_at = Timestamp::from_second(1_700_000_000).expect("a valid time");
+    Measurement {
+        id: Uuid::new_v4(),
+        task: None,
+        hardware_id: fingerprint(8).hardware_id(),
+        fingerprint: fingerprint(8).digest(),
+        run_config: run_config(1),
+        subject: Subject::Op { key, digest },
+        status: Status::Ok,
+        reason: None,
+        latency: Some(Latency {
+            curve: vec![point(8 << 20, micros), point(64 << 20, micros * 1.5)],
+        }),
+        energy_mj: None,
+        started_at,
+        finished_at: started_at,
+        before: Telemetry::default(),
+        after: Telemetry::default(),
+        agent_version: "0.1.0".into(),
+    }
+}

@@ -1,0 +1,229 @@
+//! A coordinator in a temporary directory, and the calls that tests make to it.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::Measurement;
+use latlas_shared::api::{
+    EnrolRequest, Enrolled, Lease, LeaseAnswer, RequestStatus, Results, ResultsAnswer,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use crate::store::{Agent, Store};
+use crate::testing;
+use crate::token::{Role, Token};
+use crate::{App, DATABASE, Settings, build_app};
+
+/// Two keys that every test may use.
+pub const KEYS: [&str; 2] = ["Conv3x3:n1-h8-w8-i4-o4-s1", "Conv3x3:n1-h8-w8-i4-o8-s2"];
+
+/// A coordinator.
+pub struct Farm {
+    pub dir: TempDir,
+    pub app: App,
+    router: Router,
+}
+
+/// An enrolled box.
+#[derive(Debug, Clone)]
+pub struct Box {
+    pub enrolled: Enrolled,
+    pub memory_gib: u64,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+/// A call that is being put together.
+pub struct Call<'a> {
+    farm: &'a Farm,
+    request: axum::http::request::Builder,
+    body: Option<String>,
+}
+
+impl Farm {
+    pub async fn new() -> Farm {
+        Farm::with(Settings { open_reads: true }).await
+    }
+
+    pub async fn with(settings: Settings) -> Farm {
+        // What goes wrong inside is in the log only.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join(DATABASE)).await.unwrap();
+        let app = App::new(store, settings);
+        Farm { dir, router: build_app(app.clone()), app }
+    }
+
+    pub fn store(&self) -> &Store {
+        self.app.store()
+    }
+
+    pub async fn token(&self, role: Role) -> String {
+        let token = Token::generate(role).unwrap();
+        self.store().add_token(&token, role, Timestamp::now()).await.unwrap();
+        token.reveal().to_owned()
+    }
+
+    /// Enrols a box with this much memory, which makes its hardware id.
+    pub async fn enrol(&self, name: &str, memory_gib: u64) -> Box {
+        let token = self.token(Role::Enroll).await;
+        let enrolment = testing::enrolment(name, memory_gib);
+        let answer = self.post("/v1/agents").token(&token).json(&enrolment).send().await;
+        Box { enrolled: answer.read(StatusCode::CREATED), memory_gib }
+    }
+
+    /// Brings a box in without a call, for tests of the store.
+    pub async fn join(&self, enrolment: &EnrolRequest) -> Agent {
+        let credential = Token::generate(Role::Agent).unwrap();
+        self.store().enrol(enrolment, &credential, Timestamp::now()).await.unwrap()
+    }
+
+    /// Asks for [`KEYS`] on the 8 GiB class.
+    pub async fn ask_for_keys(&self) -> RequestStatus {
+        self.ask_for(&KEYS, false).await
+    }
+
+    pub async fn ask_for(&self, keys: &[&str], remeasure: bool) -> RequestStatus {
+        let body = json!({
+            "hardware_id": testing::fingerprint(8).hardware_id(),
+            "definition": {"name": "mine", "keys": keys},
+            "remeasure": remeasure,
+        });
+        let token = self.token(Role::Researcher).await;
+        self.post("/v1/requests").token(&token).json(&body).send().await.read(StatusCode::CREATED)
+    }
+
+    pub async fn status(&self, request: &RequestStatus) -> RequestStatus {
+        self.get(&format!("/v1/requests/{}", request.id)).send().await.read(StatusCode::OK)
+    }
+
+    /// What a box measures for these keys.
+    pub async fn report(&self, agent: &Box, measurements: Vec<Measurement>) -> ResultsAnswer {
+        let results = Results { measurements };
+        let call = self.post("/v1/results").token(&agent.enrolled.credential).json(&results);
+        call.send().await.read(StatusCode::OK)
+    }
+
+    pub async fn lease(&self, agent: &Box, max_tasks: u32, wait_seconds: u32) -> Option<Lease> {
+        let path = format!("/v1/agents/{}/leases", agent.enrolled.agent_id);
+        let body = json!({"max_tasks": max_tasks, "wait_seconds": wait_seconds});
+        let call = self.post(&path).token(&agent.enrolled.credential).json(&body);
+        call.send().await.read::<LeaseAnswer>(StatusCode::OK).lease
+    }
+
+    pub fn get(&self, path: &str) -> Call<'_> {
+        self.call(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str) -> Call<'_> {
+        self.call(Method::POST, path)
+    }
+
+    pub fn call(&self, method: Method, path: &str) -> Call<'_> {
+        Call { farm: self, request: Request::builder().method(method).uri(path), body: None }
+    }
+}
+
+impl Box {
+    /// A measurement that this box could have made.
+    pub fn measures(&self, key: &str, micros: f64) -> Measurement {
+        let mut measurement = testing::measurement(key, micros);
+        measurement.hardware_id = self.enrolled.hardware_id.clone();
+        measurement.fingerprint = testing::fingerprint(self.memory_gib).digest();
+        measurement
+    }
+}
+
+impl Call<'_> {
+    pub fn token(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+
+    pub fn json(self, body: &impl Serialize) -> Self {
+        let mut call = self.header("content-type", "application/json");
+        call.body = Some(serde_json::to_string(body).unwrap());
+        call
+    }
+
+    pub fn text(mut self, body: &str) -> Self {
+        self.body = Some(body.to_owned());
+        self
+    }
+
+    pub async fn send(self) -> Answer {
+        let body = self.body.map_or_else(Body::empty, Body::from);
+        let request = self.request.body(body).unwrap();
+        let response = self.farm.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+}
+
+impl Answer {
+    /// The body, after a look at the status.
+    pub fn read<T: DeserializeOwned>(&self, status: StatusCode) -> T {
+        assert_eq!(self.status, status, "{}", self.body);
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: header::HeaderName) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Everything that a client relies on, for a snapshot.
+    fn shown(&self) -> String {
+        let mut text = self.status.to_string();
+        for name in [
+            "content-type",
+            "location",
+            "cache-control",
+            "allow",
+            "www-authenticate",
+            "retry-after",
+        ] {
+            if let Some(value) = self.headers.get(name) {
+                text += &format!("\n{name}: {}", value.to_str().unwrap());
+            }
+        }
+        match serde_json::from_str::<Value>(&self.body) {
+            Ok(json) => text + "\n\n" + &serde_json::to_string_pretty(&json).unwrap(),
+            Err(_) => text + "\n\n" + &self.body,
+        }
+    }
+}
+
+/// Compares an answer with its snapshot; ids, times and hashes are taken out.
+#[track_caller]
+pub fn check(name: &str, answer: &Answer) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_snapshot_path("snapshots");
+    settings.add_filter(r"latlas_agent_[0-9a-f]{64}", "[credential]");
+    settings.add_filter(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "[uuid]");
+    settings.add_filter(r"\b[0-9a-f]{32}\b", "[hash]");
+    settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[time]");
+    settings.bind(|| insta::assert_snapshot!(name, answer.shown()));
+}
+
+/// A time so much later than now.
+pub fn later(seconds: i64) -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(seconds)
+}

@@ -1,0 +1,10 @@
+//! Calls to routes, as clients make them. Each file is about one resource.
+
+mod agents;
+mod conventions;
+mod leases;
+mod ops;
+mod predict;
+mod requests;
+mod results;
+mod tables;

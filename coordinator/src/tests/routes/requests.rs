@@ -1,0 +1,189 @@
+//! `/v1/requests` and its events.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use latlas_shared::Status;
+use latlas_shared::api::{Page, RequestStatus};
+use serde_json::{Value, json};
+
+use crate::testing;
+use crate::tests::harness::{Farm, KEYS, check};
+use crate::token::Role;
+
+fn on_the_usual_box(more: Value) -> Value {
+    let mut body = json!({"hardware_id": testing::fingerprint(8).hardware_id()});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn a_request_is_followed_to_its_end() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let token = farm.token(Role::Researcher).await;
+    let body = on_the_usual_box(json!({"definition": {"name": "mine", "keys": KEYS}}));
+    let answer = farm.post("/v1/requests").token(&token).json(&body).send().await;
+    check("request_made", &answer);
+    let request: RequestStatus = answer.read(StatusCode::CREATED);
+    let mut failed = agent.measures(KEYS[1], 1.0);
+    failed.status = Status::Failed;
+    failed.latency = None;
+    failed.reason = Some("out of memory".into());
+    farm.report(&agent, vec![agent.measures(KEYS[0], 10.0), failed]).await;
+    let path = format!("/v1/requests/{}", request.id);
+    check("request_finished", &farm.get(&path).send().await);
+    let page: Page<RequestStatus> = farm.get("/v1/requests").send().await.read(StatusCode::OK);
+    assert_eq!(page.items.len(), 1);
+    let unknown = "/v1/requests/00000000-0000-0000-0000-000000000000";
+    check("request_unknown", &farm.get(unknown).send().await);
+}
+
+#[tokio::test]
+async fn events_tell_the_progress_and_end() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let request = farm.ask_for_keys().await;
+    let path = format!("/v1/requests/{}/events", request.id);
+    let (answer, ()) = tokio::join!(farm.get(&path).send(), async {
+        for key in KEYS {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            farm.report(&agent, vec![agent.measures(key, 10.0)]).await;
+        }
+    });
+    let events: Vec<(&str, RequestStatus)> = answer
+        .body
+        .split_terminator("\n\n")
+        .map(|event| {
+            let (name, data) = event.split_once('\n').unwrap();
+            let data = data.strip_prefix("data: ").unwrap();
+            (name.strip_prefix("event: ").unwrap(), serde_json::from_str(data).unwrap())
+        })
+        .collect();
+    let told: Vec<(&str, u32)> = events.iter().map(|(name, status)| (*name, status.done)).collect();
+    assert_eq!(told, [("progress", 0), ("progress", 1), ("finished", 2)]);
+}
+
+#[tokio::test]
+async fn events_of_a_stopping_coordinator_end_without_a_finish() {
+    let farm = Farm::new().await;
+    farm.enrol("box", 8).await;
+    let request = farm.ask_for_keys().await;
+    let path = format!("/v1/requests/{}/events", request.id);
+    let (answer, ()) = tokio::join!(farm.get(&path).send(), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        farm.app.stop();
+    });
+    assert!(!answer.body.contains("event: finished"));
+}
+
+#[tokio::test]
+async fn the_same_request_twice_is_one_set_of_tasks() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let (one, other) = (farm.ask_for_keys().await, farm.ask_for_keys().await);
+    assert_ne!(one.id, other.id);
+    let lease = farm.lease(&agent, 8, 0).await.unwrap();
+    assert_eq!(lease.tasks.len(), 2);
+    let measured = KEYS.map(|key| agent.measures(key, 10.0)).to_vec();
+    farm.report(&agent, measured).await;
+    assert!(farm.status(&one).await.is_finished() && farm.status(&other).await.is_finished());
+    let third = farm.ask_for_keys().await;
+    assert_eq!((third.total, third.done), (2, 2), "what is measured is not measured again");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_names_one_request() {
+    let farm = Farm::new().await;
+    farm.enrol("box", 8).await;
+    let token = farm.token(Role::Researcher).await;
+    let ask = |key: &str, space: &str| {
+        let body = on_the_usual_box(json!({"definition": {"name": space, "keys": KEYS}}));
+        farm.post("/v1/requests").token(&token).header("idempotency-key", key).json(&body).send()
+    };
+    let first: RequestStatus = ask("k", "mine").await.read(StatusCode::CREATED);
+    let again: RequestStatus = ask("k", "mine").await.read(StatusCode::OK);
+    assert_eq!(first.id, again.id);
+    check("idempotency_key_reused", &ask("k", "other").await);
+    check("idempotency_key_empty", &ask("", "mine").await);
+}
+
+#[tokio::test]
+async fn remeasuring_starts_over_and_leaves_finished_requests_finished() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let first = farm.ask_for_keys().await;
+    farm.report(&agent, KEYS.map(|key| agent.measures(key, 10.0)).to_vec()).await;
+    let second = farm.ask_for(&KEYS, true).await;
+    assert_eq!((second.total, second.done), (2, 0));
+    assert!(farm.status(&first).await.is_finished());
+    assert_eq!(farm.lease(&agent, 8, 0).await.unwrap().tasks.len(), 2);
+    farm.report(&agent, KEYS.map(|key| agent.measures(key, 11.0)).to_vec()).await;
+    assert!(farm.status(&second).await.is_finished());
+}
+
+#[tokio::test]
+async fn requests_that_make_no_sense_say_why() {
+    let farm = Farm::new().await;
+    let token = farm.token(Role::Researcher).await;
+    let ask = |body: Value| farm.post("/v1/requests").token(&token).json(&body).send();
+    let elsewhere = json!({"hardware_id": "tesla-t4-16gb.cuda", "space": "quick"});
+    check("request_without_any_agent", &ask(elsewhere.clone()).await);
+    farm.enrol("box", 8).await;
+    check("request_for_unknown_hardware", &ask(elsewhere).await);
+    let config = on_the_usual_box(json!({"space": "quick", "config": "f64"}));
+    check("request_for_unknown_config", &ask(config).await);
+    check("request_for_no_space", &ask(on_the_usual_box(json!({}))).await);
+    let unknown = on_the_usual_box(json!({"space": "slow"}));
+    assert_eq!(ask(unknown).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let key = json!({"definition": {"name": "mine", "keys": ["Conv3x3:n1-h2-w2-i3-o3-s4"]}});
+    check("request_for_an_impossible_key", &ask(on_the_usual_box(key)).await);
+    let op = json!({"definition": {"name": "mine", "keys": ["Conv3x4:n1-h8-w8-i3-o3-s1"]}});
+    assert_eq!(ask(on_the_usual_box(op)).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let sizes: Vec<u32> = (1..=400).collect();
+    let grid = json!({"ops": ["Conv3x3"], "resolution": sizes, "c_in": sizes, "c_out": [1]});
+    let large = json!({"definition": {"name": "large", "grids": [grid]}});
+    check("request_too_large", &ask(on_the_usual_box(large)).await);
+    assert!(
+        farm.get("/v1/requests")
+            .send()
+            .await
+            .read::<Page<RequestStatus>>(StatusCode::OK)
+            .items
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn an_op_that_no_agent_can_run_is_refused_at_once() {
+    let farm = Farm::new().await;
+    let mut enrolment = testing::enrolment("old", 8);
+    enrolment.primitives = vec!["relu".into()];
+    let enroll = farm.token(Role::Enroll).await;
+    farm.post("/v1/agents").token(&enroll).json(&enrolment).send().await;
+    let token = farm.token(Role::Researcher).await;
+    let body = on_the_usual_box(json!({"definition": {"name": "mine", "keys": KEYS}}));
+    check("request_unsupported", &farm.post("/v1/requests").token(&token).json(&body).send().await);
+}
+
+#[tokio::test]
+async fn a_space_may_bring_its_own_ops() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let token = farm.token(Role::Researcher).await;
+    let ask = |ops: Value| {
+        let space = json!({
+            "name": "own", "ops": ops,
+            "grids": [{"resolution": [8], "c_in": [4], "c_out": [4]}],
+        });
+        let body = on_the_usual_box(json!({ "definition": space }));
+        farm.post("/v1/requests").token(&token).json(&body).send()
+    };
+    let own = json!([{"name": "TwoRelus", "nodes": [{"apply": "relu"}, {"apply": "relu"}]}]);
+    let request: RequestStatus = ask(own).await.read(StatusCode::CREATED);
+    assert_eq!(request.total, 1);
+    let lease = farm.lease(&agent, 8, 0).await.unwrap();
+    assert_eq!(lease.tasks[0].op.name, "TwoRelus");
+    let taken = json!([{"name": "Conv3x3", "nodes": [{"apply": "relu"}, {"apply": "relu"}]}]);
+    assert_eq!(ask(taken).await.status, StatusCode::CONFLICT);
+}

@@ -1,0 +1,84 @@
+//! `/v1/results`.
+
+use axum::http::StatusCode;
+use latlas_shared::Subject;
+use latlas_shared::api::ResultsAnswer;
+use serde_json::{Value, json};
+
+use crate::tests::harness::{Farm, KEYS, check, later};
+
+#[tokio::test]
+async fn replays_change_nothing() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let measurements = KEYS.map(|key| agent.measures(key, 10.0)).to_vec();
+    let answer = farm.report(&agent, measurements.clone()).await;
+    assert_eq!((answer.stored, answer.known), (2, 0));
+    let table = format!("/v1/tables/{}", agent.enrolled.hardware_id);
+    let before = farm.get(&table).send().await.body;
+    let twice = [measurements.clone(), measurements].concat();
+    let answer = farm.report(&agent, twice).await;
+    assert_eq!((answer.stored, answer.known), (0, 4));
+    assert_eq!(farm.get(&table).send().await.body, before);
+}
+
+#[tokio::test]
+async fn one_that_is_refused_keeps_no_other_out() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let good = agent.measures(KEYS[0], 10.0);
+    let mut foreign = agent.measures(KEYS[1], 10.0);
+    foreign.hardware_id = "tesla-t4-16gb.cuda".parse().unwrap();
+    let mut odd = serde_json::to_value(agent.measures(KEYS[1], 10.0)).unwrap();
+    odd["colour"] = "blue".into();
+    let body = json!({"measurements": [good, foreign, odd]});
+    let call = farm.post("/v1/results").token(&agent.enrolled.credential).json(&body);
+    let answer: ResultsAnswer = call.send().await.read(StatusCode::OK);
+    assert_eq!((answer.stored, answer.known), (1, 0));
+    let foreign = &answer.refused[&foreign.id];
+    assert!(foreign.contains("enrolled as test-9000-2c-8gb.cpu"), "{foreign}");
+    let odd = &answer.refused[&serde_json::from_value(odd["id"].clone()).unwrap()];
+    assert!(odd.contains("unknown field `colour`"), "{odd}");
+}
+
+#[tokio::test]
+async fn what_has_no_id_can_t_be_refused_alone() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let body = json!({"measurements": [agent.measures(KEYS[0], 10.0), {"latency": 5}]});
+    let call = farm.post("/v1/results").token(&agent.enrolled.credential).json(&body);
+    check("result_without_id", &call.send().await);
+    let many: Vec<Value> = vec![json!({}); 1001];
+    let call = farm.post("/v1/results").token(&agent.enrolled.credential);
+    check("too_many_results", &call.json(&json!({"measurements": many})).send().await);
+}
+
+#[tokio::test]
+async fn a_late_result_counts() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let request = farm.ask_for(&KEYS[..1], false).await;
+    for attempt in 1..=3 {
+        farm.lease(&agent, 8, 0).await.unwrap();
+        farm.store().sweep(later(attempt * 3600)).await.unwrap();
+    }
+    let given_up = farm.status(&request).await;
+    assert_eq!((given_up.failed, given_up.done), (1, 0));
+    let reason = given_up.failures.values().next().unwrap();
+    assert!(reason.contains("(attempt 3 of 3)"), "{reason}");
+    farm.report(&agent, vec![agent.measures(KEYS[0], 10.0)]).await;
+    let status = farm.status(&request).await;
+    assert_eq!((status.failed, status.done), (0, 1));
+}
+
+#[tokio::test]
+async fn a_network_is_kept_and_is_no_row() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let mut network = agent.measures(KEYS[0], 10.0);
+    network.subject = Subject::Network { name: "resnet18".into() };
+    assert_eq!(farm.report(&agent, vec![network.clone()]).await.stored, 1);
+    assert_eq!(farm.report(&agent, vec![network]).await.known, 1);
+    let table = farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id)).send().await;
+    assert_eq!(table.read::<Value>(StatusCode::OK)["rows"], json!([]));
+}

@@ -1,0 +1,5 @@
+//! What lasts: the database file, work that is shared out, rows and the view.
+
+mod open;
+mod view;
+mod work;

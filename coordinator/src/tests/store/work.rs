@@ -1,0 +1,104 @@
+//! Work that is shared out among agents.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::testing;
+use crate::tests::harness::{Farm, KEYS, later};
+use crate::token::{Role, Token};
+
+/// Fifty keys.
+fn keys() -> Vec<String> {
+    (1..=50).map(|c| format!("Conv3x3:n1-h8-w8-i4-o{c}-s1")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_agents_never_get_one_task() {
+    let farm = Farm::new().await;
+    let keys = keys();
+    farm.enrol("first", 8).await;
+    farm.ask_for(&keys.iter().map(String::as_str).collect::<Vec<_>>(), false).await;
+    let mut takers = Vec::new();
+    for n in 0..4 {
+        let store = farm.store().clone();
+        let agent = farm.join(&testing::enrolment(&format!("box-{n}"), 8)).await;
+        takers.push(tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while let Some(lease) = store.lease(&agent, 3, Timestamp::now()).await.unwrap() {
+                taken.extend(lease.tasks.iter().map(|task| task.id));
+                tokio::task::yield_now().await;
+            }
+            taken
+        }));
+    }
+    let mut all = Vec::new();
+    for taker in takers {
+        all.extend(taker.await.unwrap());
+    }
+    assert_eq!(all.len(), keys.len());
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), keys.len());
+}
+
+#[tokio::test]
+async fn agents_get_only_what_is_theirs_and_what_they_can_run() {
+    let farm = Farm::new().await;
+    let able = farm.enrol("able", 8).await;
+    let other_class = farm.enrol("other class", 16).await;
+    let mut enrolment = testing::enrolment("other config", 8);
+    enrolment.run_config = testing::run_config(2);
+    let other_config = farm.join(&enrolment).await;
+    let mut enrolment = testing::enrolment("old", 8);
+    enrolment.primitives = vec!["relu".into()];
+    let old = farm.join(&enrolment).await;
+    farm.ask_for_keys().await;
+    for agent in [&other_config, &old] {
+        assert!(farm.store().lease(agent, 8, Timestamp::now()).await.unwrap().is_none());
+    }
+    assert!(farm.lease(&other_class, 8, 0).await.is_none());
+    assert_eq!(farm.lease(&able, 8, 0).await.unwrap().tasks.len(), 2);
+}
+
+#[tokio::test]
+async fn a_task_that_kills_its_agents_takes_no_other_down() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let request = farm.ask_for_keys().await;
+    // The whole first lease dies; from then on the tasks go one by one, and only one of them kills.
+    assert_eq!(farm.lease(&agent, 8, 0).await.unwrap().tasks.len(), 2);
+    farm.store().sweep(later(3600)).await.unwrap();
+    for _ in 0..3 {
+        let Some(lease) = farm.lease(&agent, 8, 0).await else { break };
+        assert_eq!(lease.tasks.len(), 1);
+        let key = lease.tasks[0].key.to_string();
+        if key == KEYS[0] {
+            farm.store().sweep(later(3600)).await.unwrap();
+        } else {
+            farm.report(&agent, vec![agent.measures(&key, 10.0)]).await;
+        }
+    }
+    let status = farm.status(&request).await;
+    assert_eq!((status.done, status.failed, status.running), (1, 1, 0));
+    assert_eq!(status.failures.keys().next().unwrap().to_string(), KEYS[0]);
+}
+
+#[tokio::test]
+async fn leases_outlive_a_coordinator_that_was_away() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let request = farm.ask_for_keys().await;
+    farm.lease(&agent, 8, 0).await.unwrap();
+    farm.store().resume(later(86_400)).await.unwrap();
+    farm.store().sweep(later(86_400 + 1)).await.unwrap();
+    assert_eq!(farm.status(&request).await.running, 2);
+}
+
+#[tokio::test]
+async fn a_revoked_or_unknown_token_has_no_holder() {
+    let farm = Farm::new().await;
+    let token = farm.token(Role::Researcher).await;
+    let known = farm.store().holder(&Token::from_client(&token)).await.unwrap();
+    assert_eq!(known.unwrap().role, Role::Researcher);
+    let other = Token::generate(Role::Researcher).unwrap();
+    assert!(farm.store().holder(&other).await.unwrap().is_none());
+}

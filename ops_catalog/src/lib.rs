@@ -1,0 +1,33 @@
+//! What can be measured, as data.
+//!
+//! An **op** is a small graph of primitives ([`OpDef`]); an [`OpKey`] is an op at a shape; a
+//! [`Space`] is a set of keys; a [`Network`] is ops wired into a whole architecture. Costs
+//! ([`Cost`]) and plans ([`OpPlan`]) are derived from the definitions and from nothing else.
+//!
+//! The crate does no I/O: the built-in ops, spaces and networks are compiled in ([`Catalog::builtin`]),
+//! and everything else arrives as text or as values. It knows nothing of libtorch, of HTTP or of
+//! latencies.
+
+mod catalog;
+mod error;
+mod key;
+mod network;
+mod op;
+mod primitive;
+mod size;
+mod space;
+mod tensor;
+mod yaml;
+
+pub use catalog::Catalog;
+pub use error::Invalid;
+pub use key::{OpKey, Shape};
+pub use network::{
+    Input, LayerSpec, Merge, Network, NetworkPlan, NetworkSpec, NodeSpec, PlanStep, Published,
+    Value,
+};
+pub use op::{Layout, MAX_NODES, Node, Op, OpDef, OpDigest, OpPlan, Source, Step, When};
+pub use primitive::{Activation, Cost, Gate, Primitive, make_divisible};
+pub use size::{MAX_SIZE, Size, Variable};
+pub use space::{Grid, Space, SpaceDef};
+pub use tensor::TensorShape;

@@ -1,0 +1,165 @@
+//! Networks as they are written.
+
+use std::fmt;
+
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::{Invalid, yaml};
+
+/// The input of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Batch.
+    pub n: u32,
+    /// Channels.
+    pub c: u32,
+    /// Height.
+    pub h: u32,
+    /// Width.
+    pub w: u32,
+}
+
+/// How several inputs of a node become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Merge {
+    /// They are added.
+    #[default]
+    Add,
+    /// They are put one after the other along the channels.
+    Concat,
+}
+
+/// Figures that others published for a network, to check the catalog by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// Multiply-accumulates.
+    pub flops: u64,
+    /// Parameters, of the form as trained.
+    pub params: u64,
+    /// Whether the published form has a batch norm after each convolution where the catalog has a
+    /// bias: it then has one more parameter per output channel.
+    pub batch_norm_folded: bool,
+    /// Where the figures stand.
+    pub source: String,
+}
+
+/// One layer of a sequence: an op with its sizes, or the bare name of the short form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerSpec {
+    /// The short form.
+    Name(String),
+    /// The long form.
+    Full(NodeSpec),
+}
+
+/// A node of a sequence or a graph as it is written; fields that a form needs and that are not there
+/// are reported by place.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSpec {
+    /// Name of the op.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
+    /// Output channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub c_out: Option<u32>,
+    /// Stride.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<u32>,
+    /// Indices of the nodes that it reads, `-1` for the network's input. Graphs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<i64>>,
+    /// How several inputs become one. Graphs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
+}
+
+/// A network as it is written: a sequence (`layers`), a graph (`nodes`, `output`) or the short form
+/// (`layers` of names, `input_resolution`, `channels`).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// A name, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Anything that identifies it to its author; given back with verdicts and predictions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<serde_json::Value>,
+    /// What it is and where it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doc: Option<String>,
+    /// Published figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
+    /// Its input; sequences and graphs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Input>,
+    /// A sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<LayerSpec>>,
+    /// A graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Vec<NodeSpec>>,
+    /// Index of the node whose value is the graph's output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<i64>,
+    /// Height and width of the input; short form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_resolution: Option<u32>,
+    /// Output channels of each layer; short form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<u32>>,
+}
+
+impl Serialize for LayerSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            LayerSpec::Name(name) => serializer.serialize_str(name),
+            LayerSpec::Full(node) => node.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LayerSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LayerVisitor;
+        impl<'de> Visitor<'de> for LayerVisitor {
+            type Value = LayerSpec;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a layer: {\"op\": ..., \"c_out\": ..., \"stride\": ...}, or an op's name",
+                )
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<LayerSpec, E> {
+                Ok(LayerSpec::Name(name.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LayerSpec, A::Error> {
+                NodeSpec::deserialize(de::value::MapAccessDeserializer::new(map))
+                    .map(LayerSpec::Full)
+            }
+        }
+        deserializer.deserialize_any(LayerVisitor)
+    }
+}
+
+impl NetworkSpec {
+    /// Reads one network from YAML or JSON.
+    ///
+    /// # Errors
+    /// Syntax errors and unknown fields, with line and column.
+    pub fn from_yaml(text: &str) -> Result<NetworkSpec, Invalid> {
+        yaml::read(text)
+    }
+
+    /// Reads one network from a line of JSON.
+    ///
+    /// # Errors
+    /// Syntax errors and unknown fields, with line and column.
+    pub fn from_json(text: &str) -> Result<NetworkSpec, Invalid> {
+        serde_json::from_str(text).map_err(|e| Invalid::here(yaml::short(&e.to_string())))
+    }
+}

@@ -1,0 +1,353 @@
+//! Ops as data: a definition, its checks, its digest, and the plan that it gives at a shape.
+
+mod wiring;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use self::wiring::{node_label, wire};
+use crate::key::{OpKey, Shape, check_op_name};
+use crate::primitive::{Cost, Primitive};
+use crate::size::{Size, Variable};
+use crate::tensor::TensorShape;
+use crate::{Invalid, yaml};
+
+/// The most nodes that a definition may have.
+pub const MAX_NODES: usize = 64;
+
+/// The kind of tensor that an op takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// A feature map, `[n, c, h, w]`.
+    #[default]
+    Map,
+    /// A sequence of tokens, `[n, l, c]`.
+    Tokens,
+}
+
+/// A condition on the shape under which a node is part of the op. A node whose condition does not hold
+/// passes its first input through, at no cost: that is how one definition covers a residual block
+/// with and without its shortcut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// The op's stride is 1 and its channels stay as they are.
+    KeepsShape,
+    /// The opposite.
+    ChangesShape,
+}
+
+impl When {
+    fn holds(self, shape: &Shape) -> bool {
+        let keeps = shape.stride == 1 && shape.channels_in == shape.channels_out;
+        keeps == (self == When::KeepsShape)
+    }
+}
+
+/// One node of a definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// A name for later nodes to refer to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What it reads: `input`, or ids of earlier nodes. The node before it when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<String>>,
+    /// When it is part of the op. Always when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<When>,
+    /// What it computes.
+    pub apply: Primitive,
+}
+
+/// An op as its author writes it: a small graph of primitives. The last node is the output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpDef {
+    /// The `op_type` of its rows.
+    pub name: String,
+    /// What it is and where it comes from, for a reader.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub doc: String,
+    /// Other names that architectures may use for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The kind of tensor that it takes.
+    #[serde(default)]
+    pub input: Layout,
+    /// The stride it has where an architecture cannot say one (the short form): 1 unless given.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub usual_stride: u32,
+    /// The graph.
+    pub nodes: Vec<Node>,
+}
+
+impl OpDef {
+    /// Reads one definition from YAML (of which JSON is a part).
+    ///
+    /// # Errors
+    /// Syntax errors and unknown fields, with line and column.
+    pub fn from_yaml(text: &str) -> Result<OpDef, Invalid> {
+        yaml::read(text)
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+
+/// Where a node's input comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The op's own input.
+    Input,
+    /// An output of an earlier node; `port` is 0 except for the parts of a `split`.
+    Node {
+        /// Index of the node.
+        index: usize,
+        /// Which of its outputs.
+        port: usize,
+    },
+}
+
+/// A hash of what an op computes: its wiring and primitives, not its name or its prose, so two
+/// different blocks never share a row by having one name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OpDigest(pub String);
+
+impl fmt::Display for OpDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A definition that has been checked: its names resolve, and it is a graph without cycles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Op {
+    def: OpDef,
+    wiring: Vec<Vec<Source>>,
+    digest: OpDigest,
+}
+
+/// One primitive of an [`OpPlan`], with every size a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it computes.
+    pub primitive: Primitive<u32>,
+    /// What it reads, by index into [`OpPlan::steps`].
+    pub inputs: Vec<Source>,
+    /// Shapes of what it gives.
+    pub outputs: Vec<TensorShape>,
+}
+
+/// An op at a shape: what the agent lowers and what costs are derived from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpPlan {
+    /// Shape of the input tensor.
+    pub input: TensorShape,
+    /// Primitives in an order in which they can run; nodes whose condition does not hold are gone.
+    pub steps: Vec<Step>,
+    /// Which value is the output.
+    pub result: Source,
+    /// Shape of the output tensor.
+    pub output: TensorShape,
+    /// Sum of the steps' costs.
+    pub cost: Cost,
+}
+
+impl Op {
+    /// Checks a definition.
+    ///
+    /// # Errors
+    /// Names the op and the node, and says what is wrong: a bad name, an id that is unknown, used
+    /// twice or refers to a later node, a wrong number of inputs, a node that nothing uses, a usual
+    /// stride that the op cannot have.
+    pub fn new(def: OpDef) -> Result<Op, Invalid> {
+        check_op_name(&def.name)?;
+        let in_op = |e: Invalid| e.within(format!("op {}", def.name));
+        for alias in &def.aliases {
+            check_op_name(alias).map_err(in_op)?;
+        }
+        let wiring = wire(&def).map_err(in_op)?;
+        let digest = digest(&def, &wiring);
+        let op = Op { def, wiring, digest };
+        let stride = op.def.usual_stride;
+        if stride == 0 || (stride != 1 && !op.mentions(Variable::Stride)) {
+            return Err(Invalid::new(
+                format!("op {}, usual_stride", op.name()),
+                format!("is {stride}, but no node has the size `stride`, so the stride is 1"),
+            ));
+        }
+        Ok(op)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.def.name
+    }
+
+    /// The definition.
+    pub fn def(&self) -> &OpDef {
+        &self.def
+    }
+
+    /// The digest of the definition.
+    pub fn digest(&self) -> &OpDigest {
+        &self.digest
+    }
+
+    /// Whether the definition depends on a variable.
+    pub fn mentions(&self, variable: Variable) -> bool {
+        self.def
+            .nodes
+            .iter()
+            .flat_map(|node| node.apply.sizes())
+            .any(|size: Size| size.mentions(variable))
+    }
+
+    /// The key of this op at a shape.
+    pub fn key(&self, shape: Shape) -> OpKey {
+        OpKey { op: self.def.name.clone(), shape }
+    }
+
+    /// The op at a shape.
+    ///
+    /// # Errors
+    /// When the shape is impossible for this op; the message names the node and the sizes.
+    pub fn at(&self, shape: &Shape) -> Result<OpPlan, Invalid> {
+        self.plan(shape).map_err(|e| e.within(self.key(*shape)))
+    }
+
+    fn plan(&self, shape: &Shape) -> Result<OpPlan, Invalid> {
+        let input = self.input_at(shape)?;
+        let mut steps: Vec<Step> = Vec::with_capacity(self.def.nodes.len());
+        let mut cost = Cost::default();
+        // Where each node's value is found among the steps, and which node each step is.
+        let mut places: Vec<Source> = Vec::with_capacity(self.def.nodes.len());
+        let mut origins: Vec<usize> = Vec::with_capacity(self.def.nodes.len());
+        for (index, (node, wires)) in self.def.nodes.iter().zip(&self.wiring).enumerate() {
+            let inputs: Vec<Source> = wires.iter().map(|&wire| moved(wire, &places)).collect();
+            if node.when.is_some_and(|when| !when.holds(shape)) {
+                places.push(inputs[0]);
+                continue;
+            }
+            let at_node = |e: Invalid| e.within(node_label(index, node));
+            let primitive = node.apply.at(shape).map_err(at_node)?;
+            let shapes: Vec<TensorShape> =
+                inputs.iter().map(|&source| shape_of(source, input, &steps)).collect();
+            let (outputs, step_cost) = primitive.infer(&shapes).map_err(at_node)?;
+            cost += step_cost;
+            places.push(Source::Node { index: steps.len(), port: 0 });
+            origins.push(index);
+            steps.push(Step { primitive, inputs, outputs });
+        }
+        let result = *places.last().unwrap_or(&Source::Input);
+        if let Some(step) = unused(&steps, result) {
+            let index = origins[step];
+            return Err(Invalid::new(
+                node_label(index, &self.def.nodes[index]),
+                "what uses its output has a `when` that does not hold at this shape: give it the same",
+            ));
+        }
+        let output = shape_of(result, input, &steps);
+        if output.channels() != shape.channels_out {
+            return Err(Invalid::here(format!(
+                "{} gives {} channels here, so channels_out is {}, not {}",
+                self.name(),
+                output.channels(),
+                output.channels(),
+                shape.channels_out
+            )));
+        }
+        Ok(OpPlan { input, steps, result, output, cost })
+    }
+
+    /// The input tensor at a shape, once the rules that do not depend on the nodes hold.
+    fn input_at(&self, shape: &Shape) -> Result<TensorShape, Invalid> {
+        shape.check()?;
+        if shape.stride != 1 && !self.mentions(Variable::Stride) {
+            return Err(Invalid::here(format!(
+                "{} has no stride, so its stride is 1, not {}",
+                self.name(),
+                shape.stride
+            )));
+        }
+        let Shape { batch: n, channels_in: c, input_h: h, input_w: w, .. } = *shape;
+        match self.def.input {
+            Layout::Map => TensorShape::Map { n, c, h, w }.checked(),
+            Layout::Tokens if w == 1 => TensorShape::Tokens { n, l: h, c }.checked(),
+            Layout::Tokens => Err(Invalid::here(format!(
+                "{} takes a sequence: write its length as input_h and 1 as input_w",
+                self.name()
+            ))),
+        }
+    }
+}
+
+/// A step whose value does not reach the result, which happens where only a conditional node reads it.
+///
+/// Steps are read by later ones only, so what is read by any of them leads to the result.
+fn unused(steps: &[Step], result: Source) -> Option<usize> {
+    let mut used = vec![false; steps.len()];
+    for source in steps.iter().flat_map(|step| &step.inputs).chain([&result]) {
+        if let Source::Node { index, .. } = *source {
+            used[index] = true;
+        }
+    }
+    used.iter().position(|used| !used)
+}
+
+/// A wire of the definition as a wire of the plan.
+fn moved(wire: Source, places: &[Source]) -> Source {
+    match wire {
+        Source::Input => Source::Input,
+        Source::Node { index, port } => match places[index] {
+            Source::Node { index, port: 0 } => Source::Node { index, port },
+            // The node was passed over, and what it passes on may itself be one part of a split.
+            other => other,
+        },
+    }
+}
+
+fn shape_of(source: Source, input: TensorShape, steps: &[Step]) -> TensorShape {
+    match source {
+        Source::Input => input,
+        Source::Node { index, port } => steps[index].outputs[port],
+    }
+}
+
+/// SHA-256 over the resolved graph, the first 16 bytes in hexadecimal.
+fn digest(def: &OpDef, wiring: &[Vec<Source>]) -> OpDigest {
+    #[derive(Serialize)]
+    struct Resolved<'a> {
+        input: Layout,
+        nodes: Vec<(&'a Primitive, &'a [Source], Option<When>)>,
+    }
+    let nodes = def
+        .nodes
+        .iter()
+        .zip(wiring)
+        .map(|(node, wires)| (&node.apply, wires.as_slice(), node.when))
+        .collect();
+    let resolved = Resolved { input: def.input, nodes };
+    let text = serde_json::to_string(&resolved).expect("plain data serializes to JSON");
+    // The prefix separates these hashes from others, and from a later meaning of the primitives.
+    let hash = Sha256::new_with_prefix(b"latlas op 1\n").chain_update(text).finalize();
+    OpDigest(hex(&hash[..16]))
+}

@@ -1,0 +1,387 @@
+//! The primitives that op definitions are made of, and their parameters.
+//!
+//! This module is the one place that knows what a primitive does to a shape (`shapes`) and what it
+//! costs (`cost`); the agent's lowering is the one place that knows how to run it.
+
+mod cost;
+mod shapes;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::cost::Cost;
+use crate::Invalid;
+use crate::key::Shape;
+use crate::size::Size;
+use crate::tensor::TensorShape;
+
+/// As large as the largest map: more is a mistake, and would cost memory.
+const MAX_PADDING: u32 = 1 << 14;
+
+/// The activation inside a squeeze-and-excite block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `max(x, 0)`.
+    #[default]
+    Relu,
+    /// `x * sigmoid(x)`.
+    Silu,
+}
+
+/// The function that turns a squeeze-and-excite block's output into a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// `1 / (1 + exp(-x))`.
+    #[default]
+    Sigmoid,
+    /// `relu6(x + 3) / 6`.
+    Hardsigmoid,
+}
+
+fn one<S: From<u32>>() -> S {
+    S::from(1)
+}
+
+fn one_number() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl From<u32> for Size {
+    fn from(n: u32) -> Size {
+        Size::Number(n)
+    }
+}
+
+/// A primitive with its parameters.
+///
+/// Sizes are [`Size`]s in a definition, and plain numbers (`Primitive<u32>`) once the definition
+/// is taken at a shape.
+///
+/// Where `padding` is not given it is `dilation * (kernel - 1) / 2`, rounded down: the padding that
+/// keeps a map's size at stride 1 for an odd kernel, and none for a pooling window of 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "snake_case",
+    deny_unknown_fields,
+    bound(deserialize = "S: Deserialize<'de> + From<u32>")
+)]
+pub enum Primitive<S = Size> {
+    /// 2-D convolution over a map, square kernel, with a bias unless told otherwise (deployed form:
+    /// batch norm is folded into it).
+    Conv2d {
+        /// Output channels.
+        out: S,
+        /// Height and width of the kernel.
+        kernel: S,
+        /// Stride.
+        #[serde(default = "one")]
+        stride: S,
+        /// Groups; equal to the input's channels for a depthwise convolution.
+        #[serde(default = "one")]
+        groups: S,
+        /// Dilation.
+        #[serde(default = "one_number")]
+        dilation: u32,
+        /// Padding on each side.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        padding: Option<u32>,
+        /// Whether there is a bias.
+        #[serde(default = "yes")]
+        bias: bool,
+    },
+    /// Matrix product over the channels of tokens, or of a 1x1 map.
+    Linear {
+        /// Output channels.
+        out: S,
+        /// Whether there is a bias.
+        #[serde(default = "yes")]
+        bias: bool,
+    },
+    /// Batch norm that was not folded, in eval mode.
+    BatchNorm,
+    /// Layer norm over the channels.
+    LayerNorm,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x * relu6(x + 3) / 6`.
+    Hardswish,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `x * Phi(x)`, exact form.
+    Gelu,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// Maximum over a square window.
+    MaxPool {
+        /// Height and width of the window.
+        kernel: S,
+        /// Stride.
+        stride: S,
+        /// Padding on each side.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        padding: Option<u32>,
+    },
+    /// Mean over a square window, padding included in the count.
+    AvgPool {
+        /// Height and width of the window.
+        kernel: S,
+        /// Stride.
+        stride: S,
+        /// Padding on each side.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        padding: Option<u32>,
+    },
+    /// Mean over a whole map, giving a 1x1 map.
+    GlobalAvgPool,
+    /// Multi-head self-attention with its input and output projections. A map is read as a sequence
+    /// of `h * w` tokens and becomes a map again.
+    SelfAttention {
+        /// Heads; they divide the channels.
+        heads: S,
+    },
+    /// Squeeze-and-excite: pool, reduce, expand, gate, multiply.
+    SqueezeExcite {
+        /// Channels between the two layers, before `divisor`.
+        squeeze: S,
+        /// Rounds `squeeze` to a multiple of this, and never more than 10% down, as MobileNetV3 does.
+        #[serde(default = "one_number")]
+        divisor: u32,
+        /// Activation between the two layers.
+        #[serde(default)]
+        activation: Activation,
+        /// Activation after them.
+        #[serde(default)]
+        gate: Gate,
+    },
+    /// Sum of its inputs.
+    Add,
+    /// Product of its inputs.
+    Mul,
+    /// Its inputs, one after the other along the channels.
+    Concat,
+    /// Equal parts of its input along the channels; a later node reads part 1 of node `a` as `a.1`.
+    Split {
+        /// Number of parts.
+        parts: u32,
+    },
+    /// Channel shuffle.
+    Shuffle {
+        /// Groups that are interleaved.
+        groups: u32,
+    },
+    /// Nearest-neighbour upsampling.
+    Upsample {
+        /// Factor for height and width.
+        scale: u32,
+    },
+    /// Its input.
+    Identity,
+    /// A map as a sequence of tokens, with learned position embeddings added.
+    ToTokens {
+        /// Whether a learned class token is put in front.
+        class_token: bool,
+    },
+    /// The first token, as a 1x1 map.
+    ClassToken,
+}
+
+/// How many inputs a primitive takes.
+pub(crate) enum Arity {
+    One,
+    AtLeastTwo,
+}
+
+/// Rounds to a multiple of `divisor` without losing more than a tenth: `make_divisible` of the
+/// MobileNet reference code. A divisor of 0 is taken as 1, and what exceeds `u32` as its maximum.
+pub fn make_divisible(value: u32, divisor: u32) -> u32 {
+    let (value, divisor) = (u64::from(value), u64::from(divisor.max(1)));
+    let rounded = ((value + divisor / 2) / divisor * divisor).max(divisor);
+    let kept = if rounded * 10 < value * 9 { rounded + divisor } else { rounded };
+    u32::try_from(kept).unwrap_or(u32::MAX)
+}
+
+impl<S> Primitive<S> {
+    /// The name that definitions and messages use.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Primitive::Conv2d { .. } => "conv2d",
+            Primitive::Linear { .. } => "linear",
+            Primitive::BatchNorm => "batch_norm",
+            Primitive::LayerNorm => "layer_norm",
+            Primitive::Relu => "relu",
+            Primitive::Relu6 => "relu6",
+            Primitive::Hardswish => "hardswish",
+            Primitive::Silu => "silu",
+            Primitive::Gelu => "gelu",
+            Primitive::Sigmoid => "sigmoid",
+            Primitive::MaxPool { .. } => "max_pool",
+            Primitive::AvgPool { .. } => "avg_pool",
+            Primitive::GlobalAvgPool => "global_avg_pool",
+            Primitive::SelfAttention { .. } => "self_attention",
+            Primitive::SqueezeExcite { .. } => "squeeze_excite",
+            Primitive::Add => "add",
+            Primitive::Mul => "mul",
+            Primitive::Concat => "concat",
+            Primitive::Split { .. } => "split",
+            Primitive::Shuffle { .. } => "shuffle",
+            Primitive::Upsample { .. } => "upsample",
+            Primitive::Identity => "identity",
+            Primitive::ToTokens { .. } => "to_tokens",
+            Primitive::ClassToken => "class_token",
+        }
+    }
+
+    pub(crate) fn arity(&self) -> Arity {
+        match self {
+            Primitive::Add | Primitive::Mul | Primitive::Concat => Arity::AtLeastTwo,
+            _ => Arity::One,
+        }
+    }
+
+    /// How many outputs it has: more than one only for `split`.
+    pub(crate) fn outputs(&self) -> usize {
+        match self {
+            Primitive::Split { parts } => *parts as usize,
+            _ => 1,
+        }
+    }
+}
+
+impl Primitive<Size> {
+    /// The sizes of the definition, for rules that ask which variables it mentions.
+    pub(crate) fn sizes(&self) -> Vec<Size> {
+        match *self {
+            Primitive::Conv2d { out, kernel, stride, groups, .. } => {
+                vec![out, kernel, stride, groups]
+            }
+            Primitive::Linear { out, .. } => vec![out],
+            Primitive::MaxPool { kernel, stride, .. }
+            | Primitive::AvgPool { kernel, stride, .. } => vec![kernel, stride],
+            Primitive::SelfAttention { heads } => vec![heads],
+            Primitive::SqueezeExcite { squeeze, .. } => vec![squeeze],
+            _ => vec![],
+        }
+    }
+
+    /// The primitive at a shape: every size a number, every default filled in.
+    pub(crate) fn at(&self, shape: &Shape) -> Result<Primitive<u32>, Invalid> {
+        Ok(match *self {
+            Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias } => {
+                let kernel = kernel.at(shape)?;
+                positive("dilation", dilation)?;
+                Primitive::Conv2d {
+                    out: out.at(shape)?,
+                    kernel,
+                    stride: stride.at(shape)?,
+                    groups: groups.at(shape)?,
+                    dilation,
+                    padding: same_padding(padding, kernel, dilation)?,
+                    bias,
+                }
+            }
+            Primitive::Linear { out, bias } => Primitive::Linear { out: out.at(shape)?, bias },
+            Primitive::MaxPool { kernel, stride, padding } => {
+                let kernel = kernel.at(shape)?;
+                let padding = same_padding(padding, kernel, 1)?;
+                Primitive::MaxPool { kernel, stride: stride.at(shape)?, padding }
+            }
+            Primitive::AvgPool { kernel, stride, padding } => {
+                let kernel = kernel.at(shape)?;
+                let padding = same_padding(padding, kernel, 1)?;
+                Primitive::AvgPool { kernel, stride: stride.at(shape)?, padding }
+            }
+            Primitive::SelfAttention { heads } => {
+                Primitive::SelfAttention { heads: heads.at(shape)? }
+            }
+            Primitive::SqueezeExcite { squeeze, divisor, activation, gate } => {
+                positive("divisor", divisor)?;
+                Primitive::SqueezeExcite {
+                    squeeze: make_divisible(squeeze.at(shape)?, divisor),
+                    divisor: 1,
+                    activation,
+                    gate,
+                }
+            }
+            Primitive::Split { parts } => Primitive::Split { parts },
+            Primitive::Shuffle { groups } => Primitive::Shuffle { groups },
+            Primitive::Upsample { scale } => {
+                positive("scale", scale)?;
+                Primitive::Upsample { scale }
+            }
+            Primitive::ToTokens { class_token } => Primitive::ToTokens { class_token },
+            Primitive::BatchNorm => Primitive::BatchNorm,
+            Primitive::LayerNorm => Primitive::LayerNorm,
+            Primitive::Relu => Primitive::Relu,
+            Primitive::Relu6 => Primitive::Relu6,
+            Primitive::Hardswish => Primitive::Hardswish,
+            Primitive::Silu => Primitive::Silu,
+            Primitive::Gelu => Primitive::Gelu,
+            Primitive::Sigmoid => Primitive::Sigmoid,
+            Primitive::GlobalAvgPool => Primitive::GlobalAvgPool,
+            Primitive::Add => Primitive::Add,
+            Primitive::Mul => Primitive::Mul,
+            Primitive::Concat => Primitive::Concat,
+            Primitive::Identity => Primitive::Identity,
+            Primitive::ClassToken => Primitive::ClassToken,
+        })
+    }
+}
+
+fn positive(what: &str, value: u32) -> Result<(), Invalid> {
+    if (1..=1024).contains(&value) {
+        return Ok(());
+    }
+    Err(Invalid::here(format!("{what} is {value}; it lies between 1 and 1024")))
+}
+
+/// The padding that was given, or the one that the primitive's documentation promises.
+fn same_padding(padding: Option<u32>, kernel: u32, dilation: u32) -> Result<Option<u32>, Invalid> {
+    let padding =
+        padding.map_or_else(|| u64::from(dilation) * u64::from(kernel - 1) / 2, u64::from);
+    match u32::try_from(padding) {
+        Ok(small) if small <= MAX_PADDING => Ok(Some(small)),
+        _ => Err(Invalid::here(format!("a padding of {padding} is too large"))),
+    }
+}
+
+impl Primitive<u32> {
+    /// Output shapes and cost for the given input shapes, of which there is at least one.
+    pub(crate) fn infer(
+        &self,
+        inputs: &[TensorShape],
+    ) -> Result<(Vec<TensorShape>, Cost), Invalid> {
+        let outputs = self.output_shapes(inputs)?;
+        let cost = self.cost(inputs, &outputs)?;
+        Ok((outputs, cost))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn make_divisible_follows_the_reference() {
+        for (value, divisor, expected) in
+            [(18, 8, 24), (30, 8, 32), (120, 8, 120), (168, 8, 168), (4, 8, 8), (10, 1, 10)]
+        {
+            assert_eq!(make_divisible(value, divisor), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn make_divisible_has_no_panic() {
+        for value in [0, 1, u32::MAX - 1, u32::MAX] {
+            for divisor in [0, 1, 1024, u32::MAX] {
+                make_divisible(value, divisor);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What each primitive does to shapes.
+
+use super::Primitive;
+use crate::Invalid;
+use crate::tensor::{TensorShape, concatenated};
+
+impl Primitive<u32> {
+    /// Shapes of its outputs for the given input shapes.
+    pub(super) fn output_shapes(
+        &self,
+        inputs: &[TensorShape],
+    ) -> Result<Vec<TensorShape>, Invalid> {
+        let input = inputs[0];
+        let channels = input.channels();
+        let output = match *self {
+            Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, .. } => {
+                divides("groups", groups, channels)?;
+                divides("groups", groups, out)?;
+                let window = Window { kernel, stride, padding: padding.unwrap_or(0), dilation };
+                window.slide(input)?.with_channels(out).checked()?
+            }
+            Primitive::MaxPool { kernel, stride, padding }
+            | Primitive::AvgPool { kernel, stride, padding } => {
+                let padding = padding.unwrap_or(0);
+                if padding > kernel / 2 {
+                    return Err(Invalid::here(format!(
+                        "padding {padding} is more than half of the window {kernel}"
+                    )));
+                }
+                Window { kernel, stride, padding, dilation: 1 }.slide(input)?.checked()?
+            }
+            Primitive::Linear { out, .. } => match input {
+                TensorShape::Map { h: 1, w: 1, .. } | TensorShape::Tokens { .. } => {
+                    input.with_channels(out).checked()?
+                }
+                TensorShape::Map { .. } => {
+                    return Err(Invalid::here(format!(
+                        "takes tokens or a 1x1 map, but its input is {input}: put a \
+                         global_avg_pool before it, or use a conv2d with kernel 1"
+                    )));
+                }
+            },
+            Primitive::SelfAttention { heads } => {
+                divides("heads", heads, channels)?;
+                input
+            }
+            Primitive::GlobalAvgPool => {
+                let (n, c, ..) = map(input)?;
+                TensorShape::Map { n, c, h: 1, w: 1 }
+            }
+            Primitive::BatchNorm | Primitive::SqueezeExcite { .. } => {
+                map(input)?;
+                input
+            }
+            Primitive::Add | Primitive::Mul => {
+                if let Some(other) = inputs.iter().find(|&&shape| shape != input) {
+                    return Err(Invalid::here(format!("its inputs differ: {input} and {other}")));
+                }
+                input
+            }
+            Primitive::Concat => concatenated(inputs)?,
+            Primitive::Split { parts } => {
+                divides("parts", parts, channels)?;
+                return Ok(vec![input.with_channels(channels / parts); parts as usize]);
+            }
+            Primitive::Shuffle { groups } => {
+                map(input)?;
+                divides("groups", groups, channels)?;
+                input
+            }
+            Primitive::Upsample { scale } => {
+                let (n, c, h, w) = map(input)?;
+                let grown = |size: u32| {
+                    size.checked_mul(scale)
+                        .ok_or_else(|| Invalid::here(format!("{size} * {scale} is too large")))
+                };
+                TensorShape::Map { n, c, h: grown(h)?, w: grown(w)? }.checked()?
+            }
+            Primitive::ToTokens { class_token } => {
+                let (n, c, h, w) = map(input)?;
+                let l = u64::from(h) * u64::from(w) + u64::from(class_token);
+                let l = u32::try_from(l)
+                    .map_err(|_| Invalid::here(format!("{l} tokens are too many")))?;
+                TensorShape::Tokens { n, l, c }.checked()?
+            }
+            Primitive::ClassToken => match input {
+                TensorShape::Tokens { n, c, .. } => TensorShape::Map { n, c, h: 1, w: 1 },
+                TensorShape::Map { .. } => {
+                    return Err(Invalid::here(format!("takes tokens, but its input is {input}")));
+                }
+            },
+            Primitive::LayerNorm
+            | Primitive::Relu
+            | Primitive::Relu6
+            | Primitive::Hardswish
+            | Primitive::Silu
+            | Primitive::Gelu
+            | Primitive::Sigmoid
+            | Primitive::Identity => input,
+        };
+        Ok(vec![output])
+    }
+}
+
+/// Batch, channels, height and width of a map.
+fn map(input: TensorShape) -> Result<(u32, u32, u32, u32), Invalid> {
+    match input {
+        TensorShape::Map { n, c, h, w } => Ok((n, c, h, w)),
+        TensorShape::Tokens { .. } => {
+            Err(Invalid::here(format!("takes a map [n, c, h, w], but its input is {input}")))
+        }
+    }
+}
+
+fn divides(what: &str, part: u32, channels: u32) -> Result<(), Invalid> {
+    if part > 0 && channels.is_multiple_of(part) {
+        return Ok(());
+    }
+    Err(Invalid::here(format!("{what} {part} does not divide the {channels} channels")))
+}
+
+/// A window that slides over a map.
+struct Window {
+    kernel: u32,
+    stride: u32,
+    padding: u32,
+    dilation: u32,
+}
+
+impl Window {
+    fn slide(&self, input: TensorShape) -> Result<TensorShape, Invalid> {
+        let (n, c, h, w) = map(input)?;
+        match (self.places(h), self.places(w)) {
+            (Some(h), Some(w)) => Ok(TensorShape::Map { n, c, h, w }),
+            _ => Err(Invalid::here(format!(
+                "a window of {} (dilation {}, padding {}) does not fit an input of {h}x{w}",
+                self.kernel, self.dilation, self.padding
+            ))),
+        }
+    }
+
+    /// Places along one dimension: `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride)
+    /// + 1`, as in the documentation of `torch.nn.Conv2d`.
+    fn places(&self, size: u32) -> Option<u32> {
+        let reach = u64::from(self.dilation) * u64::from(self.kernel - 1) + 1;
+        let padded = u64::from(size) + 2 * u64::from(self.padding);
+        let span = padded.checked_sub(reach)?;
+        u32::try_from(span / u64::from(self.stride) + 1).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn windows_are_counted_as_torch_counts_them() {
+        for (size, kernel, stride, padding, dilation, expected) in [
+            (224, 3, 2, 1, 1, Some(112)),
+            (7, 2, 2, 0, 1, Some(3)),
+            (5, 3, 1, 2, 2, Some(5)),
+            (2, 3, 1, 0, 1, None),
+            (1, 2, 2, 0, 1, None),
+        ] {
+            let window = Window { kernel, stride, padding, dilation };
+            assert_eq!(window.places(size), expected, "{size} {kernel} {stride}");
+        }
+    }
+
+    proptest! {
+        /// Counted the slow way: a place is a start from which the whole window lies on the padded map.
+        #[test]
+        fn a_window_is_placed_wherever_it_fits(
+            size in 1u32..40, kernel in 1u32..8, stride in 1u32..5, padding in 0u32..4, dilation in 1u32..4,
+        ) {
+            let padded = size + 2 * padding;
+            let starts = (0..padded).step_by(stride as usize);
+            let counted = starts.filter(|start| start + dilation * (kernel - 1) < padded).count();
+            let places = Window { kernel, stride, padding, dilation }.places(size);
+            prop_assert_eq!(places.unwrap_or(0) as usize, counted);
+        }
+    }
+}

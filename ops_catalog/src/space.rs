@@ -1,0 +1,222 @@
+//! Spaces: sets of op keys, written as grids.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::shown;
+use crate::key::{OpKey, Shape};
+use crate::op::{Op, OpDef};
+use crate::size::{Size, Variable};
+use crate::{Catalog, Invalid, yaml};
+
+/// The most keys that a space may spell out, repeated ones included: days of measuring on any device,
+/// so more is a mistake in a grid.
+const MAX_KEYS: usize = 100_000;
+
+fn only_one() -> Vec<u32> {
+    vec![1]
+}
+
+/// A cartesian product of op names and sizes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grid {
+    /// Names of ops; in a file that defines ops, all of those when not given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ops: Vec<String>,
+    /// Batch sizes; `[1]` when not given.
+    #[serde(default = "only_one")]
+    pub batch: Vec<u32>,
+    /// Heights, which are also the widths, of a map.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolution: Vec<u32>,
+    /// Lengths of a sequence, for ops that take tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u32>,
+    /// Input channels.
+    pub c_in: Vec<u32>,
+    /// Output channels: numbers, or multiples of `c_in` such as `c_in` and `2*c_in`.
+    pub c_out: Vec<Size>,
+    /// Strides; `[1]` when not given.
+    #[serde(default = "only_one")]
+    pub stride: Vec<u32>,
+}
+
+/// A space as its author writes it. A file that defines new ops and says at which shapes to
+/// measure them has the same form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpaceDef {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub doc: String,
+    /// Ops that are defined here, beside those of the catalog.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ops: Vec<OpDef>,
+    /// Products of ops and sizes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grids: Vec<Grid>,
+    /// Single keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<OpKey>,
+    /// Networks of the catalog, each standing for the keys that it is made of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
+}
+
+/// A space with its keys spelled out.
+#[derive(Debug, Clone)]
+pub struct Space {
+    /// Its name.
+    pub name: String,
+    /// Each key once, with its op, in the order of the definition.
+    pub entries: Vec<(OpKey, Arc<Op>)>,
+}
+
+impl SpaceDef {
+    /// Reads a definition from YAML (of which JSON is a part).
+    ///
+    /// # Errors
+    /// Syntax errors and unknown fields, with line and column.
+    pub fn from_yaml(text: &str) -> Result<SpaceDef, Invalid> {
+        yaml::read(text)
+    }
+
+    /// Spells out the keys; every one of them has a possible shape.
+    ///
+    /// # Errors
+    /// Names the grid or key and what is wrong with it: an unknown op, an impossible shape, no key
+    /// at all, or too many.
+    pub fn resolve(&self, catalog: &Catalog) -> Result<Space, Invalid> {
+        check_space_name(&self.name)?;
+        self.entries(catalog)
+            .map(|entries| Space { name: self.name.clone(), entries })
+            .map_err(|e| e.within(format!("space {}", self.name)))
+    }
+
+    fn entries(&self, catalog: &Catalog) -> Result<Vec<(OpKey, Arc<Op>)>, Invalid> {
+        let catalog = catalog.with_ops(self.ops.iter().cloned())?;
+        let mut keys = Keys::default();
+        let own: Vec<&str> = self.ops.iter().map(|def| def.name.as_str()).collect();
+        for (index, grid) in self.grids.iter().enumerate() {
+            grid.add_to(&mut keys, &own, &catalog)
+                .map_err(|e| e.within(format!("grids[{index}]")))?;
+        }
+        for (index, key) in self.keys.iter().enumerate() {
+            catalog
+                .op(&key.op)
+                .and_then(|op| keys.add(op, key.shape))
+                .map_err(|e| e.within(format!("keys[{index}]")))?;
+        }
+        for name in &self.networks {
+            for step in catalog.network(name)?.plan(&catalog)?.steps {
+                keys.add(&step.op, step.key.shape)?;
+            }
+        }
+        if keys.entries.is_empty() {
+            return Err(Invalid::here("it has no key: give `grids`, `keys` or `networks`"));
+        }
+        Ok(keys.entries)
+    }
+}
+
+/// A space's name stands in command lines and addresses.
+fn check_space_name(name: &str) -> Result<(), Invalid> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if (1..=60).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Invalid::new(
+        format!("space name `{}`", shown(name)),
+        "a name is letters, digits, `_`, `-` and `.`, at most 60",
+    ))
+}
+
+/// Keys in the order in which they came, each once.
+#[derive(Default)]
+struct Keys {
+    seen: HashSet<OpKey>,
+    entries: Vec<(OpKey, Arc<Op>)>,
+    /// How many were offered, repeated ones included.
+    offered: usize,
+}
+
+impl Keys {
+    fn add(&mut self, op: &Arc<Op>, shape: Shape) -> Result<(), Invalid> {
+        self.offered += 1;
+        if self.offered > MAX_KEYS {
+            return Err(too_many(self.offered));
+        }
+        op.at(&shape)?;
+        let key = op.key(shape);
+        if self.seen.insert(key.clone()) {
+            self.entries.push((key, Arc::clone(op)));
+        }
+        Ok(())
+    }
+}
+
+fn too_many(count: usize) -> Invalid {
+    Invalid::here(format!("it has {count} keys or more, and a space has at most {MAX_KEYS}"))
+}
+
+impl Grid {
+    fn add_to(&self, keys: &mut Keys, own: &[&str], catalog: &Catalog) -> Result<(), Invalid> {
+        let given: Vec<&str> = self.ops.iter().map(String::as_str).collect();
+        let names = if given.is_empty() { own } else { &given };
+        let shapes = self.shapes()?;
+        if names.is_empty() || shapes.is_empty() {
+            return Err(Invalid::here("it has no key: some list is empty"));
+        }
+        for name in names {
+            let op = catalog.op(name)?;
+            for &shape in &shapes {
+                keys.add(op, shape)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn shapes(&self) -> Result<Vec<Shape>, Invalid> {
+        let maps: Vec<(u32, u32)> = match (self.resolution.is_empty(), self.tokens.is_empty()) {
+            (false, true) => self.resolution.iter().map(|&r| (r, r)).collect(),
+            (true, false) => self.tokens.iter().map(|&l| (l, 1)).collect(),
+            _ => return Err(Invalid::here("give one of `resolution` and `tokens`")),
+        };
+        if self.c_out.iter().any(|size| size.mentions(Variable::COut)) {
+            return Err(Invalid::new("c_out", "is given by numbers and multiples of c_in"));
+        }
+        let count = [self.batch.len(), maps.len(), self.c_in.len(), self.c_out.len()]
+            .into_iter()
+            .fold(self.stride.len(), usize::saturating_mul);
+        if count > MAX_KEYS {
+            return Err(too_many(count));
+        }
+        let mut shapes = Vec::with_capacity(count);
+        for &(input_h, input_w) in &maps {
+            for &channels_in in &self.c_in {
+                for c_out in &self.c_out {
+                    for &stride in &self.stride {
+                        for &batch in &self.batch {
+                            let mut shape = Shape {
+                                batch,
+                                input_h,
+                                input_w,
+                                channels_in,
+                                channels_out: 1,
+                                stride,
+                            };
+                            shape.channels_out = c_out.at(&shape).map_err(|e| e.within("c_out"))?;
+                            shapes.push(shape);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(shapes)
+    }
+}

@@ -1,0 +1,294 @@
+//! The command line: names, help and examples. What the commands do stands in [`crate::commands`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use latlas_shared::{HardwareId, Missing};
+use uuid::Uuid;
+
+/// Latency tables of real devices, and predictions for whole networks.
+#[derive(Debug, Parser)]
+#[command(
+    name = "latlas",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Results go to stdout, everything else to stderr. Exit code 0: success; 2: wrong usage; 1: anything else.
+A coordinator asks for a token: put it into the environment variable LATLAS_TOKEN.
+
+Example:
+  latlas table list
+  latlas table get amd-epyc-f25m1-2c-24gb.cpu -o table.json
+  latlas predict --table table.json --network mobilenet_v2"
+)]
+pub struct Cli {
+    /// Address of the coordinator
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LATLAS_COORDINATOR",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8700"
+    )]
+    pub coordinator: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The ops that can be measured and networks are made of
+    #[command(subcommand)]
+    Ops(Ops),
+    /// The classes of devices that can measure
+    #[command(subcommand)]
+    Hardware(Hardware),
+    /// Latency tables
+    #[command(subcommand)]
+    Table(Table),
+    /// Ask a device to measure a space
+    Profile(Profile),
+    /// What was asked of devices, and how far it is
+    #[command(subcommand)]
+    Request(Request),
+    /// Predict the latency of whole networks from a table
+    Predict(Predict),
+    /// Judge candidate networks by latency, FLOPs, params and structure
+    Prune(Prune),
+}
+
+/// `latlas ops`.
+#[derive(Debug, Subcommand)]
+pub enum Ops {
+    /// List the ops
+    #[command(after_help = "Example:\n  latlas ops list")]
+    List {
+        /// Ask the coordinator: its list has the ops that were submitted to it
+        #[arg(long)]
+        farm: bool,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an op's definition, and what it costs at a shape
+    #[command(
+        after_help = "Example:\n  latlas ops show MBConv6_3x3 --key n1-h56-w56-i24-o24-s1"
+    )]
+    Show {
+        /// Name or alias of the op
+        op: String,
+        /// A shape like `n1-h56-w56-i24-o24-s1`, alone or as a whole op key
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Ask the coordinator: it also has the ops that were submitted to it
+        #[arg(long)]
+        farm: bool,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `latlas hardware`.
+#[derive(Debug, Subcommand)]
+pub enum Hardware {
+    /// List them, with their run configs
+    #[command(after_help = "Example:\n  latlas hardware list")]
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `latlas table`.
+#[derive(Debug, Subcommand)]
+pub enum Table {
+    /// List the tables, each with its latest version
+    #[command(after_help = "Example:\n  latlas table list")]
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download a table
+    #[command(after_help = "\
+Example:
+  latlas table get amd-epyc-f25m1-2c-24gb.cpu -o table.json
+  latlas table get amd-epyc-f25m1-2c-24gb.cpu --format csv | head")]
+    Get(TableGet),
+}
+
+/// `latlas table get`.
+#[derive(Debug, Args)]
+pub struct TableGet {
+    /// The class of device
+    pub hardware: HardwareId,
+    /// Id of the run config; the hardware's default when not given
+    #[arg(long)]
+    pub config: Option<String>,
+    /// A version; the latest when not given
+    #[arg(long, value_parser = version)]
+    pub version: Option<String>,
+    /// How the table is written; `latlas predict` and `latlas prune` read json
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    pub format: Format,
+    /// Write to this file, which is whole or unchanged whatever happens
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Formats of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The whole table
+    Json,
+    /// One row a line
+    Ndjson,
+    /// The columns of a row, for spreadsheets and data frames
+    Csv,
+}
+
+/// `latlas profile`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A FILE is YAML: `name`, then `grids`, `keys` or `networks` to measure, and under `ops` the definitions
+of ops that the catalog does not have. With --wait the exit code is 1 if something could not be measured.
+
+Example:
+  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --space mobilenet --wait
+  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --op-file my_block.yaml --wait")]
+pub struct Profile {
+    /// The class of device; `latlas hardware list` lists them
+    #[arg(long)]
+    pub hardware: HardwareId,
+    /// What to measure.
+    #[command(flatten)]
+    pub what: ProfileWhat,
+    /// Id of the run config; the hardware's default when not given
+    #[arg(long)]
+    pub config: Option<String>,
+    /// Measure again what has been measured
+    #[arg(long)]
+    pub remeasure: bool,
+    /// Wait until all of it is measured
+    #[arg(long)]
+    pub wait: bool,
+    /// Print the request's state as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `latlas profile` measures.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct ProfileWhat {
+    /// A space: the name of a built-in one, or a file (recognized by `/` or an extension)
+    #[arg(long, value_name = "NAME|FILE")]
+    pub space: Option<String>,
+    /// A file that defines new ops and says at which shapes to measure them
+    #[arg(long, value_name = "FILE")]
+    pub op_file: Option<PathBuf>,
+}
+
+/// `latlas request`.
+#[derive(Debug, Subcommand)]
+pub enum Request {
+    /// List the requests
+    #[command(after_help = "Example:\n  latlas request list")]
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how far a request is
+    #[command(
+        after_help = "Example:\n  latlas request show 0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa --wait"
+    )]
+    Show {
+        /// Its id, as `latlas profile` printed it
+        id: Uuid,
+        /// Wait until all of it is measured
+        #[arg(long)]
+        wait: bool,
+        /// Print its state as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `latlas predict`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A network is a sequence, a graph or the short form; the file holds one, as JSON or YAML, or many, one
+JSON object a line. With --json each network gives one line, in the order of the input: a prediction, or
+what is `missing` or `invalid`. The exit code is 1 unless every network has a prediction.
+
+Example:
+  latlas predict --table table.json --network mobilenet_v2
+  latlas predict --table table.json --arch candidates.ndjson --json | jq .latency_micros")]
+pub struct Predict {
+    /// A table, as `latlas table get` writes it
+    #[arg(long, value_name = "FILE")]
+    pub table: PathBuf,
+    /// The networks.
+    #[command(flatten)]
+    pub what: PredictWhat,
+    /// What happens to an op whose row is missing: `error`, or `interpolate` between measured rows
+    #[arg(long, value_name = "RULE", default_value = "error")]
+    pub missing: Missing,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The networks that `latlas predict` predicts.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct PredictWhat {
+    /// A file of networks; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub arch: Option<PathBuf>,
+    /// A built-in network; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub network: Vec<String>,
+}
+
+/// `latlas prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Candidates are networks, one JSON object a line. Each line gives one verdict, a JSON object, in the same
+order: accepted, rejected, unknown (a row is missing from the table) or invalid, with its reasons. The
+exit code is 0 if every line was judged, whatever the verdicts.
+
+The constraints are YAML; all are optional, but one is given:
+  max_latency_ms: 25          latency_bound: estimate   # or upper: the interval's upper end
+  max_flops: 600e6            max_params: 5e6
+  max_layers: 50              max_per_op: {Conv5x5: 5}
+
+Example:
+  latlas prune --table table.json --config limits.yaml < candidates.ndjson > verdicts.ndjson")]
+pub struct Prune {
+    /// A table, as `latlas table get` writes it
+    #[arg(long, value_name = "FILE")]
+    pub table: PathBuf,
+    /// The constraints
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The candidates; `-` is stdin
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub arch: PathBuf,
+    /// What happens to an op whose row is missing: `error` makes the candidate unknown, `interpolate`
+    /// estimates it between measured rows
+    #[arg(long, value_name = "RULE", default_value = "error")]
+    pub missing: Missing,
+}
+
+/// A version is a part of a URL's path.
+fn version(text: &str) -> Result<String, String> {
+    let plain = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if plain { Ok(text.to_owned()) } else { Err("a version is letters and digits".to_owned()) }
+}

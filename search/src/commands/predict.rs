@@ -1,0 +1,273 @@
+//! `latlas predict`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Result, anyhow, bail};
+use latlas_shared::{MissingOp, Origin, PredictError, Prediction, Predictor, TableIndex};
+use ops_catalog::{Network, NetworkSpec, OpKey};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::write_json;
+use crate::cli::Predict;
+use crate::files;
+use crate::lines::Lines;
+use crate::networks::{self, Label};
+use crate::text::{Columns, bytes, count, duration, plain, quantity};
+
+/// How many ops the listing of a prediction shows.
+const SHOWN_OPS: usize = 5;
+
+/// Runs the command.
+///
+/// # Errors
+/// When a file cannot be used, or a network has no prediction; all missing rows are then listed.
+pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
+    let index = files::read_table(&command.table)?;
+    let mut session = Session {
+        predictor: Predictor::new(&index, command.missing),
+        json: command.json,
+        out,
+        networks: 0,
+        invalid: 0,
+        incomplete: 0,
+        missing: BTreeMap::new(),
+    };
+    match &command.what.arch {
+        Some(path) => session.file(path)?,
+        None => {
+            for name in &command.what.network {
+                let network = index.catalog().network(name)?;
+                let label = Label { id: None, name: Some(name.clone()) };
+                session.network(None, name, &label, &network)?;
+            }
+        }
+    }
+    session.out.flush()?;
+    session.verdict(&command.table)
+}
+
+/// A line of output: a prediction, or why there is none.
+#[derive(Serialize)]
+struct Line<'a> {
+    line: Option<usize>,
+    id: &'a Option<Value>,
+    name: &'a Option<String>,
+    hardware_id: &'a str,
+    table_version: &'a str,
+    #[serde(flatten)]
+    outcome: Outcome<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    Predicted(&'a Prediction),
+    Missing { missing: &'a [MissingOp] },
+    Invalid { invalid: &'a str },
+}
+
+struct Session<'a> {
+    predictor: Predictor<'a>,
+    json: bool,
+    out: &'a mut dyn Write,
+    networks: usize,
+    invalid: usize,
+    incomplete: usize,
+    missing: BTreeMap<OpKey, String>,
+}
+
+impl<'a> Session<'a> {
+    fn index(&self) -> &'a TableIndex {
+        self.predictor.index()
+    }
+
+    /// One network in JSON or YAML, or one in each line.
+    fn file(&mut self, path: &Path) -> Result<()> {
+        let file = files::name(path);
+        let unreadable = |error: std::io::Error| files::unreadable(path, &error);
+        let mut lines = Lines::new(files::open(path)?);
+        match lines.next().map_err(unreadable)? {
+            None => bail!("{file}: it is empty"),
+            Some((_, Ok(line))) if networks::is_object(line) => {}
+            Some((_, Err(problem))) => bail!("{file}: {problem}"),
+            Some(_) => {
+                let text = files::text_of(path, lines.rest().map_err(unreadable)?)?;
+                let spec = NetworkSpec::from_yaml(&text).map_err(|e| anyhow!("{file}: {e}"))?;
+                return self.spec(None, &file, &spec);
+            }
+        }
+        let mut line = Some((1, lines.text()));
+        while let Some((number, text)) = line {
+            let place = format!("{file}, line {number}");
+            match text.map(|text| (text.trim().is_empty(), networks::from_line(text))) {
+                Ok((true, _)) => {}
+                Ok((_, Ok(spec))) => self.spec(Some(number), &place, &spec)?,
+                Ok((_, Err((label, problem)))) => self.invalid(Some(number), &place, &label, &problem)?,
+                Err(problem) => self.invalid(Some(number), &place, &Label::default(), &problem)?,
+            }
+            if lines.would_wait() {
+                self.out.flush()?;
+            }
+            line = lines.next().map_err(unreadable)?;
+        }
+        Ok(())
+    }
+
+    fn spec(&mut self, line: Option<usize>, place: &str, spec: &NetworkSpec) -> Result<()> {
+        let label = Label::of(spec);
+        match Network::new(spec, self.index().catalog()) {
+            Ok(network) => self.network(line, place, &label, &network),
+            Err(problem) => self.invalid(line, place, &label, &problem.to_string()),
+        }
+    }
+
+    fn network(
+        &mut self,
+        line: Option<usize>,
+        place: &str,
+        label: &Label,
+        network: &Network,
+    ) -> Result<()> {
+        match self.predictor.predict(network) {
+            Ok(prediction) => {
+                self.networks += 1;
+                if self.json {
+                    return self.write(line, label, Outcome::Predicted(&prediction));
+                }
+                if self.networks > 1 {
+                    writeln!(self.out)?;
+                }
+                let index = self.index();
+                write_prediction(self.out, &title(label, place), &prediction, index)
+            }
+            Err(PredictError::Network(problem)) => {
+                self.invalid(line, place, label, &problem.to_string())
+            }
+            Err(PredictError::Missing(missing)) => {
+                self.networks += 1;
+                self.incomplete += 1;
+                if self.json {
+                    self.write(line, label, Outcome::Missing { missing: &missing })?;
+                }
+                self.missing.extend(missing.into_iter().map(|op| (op.key, op.why)));
+                Ok(())
+            }
+        }
+    }
+
+    fn invalid(
+        &mut self,
+        line: Option<usize>,
+        place: &str,
+        label: &Label,
+        problem: &str,
+    ) -> Result<()> {
+        self.networks += 1;
+        self.invalid += 1;
+        eprintln!("error: {place}: {problem}");
+        if self.json {
+            self.write(line, label, Outcome::Invalid { invalid: problem })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: Option<usize>, label: &Label, outcome: Outcome) -> Result<()> {
+        let table = self.index().table();
+        let line = Line {
+            line,
+            id: &label.id,
+            name: &label.name,
+            hardware_id: table.hardware_id.as_str(),
+            table_version: &table.version,
+            outcome,
+        };
+        write_json(self.out, &line)
+    }
+
+    /// Success if every network has a prediction.
+    fn verdict(&self, table: &Path) -> Result<()> {
+        if self.incomplete > 0 {
+            let hardware = &self.index().table().hardware_id;
+            let mut text = format!(
+                "{}: {} missing for {} of {}:",
+                table.display(),
+                count(self.missing.len(), "row is", "rows are"),
+                self.incomplete,
+                count(self.networks, "network", "networks"),
+            );
+            for (key, why) in &self.missing {
+                text.push_str(&format!("\n  - {key}  # {}", plain(why)));
+            }
+            text.push_str(&format!(
+                "\nMeasure them: write a space file with a `name` and these lines under `keys`, and run \
+                 `latlas profile --hardware {hardware} --space FILE --wait`. Shapes between measured \
+                 ones can be estimated with `--missing interpolate`."
+            ));
+            bail!(text);
+        }
+        if self.invalid > 0 {
+            bail!(
+                "{} of {} could not be used",
+                self.invalid,
+                count(self.networks, "network", "networks")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// How a network is called in a listing: as its author did, or by its place.
+fn title(label: &Label, place: &str) -> String {
+    match (&label.name, &label.id) {
+        (Some(name), _) => plain(name),
+        (None, Some(id)) => plain(&id.to_string()),
+        (None, None) => place.to_owned(),
+    }
+}
+
+fn write_prediction(
+    out: &mut dyn Write,
+    title: &str,
+    prediction: &Prediction,
+    index: &TableIndex,
+) -> Result<()> {
+    let table = index.table();
+    let total = prediction.latency_micros;
+    let measured = prediction.ops.iter().filter(|op| op.origin == Origin::Measured).count();
+    writeln!(out, "{title}")?;
+    writeln!(out, "  hardware   {}", table.hardware_id)?;
+    writeln!(out, "  table      {}", table.version)?;
+    writeln!(
+        out,
+        "  latency    {}  ({} to {})",
+        duration(total),
+        duration(prediction.low_micros),
+        duration(prediction.high_micros)
+    )?;
+    writeln!(
+        out,
+        "  measured   {:.1}% of the latency, {measured} of {}",
+        100.0 * prediction.measured_share,
+        count(prediction.ops.len(), "op", "ops")
+    )?;
+    writeln!(out, "  FLOPs      {}", quantity(prediction.flops))?;
+    writeln!(out, "  params     {}", quantity(prediction.params))?;
+    writeln!(out, "  footprint  {}", bytes(prediction.reuse_distance_bytes))?;
+    writeln!(out, "  most expensive")?;
+    let mut ops: Vec<_> = prediction.ops.iter().collect();
+    ops.sort_by(|a, b| b.latency_micros.total_cmp(&a.latency_micros));
+    let mut columns = Columns::new(["    SHARE", "LATENCY", "OP", "WHERE", ""]);
+    for op in ops.iter().take(SHOWN_OPS) {
+        columns.push([
+            format!("    {:.1}%", 100.0 * op.latency_micros / total),
+            duration(op.latency_micros),
+            op.key.to_string(),
+            op.place.clone(),
+            if op.origin == Origin::Interpolated { "interpolated" } else { "" }.to_owned(),
+        ]);
+    }
+    Ok(columns.write(out)?)
+}

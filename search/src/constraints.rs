@@ -1,0 +1,180 @@
+//! The constraints that candidates are judged by, and the YAML that they are written in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ops_catalog::{Catalog, Invalid};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+
+/// Which number of a prediction is held against the latency budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LatencyBound {
+    /// The estimate.
+    #[default]
+    Estimate,
+    /// The upper end of its interval.
+    Upper,
+}
+
+/// What a candidate has to keep. An absent constraint allows everything.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Constraints {
+    /// Latency in milliseconds.
+    pub max_latency_ms: Option<f64>,
+    /// The number that is held against `max_latency_ms`.
+    pub latency_bound: LatencyBound,
+    /// Multiply-accumulates.
+    pub max_flops: Option<u64>,
+    /// Parameters.
+    pub max_params: Option<u64>,
+    /// Layers or nodes, as the author wrote them.
+    pub max_layers: Option<u64>,
+    /// Layers or nodes of an op, by its name in the catalog.
+    pub max_per_op: BTreeMap<String, u64>,
+}
+
+/// The file, before its op names are looked up.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    max_latency_ms: Option<f64>,
+    latency_bound: Option<LatencyBound>,
+    max_flops: Option<Whole>,
+    max_params: Option<Whole>,
+    max_layers: Option<Whole>,
+    max_per_op: Option<BTreeMap<String, Whole>>,
+}
+
+/// A whole number, which may be written like `600e6`.
+struct Whole(u64);
+
+impl Constraints {
+    /// Reads constraints, for candidates that are made of a catalog's ops.
+    ///
+    /// # Errors
+    /// Syntax errors and unknown keys, with line and column; a limit that is no limit; an op that does
+    /// not exist or stands twice; no constraint at all.
+    pub fn from_yaml(text: &str, catalog: &Catalog) -> Result<Constraints, Invalid> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        let file: File = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|e| Invalid::new("", e.to_string()))?;
+        if let Some(limit) = file.max_latency_ms
+            && !(limit > 0.0 && limit.is_finite())
+        {
+            let problem = format!("is {limit}; a latency is above zero and finite");
+            return Err(Invalid::new("max_latency_ms", problem));
+        }
+        if file.latency_bound.is_some() && file.max_latency_ms.is_none() {
+            return Err(Invalid::new("latency_bound", "says nothing without max_latency_ms"));
+        }
+        let constraints = Constraints {
+            max_latency_ms: file.max_latency_ms,
+            latency_bound: file.latency_bound.unwrap_or_default(),
+            max_flops: file.max_flops.map(|n| n.0),
+            max_params: file.max_params.map(|n| n.0),
+            max_layers: file.max_layers.map(|n| n.0),
+            max_per_op: per_op(file.max_per_op.unwrap_or_default(), catalog)?,
+        };
+        if constraints == Constraints::default() {
+            return Err(Invalid::new(
+                "",
+                "there is no constraint: give at least one of max_latency_ms, max_flops, max_params, \
+                 max_layers and max_per_op",
+            ));
+        }
+        Ok(constraints)
+    }
+}
+
+fn per_op(
+    limits: BTreeMap<String, Whole>,
+    catalog: &Catalog,
+) -> Result<BTreeMap<String, u64>, Invalid> {
+    let mut by_name = BTreeMap::new();
+    for (written, Whole(limit)) in limits {
+        let op = catalog.op(&written).map_err(|e| e.within("max_per_op"))?;
+        if by_name.insert(op.name().to_owned(), limit).is_some() {
+            let problem = format!("has {} twice, by name and by alias", op.name());
+            return Err(Invalid::new("max_per_op", problem));
+        }
+    }
+    Ok(by_name)
+}
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Whole, D::Error> {
+        struct WholeVisitor;
+        impl Visitor<'_> for WholeVisitor {
+            type Value = Whole;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number such as 600000000 or 600e6")
+            }
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Whole, E> {
+                Ok(Whole(n))
+            }
+            fn visit_i64<E: de::Error>(self, n: i64) -> Result<Whole, E> {
+                u64::try_from(n).map(Whole).map_err(|_| E::custom(format!("{n} is negative")))
+            }
+            fn visit_f64<E: de::Error>(self, n: f64) -> Result<Whole, E> {
+                // Up to 2^53 every whole number is exact.
+                let exact = n.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&n);
+                if exact { Ok(Whole(n as u64)) } else { Err(E::custom(format!("{n} is not a whole number"))) }
+            }
+        }
+        deserializer.deserialize_any(WholeVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Constraints, String> {
+        Constraints::from_yaml(text, Catalog::builtin()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn constraints_are_read() {
+        let text = "max_latency_ms: 25\nlatency_bound: upper\nmax_flops: 600e6\nmax_params: 5000000\n\
+                    max_layers: 50\nmax_per_op: {MBConv6: 0, Conv3x3: 3}\n";
+        let expected = Constraints {
+            max_latency_ms: Some(25.0),
+            latency_bound: LatencyBound::Upper,
+            max_flops: Some(600_000_000),
+            max_params: Some(5_000_000),
+            max_layers: Some(50),
+            max_per_op: [("Conv3x3".to_owned(), 3), ("MBConv6_3x3".to_owned(), 0)].into(),
+        };
+        assert_eq!(read(text), Ok(expected));
+        let one = Constraints { max_layers: Some(3), ..Constraints::default() };
+        assert_eq!(read("{\"max_layers\": 3}"), Ok(one));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        for (text, problem) in [
+            ("max_latency: 25\n", "unknown field `max_latency`"),
+            ("max_flops: 1\nmax_conv5x5: 5\n", "line 2 column 1"),
+            ("max_flops: 1\nmax_flops: 2\n", "duplicate"),
+            ("max_flops: -1\n", "-1 is negative"),
+            ("max_flops: 1.5\n", "1.5 is not a whole number"),
+            ("max_flops: many\n", "a whole number such as 600000000 or 600e6"),
+            ("max_latency_ms: 0\n", "max_latency_ms: is 0; a latency is above zero"),
+            ("max_latency_ms: .nan\n", "max_latency_ms: is NaN"),
+            ("max_latency_ms: .inf\n", "max_latency_ms: is inf"),
+            ("max_latency_ms: 1\nlatency_bound: lower\n", "unknown variant `lower`"),
+            ("max_flops: 1\nlatency_bound: upper\n", "latency_bound: says nothing without"),
+            ("max_per_op: {Conv3x4: 1}\n", "max_per_op, op Conv3x4: there is no such op; the closest"),
+            ("max_per_op: {MBConv6: 1, MBConv6_3x3: 2}\n", "max_per_op: has MBConv6_3x3 twice"),
+            ("{}\n", "there is no constraint: give at least one of"),
+            ("max_per_op: {}\n", "there is no constraint"),
+            ("- max_flops\n", "line 1"),
+            ("max_flops: [1\n", "line"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Lines of a stream, one at a time, in bounded memory.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+/// More than any network: a line beyond it is judged unread.
+const MAX_LINE: usize = 16 << 20;
+
+/// Reads lines, however long and whatever they hold.
+pub(crate) struct Lines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+    /// Bytes of the line as it came; no more than `limit` of them are kept.
+    length: usize,
+    limit: usize,
+    number: usize,
+}
+
+impl<R: Read> Lines<R> {
+    pub(crate) fn new(reader: R) -> Lines<R> {
+        Lines::with_limit(reader, MAX_LINE)
+    }
+
+    fn with_limit(reader: R, limit: usize) -> Lines<R> {
+        let reader = BufReader::with_capacity(1 << 16, reader);
+        Lines { reader, line: Vec::new(), length: 0, limit, number: 0 }
+    }
+
+    /// Whether the next line has not arrived yet: the moment to hand out what was said so far, since
+    /// its author may be waiting for that.
+    pub(crate) fn would_wait(&self) -> bool {
+        !self.reader.buffer().contains(&b'\n')
+    }
+
+    /// The next line's number, from 1, and its text without the line end, or why that is no text. None
+    /// at the end.
+    ///
+    /// # Errors
+    /// When the stream cannot be read.
+    pub(crate) fn next(&mut self) -> io::Result<Option<(usize, Result<&str, String>)>> {
+        self.line.clear();
+        self.length = 0;
+        loop {
+            let chunk = match self.reader.fill_buf() {
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if chunk.is_empty() {
+                if self.length == 0 {
+                    return Ok(None);
+                }
+                break;
+            }
+            let end = chunk.iter().position(|&b| b == b'\n');
+            let taken = end.map_or(chunk.len(), |end| end + 1);
+            let room = self.limit.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&chunk[..taken.min(room)]);
+            self.length += taken;
+            self.reader.consume(taken);
+            if end.is_some() {
+                break;
+            }
+        }
+        self.number += 1;
+        Ok(Some((self.number, self.text())))
+    }
+
+    /// The line that was read last, once more.
+    pub(crate) fn text(&self) -> Result<&str, String> {
+        if self.length > self.limit {
+            return Err(format!("the line has more than {} bytes", self.limit));
+        }
+        let text = str::from_utf8(&self.line)
+            .map_err(|error| format!("byte {} of the line is not UTF-8", error.valid_up_to()))?;
+        Ok(text.trim_end_matches(['\n', '\r']))
+    }
+
+    /// The line that was read last and all that follows, as text.
+    ///
+    /// # Errors
+    /// When the stream cannot be read.
+    pub(crate) fn rest(mut self) -> io::Result<Vec<u8>> {
+        let mut all = self.line;
+        self.reader.read_to_end(&mut all)?;
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Vec<(usize, Result<String, String>)> {
+        let mut lines = Lines::with_limit(bytes, 12);
+        let mut all = Vec::new();
+        while let Some((number, line)) = lines.next().unwrap() {
+            all.push((number, line.map(str::to_owned)));
+        }
+        all
+    }
+
+    #[test]
+    fn lines_are_numbered_and_lose_their_ends() {
+        let all = read(b"one\r\n\nthree");
+        let expected = [(1, Ok("one".to_owned())), (2, Ok(String::new())), (3, Ok("three".to_owned()))];
+        assert_eq!(all, expected);
+        assert_eq!(read(b""), []);
+    }
+
+    #[test]
+    fn lines_that_are_no_text_do_not_stop_the_rest() {
+        let all = read(b"a\xffb\nthis line is too long\nlast\n");
+        let expected = [
+            (1, Err("byte 1 of the line is not UTF-8".to_owned())),
+            (2, Err("the line has more than 12 bytes".to_owned())),
+            (3, Ok("last".to_owned())),
+        ];
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn the_rest_includes_the_line_that_was_looked_at() {
+        let mut lines = Lines::new(&b"input: {}\nlayers: []\n"[..]);
+        lines.next().unwrap();
+        assert_eq!(lines.rest().unwrap(), b"input: {}\nlayers: []\n");
+    }
+}

@@ -1,0 +1,111 @@
+//! Numbers and lists for people.
+
+use std::io::{self, Write};
+
+/// Rows in columns that are as wide as their widest entry.
+pub(crate) struct Columns<const N: usize> {
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Columns<N> {
+    pub(crate) fn new(heading: [&str; N]) -> Columns<N> {
+        Columns { rows: vec![heading.map(str::to_owned)] }
+    }
+
+    pub(crate) fn push(&mut self, row: [String; N]) {
+        self.rows.push(row.map(|cell| plain(&cell)));
+    }
+
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let width = |column: usize| {
+            self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+        };
+        let widths: [usize; N] = std::array::from_fn(width);
+        for row in &self.rows {
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Text from elsewhere on one line: names, documentation and reasons may hold anything.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// `3 rows`, `1 row`.
+pub(crate) fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+/// Three significant digits.
+fn three_digits(value: f64) -> String {
+    match value {
+        v if v >= 99.95 => format!("{v:.0}"),
+        v if v >= 9.995 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+/// Microseconds in the unit that suits them: `431 us`, `12.3 ms`, `1.20 s`.
+pub(crate) fn duration(micros: f64) -> String {
+    match micros {
+        m if m < 999.5 => format!("{} us", three_digits(m)),
+        m if m < 999.5e3 => format!("{} ms", three_digits(m / 1e3)),
+        m => format!("{} s", three_digits(m / 1e6)),
+    }
+}
+
+/// `300.8 M`: FLOPs and parameters.
+pub(crate) fn quantity(n: u64) -> String {
+    match n as f64 {
+        v if v < 1e4 => n.to_string(),
+        v if v < 1e6 => format!("{:.1} k", v / 1e3),
+        v if v < 1e9 => format!("{:.1} M", v / 1e6),
+        v => format!("{:.2} G", v / 1e9),
+    }
+}
+
+/// `18.4 MiB`.
+pub(crate) fn bytes(n: f64) -> String {
+    match n {
+        n if n < 1024.0 => format!("{n:.0} B"),
+        n if n < 1024.0 * 1024.0 => format!("{:.1} KiB", n / 1024.0),
+        n if n < 1024.0 * 1024.0 * 1024.0 => format!("{:.1} MiB", n / 1024.0 / 1024.0),
+        n => format!("{:.1} GiB", n / 1024.0 / 1024.0 / 1024.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_units() {
+        for (micros, text) in [
+            (0.4212, "0.42 us"),
+            (99.96, "100 us"),
+            (999.4, "999 us"),
+            (999.6, "1.00 ms"),
+            (12_345.0, "12.3 ms"),
+            (1_200_000.0, "1.20 s"),
+        ] {
+            assert_eq!(duration(micros), text);
+        }
+        assert_eq!([9_999, 31_000, 300_774_272, 4_089_184_256].map(quantity), [
+            "9999", "31.0 k", "300.8 M", "4.09 G"
+        ]);
+        assert_eq!([12.0, 2048.0, 19.3e6].map(bytes), ["12 B", "2.0 KiB", "18.4 MiB"]);
+        assert_eq!(count(1, "row", "rows") + ", " + &count(0, "row", "rows"), "1 row, 0 rows");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut columns = Columns::new(["OP", "DOC"]);
+        columns.push(["Conv3x3".to_owned(), "two\nlines".to_owned()]);
+        let mut out = Vec::new();
+        columns.write(&mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "OP       DOC\nConv3x3  two lines\n");
+    }
+}

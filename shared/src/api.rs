@@ -1,0 +1,293 @@
+//! The bodies of the coordinator's HTTP interface. Paths stand at each type; all are under `/v1`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use ops_catalog::{NetworkSpec, OpDef, OpDigest, OpKey, SpaceDef};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    Fingerprint, HardwareId, Measurement, Missing, Prediction, RunConfig, Telemetry,
+};
+
+/// Media type of every error answer.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// An error answer, as in RFC 9457.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Kind of the problem, a relative reference such as `/problems/unknown-hardware`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What is wrong this time, and what to do.
+    pub detail: String,
+}
+
+/// `POST /agents`, with an enrol token: a box enters the farm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolRequest {
+    /// A name for people, such as the host's.
+    pub name: String,
+    /// What the box says of itself.
+    pub fingerprint: Fingerprint,
+    /// The run config that it measures under.
+    pub run_config: RunConfig,
+    /// The primitives that it can run, so that a newer catalog does not break an older agent.
+    pub primitives: Vec<String>,
+    /// Version of the agent.
+    pub agent_version: String,
+}
+
+/// Answer to [`EnrolRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The box's identity in the farm.
+    pub agent_id: Uuid,
+    /// Its own credential, shown once.
+    pub credential: String,
+    /// The class of device that its results belong to.
+    pub hardware_id: HardwareId,
+}
+
+/// `PUT /agents/{id}/heartbeat`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The leases that it works on.
+    pub leases: Vec<Uuid>,
+    /// The box at this moment.
+    pub telemetry: Telemetry,
+}
+
+/// Answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Orders {
+    /// Leases that are no longer the agent's: drop the work.
+    pub cancelled_leases: Vec<Uuid>,
+}
+
+/// `POST /agents/{id}/leases`: a long poll for tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// The most tasks that it takes at once.
+    pub max_tasks: u32,
+    /// How long to wait for one, in seconds.
+    pub wait_seconds: u32,
+}
+
+/// One thing to measure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// The coordinator's number for it.
+    pub id: i64,
+    /// The row.
+    pub key: OpKey,
+    /// Digest of the op's definition.
+    pub digest: OpDigest,
+    /// The op's definition: the agent needs no catalog.
+    pub op: OpDef,
+}
+
+/// The right to work on some tasks until a deadline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Fencing token.
+    pub id: Uuid,
+    /// When it ends unless it is renewed.
+    pub deadline: Timestamp,
+    /// The tasks.
+    pub tasks: Vec<Task>,
+}
+
+/// Answer to [`LeaseRequest`]; null when there was no task in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    /// The lease.
+    pub lease: Option<Lease>,
+}
+
+/// Answer to `POST /leases/{id}/renew`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// The new deadline.
+    pub deadline: Timestamp,
+}
+
+/// `POST /results`: measurements, acknowledged once they are committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Results {
+    /// The measurements.
+    pub measurements: Vec<Measurement>,
+}
+
+/// Answer to [`Results`]. A measurement that is neither new nor known was refused, with a reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ResultsAnswer {
+    /// Stored now.
+    pub stored: u32,
+    /// Stored before: the same id came again.
+    pub known: u32,
+    /// Refused, with the reason.
+    pub refused: BTreeMap<Uuid, String>,
+}
+
+/// Answer to `POST /ops`, whose body is an [`OpDef`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpAnswer {
+    /// The op's name.
+    pub name: String,
+    /// Digest of its definition.
+    pub digest: OpDigest,
+}
+
+/// One entry of `GET /ops`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpEntry {
+    /// Digest of the definition.
+    pub digest: OpDigest,
+    /// Whether it is in the coordinator's built-in catalog.
+    pub builtin: bool,
+    /// The definition.
+    pub definition: OpDef,
+}
+
+/// `POST /requests`: measure these keys on that hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileRequest {
+    /// The class of device.
+    pub hardware_id: HardwareId,
+    /// Id of the run config; the hardware's default when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Name of a built-in space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+    /// A space that is spelled out, possibly with ops of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<SpaceDef>,
+    /// Measure again what has been measured.
+    #[serde(default)]
+    pub remeasure: bool,
+}
+
+/// State of a request: `POST /requests`, `GET /requests/{id}`, and the data of its events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestStatus {
+    /// Its id.
+    pub id: Uuid,
+    /// The class of device.
+    pub hardware_id: HardwareId,
+    /// Id of the run config.
+    pub config: String,
+    /// Name of the space.
+    pub space: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Tasks in all.
+    pub total: u32,
+    /// Tasks that have a measurement.
+    pub done: u32,
+    /// Tasks that were given up.
+    pub failed: u32,
+    /// Tasks that an agent is working on.
+    pub running: u32,
+    /// Given-up tasks and why, at most 100.
+    pub failures: BTreeMap<OpKey, String>,
+}
+
+impl RequestStatus {
+    /// Whether nothing more will happen to it.
+    pub fn is_finished(&self) -> bool {
+        self.done + self.failed == self.total
+    }
+}
+
+/// One entry of `GET /hardware`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareEntry {
+    /// The class of device.
+    pub hardware_id: HardwareId,
+    /// Its agents.
+    pub agents: u32,
+    /// Ids of its run configs; the first is its default.
+    pub configs: Vec<String>,
+}
+
+/// One entry of `GET /agents`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentEntry {
+    /// The box's identity.
+    pub agent_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub hardware_id: HardwareId,
+    /// Id of the run config that it measures under.
+    pub config: String,
+    /// When it entered.
+    pub enrolled_at: Timestamp,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+}
+
+/// One entry of `GET /tables`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableEntry {
+    /// The class of device.
+    pub hardware_id: HardwareId,
+    /// Id of the run config.
+    pub config: String,
+    /// Its latest version.
+    pub version: String,
+    /// When that came to be.
+    pub created_at: Timestamp,
+    /// Its rows.
+    pub rows: u32,
+}
+
+/// `POST /predict`: what a network costs on that hardware.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictRequest {
+    /// The class of device.
+    pub hardware_id: HardwareId,
+    /// Id of the run config; the hardware's default when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// The network.
+    pub network: NetworkSpec,
+    /// What happens to an op whose row is missing.
+    #[serde(default)]
+    pub missing: Missing,
+}
+
+/// Answer to [`PredictRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PredictAnswer {
+    /// The class of device.
+    pub hardware_id: HardwareId,
+    /// Id of the run config.
+    pub config: String,
+    /// The table version that it was predicted from.
+    pub version: String,
+    /// The prediction.
+    pub prediction: Prediction,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// What to pass as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}

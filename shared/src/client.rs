@@ -1,0 +1,280 @@
+//! The HTTP client of a coordinator: one way to send a request, to read an answer, and to say what
+//! went wrong.
+
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{Page, Problem};
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The base address is not one.
+    #[error("`{0}` is not the address of a coordinator: write it like http://127.0.0.1:8700")]
+    Address(String),
+    /// The token cannot be sent. It is not repeated here.
+    #[error("the token has characters that no token has: copy it again, without spaces and line ends")]
+    Token,
+    /// Nobody answered, or the connection broke.
+    #[error(
+        "the coordinator at {url} does not answer ({cause}): is it running (`latlas-coordinator serve`), \
+         and is this its address (--coordinator or LATLAS_COORDINATOR)?"
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        url: String,
+        /// The innermost cause.
+        cause: String,
+    },
+    /// It refused, and said why.
+    #[error("the coordinator refused: {} ({})", .0.detail, .0.title)]
+    Refused(Problem),
+    /// The answer was not understood.
+    #[error(
+        "the answer of {url} was not understood ({cause}): is this a Latlas coordinator of the same \
+         version?"
+    )]
+    NotUnderstood {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+impl ClientError {
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            ClientError::Refused(problem) => Some(problem.status),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed later: nobody answered, or the server was in trouble or
+    /// busy. Other refusals stay.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ClientError::Unreachable { .. } => true,
+            ClientError::Refused(problem) => problem.status >= 500 || problem.status == 429,
+            ClientError::Address(_) | ClientError::Token | ClientError::NotUnderstood { .. } => {
+                false
+            }
+        }
+    }
+}
+
+/// A coordinator, as one user sees it.
+#[derive(Clone)]
+pub struct Client {
+    base: Url,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the token nor a password in the address belongs in a log.
+        f.debug_struct("Client").field("base", &self.shown_base()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the coordinator at `base`, e.g. `http://127.0.0.1:8700`.
+    ///
+    /// # Errors
+    /// When `base` is not an http address.
+    pub fn new(base: &str, token: Option<String>) -> Result<Client, ClientError> {
+        let address = || ClientError::Address(base.to_owned());
+        let mut url = Url::parse(base).map_err(|_| address())?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(address());
+        }
+        // Without the slash a path prefix of the base would be replaced, not continued.
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(Duration::from_secs(60))
+            .user_agent(concat!("latlas/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&url) {
+            // A proxy that the environment names reaches its own loopback, not this machine's.
+            builder = builder.no_proxy();
+        }
+        let http = builder
+            .build()
+            .map_err(|e| ClientError::Unreachable { url: base.to_owned(), cause: innermost(&e) })?;
+        Ok(Client { base: url, token, http })
+    }
+
+    /// The same coordinator with another token.
+    pub fn with_token(&self, token: String) -> Client {
+        Client { token: Some(token), ..self.clone() }
+    }
+
+    /// The address that it was made with.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    fn shown_base(&self) -> String {
+        shown(&self.base).trim_end_matches('/').to_owned()
+    }
+
+    /// Reads `path`, relative to the base and with its query if it has one, as JSON.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read(self.send(self.request(Method::GET, path)?).await?).await
+    }
+
+    /// Reads `path` as it is, for downloads and streams.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_raw(&self, path: &str) -> Result<Response, ClientError> {
+        self.send(self.request(Method::GET, path)?).await
+    }
+
+    /// Reads all pages of a list.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, ClientError> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let url = match &cursor {
+                None => path.to_owned(),
+                Some(cursor) => with_query(path, &[("cursor", cursor)]),
+            };
+            let page: Page<T> = self.get(&url).await?;
+            items.extend(page.items);
+            match page.next_cursor {
+                None => return Ok(items),
+                same if same == cursor => {
+                    let cause = "its pages have no end".to_owned();
+                    return Err(ClientError::NotUnderstood { url, cause });
+                }
+                next => cursor = next,
+            }
+        }
+    }
+
+    /// Sends JSON to `path` and reads the answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.read(self.send(self.request(Method::POST, path)?.json(body)).await?).await
+    }
+
+    /// Puts JSON to `path` and reads the answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.read(self.send(self.request(Method::PUT, path)?.json(body)).await?).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
+        let url = self.base.join(path).map_err(|_| ClientError::Address(path.to_owned()))?;
+        let request = self.http.request(method, url);
+        Ok(match &self.token {
+            Some(token) => request.header(AUTHORIZATION, authorization(token)?),
+            None => request,
+        })
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let url = shown(response.url());
+        let text = response.text().await.map_err(|e| self.unreachable(&e))?;
+        let cause = format!("status {status}");
+        Err(match serde_json::from_str::<Problem>(&text) {
+            Ok(problem) => ClientError::Refused(problem),
+            Err(_) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                // A proxy in between answers for a coordinator that is away.
+                ClientError::Unreachable { url: self.shown_base(), cause }
+            }
+            Err(_) => ClientError::NotUnderstood { url, cause },
+        })
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
+        let url = shown(response.url());
+        let text = response.text().await.map_err(|e| self.unreachable(&e))?;
+        serde_json::from_str(&text)
+            .map_err(|e| ClientError::NotUnderstood { url, cause: e.to_string() })
+    }
+
+    /// What is said when the connection failed, also in the middle of a body that the caller reads.
+    pub fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Unreachable { url: self.shown_base(), cause: innermost(error) }
+    }
+}
+
+/// A path with a query, its values percent-encoded.
+pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
+    if pairs.is_empty() {
+        return path.to_owned();
+    }
+    // The query of any address is encoded alike; this one is never asked for.
+    let mut url = Url::parse("http://localhost/").expect("it is an address");
+    url.query_pairs_mut().extend_pairs(pairs);
+    let mark = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{mark}{}", url.query().unwrap_or_default())
+}
+
+fn authorization(token: &str) -> Result<HeaderValue, ClientError> {
+    let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    let mut value = match HeaderValue::from_str(&format!("Bearer {token}")) {
+        Ok(value) if plain => value,
+        _ => return Err(ClientError::Token),
+    };
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// An address without its user and password.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Both fail only for addresses that cannot have a user.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+/// The root cause says `connection refused`; the layers above it only say that a request failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

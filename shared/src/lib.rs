@@ -1,0 +1,23 @@
+//! What travels between the agent, the coordinator and the search side, and what all of them
+//! compute alike: identities, measurements, tables, statistics and predictions.
+//!
+//! Everything here is plain data and pure functions, except the HTTP client, which stands behind the
+//! feature `client`.
+
+pub mod api;
+#[cfg(feature = "client")]
+pub mod client;
+mod identity;
+mod interpolate;
+mod measurement;
+mod predict;
+pub mod stats;
+mod table;
+
+pub use identity::{
+    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId, MemoryFormat,
+    RunConfig,
+};
+pub use measurement::{CurvePoint, Latency, Measurement, Status, Subject, Telemetry};
+pub use predict::{Contribution, Missing, MissingOp, Origin, PredictError, Prediction, Predictor};
+pub use table::{Row, TABLE_SCHEMA, Table, TableError, TableIndex};

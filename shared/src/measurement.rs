@@ -1,0 +1,155 @@
+//! What one agent observed for one task.
+
+use jiff::Timestamp;
+use ops_catalog::{OpDigest, OpKey};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{HardwareId, RunConfig};
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// An op at a shape: it becomes a row of a table.
+    Op {
+        /// The row.
+        key: OpKey,
+        /// The definition that was run.
+        digest: OpDigest,
+    },
+    /// A whole network: ground truth for predictions, never a row.
+    Network {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Subject::Op { key, .. } => key.fmt(f),
+            Subject::Network { name } => write!(f, "network {name}"),
+        }
+    }
+}
+
+/// How far a number can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Measured to the precision that was asked for.
+    Ok,
+    /// The time allowed was over before the interval was narrow enough.
+    NotConverged,
+    /// There was no number; the reason says why.
+    Failed,
+}
+
+/// One point of an op's reuse-distance curve. Times are microseconds of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurvePoint {
+    /// Bytes of other memory that were touched between two calls.
+    pub reuse_distance_bytes: u64,
+    /// The quiet quantile: the 10th percentile of the samples.
+    pub quiet_micros: f64,
+    /// Lower end of the 95% confidence interval of the quiet quantile.
+    pub ci95_low_micros: f64,
+    /// Upper end of it.
+    pub ci95_high_micros: f64,
+    /// The median of the samples.
+    pub median_micros: f64,
+    /// Number of samples.
+    pub samples: u32,
+    /// Number of visits, spread over the run, that the samples come from.
+    pub visits: u32,
+}
+
+impl CurvePoint {
+    /// Half the width of the 95% confidence interval over the value.
+    pub fn ci95_rel(&self) -> f64 {
+        (self.ci95_high_micros - self.ci95_low_micros) / 2.0 / self.quiet_micros
+    }
+}
+
+/// A latency as a function of the reuse distance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// Points in ascending order of their distance; never empty.
+    pub curve: Vec<CurvePoint>,
+}
+
+impl Latency {
+    /// The point at a distance, if it was measured.
+    pub fn at(&self, reuse_distance_bytes: u64) -> Option<&CurvePoint> {
+        self.curve.iter().find(|point| point.reuse_distance_bytes == reuse_distance_bytes)
+    }
+
+    /// Whether the curve is what the type promises: finite positive times, ordered intervals and
+    /// ascending distances.
+    pub fn is_sound(&self) -> bool {
+        let sound = |p: &CurvePoint| {
+            let times =
+                [p.ci95_low_micros, p.quiet_micros, p.ci95_high_micros, p.median_micros];
+            times.iter().all(|t| t.is_finite() && *t > 0.0)
+                && p.ci95_low_micros <= p.quiet_micros
+                && p.quiet_micros <= p.ci95_high_micros
+                && p.samples > 0
+                && p.visits > 0
+        };
+        !self.curve.is_empty()
+            && self.curve.iter().all(sound)
+            && self.curve.is_sorted_by(|a, b| a.reuse_distance_bytes < b.reuse_distance_bytes)
+    }
+}
+
+/// The state of the box around a measurement; null where it could not be read.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// Mean load over one minute.
+    pub load1: Option<f64>,
+    /// Frequency of the first processor, in kHz.
+    pub khz: Option<u64>,
+    /// Hottest sensor, in degrees Celsius.
+    pub temperature_c: Option<f64>,
+}
+
+/// What one agent observed for one task. Immutable; its id is made on the agent, so that sending it
+/// twice changes nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// Made where the measurement was made.
+    pub id: Uuid,
+    /// The coordinator's task that it answers; null outside a farm.
+    pub task: Option<i64>,
+    /// The class of device.
+    pub hardware_id: HardwareId,
+    /// Digest of the box's fingerprint at that time.
+    pub fingerprint: String,
+    /// How it was run.
+    pub run_config: RunConfig,
+    /// What was measured.
+    pub subject: Subject,
+    /// How far the number can be trusted.
+    pub status: Status,
+    /// Why the status is not `ok`.
+    pub reason: Option<String>,
+    /// The result; null when the status is `failed`.
+    pub latency: Option<Latency>,
+    /// Energy of one call in millijoule; null where nothing measured it.
+    pub energy_mj: Option<f64>,
+    /// Start of the run that it comes from.
+    pub started_at: Timestamp,
+    /// End of it.
+    pub finished_at: Timestamp,
+    /// The box before the run.
+    pub before: Telemetry,
+    /// The box after the run.
+    pub after: Telemetry,
+    /// Version of the agent.
+    pub agent_version: String,
+}

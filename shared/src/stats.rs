@@ -1,0 +1,167 @@
+//! Statistics of samples. All functions are pure and take samples in any order.
+
+/// The quiet quantile: in a shared machine the 10th percentile is what the op costs when nobody
+/// disturbs it, and unlike the minimum it has an interval.
+pub const QUIET: f64 = 0.10;
+
+/// The `q`-quantile by linear interpolation between order statistics (type 7 of Hyndman and Fan, the
+/// default of numpy and R).
+///
+/// `sorted` is ascending and not empty; `q` lies in 0..=1.
+pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
+    let position = q * (sorted.len() - 1) as f64;
+    let below = position.floor() as usize;
+    let above = position.ceil() as usize;
+    sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64)
+}
+
+/// Ascending copy of the samples.
+pub fn sorted(samples: &[f64]) -> Vec<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// The median; `samples` is not empty.
+pub fn median(samples: &[f64]) -> f64 {
+    quantile_of_sorted(&sorted(samples), 0.5)
+}
+
+/// The samples of one visit: taken in one go, so they share whatever the machine was doing then.
+pub type Visit = Vec<f64>;
+
+/// A 95% confidence interval of the `q`-quantile of samples that come in visits, without assuming
+/// any distribution: Woodruff's method (1952, JASA 47:635) with the variance between visits.
+///
+/// The share of samples below the quantile is estimated per visit; its variance between visits gives
+/// the standard error of the pooled share, Student's t with one less than the number of visits its
+/// width, and the order statistics at that share, up and down, are the interval. The binomial
+/// variance is the least that is assumed, so that visits that agree by chance do not narrow it.
+///
+/// Needs at least two visits with samples; returns `None` otherwise. The interval is cut off at
+/// the smallest and the largest sample.
+pub fn quantile_interval(visits: &[Visit], q: f64) -> Option<(f64, f64)> {
+    let visits: Vec<&Visit> = visits.iter().filter(|visit| !visit.is_empty()).collect();
+    if visits.len() < 2 {
+        return None;
+    }
+    let pooled = sorted(&visits.iter().flat_map(|v| v.iter().copied()).collect::<Vec<f64>>());
+    let total = pooled.len() as f64;
+    let value = quantile_of_sorted(&pooled, q);
+    let below = |samples: &[f64]| samples.iter().filter(|&&s| s <= value).count() as f64;
+    let share = below(&pooled) / total;
+    let count = visits.len() as f64;
+    let between: f64 = visits
+        .iter()
+        .map(|visit| ((below(visit) - share * visit.len() as f64) / total).powi(2))
+        .sum::<f64>()
+        * count
+        / (count - 1.0);
+    let error = between.max(q * (1.0 - q) / total).sqrt();
+    let width = student_t_975(visits.len() - 1) * error;
+    let at = |share: f64| quantile_of_sorted(&pooled, share.clamp(0.0, 1.0));
+    Some((at(q - width), at(q + width)))
+}
+
+/// The 97.5th percentile of Student's t.
+fn student_t_975(degrees_of_freedom: usize) -> f64 {
+    use statrs::distribution::{ContinuousCDF, StudentsT};
+    StudentsT::new(0.0, 1.0, degrees_of_freedom as f64)
+        .map(|t| t.inverse_cdf(0.975))
+        .expect("there is at least one degree of freedom")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quantiles_of_known_samples() {
+        let samples = sorted(&[4.0, 1.0, 3.0, 2.0, 5.0]);
+        for (q, expected) in [(0.0, 1.0), (0.1, 1.4), (0.5, 3.0), (1.0, 5.0)] {
+            assert!((quantile_of_sorted(&samples, q) - expected).abs() < 1e-12);
+        }
+    }
+
+    fn pooled(visits: &[Visit]) -> Vec<f64> {
+        sorted(&visits.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_quantile_lies_inside_its_interval(
+            visits in prop::collection::vec(prop::collection::vec(0.1f64..1e6, 1..20), 2..20),
+            q in 0.05f64..0.95,
+        ) {
+            let (low, high) = quantile_interval(&visits, q).unwrap();
+            let value = quantile_of_sorted(&pooled(&visits), q);
+            prop_assert!(low <= value && value <= high, "{low} {value} {high}");
+        }
+
+        #[test]
+        fn the_order_of_samples_does_not_matter(
+            mut visits in prop::collection::vec(prop::collection::vec(0.1f64..1e6, 1..20), 2..20),
+        ) {
+            let before = quantile_interval(&visits, QUIET);
+            visits.reverse();
+            visits.iter_mut().for_each(|visit| visit.reverse());
+            let after = quantile_interval(&visits, QUIET);
+            let (before, after) = (before.unwrap(), after.unwrap());
+            prop_assert!((before.0 / after.0 - 1.0).abs() < 1e-9);
+            prop_assert!((before.1 / after.1 - 1.0).abs() < 1e-9);
+        }
+
+        #[test]
+        fn quantiles_scale_with_their_samples(
+            samples in prop::collection::vec(0.1f64..1e6, 1..50),
+            factor in 0.1f64..10.0,
+        ) {
+            let scaled: Vec<f64> = samples.iter().map(|s| s * factor).collect();
+            prop_assert!((median(&scaled) / median(&samples) / factor - 1.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn one_visit_has_no_interval() {
+        assert_eq!(quantile_interval(&[vec![1.0, 2.0, 3.0]], QUIET), None);
+        assert_eq!(quantile_interval(&[vec![1.0], vec![]], QUIET), None);
+    }
+
+    /// Share of trials in which the interval holds the true quantile, when each visit has its own
+    /// slowness: a factor `1 + shift * u` with `u` uniform, on top of exponential noise.
+    fn coverage(shift: f64) -> f64 {
+        let mut rng = proptest::test_runner::TestRng::deterministic_rng(
+            proptest::test_runner::RngAlgorithm::ChaCha,
+        );
+        let mut uniform = move || {
+            use proptest::prelude::RngCore;
+            (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+        };
+        let mut visit = move |samples: usize| -> Visit {
+            let slow = 1.0 + shift * uniform();
+            (0..samples).map(|_| slow * (1.0 - 0.1 * (1.0 - uniform()).ln())).collect()
+        };
+        let truth = quantile_of_sorted(
+            &sorted(&(0..200_000).flat_map(|_| visit(1)).collect::<Vec<f64>>()),
+            QUIET,
+        );
+        let trials = 500;
+        let covered = (0..trials)
+            .filter(|_| {
+                let visits: Vec<Visit> = (0..15).map(|_| visit(8)).collect();
+                let (low, high) = quantile_interval(&visits, QUIET).unwrap();
+                low <= truth && truth <= high
+            })
+            .count();
+        covered as f64 / f64::from(trials)
+    }
+
+    #[test]
+    fn the_interval_covers_with_and_without_variance_between_visits() {
+        for shift in [0.0, 0.1, 0.5] {
+            let share = coverage(shift);
+            assert!(share >= 0.92, "{share} at {shift}");
+        }
+    }
+}
