@@ -130,8 +130,8 @@ pub struct TableGet {
     /// Id of the run config; the hardware's default when not given
     #[arg(long)]
     pub config: Option<String>,
-    /// A version; the latest when not given
-    #[arg(long, value_parser = version)]
+    /// A version, which has its own run config; the latest when not given
+    #[arg(long, value_parser = version, conflicts_with = "config")]
     pub version: Option<String>,
     /// How the table is written; `latlas predict` and `latlas prune` read json
     #[arg(long, value_enum, default_value_t = Format::Json)]
@@ -290,5 +290,5 @@ pub struct Prune {
 /// A version is a part of a URL's path.
 fn version(text: &str) -> Result<String, String> {
     let plain = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    if plain { Ok(text.to_owned()) } else { Err("a version is letters and digits".to_owned()) }
+    if plain { Ok(text.to_owned()) } else { Err("a version is 4 to 64 letters and digits".to_owned()) }
 }

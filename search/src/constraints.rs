@@ -156,7 +156,7 @@ mod tests {
     fn mistakes_are_named_with_their_place() {
         for (text, problem) in [
             ("max_latency: 25\n", "unknown field `max_latency`"),
-            ("max_flops: 1\nmax_conv5x5: 5\n", "line 2 column 1"),
+            ("max_flops: 1\nmax_conv5x5: 5\n", "line 2, column 1"),
             ("max_flops: 1\nmax_flops: 2\n", "duplicate"),
             ("max_flops: -1\n", "-1 is negative"),
             ("max_flops: 1.5\n", "1.5 is not a whole number"),

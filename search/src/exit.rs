@@ -16,6 +16,18 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// The command failed, and has said why already.
+#[derive(Debug)]
+pub(crate) struct Failed;
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("see above")
+    }
+}
+
+impl std::error::Error for Failed {}
+
 /// Says on stderr why a command failed, and gives its exit code.
 pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -23,11 +35,10 @@ pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
         // Whoever reads the results, such as `head`, has enough of them.
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
-    match error.is::<Usage>() {
-        true => ExitCode::from(2),
-        false => ExitCode::FAILURE,
+    if !error.is::<Failed>() {
+        eprintln!("error: {error:#}");
     }
+    if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
 /// Only writing to stdout gives a bare [`io::Error`] of this kind: the HTTP client's errors are its own.

@@ -38,7 +38,8 @@ fn in_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     let text = text.strip_suffix(&place).unwrap_or(&text);
-    format!("column {}: {text}", error.column())
+    let kind = if error.is_data() { "" } else { "it is not JSON: " };
+    format!("column {}: {kind}{text}", error.column())
 }
 
 /// Whether a first line shows that each line is a network.
@@ -56,10 +57,10 @@ mod tests {
     fn a_line_that_is_no_network_keeps_its_label() {
         let (label, problem) = from_line(r#"{"id": [7], "name": "a", "layer": []}"#).unwrap_err();
         assert_eq!(label, Label { id: Some(serde_json::json!([7])), name: Some("a".to_owned()) });
-        assert!(problem.starts_with("column 33: unknown field `layer`"), "{problem}");
+        assert!(problem.starts_with("column 32: unknown field `layer`"), "{problem}");
         let (label, problem) = from_line("{\"id\": 7").unwrap_err();
         assert_eq!(label, Label::default());
-        assert_eq!(problem, "column 8: EOF while parsing an object");
+        assert_eq!(problem, "column 8: it is not JSON: EOF while parsing an object");
         assert_eq!(from_line("  \r").unwrap_err().1, "the line is empty");
     }
 

@@ -82,8 +82,8 @@ impl Row {
     }
 
     /// Checks what every reader of a row relies on: a key that could be asked for, a latency and a
-    /// curve unless the measurement failed, and times that are positive and finite.
-    fn check(&self) -> Result<(), Invalid> {
+    /// curve that agree unless the measurement failed, and times that are positive and finite.
+    fn check(&self, reference_distance: u64) -> Result<(), Invalid> {
         let problem = |text: &str| Err(Invalid::new("", text));
         // The canonical spelling holds the rules for names and for shapes.
         self.key().to_string().parse::<OpKey>()?;
@@ -98,14 +98,23 @@ impl Row {
         if !self.latency_micros.into_iter().chain(self.median_micros).all(possible) {
             return problem("a latency is above zero and finite");
         }
-        if measured {
-            let curve = Latency { curve: self.curve.clone() };
-            let bounded = curve.curve.iter().all(|p| p.ci95_high_micros <= LONGEST_MICROS);
-            if !curve.is_sound() || !bounded {
-                return problem(
-                    "`curve` has ascending distances, and positive times inside their intervals",
-                );
-            }
+        if !measured {
+            return Ok(());
+        }
+        let curve = Latency { curve: self.curve.clone() };
+        let bounded = curve.curve.iter().all(|p| p.ci95_high_micros <= LONGEST_MICROS);
+        if !curve.is_sound() || !bounded {
+            return problem(
+                "`curve` has ascending distances, and positive times inside their intervals",
+            );
+        }
+        // Predictions read the curve and other tools the column: they must not be told two things.
+        let at_reference = self.read_curve(reference_distance as f64);
+        let (Some(column), Some((_, value, _))) = (self.latency_micros, at_reference) else {
+            return Ok(());
+        };
+        if (column / value - 1.0).abs() > 1e-6 {
+            return problem("`latency_micros` is what `curve` says at the config's reuse distance");
         }
         Ok(())
     }
@@ -143,7 +152,7 @@ pub enum TableError {
         "this is not a latency table ({0}): get one with `latlas table get HARDWARE -o FILE`, in the \
          format json"
     )]
-    Malformed(#[from] serde_json::Error),
+    Malformed(serde_json::Error),
     /// Another version of the format.
     #[error(
         "the table has schema version {found}, and this program reads version {TABLE_SCHEMA}: use the \
@@ -155,7 +164,20 @@ pub enum TableError {
     },
     /// Its content contradicts itself or the op definitions.
     #[error("the table is damaged ({0}): download it again")]
-    Damaged(#[from] Invalid),
+    Damaged(Invalid),
+}
+
+// The messages hold their causes, which are therefore no `source` that would be said again.
+impl From<serde_json::Error> for TableError {
+    fn from(error: serde_json::Error) -> Self {
+        TableError::Malformed(error)
+    }
+}
+
+impl From<Invalid> for TableError {
+    fn from(problem: Invalid) -> Self {
+        TableError::Damaged(problem)
+    }
 }
 
 impl Table {
@@ -193,8 +215,9 @@ impl Table {
 
     /// Checks every row by itself.
     fn check(&self) -> Result<(), TableError> {
+        let reference = self.run_config.reuse_distance_bytes;
         for (index, row) in self.rows.iter().enumerate() {
-            row.check().map_err(|e| e.within(format!("rows[{index}], {}", shown_key(row))))?;
+            row.check(reference).map_err(|e| e.within(format!("rows[{index}], {}", shown_key(row))))?;
         }
         Ok(())
     }
@@ -428,7 +451,8 @@ mod tests {
         let field = |field: &'static str, value: Value| {
             move |table: &mut Value| table["rows"][0][field] = value
         };
-        let changes: [(Box<dyn FnOnce(&mut Value)>, &str); 13] = [
+        let changes: [(Box<dyn FnOnce(&mut Value)>, &str); 14] = [
+            (Box::new(field("latency_micros", json!(99.0))), "is what `curve` says"),
             (Box::new(field("latency_micros", json!(-1.0))), "above zero and finite"),
             (Box::new(field("latency_micros", json!(0))), "above zero and finite"),
             (Box::new(field("latency_micros", json!(1e200))), "above zero and finite"),

@@ -1,1 +1,179 @@
-//! What end-to-end tests share.
+//! What end-to-end tests share: the real binaries, a coordinator on a free port with a data directory
+//! of its own, and commands whose output can be asked about.
+
+#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// The path of one of the workspace's programs, built if it is not up to date.
+pub fn program(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        // A test runs from target/PROFILE/deps, beside the programs of its profile.
+        let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+        let profile = match folder.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            other => other,
+        }
+        .to_owned();
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--workspace", "--bins", "--profile", &profile])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
+            .status()
+            .unwrap();
+        assert!(built.success(), "the programs do not build");
+        folder
+    });
+    folder.join(name)
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ran {
+    fn new(output: Output) -> Ran {
+        Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Standard output of a command that must have succeeded.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// Standard error of a command that must have failed with this code, and must have printed no
+    /// result and no panic.
+    #[track_caller]
+    pub fn fails(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self.stderr
+    }
+}
+
+/// A box in a test: a coordinator, and what an agent and a researcher need to talk to it.
+pub struct Farm {
+    coordinator: Child,
+    /// Address of the coordinator.
+    pub url: String,
+    /// Everything on disk, gone at the end.
+    pub dir: TempDir,
+    researcher: String,
+    enroll: String,
+}
+
+impl Farm {
+    /// Starts a coordinator and waits until it listens.
+    pub fn start() -> Farm {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let mut coordinator = Command::new(program("latlas-coordinator"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(&data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(coordinator.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").expect("it says where").to_owned();
+        let token = |role: &str| {
+            let mut command = Command::new(program("latlas-coordinator"));
+            command.args(["token", "create", "--role", role, "--data"]).arg(&data);
+            run(&mut command).ok().trim().to_owned()
+        };
+        let (researcher, enroll) = (token("researcher"), token("enroll"));
+        Farm { coordinator, url, dir, researcher, enroll }
+    }
+
+    /// The database's folder.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// `latlas` as a researcher.
+    pub fn latlas(&self, args: &[&str]) -> Ran {
+        run(Command::new(program("latlas"))
+            .args(args)
+            .env("LATLAS_COORDINATOR", &self.url)
+            .env("LATLAS_TOKEN", &self.researcher)
+            .current_dir(self.dir.path()))
+    }
+
+    /// `latlas-agent run --once` on this machine, with the state of its last run.
+    pub fn agent(&self) -> Ran {
+        run(Command::new(program("latlas-agent"))
+            .args(["run", "--once", "--coordinator", &self.url, "--state"])
+            .arg(self.dir.path().join("agent"))
+            .env("LATLAS_ENROLL_TOKEN", &self.enroll))
+    }
+
+    /// Writes a file into the farm's folder and returns its name.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+        name.to_owned()
+    }
+
+    /// Asks the coordinator to end, and waits for it.
+    pub fn stop(mut self) -> i32 {
+        let pid = self.coordinator.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.coordinator.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        // It has ended already where the test has stopped it.
+        let _ = self.coordinator.kill();
+        let _ = self.coordinator.wait();
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Ran {
+    Ran::new(command.stdin(Stdio::null()).output().unwrap())
+}
+
+/// Runs a command to its end, with this standard input.
+pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || {
+        // A program that has heard enough closes its end.
+        let _ = stdin.write_all(input.as_bytes());
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    Ran::new(output)
+}
+
+/// This machine's hardware id.
+pub fn hardware_id() -> String {
+    let probe = run(Command::new(program("latlas-agent")).args(["probe", "--json"])).ok();
+    let probe: serde_json::Value = serde_json::from_str(&probe).unwrap();
+    probe["hardware_id"].as_str().unwrap().to_owned()
+}

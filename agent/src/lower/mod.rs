@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use ops_catalog::{Merge, NetworkPlan, OpPlan, Source, TensorShape, Value};
 use tch::{Kind, Tensor};
 
-use primitive::Kernel;
+use primitive::{Kernel, channel_dim};
 
 /// The primitives that this agent can run, by the names that definitions use. A coordinator gives it
 /// no op that has another one.
@@ -280,7 +280,7 @@ impl LoweredNetwork {
                 NetworkStep::Add => arguments[0].tensor().f_add(arguments[1].tensor()),
                 NetworkStep::Concat => {
                     let tensors: Vec<&Tensor> = arguments.iter().map(Argument::tensor).collect();
-                    Tensor::f_cat(&tensors, 1)
+                    Tensor::f_cat(&tensors, channel_dim(tensors[0]))
                 }
             };
             output.map(|tensor| vec![tensor])

@@ -259,7 +259,7 @@ impl Kernel {
 }
 
 /// The dimension that holds channels: `[n, c, h, w]` or `[n, l, c]`.
-fn channel_dim(x: &Tensor) -> i64 {
+pub(super) fn channel_dim(x: &Tensor) -> i64 {
     if x.dim() == 4 { 1 } else { 2 }
 }
 

@@ -264,6 +264,22 @@ fn a_network_is_its_ops_in_order() {
 }
 
 #[test]
+fn sequences_are_merged_along_their_channels() {
+    let spec: NetworkSpec = serde_saphyr::from_str(
+        "{input: {n: 1, c: 3, h: 32, w: 32}, output: 2, nodes: [
+           {op: PatchEmbed, c_out: 64, stride: 16, inputs: [-1]},
+           {op: TransformerEncoder, c_out: 64, stride: 1, inputs: [0]},
+           {op: TransformerEncoder, c_out: 128, stride: 1, inputs: [0, 1], merge: concat}]}",
+    )
+    .unwrap();
+    let catalog = Catalog::builtin();
+    let plan = Network::new(&spec, catalog).unwrap().plan(catalog).unwrap();
+    let lowered = LoweredNetwork::new(&plan).unwrap();
+    let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
+    assert_eq!(output.size(), plan.output.dims());
+}
+
+#[test]
 fn real_networks_run() {
     let catalog = Catalog::builtin();
     for name in ["demo_mobile", "demo_conv", "mobilenet_v3_large", "vit_b_32"] {

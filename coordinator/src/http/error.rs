@@ -57,8 +57,8 @@ pub enum ApiError {
     /// It took too long.
     #[error("the coordinator did not finish this call in time: try it again later")]
     Timeout,
-    /// Too many are writing.
-    #[error("the coordinator is busy: try it again in a moment")]
+    /// Too many are writing, or it is about to stop.
+    #[error("the coordinator is busy or stopping: try it again in a moment")]
     Busy,
     /// A bug, or a database in trouble.
     #[error("something went wrong in the coordinator; its log says what")]

@@ -189,7 +189,7 @@ async fn insert(
     .await?;
     sqlx::query(
         "INSERT INTO tasks (table_id, op_id, key)
-         SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2) WHERE true
+         SELECT ?1, wanted.value ->> 0, wanted.value ->> 1 FROM json_each(?2) AS wanted WHERE true
          ON CONFLICT DO NOTHING",
     )
     .bind(request.table.id.0)
@@ -198,8 +198,8 @@ async fn insert(
     .await?;
     sqlx::query(
         "INSERT INTO request_tasks (request_id, task_id)
-         SELECT ?1, tasks.id FROM json_each(?2) JOIN tasks
-         ON table_id = ?3 AND op_id = value ->> 0 AND key = value ->> 1",
+         SELECT ?1, tasks.id FROM json_each(?2) AS wanted JOIN tasks
+         ON table_id = ?3 AND op_id = wanted.value ->> 0 AND tasks.key = wanted.value ->> 1",
     )
     .bind(id)
     .bind(keys)

@@ -143,6 +143,13 @@ impl Box {
         measurement.fingerprint = testing::fingerprint(self.memory_gib).digest();
         measurement
     }
+
+    /// A measurement of a minute later.
+    pub fn measures_again(&self, key: &str, micros: f64) -> Measurement {
+        let mut measurement = self.measures(key, micros);
+        measurement.finished_at += SignedDuration::from_mins(1);
+        measurement
+    }
 }
 
 impl Call<'_> {

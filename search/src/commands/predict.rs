@@ -5,13 +5,14 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
-use latlas_shared::{MissingOp, Origin, PredictError, Prediction, Predictor, TableIndex};
+use latlas_shared::{Missing, MissingOp, Origin, PredictError, Prediction, Predictor, TableIndex};
 use ops_catalog::{Network, NetworkSpec, OpKey};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::write_json;
 use crate::cli::Predict;
+use crate::exit::Failed;
 use crate::files;
 use crate::lines::Lines;
 use crate::networks::{self, Label};
@@ -46,7 +47,7 @@ pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
         }
     }
     session.out.flush()?;
-    session.verdict(&command.table)
+    session.verdict(command)
 }
 
 /// A line of output: a prediction, or why there is none.
@@ -188,34 +189,39 @@ impl<'a> Session<'a> {
     }
 
     /// Success if every network has a prediction.
-    fn verdict(&self, table: &Path) -> Result<()> {
+    fn verdict(&self, command: &Predict) -> Result<()> {
         if self.incomplete > 0 {
-            let hardware = &self.index().table().hardware_id;
-            let mut text = format!(
-                "{}: {} missing for {} of {}:",
-                table.display(),
-                count(self.missing.len(), "row is", "rows are"),
-                self.incomplete,
-                count(self.networks, "network", "networks"),
-            );
-            for (key, why) in &self.missing {
-                text.push_str(&format!("\n  - {key}  # {}", plain(why)));
-            }
-            text.push_str(&format!(
-                "\nMeasure them: write a space file with a `name` and these lines under `keys`, and run \
-                 `latlas profile --hardware {hardware} --space FILE --wait`. Shapes between measured \
-                 ones can be estimated with `--missing interpolate`."
-            ));
-            bail!(text);
+            bail!(self.missing_rows(command));
         }
-        if self.invalid > 0 {
-            bail!(
-                "{} of {} could not be used",
-                self.invalid,
-                count(self.networks, "network", "networks")
+        match (self.invalid, self.networks) {
+            (0, _) => Ok(()),
+            (1, 1) => Err(Failed.into()),
+            (invalid, all) => bail!("{invalid} of {all} networks could not be used"),
+        }
+    }
+
+    fn missing_rows(&self, command: &Predict) -> String {
+        let mut text = format!(
+            "{}: {} missing for {} of {}:",
+            command.table.display(),
+            count(self.missing.len(), "row is", "rows are"),
+            self.incomplete,
+            count(self.networks, "network", "networks"),
+        );
+        for (key, why) in &self.missing {
+            text.push_str(&format!("\n  - {key}  # {}", plain(why)));
+        }
+        text.push_str(&format!(
+            "\nMeasure them: write a space file with a `name` and these lines under `keys`, and run \
+             `latlas profile --hardware {} --space FILE --wait`.",
+            self.index().table().hardware_id
+        ));
+        if command.missing == Missing::Error {
+            text.push_str(
+                " Shapes between measured ones can be estimated with `--missing interpolate`.",
             );
         }
-        Ok(())
+        text
     }
 }
 

@@ -118,7 +118,7 @@ async fn remeasuring_starts_over_and_leaves_finished_requests_finished() {
     assert_eq!((second.total, second.done), (2, 0));
     assert!(farm.status(&first).await.is_finished());
     assert_eq!(farm.lease(&agent, 8, 0).await.unwrap().tasks.len(), 2);
-    farm.report(&agent, KEYS.map(|key| agent.measures(key, 11.0)).to_vec()).await;
+    farm.report(&agent, KEYS.map(|key| agent.measures_again(key, 11.0)).to_vec()).await;
     assert!(farm.status(&second).await.is_finished());
 }
 

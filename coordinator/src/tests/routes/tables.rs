@@ -49,7 +49,7 @@ async fn a_client_that_has_it_gets_304_until_it_changes() {
     assert_ne!(zipped_tag, tag, "other bytes, other tag");
     let again = farm.get(&path).header("if-none-match", zipped_tag).send().await;
     assert_eq!(again.status, StatusCode::NOT_MODIFIED);
-    farm.report(&agent, vec![agent.measures(KEYS[0], 20.0)]).await;
+    farm.report(&agent, vec![agent.measures_again(KEYS[0], 20.0)]).await;
     let changed = farm.get(&path).header("if-none-match", tag).send().await;
     assert_eq!(changed.status, StatusCode::OK);
 }
@@ -59,7 +59,7 @@ async fn a_version_stays_what_it_was() {
     let (farm, agent, path) = measured().await;
     let first = farm.get(&path).send().await;
     let version = first.read::<Table>(StatusCode::OK).version;
-    farm.report(&agent, vec![agent.measures(KEYS[0], 20.0)]).await;
+    farm.report(&agent, vec![agent.measures_again(KEYS[0], 20.0)]).await;
     assert_ne!(farm.get(&path).send().await.read::<Table>(StatusCode::OK).version, version);
     let pinned = farm.get(&format!("{path}/versions/{version}")).send().await;
     assert_eq!(pinned.body, first.body);
