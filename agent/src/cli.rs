@@ -43,14 +43,8 @@ enum Command {
     /// The process that runs ops for the other commands.
     #[command(hide = true)]
     Worker {
-        #[arg(long)]
-        threads: u32,
-        #[arg(long)]
-        allocator: Allocator,
-        #[arg(long)]
-        largest_reuse_distance: u64,
-        #[arg(long)]
-        memory_limit: u64,
+        /// Settings, as JSON.
+        settings: String,
     },
 }
 
@@ -63,6 +57,12 @@ pub struct How {
     /// Intra-op threads.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
+    /// Element type: `f32`, `f16` or `bf16`.
+    #[arg(long, default_value = "f32")]
+    pub dtype: Dtype,
+    /// Order of maps in memory: `contiguous` or `channels_last`.
+    #[arg(long, default_value = "contiguous")]
+    pub memory_format: MemoryFormat,
     /// What happens to freed memory: `retain` or `system`.
     #[arg(long, default_value = "retain")]
     pub allocator: Allocator,
@@ -72,8 +72,8 @@ impl How {
     /// The run config that these flags stand for.
     pub fn run_config(&self) -> RunConfig {
         RunConfig {
-            dtype: Dtype::F32,
-            memory_format: MemoryFormat::Contiguous,
+            dtype: self.dtype,
+            memory_format: self.memory_format,
             threads: self.threads,
             allocator: self.allocator,
             reuse_distance_bytes: CONFIG_DEFAULT_REUSE_DISTANCE,
@@ -102,6 +102,9 @@ impl How {
         let mut system = sysinfo::System::new().context("reading the memory of this machine")?;
         system.refresh_memory();
         Ok(WorkerSettings {
+            device: self.device,
+            dtype: self.dtype,
+            memory_format: self.memory_format,
             threads: self.threads,
             allocator: self.allocator,
             largest_reuse_distance: 64 << 20,
@@ -132,14 +135,7 @@ impl Cli {
             Command::Probe { how, json } => commands::probe::probe(&how, json),
             Command::Bench(args) => commands::bench::bench(&args),
             Command::Run(args) => commands::run::run(args),
-            Command::Worker { threads, allocator, largest_reuse_distance, memory_limit } => {
-                worker::serve(&WorkerSettings {
-                    threads,
-                    allocator,
-                    largest_reuse_distance,
-                    memory_limit,
-                })
-            }
+            Command::Worker { settings } => worker::serve(&serde_json::from_str(&settings)?),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What this box is, and what state it is in: read from `/proc` and `/sys` below a root that tests
 //! replace by a recorded tree.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +66,7 @@ impl System {
             max_khz: self.number("sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq"),
             kernel: self.line("proc/sys/kernel/osrelease"),
             libtorch: LIBTORCH_VERSION.to_owned(),
+            facts: BTreeMap::new(),
         })
     }
 
@@ -77,6 +79,7 @@ impl System {
             load1,
             khz: self.number("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"),
             temperature_c: self.hottest(),
+            ..Telemetry::default()
         }
     }
 

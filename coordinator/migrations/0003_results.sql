@@ -11,11 +11,13 @@ CREATE TABLE measurements (
     op_id       INTEGER REFERENCES ops (id),
     key         TEXT,
     fingerprint TEXT    NOT NULL REFERENCES fingerprints (digest),
-    status      TEXT    NOT NULL CHECK (status IN ('ok', 'not_converged', 'failed')),
+    status      TEXT    NOT NULL,
     finished_at INTEGER NOT NULL,
     received_at INTEGER NOT NULL,
-    -- All of it, as JSON.
+    -- All of it but the samples, as JSON.
     measurement TEXT    NOT NULL,
+    -- The samples, as they came. By themselves and at the end, since nothing that is derived reads them.
+    samples     TEXT,
     CHECK ((op_id IS NULL) = (key IS NULL))
 ) STRICT;
 

@@ -18,6 +18,15 @@ const MOST_POINTS: usize = 64;
 /// The most bytes of a reason, a name or a version.
 const MOST_TEXT: usize = 4000;
 
+/// The most bytes of a measurement's samples.
+const MOST_SAMPLES: usize = 256 << 10;
+
+/// The most bytes of a fingerprint's JSON.
+const MOST_FINGERPRINT: usize = 32 << 10;
+
+/// No call takes longer, in microseconds: readers of tables refuse what does.
+const LONGEST_MICROS: f64 = 1e12;
+
 /// What is known of the class of device that an agent measures for.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -41,11 +50,7 @@ pub fn check_measurement(
 ) -> Result<(), String> {
     check_origin(measurement, known)?;
     check_times(measurement, now)?;
-    if measurement.agent_version.len() > MOST_TEXT
-        || measurement.reason.as_ref().is_some_and(|reason| reason.len() > MOST_TEXT)
-    {
-        return Err(format!("its texts are longer than {MOST_TEXT} bytes"));
-    }
+    check_sizes(measurement)?;
     match &measurement.subject {
         Subject::Op { key, digest } => {
             let op = op.ok_or_else(|| {
@@ -62,6 +67,22 @@ pub fn check_measurement(
         Subject::Network { .. } => {}
     }
     check_result(measurement)
+}
+
+fn check_sizes(measurement: &Measurement) -> Result<(), String> {
+    let Measurement { reason, energy, before, after, samples, agent_version, .. } = measurement;
+    let throttle = [before, after].into_iter().flat_map(|telemetry| &telemetry.throttle).flatten();
+    let texts = throttle
+        .chain(reason)
+        .chain(energy.as_ref().map(|energy| &energy.source))
+        .chain([agent_version]);
+    if texts.map(String::len).fold(0, usize::saturating_add) > MOST_TEXT {
+        return Err(format!("its texts have more than {MOST_TEXT} bytes"));
+    }
+    if samples.as_ref().is_some_and(|samples| samples.len() > MOST_SAMPLES) {
+        return Err(format!("its samples have more than {MOST_SAMPLES} bytes"));
+    }
+    Ok(())
 }
 
 fn check_origin(measurement: &Measurement, known: &Known) -> Result<(), String> {
@@ -102,17 +123,15 @@ fn check_times(measurement: &Measurement, now: Timestamp) -> Result<(), String> 
 }
 
 fn check_result(measurement: &Measurement) -> Result<(), String> {
-    if measurement.energy_mj.is_some_and(|energy| !(energy.is_finite() && energy > 0.0)) {
+    if measurement.energy.as_ref().is_some_and(|energy| !energy.is_sound()) {
         return Err("its energy is not a positive number; what was not measured is null".into());
     }
     match (measurement.status, &measurement.latency) {
         (Status::Failed, None) if measurement.reason.is_some() => Ok(()),
         (Status::Failed, None) => Err("it failed and gives no reason".into()),
         (Status::Failed, Some(_)) => Err("it failed and has a latency".into()),
-        (Status::Ok | Status::NotConverged, None) => Err("it has no latency".into()),
-        (Status::Ok | Status::NotConverged, Some(latency)) => {
-            check_latency(latency, measurement.run_config.reuse_distance_bytes)
-        }
+        (_, None) => Err("it has no latency".into()),
+        (_, Some(latency)) => check_latency(latency, measurement.run_config.reuse_distance_bytes),
     }
 }
 
@@ -120,7 +139,12 @@ fn check_latency(latency: &Latency, reference: u64) -> Result<(), String> {
     if latency.curve.len() > MOST_POINTS {
         return Err(format!("its curve has more than {MOST_POINTS} points"));
     }
-    if !latency.is_sound() {
+    let possible = |micros: f64| micros > 0.0 && micros <= LONGEST_MICROS;
+    let bounded = latency.curve.iter().all(|point| {
+        let times = [point.ci95_high_micros, point.median_micros];
+        times.into_iter().chain(point.host_micros).all(possible)
+    });
+    if !latency.is_sound() || !bounded {
         return Err(
             "its latency is not sound: times are positive and finite, each lies inside its \
                     interval, and distances ascend"
@@ -168,8 +192,8 @@ pub fn check_enrolment(request: &EnrolRequest) -> Result<(), String> {
         return Err("run_config.reuse_distance_bytes: at most 1 TiB".into());
     }
     let size = serde_json::to_string(&request.fingerprint).map_or(usize::MAX, |text| text.len());
-    if size > MOST_TEXT {
-        return Err(format!("fingerprint: at most {MOST_TEXT} bytes of JSON"));
+    if size > MOST_FINGERPRINT {
+        return Err(format!("fingerprint: at most {MOST_FINGERPRINT} bytes of JSON"));
     }
     Ok(())
 }
@@ -220,7 +244,7 @@ mod tests {
     #[test]
     fn what_is_not_is_refused_with_the_reason() {
         type Change = fn(&mut Measurement);
-        let cases: [(Change, &str); 17] = [
+        let cases: [(Change, &str); 20] = [
             (|m| m.hardware_id = "other.cpu".parse().unwrap(), "enrolled as test-9000-2c-8gb.cpu"),
             (|m| m.fingerprint = "00".into(), "Enrol it again"),
             (
@@ -229,12 +253,25 @@ mod tests {
             ),
             (|m| m.started_at = Timestamp::MAX, "finished before it started"),
             (|m| m.finished_at = Timestamp::MAX, "set the clock"),
-            (|m| m.reason = Some("x".repeat(5000)), "longer than 4000 bytes"),
+            (|m| m.reason = Some("x".repeat(5000)), "more than 4000 bytes"),
             (|m| m.subject = Subject::Network { name: String::new() }, "1 to 200 bytes"),
-            (|m| m.energy_mj = Some(0.0), "what was not measured is null"),
+            (
+                |m| {
+                    m.energy = Some(latlas_shared::Energy {
+                        gross_mj: 0.0,
+                        net_mj: 0.0,
+                        uncertainty_mj: 0.0,
+                        source: "rapl".into(),
+                    })
+                },
+                "what was not measured is null",
+            ),
             (|m| m.status = Status::Failed, "has a latency"),
             (|m| m.latency = None, "has no latency"),
             (|m| curve(m)[0].quiet_micros = -1.0, "not sound"),
+            (|m| curve(m)[0].median_micros = 1e13, "not sound"),
+            (|m| curve(m)[1].host_micros = Some(0.0), "not sound"),
+            (|m| m.samples = Some("x".repeat(1 << 20)), "samples have more than"),
             (|m| curve(m).clear(), "not sound"),
             (|m| curve(m).swap(0, 1), "not sound"),
             (|m| curve(m)[0].reuse_distance_bytes = 1, "no point at 8388608 bytes"),
@@ -280,7 +317,7 @@ mod tests {
             (|r| r.run_config.libtorch = "2/../1".into(), "run_config.libtorch"),
             (|r| r.run_config.threads = 0, "run_config.threads"),
             (|r| r.run_config.reuse_distance_bytes = u64::MAX, "reuse_distance_bytes"),
-            (|r| r.fingerprint.arch = "x".repeat(5000), "fingerprint"),
+            (|r| r.fingerprint.arch = "x".repeat(50_000), "fingerprint"),
         ];
         for (change, field) in cases {
             let mut request = ok.clone();

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use latlas_shared::{Row, Status, Table};
+use latlas_shared::{Row, Table};
 
 /// Columns of the CSV form: the seed's first, in the seed's order.
 const COLUMNS: [&str; 17] = [
@@ -107,11 +107,7 @@ fn csv(table: &Table) -> anyhow::Result<Vec<u8>> {
 /// The values of [`COLUMNS`].
 fn columns<'a>(hardware_id: &'a str, row: &'a Row) -> impl serde::Serialize + 'a {
     let size = (row.input_h, row.input_w, row.channels_in, row.channels_out, row.stride);
-    let status = match row.status {
-        Status::Ok => "ok",
-        Status::NotConverged => "not_converged",
-        Status::Failed => "failed",
-    };
+    let status = row.status.name();
     (
         (hardware_id, &row.op_type, size, row.latency_micros, row.energy_mj),
         (row.batch, &row.op_digest, status, row.ci95_rel, row.median_micros),
@@ -124,6 +120,7 @@ mod tests {
     use super::*;
     use crate::merge::{Observation, merge};
     use crate::testing;
+    use latlas_shared::Status;
     use std::collections::BTreeMap;
 
     fn table() -> Vec<u8> {

@@ -66,7 +66,8 @@ fn row(
     let curve = merged_curve(&latencies);
     let reference = newest.run_config.reuse_distance_bytes;
     let point = curve.iter().find(|p| p.reuse_distance_bytes == reference);
-    let energies: Vec<f64> = members.iter().filter_map(|m| m.energy_mj).collect();
+    let energies: Vec<f64> =
+        members.iter().filter_map(|m| Some(m.energy.as_ref()?.gross_mj)).collect();
     let measured_at: Timestamp =
         members.iter().map(|m| m.finished_at).max().unwrap_or(newest.finished_at);
     Row {
@@ -112,7 +113,14 @@ fn merged_point(reuse_distance_bytes: u64, points: &[CurvePoint]) -> CurvePoint 
         median_micros: stats::median(&all(|p| p.median_micros)),
         samples: sum(|p| p.samples),
         visits: sum(|p| p.visits),
+        host_micros: host_micros(points),
     }
+}
+
+/// The median of the agents' host times; none unless each has one.
+fn host_micros(points: &[CurvePoint]) -> Option<f64> {
+    let times: Option<Vec<f64>> = points.iter().map(|point| point.host_micros).collect();
+    Some(stats::median(&times?))
 }
 
 /// The order of rows in a table: by key, and by definition where one name had several.

@@ -104,3 +104,19 @@ impl OpBook {
         Ok(OpBook { catalog, by_digest })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// The store finds an op by its digest, so the catalog must not hold one definition twice.
+    #[test]
+    fn a_built_in_definition_has_one_name() {
+        let mut names: BTreeMap<&OpDigest, &str> = BTreeMap::new();
+        for op in Catalog::builtin().ops() {
+            let other = names.insert(op.digest(), op.name());
+            assert_eq!(other, None, "{} is defined like it", op.name());
+        }
+    }
+}

@@ -25,6 +25,7 @@ pub fn fingerprint(memory_gib: u64) -> Fingerprint {
         max_khz: None,
         kernel: None,
         libtorch: "2.13.0".into(),
+        facts: std::collections::BTreeMap::new(),
     }
 }
 
@@ -69,6 +70,7 @@ pub fn measurement(key: &str, micros: f64) -> Measurement {
         median_micros: micros * 1.1,
         samples: 100,
         visits: 10,
+        host_micros: None,
     };
     let started_at = Timestamp::from_second(1_700_000_000).expect("a valid time");
     Measurement {
@@ -83,7 +85,10 @@ pub fn measurement(key: &str, micros: f64) -> Measurement {
         latency: Some(Latency {
             curve: vec![point(8 << 20, micros), point(64 << 20, micros * 1.5)],
         }),
-        energy_mj: None,
+        energy: None,
+        peak_memory_bytes: None,
+        rejected: 0,
+        samples: None,
         started_at,
         finished_at: started_at,
         before: Telemetry::default(),

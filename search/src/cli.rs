@@ -29,6 +29,7 @@ pub struct Cli {
         value_name = "URL",
         env = "LATLAS_COORDINATOR",
         hide_env_values = true,
+        display_order = 900,
         default_value = "http://127.0.0.1:8700"
     )]
     pub coordinator: String,
@@ -74,9 +75,7 @@ pub enum Ops {
         json: bool,
     },
     /// Show an op's definition, and what it costs at a shape
-    #[command(
-        after_help = "Example:\n  latlas ops show MBConv6_3x3 --key n1-h56-w56-i24-o24-s1"
-    )]
+    #[command(after_help = "Example:\n  latlas ops show MBConv6_3x3 --key n1-h56-w56-i24-o24-s1")]
     Show {
         /// Name or alias of the op
         op: String,
@@ -265,9 +264,12 @@ order: accepted, rejected, unknown (a row is missing from the table) or invalid,
 exit code is 0 if every line was judged, whatever the verdicts.
 
 The constraints are YAML; all are optional, but one is given:
-  max_latency_ms: 25          latency_bound: estimate   # or upper: the interval's upper end
-  max_flops: 600e6            max_params: 5e6
-  max_layers: 50              max_per_op: {Conv5x5: 5}
+  max_latency_ms: 25
+  latency_bound: estimate      # or upper: the upper end of the interval is held against the budget
+  max_flops: 600e6
+  max_params: 5e6
+  max_layers: 50
+  max_per_op: {Conv5x5: 5}
 
 Example:
   latlas prune --table table.json --config limits.yaml < candidates.ndjson > verdicts.ndjson")]
@@ -290,5 +292,9 @@ pub struct Prune {
 /// A version is a part of a URL's path.
 fn version(text: &str) -> Result<String, String> {
     let plain = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    if plain { Ok(text.to_owned()) } else { Err("a version is 4 to 64 letters and digits".to_owned()) }
+    if plain {
+        Ok(text.to_owned())
+    } else {
+        Err("a version is 4 to 64 letters and digits".to_owned())
+    }
 }

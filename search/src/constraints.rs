@@ -120,7 +120,11 @@ impl<'de> Deserialize<'de> for Whole {
             fn visit_f64<E: de::Error>(self, n: f64) -> Result<Whole, E> {
                 // Up to 2^53 every whole number is exact.
                 let exact = n.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&n);
-                if exact { Ok(Whole(n as u64)) } else { Err(E::custom(format!("{n} is not a whole number"))) }
+                if exact {
+                    Ok(Whole(n as u64))
+                } else {
+                    Err(E::custom(format!("{n} is not a whole number")))
+                }
             }
         }
         deserializer.deserialize_any(WholeVisitor)
@@ -166,7 +170,10 @@ mod tests {
             ("max_latency_ms: .inf\n", "max_latency_ms: is inf"),
             ("max_latency_ms: 1\nlatency_bound: lower\n", "unknown variant `lower`"),
             ("max_flops: 1\nlatency_bound: upper\n", "latency_bound: says nothing without"),
-            ("max_per_op: {Conv3x4: 1}\n", "max_per_op, op Conv3x4: there is no such op; the closest"),
+            (
+                "max_per_op: {Conv3x4: 1}\n",
+                "max_per_op, op Conv3x4: there is no such op; the closest",
+            ),
             ("max_per_op: {MBConv6: 1, MBConv6_3x3: 2}\n", "max_per_op: has MBConv6_3x3 twice"),
             ("{}\n", "there is no constraint: give at least one of"),
             ("max_per_op: {}\n", "there is no constraint"),

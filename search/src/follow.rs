@@ -84,7 +84,7 @@ async fn polled(
             }
             Err(error) if error.is_transient() && answered.elapsed() < PATIENCE => {
                 if !complained {
-                    progress.say(&format!("{error} Asking again for two minutes."));
+                    progress.say(&format!("{error}; asking again for two minutes"));
                     complained = true;
                 }
             }

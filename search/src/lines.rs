@@ -102,7 +102,8 @@ mod tests {
     #[test]
     fn lines_are_numbered_and_lose_their_ends() {
         let all = read(b"one\r\n\nthree");
-        let expected = [(1, Ok("one".to_owned())), (2, Ok(String::new())), (3, Ok("three".to_owned()))];
+        let expected =
+            [(1, Ok("one".to_owned())), (2, Ok(String::new())), (3, Ok("three".to_owned()))];
         assert_eq!(all, expected);
         assert_eq!(read(b""), []);
     }

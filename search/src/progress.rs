@@ -20,8 +20,8 @@ impl Progress {
             return Progress::Lines { said: None };
         }
         let template = "{bar:32} {pos} of {len}  {msg}  {elapsed} so far, about {eta} to go";
-        let style = ProgressStyle::with_template(template)
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(0).with_style(style);
         bar.enable_steady_tick(Duration::from_millis(500));
         Progress::Bar(bar)

@@ -93,9 +93,10 @@ mod tests {
         ] {
             assert_eq!(duration(micros), text);
         }
-        assert_eq!([9_999, 31_000, 300_774_272, 4_089_184_256].map(quantity), [
-            "9999", "31.0 k", "300.8 M", "4.09 G"
-        ]);
+        assert_eq!(
+            [9_999, 31_000, 300_774_272, 4_089_184_256].map(quantity),
+            ["9999", "31.0 k", "300.8 M", "4.09 G"]
+        );
         assert_eq!([12.0, 2048.0, 19.3e6].map(bytes), ["12 B", "2.0 KiB", "18.4 MiB"]);
         assert_eq!(count(1, "row", "rows") + ", " + &count(0, "row", "rows"), "1 row, 0 rows");
     }

@@ -76,10 +76,7 @@ pub struct Verdict {
 impl Verdict {
     /// The verdict on what is not a network.
     pub fn invalid(problem: String) -> Verdict {
-        Verdict {
-            decision: Decision::Invalid,
-            reasons: vec![Reason::Invalid { invalid: problem }],
-        }
+        Verdict { decision: Decision::Invalid, reasons: vec![Reason::Invalid { invalid: problem }] }
     }
 }
 
@@ -100,8 +97,9 @@ pub fn judge(
             LatencyBound::Upper => prediction.high_micros,
         };
         let value = micros / 1e3;
-        // Written so that a number which is none cannot pass.
-        if !(value <= limit) {
+        // What compares with nothing keeps nothing.
+        let kept = value <= limit;
+        if !kept {
             let (value, limit) = (Amount::Millis(value), Amount::Millis(limit));
             reasons.push(Broken { constraint: "max_latency_ms", op: None, value, limit });
         }
@@ -160,7 +158,10 @@ mod tests {
         let input = json!({"n": 1, "c": 8, "h": 16, "w": 16});
         let text = json!({"input": input, "layers": layers}).to_string();
         let catalog = Catalog::builtin();
-        Network::new(&NetworkSpec::from_json(&text).unwrap(), catalog).unwrap().plan(catalog).unwrap()
+        Network::new(&NetworkSpec::from_json(&text).unwrap(), catalog)
+            .unwrap()
+            .plan(catalog)
+            .unwrap()
     }
 
     fn prediction(plan: &NetworkPlan, micros: f64) -> Prediction {
@@ -203,7 +204,8 @@ mod tests {
             ..none()
         };
         let (estimate, upper) = (LatencyBound::Estimate, LatencyBound::Upper);
-        let per_op = |op: &str, limit| Constraints { max_per_op: [(op.to_owned(), limit)].into(), ..none() };
+        let per_op =
+            |op: &str, limit| Constraints { max_per_op: [(op.to_owned(), limit)].into(), ..none() };
         let cases = [
             (Constraints { max_layers: Some(3), ..none() }, r#""accepted" []"#.to_owned()),
             (
@@ -232,12 +234,14 @@ mod tests {
             (at(2.0, estimate), r#""accepted" []"#.to_owned()),
             (
                 at(1.9, estimate),
-                r#""rejected" [{"constraint":"max_latency_ms","value":2.0,"limit":1.9}]"#.to_owned(),
+                r#""rejected" [{"constraint":"max_latency_ms","value":2.0,"limit":1.9}]"#
+                    .to_owned(),
             ),
             (at(2.5, upper), r#""accepted" []"#.to_owned()),
             (
                 at(2.4, upper),
-                r#""rejected" [{"constraint":"max_latency_ms","value":2.5,"limit":2.4}]"#.to_owned(),
+                r#""rejected" [{"constraint":"max_latency_ms","value":2.5,"limit":2.4}]"#
+                    .to_owned(),
             ),
         ];
         for (constraints, expected) in cases {
@@ -268,8 +272,11 @@ mod tests {
         let network = Network::new(&NetworkSpec::from_json(text).unwrap(), catalog).unwrap();
         let plan = network.plan(catalog).unwrap();
         assert_eq!(plan.steps.len(), 3);
-        let limits =
-            Constraints { max_layers: Some(2), max_per_op: [("Add".to_owned(), 0)].into(), ..none() };
+        let limits = Constraints {
+            max_layers: Some(2),
+            max_per_op: [("Add".to_owned(), 0)].into(),
+            ..none()
+        };
         let verdict = judge(&limits, &plan, Ok(&prediction(&plan, 1.0)));
         assert_eq!(verdict.decision, Decision::Accepted);
     }
@@ -303,16 +310,22 @@ mod tests {
             prop::option::of(0u64..6),
             per_op,
         )
-            .prop_map(|(max_latency_ms, upper, max_flops, max_params, max_layers, max_per_op)| {
-                Constraints {
-                    max_latency_ms,
-                    latency_bound: if upper { LatencyBound::Upper } else { LatencyBound::Estimate },
-                    max_flops,
-                    max_params,
-                    max_layers,
-                    max_per_op,
-                }
-            })
+            .prop_map(
+                |(max_latency_ms, upper, max_flops, max_params, max_layers, max_per_op)| {
+                    Constraints {
+                        max_latency_ms,
+                        latency_bound: if upper {
+                            LatencyBound::Upper
+                        } else {
+                            LatencyBound::Estimate
+                        },
+                        max_flops,
+                        max_params,
+                        max_layers,
+                        max_per_op,
+                    }
+                },
+            )
     }
 
     /// One limit raised or taken away.

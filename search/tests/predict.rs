@@ -47,7 +47,10 @@ fn many_networks_give_a_line_each() {
     let ran = desk.run_with("predict --table table.json --arch - --json", &lines);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
     let labels: Vec<_> = ran.json().iter().map(|l| (l["line"].clone(), l["id"].clone())).collect();
-    assert_eq!(format!("{labels:?}"), r#"[(Number(1), Number(1)), (Number(3), String("g-2")), (Number(4), Number(1))]"#);
+    assert_eq!(
+        format!("{labels:?}"),
+        r#"[(Number(1), Number(1)), (Number(3), String("g-2")), (Number(4), Number(1))]"#
+    );
     assert_snapshot!(desk.run_with("predict --table table.json --arch -", &lines).report());
 }
 
@@ -96,7 +99,8 @@ fn shapes_between_rows_are_interpolated_when_asked() {
     for size in [8, 16, 32] {
         for c_in in [8, 16, 32] {
             for c_out in [8, 16, 32] {
-                let key = format!("Conv3x3:n1-h{size}-w{size}-i{c_in}-o{c_out}-s1").parse().unwrap();
+                let key =
+                    format!("Conv3x3:n1-h{size}-w{size}-i{c_in}-o{c_out}-s1").parse().unwrap();
                 rows.push(row(&key, plausible(&key)));
             }
         }
@@ -129,15 +133,24 @@ fn mistakes_are_named() {
         .put("cut.json", &table_of(&[SMALL])[..300]);
     let mut report = String::new();
     for table in [
-        "nowhere.json", "folder", "empty.json", "latin1.json", "future.json", "negative.json",
-        "table.csv", "cut.json", "small.json",
+        "nowhere.json",
+        "folder",
+        "empty.json",
+        "latin1.json",
+        "future.json",
+        "negative.json",
+        "table.csv",
+        "cut.json",
+        "small.json",
     ] {
         let ran = desk.run(&format!("predict --table {table} --arch small.json"));
         assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{}", ran.report());
         report.push_str(&format!("table {table}\n{}\n", ran.stderr));
     }
     let graph = |nodes: &str| {
-        format!(r#"{{"input": {{"n": 1, "c": 8, "h": 16, "w": 16}}, "nodes": [{nodes}], "output": 1}}"#)
+        format!(
+            r#"{{"input": {{"n": 1, "c": 8, "h": 16, "w": 16}}, "nodes": [{nodes}], "output": 1}}"#
+        )
     };
     let a = r#"{"op": "Conv3x3", "c_out": 8, "stride": 1, "inputs": [1]}"#;
     let b = r#"{"op": "Conv3x3", "c_out": 8, "stride": 1, "inputs": [0, -1]}"#;
@@ -221,5 +234,9 @@ fn a_failed_row_is_said_to_have_failed() {
     desk.put("failed.json", serde_json::to_string(&table(rows)).unwrap());
     let ran = desk.run_with("predict --table failed.json --arch -", SHORT);
     assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("# it could not be measured: out of memory at 3 GB\n"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("# it could not be measured: out of memory at 3 GB\n"),
+        "{}",
+        ran.stderr
+    );
 }

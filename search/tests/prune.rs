@@ -20,7 +20,8 @@ const PRUNE: &str = "prune --table table.json --config limits.yaml";
 /// Candidates of every kind, with the lines that only resemble one.
 fn candidates() -> Vec<u8> {
     let wide = SHORT.replace("[16, 16]", "[512, 512]");
-    let text = format!("{SMALL}\n{GRAPH}\n{SHORT}\n\n{{\"id\": 7, \"layer\": []}}\n{wide}\nnonsense\n");
+    let text =
+        format!("{SMALL}\n{GRAPH}\n{SHORT}\n\n{{\"id\": 7, \"layer\": []}}\n{wide}\nnonsense\n");
     let mut bytes = text.into_bytes();
     bytes.extend_from_slice(b"{\"name\": \"caf\xe9\"}\n");
     bytes.extend_from_slice(SMALL.replace("Conv3x3", "Conv9x9").as_bytes());
@@ -61,7 +62,8 @@ fn the_upper_end_of_the_interval_can_be_held_against_the_budget() {
 #[test]
 fn an_unmeasured_row_can_be_interpolated_but_not_invented() {
     let desk = desk();
-    let ran = desk.run_with(&format!("{PRUNE} --missing interpolate"), SHORT.replace("16, 16", "16, 24"));
+    let ran =
+        desk.run_with(&format!("{PRUNE} --missing interpolate"), SHORT.replace("16, 16", "16, 24"));
     let verdict = &ran.json()[0];
     assert_eq!(verdict["verdict"], "unknown", "{}", ran.report());
     assert!(verdict["latency_micros"].is_null());

@@ -7,9 +7,7 @@ use ops_catalog::{NetworkSpec, OpDef, OpDigest, OpKey, SpaceDef};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{
-    Fingerprint, HardwareId, Measurement, Missing, Prediction, RunConfig, Telemetry,
-};
+use crate::{Fingerprint, HardwareId, Measurement, Missing, Prediction, RunConfig, Telemetry};
 
 /// Media type of every error answer.
 pub const PROBLEM_JSON: &str = "application/problem+json";

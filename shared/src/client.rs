@@ -18,7 +18,9 @@ pub enum ClientError {
     #[error("`{0}` is not the address of a coordinator: write it like http://127.0.0.1:8700")]
     Address(String),
     /// The token cannot be sent. It is not repeated here.
-    #[error("the token has characters that no token has: copy it again, without spaces and line ends")]
+    #[error(
+        "the token has characters that no token has: copy it again, without spaces and line ends"
+    )]
     Token,
     /// Nobody answered, or the connection broke.
     #[error(

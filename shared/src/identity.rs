@@ -1,5 +1,6 @@
 //! Which hardware a number belongs to, and how the op was run.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -135,6 +136,10 @@ pub struct Fingerprint {
     pub kernel: Option<String>,
     /// Version of libtorch.
     pub libtorch: String,
+    /// Other facts that change latency, each under the name of its file or query: huge pages, memory
+    /// clocks, versions of kernels.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
 }
 
 impl Fingerprint {
@@ -190,7 +195,9 @@ fn slug(name: &str) -> String {
     let words = lower
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '.'))
         .map(|word| word.trim_matches('.'))
-        .filter(|word| !word.is_empty() && !matches!(*word, "cpu" | "processor" | "core" | "nvidia"));
+        .filter(|word| {
+            !word.is_empty() && !matches!(*word, "cpu" | "processor" | "core" | "nvidia")
+        });
     let text: Vec<&str> = words.collect();
     if text.is_empty() { "unknown".to_owned() } else { text.join("-") }
 }
@@ -201,6 +208,10 @@ fn slug(name: &str) -> String {
 pub enum Dtype {
     /// 32-bit floating point.
     F32,
+    /// 16-bit floating point, 5 bits of exponent.
+    F16,
+    /// 16-bit floating point, 8 bits of exponent.
+    Bf16,
 }
 
 impl Dtype {
@@ -208,12 +219,7 @@ impl Dtype {
     pub fn bytes(self) -> u64 {
         match self {
             Dtype::F32 => 4,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "f32",
+            Dtype::F16 | Dtype::Bf16 => 2,
         }
     }
 }
@@ -224,6 +230,8 @@ impl Dtype {
 pub enum MemoryFormat {
     /// Channel by channel (NCHW).
     Contiguous,
+    /// Position by position (NHWC). Sequences of tokens are that already.
+    ChannelsLast,
 }
 
 /// What happens to freed memory.
@@ -237,17 +245,45 @@ pub enum Allocator {
     System,
 }
 
-impl FromStr for Allocator {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "retain" => Ok(Allocator::Retain),
-            "system" => Ok(Allocator::System),
-            _ => Err(format!("`{text}` is not an allocator policy: write `retain` or `system`")),
+/// One table of names per enum, for run config ids and command lines alike.
+macro_rules! named {
+    ($type:ty, $what:literal, $($variant:path => $name:literal),+) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($variant => $name),+ })
+            }
         }
-    }
+
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($name => Ok($variant),)+
+                    _ => Err(format!(
+                        "`{text}` is not {}: write one of {}",
+                        $what,
+                        [$($name),+].join(", ")
+                    )),
+                }
+            }
+        }
+    };
 }
+
+named!(Dtype, "an element type", Dtype::F32 => "f32", Dtype::F16 => "f16", Dtype::Bf16 => "bf16");
+named!(
+    MemoryFormat,
+    "a memory format",
+    MemoryFormat::Contiguous => "contiguous",
+    MemoryFormat::ChannelsLast => "channels_last"
+);
+named!(
+    Allocator,
+    "an allocator policy",
+    Allocator::Retain => "retain",
+    Allocator::System => "system"
+);
 
 /// The reuse distance that `latency_micros` is read at unless a run config says otherwise: 8 MiB.
 pub const CONFIG_DEFAULT_REUSE_DISTANCE: u64 = 8 << 20;
@@ -274,22 +310,13 @@ impl RunConfig {
     /// The config's name in URLs and listings: every field, in a fixed order, so equal configs and only they
     /// have equal ids.
     pub fn id(&self) -> String {
-        let format = match self.memory_format {
-            MemoryFormat::Contiguous => "contiguous",
-        };
-        let allocator = match self.allocator {
-            Allocator::Retain => "retain",
-            Allocator::System => "system",
-        };
         let distance = match self.reuse_distance_bytes {
             bytes if bytes % (1 << 20) == 0 => format!("{}m", bytes >> 20),
             bytes => format!("{bytes}b"),
         };
         format!(
-            "{}-{format}-t{}-{allocator}-r{distance}-torch{}",
-            self.dtype.name(),
-            self.threads,
-            self.libtorch
+            "{}-{}-t{}-{}-r{distance}-torch{}",
+            self.dtype, self.memory_format, self.threads, self.allocator, self.libtorch
         )
     }
 }
@@ -313,6 +340,7 @@ mod tests {
             max_khz: None,
             kernel: None,
             libtorch: "2.13.0".into(),
+            facts: BTreeMap::new(),
         }
     }
 

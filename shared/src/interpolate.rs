@@ -33,7 +33,8 @@ struct Point {
 impl Point {
     fn new(op: &Op, shape: &Shape) -> Option<Point> {
         let cost = op.at(shape).ok()?.cost;
-        let work = cost.flops as f64 + cost.activation_elements as f64 + cost.weight_elements as f64;
+        let work =
+            cost.flops as f64 + cost.activation_elements as f64 + cost.weight_elements as f64;
         let at = [shape.input_h, shape.input_w, shape.channels_in, shape.channels_out]
             .map(|size| f64::from(size).ln());
         Some(Point { at, work: work.max(1.0) })
@@ -44,6 +45,9 @@ impl Point {
         squares.sum::<f64>().sqrt()
     }
 }
+
+/// Rows of one kind: the digest of an op, a batch and a stride.
+type Kind = (OpDigest, u32, u32);
 
 /// A row that an estimate is averaged from, by index into its group.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +74,7 @@ struct Group<'a> {
 /// (Shepard's method). The error that is stated is what the same rule makes on measured rows when each
 /// is left out, and larger for a shape that is farther from the rows than they are from one another.
 pub(crate) struct Interpolator<'a> {
-    groups: HashMap<(OpDigest, u32, u32), Group<'a>>,
+    groups: HashMap<Kind, Group<'a>>,
 }
 
 /// An estimate and its error.
@@ -84,7 +88,7 @@ pub(crate) struct Estimate {
 
 impl<'a> Interpolator<'a> {
     pub(crate) fn new(index: &'a TableIndex) -> Interpolator<'a> {
-        let mut rows: HashMap<(OpDigest, u32, u32), Vec<(&Row, Point)>> = HashMap::new();
+        let mut rows: HashMap<Kind, Vec<(&Row, Point)>> = HashMap::new();
         for (op, row) in index.measured() {
             let Some(point) = Point::new(op, &row.shape()) else { continue };
             let key = (op.digest().clone(), row.batch, row.stride);

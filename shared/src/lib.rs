@@ -11,6 +11,7 @@ mod identity;
 mod interpolate;
 mod measurement;
 mod predict;
+pub mod samples;
 pub mod stats;
 mod table;
 
@@ -18,6 +19,6 @@ pub use identity::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId, MemoryFormat,
     RunConfig,
 };
-pub use measurement::{CurvePoint, Latency, Measurement, Status, Subject, Telemetry};
+pub use measurement::{CurvePoint, Energy, Latency, Measurement, Status, Subject, Telemetry};
 pub use predict::{Contribution, Missing, MissingOp, Origin, PredictError, Prediction, Predictor};
 pub use table::{Row, TABLE_SCHEMA, Table, TableError, TableIndex};

@@ -42,8 +42,22 @@ pub enum Status {
     Ok,
     /// The time allowed was over before the interval was narrow enough.
     NotConverged,
+    /// Measured, but the machine was disturbed for more of the samples than may be set aside.
+    Degraded,
     /// There was no number; the reason says why.
     Failed,
+}
+
+impl Status {
+    /// The name in tables and columns.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::NotConverged => "not_converged",
+            Status::Degraded => "degraded",
+            Status::Failed => "failed",
+        }
+    }
 }
 
 /// One point of an op's reuse-distance curve. Times are microseconds of one call.
@@ -64,6 +78,33 @@ pub struct CurvePoint {
     pub samples: u32,
     /// Number of visits, spread over the run, that the samples come from.
     pub visits: u32,
+    /// On a GPU, what it costs the host to issue the call, in microseconds; the quiet quantile.
+    /// Null on a processor, where issuing and running are one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_micros: Option<f64>,
+}
+
+/// Energy of one call, in millijoule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Energy {
+    /// All that the sensor saw.
+    pub gross_mj: f64,
+    /// Without what the device draws when idle.
+    pub net_mj: f64,
+    /// About one tick of the sensor over the window, and the spread of the idle power.
+    pub uncertainty_mj: f64,
+    /// The sensor: `nvml`, `ina3221` or `rapl`, with its rails.
+    pub source: String,
+}
+
+impl Energy {
+    /// Whether it is what the type promises: finite, and more than nothing was drawn.
+    pub fn is_sound(&self) -> bool {
+        [self.gross_mj, self.net_mj, self.uncertainty_mj].iter().all(|mj| mj.is_finite())
+            && self.gross_mj > 0.0
+            && self.uncertainty_mj >= 0.0
+    }
 }
 
 impl CurvePoint {
@@ -91,8 +132,7 @@ impl Latency {
     /// ascending distances.
     pub fn is_sound(&self) -> bool {
         let sound = |p: &CurvePoint| {
-            let times =
-                [p.ci95_low_micros, p.quiet_micros, p.ci95_high_micros, p.median_micros];
+            let times = [p.ci95_low_micros, p.quiet_micros, p.ci95_high_micros, p.median_micros];
             times.iter().all(|t| t.is_finite() && *t > 0.0)
                 && p.ci95_low_micros <= p.quiet_micros
                 && p.quiet_micros <= p.ci95_high_micros
@@ -107,14 +147,22 @@ impl Latency {
 
 /// The state of the box around a measurement; null where it could not be read.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
     /// Mean load over one minute.
     pub load1: Option<f64>,
-    /// Frequency of the first processor, in kHz.
+    /// Lowest current frequency of the processors, in kHz.
     pub khz: Option<u64>,
     /// Hottest sensor, in degrees Celsius.
     pub temperature_c: Option<f64>,
+    /// Share of the last ten seconds, 0 to 100, in which some task waited for a processor (PSI).
+    pub cpu_pressure: Option<f64>,
+    /// Clock of the GPU, in MHz.
+    pub gpu_mhz: Option<u32>,
+    /// Clock of the GPU's memory, or of the external memory controller, in MHz.
+    pub memory_mhz: Option<u32>,
+    /// Why clocks are held down; empty when they are not, null when nobody could say.
+    pub throttle: Option<Vec<String>>,
 }
 
 /// What one agent observed for one task. Immutable; its id is made on the agent, so that sending it
@@ -140,8 +188,17 @@ pub struct Measurement {
     pub reason: Option<String>,
     /// The result; null when the status is `failed`.
     pub latency: Option<Latency>,
-    /// Energy of one call in millijoule; null where nothing measured it.
-    pub energy_mj: Option<f64>,
+    /// Energy of one call; null where nothing measured it.
+    pub energy: Option<Energy>,
+    /// Most memory that the worker process held while it ran this, in bytes; null where unknown.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
+    /// Samples that were set aside because the machine was disturbed while they were taken.
+    #[serde(default)]
+    pub rejected: u32,
+    /// The samples themselves, for a better statistic later; see [`crate::samples`].
+    #[serde(default)]
+    pub samples: Option<String>,
     /// Start of the run that it comes from.
     pub started_at: Timestamp,
     /// End of it.

@@ -403,7 +403,8 @@ mod tests {
         old.rows[0].op_digest = ops_catalog::OpDigest("00ff".to_owned());
         let index = TableIndex::new(old).unwrap();
         let missing = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap_err();
-        let expected = "the table has it for another definition of Conv3x3, digest 00ff; this catalog's is ";
+        let expected =
+            "the table has it for another definition of Conv3x3, digest 00ff; this catalog's is ";
         assert!(missing[0].why.starts_with(expected), "{}", missing[0].why);
     }
 }

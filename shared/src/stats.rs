@@ -135,7 +135,6 @@ mod tests {
             proptest::test_runner::RngAlgorithm::ChaCha,
         );
         let mut uniform = move || {
-            use proptest::prelude::RngCore;
             (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
         };
         let mut visit = move |samples: usize| -> Visit {

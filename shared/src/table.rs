@@ -88,7 +88,7 @@ impl Row {
         // The canonical spelling holds the rules for names and for shapes.
         self.key().to_string().parse::<OpKey>()?;
         let measured = self.latency_micros.is_some();
-        if measured != !self.curve.is_empty() {
+        if measured == self.curve.is_empty() {
             return problem("`latency_micros` and `curve` are both there, or neither is");
         }
         if measured == (self.status == Status::Failed) {
@@ -217,7 +217,8 @@ impl Table {
     fn check(&self) -> Result<(), TableError> {
         let reference = self.run_config.reuse_distance_bytes;
         for (index, row) in self.rows.iter().enumerate() {
-            row.check(reference).map_err(|e| e.within(format!("rows[{index}], {}", shown_key(row))))?;
+            row.check(reference)
+                .map_err(|e| e.within(format!("rows[{index}], {}", shown_key(row))))?;
         }
         Ok(())
     }
@@ -328,6 +329,7 @@ pub(crate) mod testing {
             median_micros: micros * factor * 1.05,
             samples: 60,
             visits: 12,
+            host_micros: None,
         };
         let op = Catalog::builtin().op(&key.op).unwrap();
         Row {
@@ -451,7 +453,8 @@ mod tests {
         let field = |field: &'static str, value: Value| {
             move |table: &mut Value| table["rows"][0][field] = value
         };
-        let changes: [(Box<dyn FnOnce(&mut Value)>, &str); 14] = [
+        type Change = Box<dyn FnOnce(&mut Value)>;
+        let changes: [(Change, &str); 14] = [
             (Box::new(field("latency_micros", json!(99.0))), "is what `curve` says"),
             (Box::new(field("latency_micros", json!(-1.0))), "above zero and finite"),
             (Box::new(field("latency_micros", json!(0))), "above zero and finite"),

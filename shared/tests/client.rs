@@ -1,5 +1,6 @@
 //! What the client makes of the answers that a coordinator, or something else at its address, gives.
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -22,9 +23,9 @@ fn server(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             let mut head = String::new();
             while reader.read_line(&mut head).is_ok_and(|n| n > 2) {}
-            let length = head
-                .lines()
-                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length = head.lines().find_map(|line| {
+                line.to_lowercase().strip_prefix("content-length: ")?.parse().ok()
+            });
             let mut body = vec![0; length.unwrap_or(0)];
             reader.read_exact(&mut body).unwrap();
             heads.send(head + &String::from_utf8(body).unwrap()).unwrap();
@@ -123,7 +124,10 @@ async fn nobody_at_the_address_is_said_with_the_remedy() {
     let text = error.to_string();
     let start = format!("the coordinator at {address} does not answer (Connection refused");
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.contains("latlas-coordinator serve") && text.contains("LATLAS_COORDINATOR"), "{text}");
+    assert!(
+        text.contains("latlas-coordinator serve") && text.contains("LATLAS_COORDINATOR"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -10,12 +10,13 @@ mod protocol;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use latlas_shared::samples::Samples;
 use latlas_shared::stats::{self, QUIET, Visit};
 use latlas_shared::{CurvePoint, Latency, Status};
 
 pub use protocol::{Protocol, relative_width};
 
-use crate::worker::{Fault, Work, WorkerProcess, WorkerSettings};
+use crate::worker::{Fault, Visited, Work, WorkerProcess, WorkerSettings};
 use protocol::Decision;
 
 /// A worker that died may have been killed by somebody else: the row is tried once more.
@@ -41,6 +42,12 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// The number.
     pub latency: Option<Latency>,
+    /// Most memory that the worker held while it ran this, in bytes.
+    pub peak_memory_bytes: Option<u64>,
+    /// Samples that were set aside.
+    pub rejected: u32,
+    /// The samples that count.
+    pub samples: Samples,
 }
 
 /// A job on its way.
@@ -49,8 +56,13 @@ struct Open {
     job: Job,
     /// Per distance of the curve, the visits.
     samples: Vec<Vec<Visit>>,
+    host_samples: Vec<Vec<Visit>>,
     spent: Duration,
     deaths: u32,
+    rejected: u32,
+    /// Samples at the reference distance that count although they were disturbed.
+    disturbed: u32,
+    peak_memory_bytes: Option<u64>,
 }
 
 /// Starts a worker; a seam for tests.
@@ -60,7 +72,7 @@ pub trait Visitor {
     /// # Errors
     /// The outer error means that nothing can be measured at all, the inner one that this work gave
     /// no samples.
-    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Vec<Visit>, Fault>>;
+    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Visited, Fault>>;
 }
 
 /// Worker processes, one at a time, started when needed.
@@ -77,7 +89,7 @@ impl Workers {
 }
 
 impl Visitor for Workers {
-    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Vec<Visit>, Fault>> {
+    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Visited, Fault>> {
         if self.running.is_none() {
             self.running = Some(WorkerProcess::start(&self.settings)?);
         }
@@ -129,7 +141,17 @@ pub fn measure(
 impl Open {
     fn new((index, job): (usize, Job)) -> Open {
         let samples = vec![Vec::new(); job.protocol.curve.len()];
-        Open { index, job, samples, spent: Duration::ZERO, deaths: 0 }
+        Open {
+            index,
+            job,
+            host_samples: samples.clone(),
+            samples,
+            spent: Duration::ZERO,
+            deaths: 0,
+            rejected: 0,
+            disturbed: 0,
+            peak_memory_bytes: None,
+        }
     }
 
     /// Makes one visit, and ends the job when it is time to.
@@ -139,11 +161,7 @@ impl Open {
         let result = visitor.visit(&self.job, typical)?;
         self.spent += start.elapsed();
         match result {
-            Ok(passes) => {
-                for (all, pass) in self.samples.iter_mut().zip(passes) {
-                    all.push(pass);
-                }
-            }
+            Ok(visited) => self.take(visited),
             Err(fault @ Fault::Died(_)) => {
                 self.deaths += 1;
                 if self.deaths >= MOST_DEATHS {
@@ -174,10 +192,28 @@ impl Open {
         })
     }
 
-    fn at_reference(&self) -> &[Visit] {
+    fn take(&mut self, visited: Visited) {
+        self.peak_memory_bytes = self.peak_memory_bytes.max(visited.peak_memory_bytes);
+        let reference = self.reference();
+        for (index, pass) in visited.passes.into_iter().enumerate() {
+            self.rejected += pass.rejected;
+            if index == reference {
+                self.disturbed += pass.disturbed;
+            }
+            self.samples[index].push(pass.micros);
+            self.host_samples[index].push(pass.host_micros);
+        }
+    }
+
+    /// Index of the reference distance in the curve.
+    fn reference(&self) -> usize {
         let protocol = &self.job.protocol;
         let place = protocol.curve.iter().position(|&d| d == protocol.reference);
-        &self.samples[place.expect("the curve holds the reference distance")]
+        place.expect("the curve holds the reference distance")
+    }
+
+    fn at_reference(&self) -> &[Visit] {
+        &self.samples[self.reference()]
     }
 
     fn failed(&self, fault: &Fault) -> Outcome {
@@ -186,29 +222,57 @@ impl Open {
             status: Status::Failed,
             reason: Some(fault.to_string()),
             latency: None,
+            peak_memory_bytes: self.peak_memory_bytes,
+            rejected: self.rejected,
+            samples: self.packed(),
         }
     }
 
     fn measured(&self, status: Status, reason: Option<String>) -> Outcome {
+        let count = self.at_reference().iter().map(Vec::len).sum::<usize>();
+        let share = f64::from(self.disturbed) / count as f64;
+        // Converged on disturbed samples is not converged on the op.
+        let (status, reason) = if share > protocol::MOST_DISTURBED {
+            let reason = format!(
+                "{:.0}% of its samples were disturbed by other processes, and no better ones came",
+                100.0 * share
+            );
+            (Status::Degraded, Some(reason))
+        } else {
+            (status, reason)
+        };
         let curve = self
             .job
             .protocol
             .curve
             .iter()
-            .zip(&self.samples)
-            .map(|(&distance, visits)| point(distance, visits))
+            .zip(self.samples.iter().zip(&self.host_samples))
+            .map(|(&distance, (visits, host))| point(distance, visits, host))
             .collect();
-        Outcome { job: self.index, status, reason, latency: Some(Latency { curve }) }
+        Outcome {
+            job: self.index,
+            status,
+            reason,
+            latency: Some(Latency { curve }),
+            peak_memory_bytes: self.peak_memory_bytes,
+            rejected: self.rejected,
+            samples: self.packed(),
+        }
+    }
+
+    fn packed(&self) -> Samples {
+        self.job.protocol.curve.iter().copied().zip(self.samples.iter().cloned()).collect()
     }
 }
 
 /// Summarizes the visits at one distance.
-fn point(reuse_distance_bytes: u64, visits: &[Visit]) -> CurvePoint {
+fn point(reuse_distance_bytes: u64, visits: &[Visit], host: &[Visit]) -> CurvePoint {
     let pooled = stats::sorted(&visits.concat());
     let quiet = stats::quantile_of_sorted(&pooled, QUIET);
     // With a single visit nothing is known but the samples themselves.
     let (low, high) =
         stats::quantile_interval(visits, QUIET).unwrap_or((pooled[0], pooled[pooled.len() - 1]));
+    let host = stats::sorted(&host.concat());
     CurvePoint {
         reuse_distance_bytes,
         quiet_micros: quiet,
@@ -217,6 +281,7 @@ fn point(reuse_distance_bytes: u64, visits: &[Visit]) -> CurvePoint {
         median_micros: stats::quantile_of_sorted(&pooled, 0.5),
         samples: u32::try_from(pooled.len()).unwrap_or(u32::MAX),
         visits: u32::try_from(visits.len()).unwrap_or(u32::MAX),
+        host_micros: (!host.is_empty()).then(|| stats::quantile_of_sorted(&host, QUIET)),
     }
 }
 

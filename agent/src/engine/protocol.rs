@@ -9,6 +9,10 @@ use crate::worker::Pass;
 
 const MIB: u64 = 1 << 20;
 
+/// The largest share of a row's samples at the reference distance that may count although they were
+/// disturbed.
+pub const MOST_DISTURBED: f64 = 0.2;
+
 /// The numbers of the protocol.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Protocol {

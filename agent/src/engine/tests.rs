@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use latlas_shared::Status;
-use latlas_shared::stats::Visit;
 use ops_catalog::{Catalog, Shape};
 
 use super::{Job, Outcome, Protocol, Visitor, measure};
-use crate::worker::{Fault, Work};
+use crate::worker::{Fault, Pass, Samples, Visited, Work};
 
 const SHAPE: Shape =
     Shape { batch: 1, input_h: 8, input_w: 8, channels_in: 8, channels_out: 8, stride: 1 };
@@ -38,13 +37,15 @@ struct Script<F> {
 }
 
 impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Script<F> {
-    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Vec<Visit>, Fault>> {
+    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Visited, Fault>> {
         let index = which(job);
         self.visits.push(index);
         let nth = self.visits.iter().filter(|&&v| v == index).count() as u32;
         let passes = job.protocol.passes(micros);
-        Ok((self.answer)(index, nth)
-            .map(|value| passes.iter().map(|p| vec![value; p.samples as usize]).collect()))
+        Ok((self.answer)(index, nth).map(|value| {
+            let pass = |p: &Pass| Samples { micros: vec![value; p.samples as usize], ..Samples::default() };
+            Visited { passes: passes.iter().map(pass).collect(), peak_memory_bytes: Some(1 << 20) }
+        }))
     }
 }
 

@@ -43,6 +43,35 @@ pub const PRIMITIVES: [&str; 24] = [
     "class_token",
 ];
 
+/// Where tensors live and how they are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// The device.
+    pub device: tch::Device,
+    /// Element type.
+    pub kind: Kind,
+    /// Whether maps, and the weights of convolutions, are stored position by position.
+    pub channels_last: bool,
+}
+
+impl Placement {
+    /// A tensor of standard normal values.
+    fn normal(&self, dims: &[i64]) -> Result<Tensor, tch::TchError> {
+        self.place(&Tensor::f_randn(dims, (Kind::Float, tch::Device::Cpu))?)
+    }
+
+    /// A copy of `values` as this placement wants it.
+    fn place(&self, values: &Tensor) -> Result<Tensor, tch::TchError> {
+        let placed = values.f_to_kind(self.kind)?.f_to_device(self.device)?;
+        if !(self.channels_last && placed.dim() == 4) {
+            return Ok(placed);
+        }
+        // tch has no memory formats: a contiguous copy in the order n, h, w, c, seen as n, c, h, w, has
+        // the strides by which libtorch knows this one.
+        placed.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
+    }
+}
+
 /// Where the graph executor finds a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slot {
@@ -149,6 +178,7 @@ pub struct LoweredOp {
     slots: usize,
     result: Slot,
     input: TensorShape,
+    placement: Placement,
 }
 
 impl LoweredOp {
@@ -156,7 +186,7 @@ impl LoweredOp {
     ///
     /// # Errors
     /// When libtorch cannot allocate them.
-    pub fn new(plan: &OpPlan) -> Result<LoweredOp> {
+    pub fn new(plan: &OpPlan, placement: Placement) -> Result<LoweredOp> {
         let mut steps = Vec::with_capacity(plan.steps.len());
         let mut first_slots = Vec::with_capacity(plan.steps.len());
         let mut slots = 0;
@@ -170,7 +200,7 @@ impl LoweredOp {
                 Source::Input => plan.input,
                 Source::Node { index, port } => plan.steps[index].outputs[port],
             };
-            let kernel = Kernel::new(&step.primitive, shape)
+            let kernel = Kernel::new(&step.primitive, shape, placement)
                 .with_context(|| format!("preparing {}", step.primitive.name()))?;
             first_slots.push(slots);
             steps.push(Wired { run: kernel, inputs, output: slots, freed: vec![] });
@@ -192,7 +222,7 @@ impl LoweredOp {
         for step in &mut steps {
             step.freed.retain(|slot| !views.contains(slot));
         }
-        Ok(LoweredOp { steps, slots, result, input: plan.input })
+        Ok(LoweredOp { steps, slots, result, input: plan.input, placement })
     }
 
     /// A normally distributed input.
@@ -200,7 +230,7 @@ impl LoweredOp {
     /// # Errors
     /// When libtorch cannot allocate it.
     pub fn random_input(&self) -> Result<Tensor> {
-        random(self.input)
+        Ok(self.placement.normal(&self.input.dims())?)
     }
 
     /// Runs it once.
@@ -210,11 +240,6 @@ impl LoweredOp {
     pub fn forward(&self, input: &Tensor) -> Result<Tensor, tch::TchError> {
         execute(&self.steps, self.slots, self.result, input, Kernel::run)
     }
-}
-
-/// A tensor of standard normal values.
-fn random(shape: TensorShape) -> Result<Tensor> {
-    Ok(Tensor::f_randn(shape.dims(), (Kind::Float, tch::Device::Cpu))?)
 }
 
 /// One step of a lowered network.
@@ -231,6 +256,7 @@ pub struct LoweredNetwork {
     steps: Vec<Wired<NetworkStep>>,
     result: Slot,
     input: TensorShape,
+    placement: Placement,
 }
 
 impl LoweredNetwork {
@@ -238,7 +264,7 @@ impl LoweredNetwork {
     ///
     /// # Errors
     /// When libtorch cannot allocate them.
-    pub fn new(plan: &NetworkPlan) -> Result<LoweredNetwork> {
+    pub fn new(plan: &NetworkPlan, placement: Placement) -> Result<LoweredNetwork> {
         let slot = |value: Value| match value {
             Value::Input => Slot::Input,
             Value::Of(step) => Slot::Temporary(step),
@@ -249,7 +275,7 @@ impl LoweredNetwork {
                 Some(Merge::Add) => NetworkStep::Add,
                 Some(Merge::Concat) => NetworkStep::Concat,
                 None => NetworkStep::Op(
-                    LoweredOp::new(&step.plan).with_context(|| format!("preparing {}", step.key))?,
+                    LoweredOp::new(&step.plan, placement).with_context(|| format!("preparing {}", step.key))?,
                 ),
             };
             let inputs = step.inputs.iter().copied().map(slot).collect();
@@ -258,7 +284,7 @@ impl LoweredNetwork {
         let result = Slot::Temporary(plan.steps.len() - 1);
         mark_last_uses(&mut steps, result);
         let ops_catalog::Input { n, c, h, w } = plan.input;
-        Ok(LoweredNetwork { steps, result, input: TensorShape::Map { n, c, h, w } })
+        Ok(LoweredNetwork { steps, result, input: TensorShape::Map { n, c, h, w }, placement })
     }
 
     /// A normally distributed input.
@@ -266,7 +292,7 @@ impl LoweredNetwork {
     /// # Errors
     /// When libtorch cannot allocate it.
     pub fn random_input(&self) -> Result<Tensor> {
-        random(self.input)
+        Ok(self.placement.normal(&self.input.dims())?)
     }
 
     /// Runs it once.

@@ -3,7 +3,7 @@
 use ops_catalog::{Activation, Gate, Primitive, TensorShape};
 use tch::{Kind, TchError, Tensor};
 
-use super::Argument;
+use super::{Argument, Placement};
 
 /// A primitive that is ready to run.
 #[derive(Debug)]
@@ -40,32 +40,45 @@ pub(super) enum Elementwise {
     Sigmoid,
 }
 
-/// Normal values whose products over `fan_in` terms keep unit variance.
-fn weight(dims: &[i64], fan_in: i64) -> Result<Tensor, TchError> {
-    let values = Tensor::f_randn(dims, (Kind::Float, tch::Device::Cpu))?;
-    values.f_mul_scalar(1.0 / (fan_in.max(1) as f64).sqrt())
-}
+/// Makes weights.
+#[derive(Clone, Copy)]
+struct Weights(Placement);
 
-fn small(length: i64) -> Result<Tensor, TchError> {
-    Tensor::f_randn([length], (Kind::Float, tch::Device::Cpu))?.f_mul_scalar(0.1)
-}
+impl Weights {
+    /// Normal values whose products over `fan_in` terms keep unit variance.
+    fn scaled(self, dims: &[i64], fan_in: i64) -> Result<Tensor, TchError> {
+        let factor = 1.0 / (fan_in.max(1) as f64).sqrt();
+        // Scaling in place keeps the memory format.
+        self.0.normal(dims)?.f_mul_scalar_(factor)
+    }
 
-fn filled(length: i64, value: f64) -> Result<Tensor, TchError> {
-    Tensor::f_full([length], value, (Kind::Float, tch::Device::Cpu))
-}
+    fn small(self, length: i64) -> Result<Tensor, TchError> {
+        self.0.normal(&[length])?.f_mul_scalar_(0.1)
+    }
 
-/// A 1x1 convolution's weight and bias.
-fn pointwise(out: i64, channels: i64) -> Result<(Tensor, Tensor), TchError> {
-    Ok((weight(&[out, channels, 1, 1], channels)?, small(out)?))
-}
+    fn ones(self, length: i64) -> Result<Tensor, TchError> {
+        self.0.place(&Tensor::f_ones([length], (Kind::Float, tch::Device::Cpu))?)
+    }
 
-fn dense(out: i64, channels: i64) -> Result<(Tensor, Tensor), TchError> {
-    Ok((weight(&[out, channels], channels)?, small(out)?))
+    /// A 1x1 convolution's weight and bias.
+    fn pointwise(self, out: i64, channels: i64) -> Result<(Tensor, Tensor), TchError> {
+        Ok((self.scaled(&[out, channels, 1, 1], channels)?, self.small(out)?))
+    }
+
+    /// A linear layer's weight and bias.
+    fn dense(self, out: i64, channels: i64) -> Result<(Tensor, Tensor), TchError> {
+        Ok((self.scaled(&[out, channels], channels)?, self.small(out)?))
+    }
 }
 
 impl Kernel {
     /// Makes the weights for an input of the given shape.
-    pub(super) fn new(primitive: &Primitive<u32>, input: TensorShape) -> Result<Kernel, TchError> {
+    pub(super) fn new(
+        primitive: &Primitive<u32>,
+        input: TensorShape,
+        placement: Placement,
+    ) -> Result<Kernel, TchError> {
+        let make = Weights(placement);
         let c = i64::from(input.channels());
         let on_map = matches!(input, TensorShape::Map { .. });
         Ok(match *primitive {
@@ -73,8 +86,8 @@ impl Kernel {
                 let (out, kernel, groups) = (i64::from(out), i64::from(kernel), i64::from(groups));
                 let per_group = c / groups;
                 Kernel::Conv2d {
-                    weight: weight(&[out, per_group, kernel, kernel], per_group * kernel * kernel)?,
-                    bias: bias.then(|| small(out)).transpose()?,
+                    weight: make.scaled(&[out, per_group, kernel, kernel], per_group * kernel * kernel)?,
+                    bias: bias.then(|| make.small(out)).transpose()?,
                     stride: stride.into(),
                     padding: padding.unwrap_or(0).into(),
                     dilation: dilation.into(),
@@ -84,19 +97,19 @@ impl Kernel {
             Primitive::Linear { out, bias } => {
                 let out = i64::from(out);
                 Kernel::Linear {
-                    weight: weight(&[out, c], c)?,
-                    bias: bias.then(|| small(out)).transpose()?,
+                    weight: make.scaled(&[out, c], c)?,
+                    bias: bias.then(|| make.small(out)).transpose()?,
                     on_map,
                 }
             }
             Primitive::BatchNorm => Kernel::BatchNorm {
-                weight: filled(c, 1.0)?,
-                bias: small(c)?,
-                mean: small(c)?,
-                variance: filled(c, 1.0)?,
+                weight: make.ones(c)?,
+                bias: make.small(c)?,
+                mean: make.small(c)?,
+                variance: make.ones(c)?,
             },
             Primitive::LayerNorm => {
-                Kernel::LayerNorm { weight: filled(c, 1.0)?, bias: small(c)?, on_map }
+                Kernel::LayerNorm { weight: make.ones(c)?, bias: make.small(c)?, on_map }
             }
             Primitive::Relu => Kernel::Elementwise(Elementwise::Relu),
             Primitive::Relu6 => Kernel::Elementwise(Elementwise::Relu6),
@@ -116,15 +129,15 @@ impl Kernel {
             },
             Primitive::GlobalAvgPool => Kernel::GlobalAvgPool,
             Primitive::SelfAttention { heads } => Kernel::SelfAttention {
-                qkv: dense(3 * c, c)?,
-                out: dense(c, c)?,
+                qkv: make.dense(3 * c, c)?,
+                out: make.dense(c, c)?,
                 heads: heads.into(),
             },
             Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {
                 let squeeze = i64::from(squeeze);
                 Kernel::SqueezeExcite {
-                    reduce: pointwise(squeeze, c)?,
-                    expand: pointwise(c, squeeze)?,
+                    reduce: make.pointwise(squeeze, c)?,
+                    expand: make.pointwise(c, squeeze)?,
                     activation,
                     gate,
                 }
@@ -143,8 +156,8 @@ impl Kernel {
                 };
                 let length = h * w + i64::from(class_token);
                 Kernel::ToTokens {
-                    class_token: class_token.then(|| small(c)).transpose()?,
-                    positions: weight(&[1, length, c], c)?,
+                    class_token: class_token.then(|| make.small(c)).transpose()?,
+                    positions: make.scaled(&[1, length, c], c)?,
                 }
             }
             Primitive::ClassToken => Kernel::ClassToken,

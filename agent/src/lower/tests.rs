@@ -4,7 +4,10 @@ use ops_catalog::{Catalog, Network, NetworkSpec, Op, OpDef, Primitive, Shape};
 use tch::{Kind, Tensor};
 
 use super::primitive::Kernel;
-use super::{LoweredNetwork, LoweredOp, PRIMITIVES};
+use super::{LoweredNetwork, LoweredOp, PRIMITIVES, Placement};
+
+const CPU: Placement =
+    Placement { device: tch::Device::Cpu, kind: Kind::Float, channels_last: false };
 
 fn shape(h: u32, w: u32, channels_in: u32, channels_out: u32, stride: u32) -> Shape {
     Shape { batch: 2, input_h: h, input_w: w, channels_in, channels_out, stride }
@@ -42,7 +45,7 @@ fn every_catalog_op_gives_the_shape_that_was_inferred() {
         let plans: Vec<_> = candidates().iter().filter_map(|s| op.at(s).ok()).collect();
         assert!(!plans.is_empty(), "no candidate shape suits {}", op.name());
         for plan in plans {
-            let lowered = LoweredOp::new(&plan).unwrap();
+            let lowered = LoweredOp::new(&plan, CPU).unwrap();
             let input = lowered.random_input().unwrap();
             let before = input.copy();
             let output = lowered.forward(&input).unwrap();
@@ -65,7 +68,7 @@ fn every_primitive_of_the_catalog_is_announced() {
 /// Runs a definition and hands its kernels, input and output to a check.
 fn check(yaml: &str, shape: Shape, expected: impl Fn(&[&Kernel], &Tensor) -> Tensor) {
     let plan = op(yaml).at(&shape).unwrap();
-    let lowered = LoweredOp::new(&plan).unwrap();
+    let lowered = LoweredOp::new(&plan, CPU).unwrap();
     let input = lowered.random_input().unwrap();
     let output = lowered.forward(&input).unwrap();
     let kernels: Vec<&Kernel> = lowered.steps.iter().map(|step| &step.run).collect();
@@ -229,10 +232,10 @@ fn in_place_work_spares_what_a_view_shows() {
         "{name: V, nodes: [{id: a, apply: {split: {parts: 2}}}, {id: b, apply: relu, inputs: [a.0]}, {apply: concat, inputs: [b, a.1]}]}",
     ] {
         let plan = op(def).at(&shape(4, 4, 8, 8, 1)).unwrap();
-        let lowered = LoweredOp::new(&plan).unwrap();
+        let lowered = LoweredOp::new(&plan, CPU).unwrap();
         let input = lowered.random_input().unwrap();
         let before = input.copy();
-        lowered.forward(&input).unwrap();
+        drop(lowered.forward(&input).unwrap());
         close(&input, &before);
     }
 }
@@ -249,7 +252,7 @@ fn a_network_is_its_ops_in_order() {
     .unwrap();
     let catalog = Catalog::builtin();
     let plan = Network::new(&spec, catalog).unwrap().plan(catalog).unwrap();
-    let lowered = LoweredNetwork::new(&plan).unwrap();
+    let lowered = LoweredNetwork::new(&plan, CPU).unwrap();
     let input = lowered.random_input().unwrap();
     let output = lowered.forward(&input).unwrap();
     assert_eq!(output.size(), [1, 16, 8, 8]);
@@ -274,7 +277,7 @@ fn sequences_are_merged_along_their_channels() {
     .unwrap();
     let catalog = Catalog::builtin();
     let plan = Network::new(&spec, catalog).unwrap().plan(catalog).unwrap();
-    let lowered = LoweredNetwork::new(&plan).unwrap();
+    let lowered = LoweredNetwork::new(&plan, CPU).unwrap();
     let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
     assert_eq!(output.size(), plan.output.dims());
 }
@@ -284,7 +287,7 @@ fn real_networks_run() {
     let catalog = Catalog::builtin();
     for name in ["demo_mobile", "demo_conv", "mobilenet_v3_large", "vit_b_32"] {
         let plan = catalog.network(name).unwrap().plan(catalog).unwrap();
-        let lowered = LoweredNetwork::new(&plan).unwrap();
+        let lowered = LoweredNetwork::new(&plan, CPU).unwrap();
         let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
         assert_eq!(output.size(), plan.output.dims(), "{name}");
         assert!(f64::try_from(output.sum(Kind::Double)).unwrap().is_finite(), "{name}");
@@ -295,7 +298,7 @@ fn real_networks_run() {
 fn parameters_of_a_lowered_op_are_those_that_the_catalog_counts() {
     for op in Catalog::builtin().ops() {
         for plan in candidates().iter().filter_map(|s| op.at(s).ok()) {
-            let lowered = LoweredOp::new(&plan).unwrap();
+            let lowered = LoweredOp::new(&plan, CPU).unwrap();
             let elements: usize = lowered.steps.iter().map(|s| s.run.weight_elements()).sum();
             assert_eq!(elements as u64, plan.cost.weight_elements, "{}", op.name());
         }
@@ -334,5 +337,18 @@ fn the_announced_names_are_those_of_primitives() {
         }});
         let unknown = serde_json::from_value::<Primitive>(with_sizes).unwrap_err().to_string();
         assert!(bare.is_ok() || unknown.contains("unknown field"), "{name}: {unknown}");
+    }
+}
+
+#[test]
+fn every_placement_computes_the_same_op() {
+    let plan = Catalog::builtin().op("MBConv6_3x3_SE").unwrap().at(&shape(14, 14, 8, 8, 1)).unwrap();
+    for (kind, channels_last) in [(Kind::Float, true), (Kind::BFloat16, false), (Kind::Half, true)] {
+        let lowered = LoweredOp::new(&plan, Placement { kind, channels_last, ..CPU }).unwrap();
+        let input = lowered.random_input().unwrap();
+        let output = lowered.forward(&input).unwrap();
+        assert_eq!((output.kind(), output.size()), (kind, plan.output.dims()));
+        let last = |t: &Tensor| t.stride()[1] == 1;
+        assert_eq!((last(&input), last(&output)), (channels_last, channels_last), "{kind:?}");
     }
 }

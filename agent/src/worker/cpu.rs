@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use latlas_shared::Allocator;
 
-use super::WorkerSettings;
+use super::backend::{Backend, Call, Samples};
+use super::{Pass, WorkerSettings};
 
 /// Sets threads, pinning and allocator. Comes before anything else in the worker, since glibc and
 /// libtorch read some of this only once.
@@ -91,20 +92,89 @@ pub fn allowed_cpus() -> Result<Vec<usize>> {
     Ok((0..limit).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
+/// How often a disturbed sample is taken again before the disturbed one is kept.
+const MOST_RETAKES: u32 = 3;
+
+/// The processor: reuse distance is made by reading other memory, time is read from the monotonic
+/// clock, and disturbance is told by involuntary context switches, which are the kernel's own word that
+/// somebody else ran in the middle of a sample.
+pub struct CpuBackend {
+    eviction: Eviction,
+    clock: Clock,
+}
+
+impl CpuBackend {
+    /// A backend for reuse distances of up to so many bytes.
+    pub fn new(largest_reuse_distance: u64) -> CpuBackend {
+        CpuBackend { eviction: Eviction::new(largest_reuse_distance), clock: Clock::calibrate() }
+    }
+
+    /// One sample, and whether it was disturbed.
+    fn sample_once(&self, distance: u64, call: &mut dyn Call) -> Result<(f64, bool)> {
+        self.eviction.read(distance);
+        call.produce(0)?;
+        let switches = involuntary_switches();
+        let (micros, result) = self.clock.time(|| call.run(0));
+        result?;
+        Ok((micros, involuntary_switches() != switches))
+    }
+}
+
+impl Backend for CpuBackend {
+    fn copies(&self, _bytes: u64) -> usize {
+        1
+    }
+
+    fn sample(&mut self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
+        let mut samples = Samples::default();
+        // The first call of a pass finds the caches as the pass before left them.
+        self.sample_once(pass.reuse_distance_bytes, call)?;
+        for _ in 0..pass.samples {
+            let mut retakes = 0;
+            let micros = loop {
+                let (micros, disturbed) = self.sample_once(pass.reuse_distance_bytes, call)?;
+                if !disturbed {
+                    break micros;
+                }
+                if retakes == MOST_RETAKES {
+                    samples.disturbed += 1;
+                    break micros;
+                }
+                retakes += 1;
+                samples.rejected += 1;
+            };
+            samples.micros.push(micros);
+        }
+        Ok(samples)
+    }
+}
+
+/// How often a thread of this process has been made to stop for another.
+fn involuntary_switches() -> i64 {
+    // SAFETY: an all-zero rusage is a valid value, and the call fills it in; it cannot fail for this
+    // process and a valid pointer.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    usage.ru_nivcsw
+}
+
 /// Memory that nothing else uses, read to move everything else further away.
-pub struct Eviction {
+struct Eviction {
     lines: Vec<[u64; 8]>,
 }
 
 impl Eviction {
     /// A buffer of at least `bytes`, written once so that its pages exist.
-    pub fn new(bytes: u64) -> Eviction {
+    fn new(bytes: u64) -> Eviction {
         let lines = usize::try_from(bytes / 64).unwrap_or(usize::MAX);
         Eviction { lines: vec![[1; 8]; lines] }
     }
 
     /// Reads the first `bytes`, one word of each cache line.
-    pub fn read(&self, bytes: u64) {
+    fn read(&self, bytes: u64) {
         let lines = usize::try_from(bytes / 64).unwrap_or(usize::MAX).min(self.lines.len());
         let sum = self.lines[..lines].iter().fold(0u64, |sum, line| sum.wrapping_add(line[0]));
         black_box(sum);
@@ -113,13 +183,13 @@ impl Eviction {
 
 /// A monotonic clock that knows what reading it costs.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+struct Clock {
     overhead_micros: f64,
 }
 
 impl Clock {
     /// Measures the cost of reading the clock: the median of many empty intervals.
-    pub fn calibrate() -> Clock {
+    fn calibrate() -> Clock {
         let empty: Vec<f64> = (0..2000)
             .map(|_| {
                 let start = Instant::now();
@@ -131,7 +201,7 @@ impl Clock {
 
     /// Microseconds that `work` takes, without the cost of reading the clock. At least one
     /// nanosecond, since an op that takes no time at all does not exist.
-    pub fn time<T>(&self, work: impl FnOnce() -> T) -> (f64, T) {
+    fn time<T>(&self, work: impl FnOnce() -> T) -> (f64, T) {
         let start = Instant::now();
         let result = work();
         let elapsed = start.elapsed().as_secs_f64() * 1e6;

@@ -2,6 +2,7 @@
 //! abort, a hang or an out-of-memory kill costs one row, and so that threads and allocator are set
 //! before libtorch starts.
 
+mod backend;
 mod cpu;
 mod process;
 mod protocol;
@@ -10,18 +11,29 @@ mod ready;
 use std::io::{self, BufRead, Write};
 
 use anyhow::{Context, Result};
-use latlas_shared::Allocator;
+use latlas_shared::{Allocator, Device, Dtype, MemoryFormat};
+use serde::{Deserialize, Serialize};
 
 pub use cpu::allowed_cpus;
 pub use process::{Fault, WorkerProcess};
-pub use protocol::{Pass, Work};
+#[cfg(test)]
+pub use backend::Samples;
+pub use protocol::{Pass, Visited, Work};
 
+use crate::lower::Placement;
+use backend::Backend;
 use protocol::{Reply, VisitRequest};
 use ready::Pantry;
 
 /// What a worker is started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSettings {
+    /// Where ops run.
+    pub device: Device,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Order of maps in memory.
+    pub memory_format: MemoryFormat,
     /// Intra-op threads.
     pub threads: u32,
     /// Allocator policy.
@@ -32,6 +44,30 @@ pub struct WorkerSettings {
     pub memory_limit: u64,
 }
 
+impl WorkerSettings {
+    fn placement(&self) -> Placement {
+        Placement {
+            device: match self.device {
+                Device::Cpu => tch::Device::Cpu,
+                Device::Cuda(index) => tch::Device::Cuda(index as usize),
+            },
+            kind: match self.dtype {
+                Dtype::F32 => tch::Kind::Float,
+                Dtype::F16 => tch::Kind::Half,
+                Dtype::Bf16 => tch::Kind::BFloat16,
+            },
+            channels_last: self.memory_format == MemoryFormat::ChannelsLast,
+        }
+    }
+
+    fn backend(&self) -> Result<Box<dyn Backend>> {
+        match self.device {
+            Device::Cpu => Ok(Box::new(cpu::CpuBackend::new(self.largest_reuse_distance))),
+            Device::Cuda(_) => anyhow::bail!("this version measures on the CPU only"),
+        }
+    }
+}
+
 /// The worker's main loop: answers requests on standard input until it closes.
 ///
 /// # Errors
@@ -39,14 +75,14 @@ pub struct WorkerSettings {
 pub fn serve(settings: &WorkerSettings) -> Result<()> {
     cpu::apply(settings)?;
     let _no_grad = tch::no_grad_guard();
-    let mut pantry = Pantry::new(settings);
+    let mut pantry = Pantry::new(settings, settings.backend()?);
     let mut out = io::stdout().lock();
     send(&mut out, &Reply::Ready)?;
     for line in io::stdin().lock().lines() {
         let request: VisitRequest =
             serde_json::from_str(&line.context("reading a request")?).context("a request")?;
         let reply = match pantry.visit(&request) {
-            Ok(micros) => Reply::Visited { micros },
+            Ok(visited) => Reply::Visited(visited),
             Err(e) => Reply::Refused { reason: format!("{e:#}") },
         };
         send(&mut out, &reply)?;

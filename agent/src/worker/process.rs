@@ -8,10 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use latlas_shared::Allocator;
 
 use super::WorkerSettings;
-use super::protocol::{Pass, Reply, VisitRequest, Work};
+use super::protocol::{Pass, Reply, VisitRequest, Visited, Work};
 
 /// How long a worker may take to load libtorch and answer.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -53,16 +52,9 @@ impl WorkerProcess {
     /// When it cannot be started or cannot apply its settings.
     pub fn start(settings: &WorkerSettings) -> Result<WorkerProcess> {
         let program = std::env::current_exe().context("finding this program again")?;
-        let allocator = match settings.allocator {
-            Allocator::Retain => "retain",
-            Allocator::System => "system",
-        };
         let threads = settings.threads.to_string();
         let mut child = Command::new(program)
-            .arg("worker")
-            .args(["--threads", &threads, "--allocator", allocator])
-            .args(["--largest-reuse-distance", &settings.largest_reuse_distance.to_string()])
-            .args(["--memory-limit", &settings.memory_limit.to_string()])
+            .args(["worker", &serde_json::to_string(settings)?])
             // libtorch's OpenMP reads this when it is loaded, before the worker's main function.
             .env("OMP_NUM_THREADS", &threads)
             // Ctrl-C at a terminal goes to the agent, which ends its workers in its own time.
@@ -99,14 +91,14 @@ impl WorkerProcess {
         work: &Work,
         passes: &[Pass],
         limit: Duration,
-    ) -> Result<Vec<Vec<f64>>, Fault> {
+    ) -> Result<Visited, Fault> {
         let request = VisitRequest { work: work.clone(), passes: passes.to_vec() };
         let line = serde_json::to_string(&request).expect("plain data serializes to JSON") + "\n";
         if self.requests.write_all(line.as_bytes()).and_then(|()| self.requests.flush()).is_err() {
             return Err(self.died());
         }
         match self.receive(limit)? {
-            Reply::Visited { micros } => Ok(micros),
+            Reply::Visited(visited) => Ok(visited),
             Reply::Refused { reason } => Err(Fault::Refused(reason)),
             Reply::Ready => Err(Fault::Died("started twice".into())),
         }

@@ -4,6 +4,8 @@
 use ops_catalog::{NetworkSpec, OpDef, Shape};
 use serde::{Deserialize, Serialize};
 
+use super::backend::Samples;
+
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,17 +44,23 @@ pub struct VisitRequest {
     pub passes: Vec<Pass>,
 }
 
+/// What a visit found.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Visited {
+    /// Samples, one entry per pass.
+    pub passes: Vec<Samples>,
+    /// Most memory that the worker has held at once since the visit began, in bytes.
+    pub peak_memory_bytes: Option<u64>,
+}
+
 /// What the worker answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// The worker has started; sent once, unasked.
     Ready,
-    /// The samples, one list per pass, in microseconds of one call.
-    Visited {
-        /// Samples.
-        micros: Vec<Vec<f64>>,
-    },
+    /// The visit was made.
+    Visited(Visited),
     /// It cannot be run, and trying again would not help.
     Refused {
         /// Why.

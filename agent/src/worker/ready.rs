@@ -1,18 +1,19 @@
 //! Work that is ready to run, and a visit to it.
 
 use std::collections::VecDeque;
+use std::fs;
 
 use anyhow::{Context, Result, bail};
 use ops_catalog::{Catalog, Cost, Network, Op};
 use tch::Tensor;
 
+use super::backend::{Backend, Call};
+use super::protocol::{Pass, VisitRequest, Visited, Work};
 use super::WorkerSettings;
-use super::cpu::{Clock, Eviction};
-use super::protocol::{VisitRequest, Work};
-use crate::lower::{LoweredNetwork, LoweredOp};
+use crate::lower::{LoweredNetwork, LoweredOp, Placement};
 
 /// The warm-up ends when two consecutive windows of this many calls agree.
-const WARM_UP_WINDOW: usize = 3;
+const WARM_UP_WINDOW: u32 = 3;
 /// The windows agree when their medians differ by less than this share.
 const WARM_UP_AGREEMENT: f64 = 0.05;
 /// The most windows: something that never settles is measured as it is, and its interval tells.
@@ -24,6 +25,20 @@ enum Lowered {
 }
 
 impl Lowered {
+    fn new(work: &Plan, placement: Placement) -> Result<Lowered> {
+        Ok(match work {
+            Plan::Op(plan) => Lowered::Op(LoweredOp::new(plan, placement)?),
+            Plan::Network(plan) => Lowered::Network(LoweredNetwork::new(plan, placement)?),
+        })
+    }
+
+    fn random_input(&self) -> Result<Tensor> {
+        match self {
+            Lowered::Op(op) => op.random_input(),
+            Lowered::Network(network) => network.random_input(),
+        }
+    }
+
     fn forward(&self, input: &Tensor) -> Result<Tensor, tch::TchError> {
         match self {
             Lowered::Op(op) => op.forward(input),
@@ -32,12 +47,51 @@ impl Lowered {
     }
 }
 
-/// Work with weights and an input, warmed up.
+/// Work whose shapes are known.
+enum Plan {
+    Op(ops_catalog::OpPlan),
+    Network(Box<ops_catalog::NetworkPlan>),
+}
+
+impl Plan {
+    fn new(work: &Work) -> Result<Plan> {
+        Ok(match work {
+            Work::Op { def, shape } => Plan::Op(Op::new(def.clone())?.at(shape)?),
+            Work::Network { spec, ops } => {
+                let catalog = Catalog::builtin().with_ops(ops.iter().cloned())?;
+                Plan::Network(Box::new(Network::new(spec, &catalog)?.plan(&catalog)?))
+            }
+        })
+    }
+
+    fn cost(&self) -> Cost {
+        match self {
+            Plan::Op(plan) => plan.cost,
+            Plan::Network(plan) => plan.cost,
+        }
+    }
+}
+
+/// Work with weights and inputs, warmed up.
 struct Ready {
     work: Work,
-    lowered: Lowered,
-    input: Tensor,
+    copies: Vec<(Lowered, Tensor)>,
     bytes: u64,
+}
+
+impl Call for Ready {
+    fn produce(&mut self, copy: usize) -> Result<()> {
+        // Changing the sign in place is the cheapest way to have just written a tensor of the same
+        // values.
+        drop(self.copies[copy].1.f_neg_()?);
+        Ok(())
+    }
+
+    fn run(&mut self, copy: usize) -> Result<()> {
+        let (lowered, input) = &self.copies[copy];
+        drop(lowered.forward(input)?);
+        Ok(())
+    }
 }
 
 /// Ready work, the most recently used first, within a budget of memory: preparing again costs
@@ -45,41 +99,36 @@ struct Ready {
 pub struct Pantry {
     shelf: VecDeque<Ready>,
     memory_limit: u64,
-    eviction: Eviction,
-    clock: Clock,
+    element_bytes: u64,
+    placement: Placement,
+    backend: Box<dyn Backend>,
 }
 
 impl Pantry {
-    pub fn new(settings: &WorkerSettings) -> Pantry {
+    pub fn new(settings: &WorkerSettings, backend: Box<dyn Backend>) -> Pantry {
         Pantry {
             shelf: VecDeque::new(),
             memory_limit: settings.memory_limit,
-            eviction: Eviction::new(settings.largest_reuse_distance),
-            clock: Clock::calibrate(),
+            element_bytes: settings.dtype.bytes(),
+            placement: settings.placement(),
+            backend,
         }
     }
 
-    /// Samples one piece of work: for each pass, microseconds of single calls.
+    /// Samples one piece of work.
     ///
     /// # Errors
     /// When it does not fit into memory, libtorch cannot run it, or its output is not finite.
-    pub fn visit(&mut self, request: &VisitRequest) -> Result<Vec<Vec<f64>>> {
+    pub fn visit(&mut self, request: &VisitRequest) -> Result<Visited> {
+        reset_peak_memory();
         self.bring_to_front(&request.work)?;
-        let Pantry { shelf, eviction, clock, .. } = self;
-        let ready = shelf.front_mut().context("it was just brought to the front")?;
-        let mut all = Vec::with_capacity(request.passes.len());
-        for pass in &request.passes {
-            let mut samples = Vec::with_capacity(pass.samples as usize);
-            // The first call of a pass finds the caches as the pass before left them.
-            for index in 0..=pass.samples {
-                let micros = ready.sample(pass.reuse_distance_bytes, eviction, *clock)?;
-                if index > 0 {
-                    samples.push(micros);
-                }
-            }
-            all.push(samples);
-        }
-        Ok(all)
+        let ready = self.shelf.front_mut().context("it was just brought to the front")?;
+        let passes = request
+            .passes
+            .iter()
+            .map(|&pass| self.backend.sample(pass, ready))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Visited { passes, peak_memory_bytes: peak_memory() })
     }
 
     fn bring_to_front(&mut self, work: &Work) -> Result<()> {
@@ -89,9 +138,14 @@ impl Pantry {
             }
             return Ok(());
         }
-        let (cost, lower) = plan(work)?;
+        let plan = Plan::new(work)?;
+        let cost = plan.cost();
         // Every activation at once is more than is ever alive together.
-        let bytes = cost.weight_bytes(4).saturating_add(cost.activation_bytes(4));
+        let one = cost
+            .weight_bytes(self.element_bytes)
+            .saturating_add(cost.activation_bytes(self.element_bytes));
+        let copies = self.backend.copies(one);
+        let bytes = one.saturating_mul(copies as u64);
         if bytes > self.memory_limit {
             bail!(
                 "it needs up to {} MiB of memory, and the limit is {} MiB",
@@ -105,61 +159,38 @@ impl Pantry {
             let Some(oldest) = self.shelf.pop_back() else { break };
             used -= oldest.bytes;
         }
-        let ready = Ready::new(work.clone(), lower, bytes, self.clock)?;
+        let copies = (0..copies)
+            .map(|_| {
+                let lowered = Lowered::new(&plan, self.placement)?;
+                let input = lowered.random_input()?;
+                Ok((lowered, input))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut ready = Ready { work: work.clone(), copies, bytes };
+        ready.check_output()?;
+        ready.warm_up(&mut *self.backend)?;
         self.shelf.push_front(ready);
         Ok(())
     }
 }
 
-type Lower = Box<dyn FnOnce() -> Result<(Lowered, Tensor)>>;
-
-/// What the work costs, and how to lower it once it is known to fit.
-fn plan(work: &Work) -> Result<(Cost, Lower)> {
-    match work {
-        Work::Op { def, shape } => {
-            let plan = Op::new(def.clone())?.at(shape)?;
-            let cost = plan.cost;
-            let lower: Lower = Box::new(move || {
-                let op = LoweredOp::new(&plan)?;
-                let input = op.random_input()?;
-                Ok((Lowered::Op(op), input))
-            });
-            Ok((cost, lower))
-        }
-        Work::Network { spec, ops } => {
-            let catalog = Catalog::builtin().with_ops(ops.iter().cloned())?;
-            let plan = Network::new(spec, &catalog)?.plan(&catalog)?;
-            let cost = plan.cost;
-            let lower: Lower = Box::new(move || {
-                let network = LoweredNetwork::new(&plan)?;
-                let input = network.random_input()?;
-                Ok((Lowered::Network(network), input))
-            });
-            Ok((cost, lower))
-        }
-    }
-}
-
 impl Ready {
-    fn new(work: Work, lower: Lower, bytes: u64, clock: Clock) -> Result<Ready> {
-        let (lowered, input) = lower()?;
-        let mut ready = Ready { work, lowered, input, bytes };
-        let output = ready.lowered.forward(&ready.input)?;
+    fn check_output(&self) -> Result<()> {
+        let (lowered, input) = &self.copies[0];
+        let output = lowered.forward(input)?;
         let sum = output.f_to_kind(tch::Kind::Double)?.f_abs()?.f_sum(tch::Kind::Double)?;
         if !f64::try_from(&sum)?.is_finite() {
             bail!("its output has values that are not finite");
         }
-        ready.warm_up(clock)?;
-        Ok(ready)
+        Ok(())
     }
 
-    fn warm_up(&mut self, clock: Clock) -> Result<()> {
+    fn warm_up(&mut self, backend: &mut dyn Backend) -> Result<()> {
+        let window = Pass { reuse_distance_bytes: 0, samples: WARM_UP_WINDOW };
         let mut before = f64::INFINITY;
         for _ in 0..WARM_UP_MOST_WINDOWS {
-            let window = (0..WARM_UP_WINDOW)
-                .map(|_| self.call(clock))
-                .collect::<Result<Vec<f64>>>()?;
-            let now = latlas_shared::stats::median(&window);
+            let samples = backend.sample(window, self)?;
+            let now = latlas_shared::stats::median(&samples.micros);
             if (now / before - 1.0).abs() < WARM_UP_AGREEMENT {
                 break;
             }
@@ -167,18 +198,18 @@ impl Ready {
         }
         Ok(())
     }
+}
 
-    fn call(&mut self, clock: Clock) -> Result<f64> {
-        // The producer: in a network, an op reads what the op before has just written. Changing the
-        // sign in place is the cheapest way to have just written a tensor of the same values.
-        drop(self.input.f_neg_()?);
-        let (micros, output) = clock.time(|| self.lowered.forward(&self.input));
-        drop(output?);
-        Ok(micros)
-    }
+/// Starts the kernel's record of this process's memory anew. Where the kernel does not allow it,
+/// the record goes on from the start of the process, and peaks are upper bounds.
+fn reset_peak_memory() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
 
-    fn sample(&mut self, distance: u64, eviction: &Eviction, clock: Clock) -> Result<f64> {
-        eviction.read(distance);
-        self.call(clock)
-    }
+/// The kernel's record: `VmHWM`, the most memory that this process had resident.
+fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
 }

@@ -5,6 +5,7 @@ mod rebuild;
 mod serve;
 mod token;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,7 +29,10 @@ struct Cli {
 enum Command {
     Serve(serve::Arguments),
     /// Make tokens: each is shown once and kept as a hash
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  latlas-coordinator token create --role researcher"
+    )]
     Token(token::Command),
     Rebuild(rebuild::Arguments),
 }
@@ -67,7 +71,11 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let (code, text) = match run(cli.command) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => (2, text),

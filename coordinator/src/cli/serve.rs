@@ -20,7 +20,7 @@ use super::{DataArgument, Failure};
     RUST_LOG sets what is logged to stderr, e.g. RUST_LOG=debug.")]
 pub struct Arguments {
     /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8700")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8700", value_parser = address)]
     listen: SocketAddr,
     #[command(flatten)]
     data: DataArgument,
@@ -29,6 +29,10 @@ pub struct Arguments {
     /// needs a token then
     #[arg(long)]
     insecure_public: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8700".to_owned())
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {

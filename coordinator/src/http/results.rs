@@ -59,6 +59,7 @@ async fn results(
                 let OnlyId { id } = serde_json::from_str(raw.get()).map_err(|_| {
                     ApiError::Invalid(format!("measurements[{index}] can't be read: {error}"))
                 })?;
+                tracing::warn!(agent = %agent.uuid, %id, %error, "a measurement can't be read");
                 unreadable.push((id, format!("it can't be read: {error}")));
             }
         }

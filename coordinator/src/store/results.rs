@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use latlas_shared::api::ResultsAnswer;
-use latlas_shared::{Measurement, Status, Subject};
+use latlas_shared::{Measurement, Subject};
 use sqlx::{Sqlite, Transaction};
 
 use super::rows::{self, Place};
@@ -130,15 +130,12 @@ async fn insert(
         Subject::Op { key, .. } => Some(key.to_string()),
         Subject::Network { .. } => None,
     };
-    let status = match measurement.status {
-        Status::Ok => "ok",
-        Status::NotConverged => "not_converged",
-        Status::Failed => "failed",
-    };
+    let without_samples = Measurement { samples: None, ..measurement.clone() };
     sqlx::query(
         "INSERT INTO measurements
-            (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at, measurement)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at,
+             measurement, samples)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )
     .bind(measurement.id.to_string())
     .bind(table.0)
@@ -146,10 +143,11 @@ async fn insert(
     .bind(op.map(|op| op.0))
     .bind(&key)
     .bind(&measurement.fingerprint)
-    .bind(status)
+    .bind(measurement.status.name())
     .bind(micros(measurement.finished_at))
     .bind(micros(now))
-    .bind(to_json(measurement))
+    .bind(to_json(&without_samples))
+    .bind(&measurement.samples)
     .execute(&mut **tx)
     .await?;
     Ok(op.zip(key).map(|(op, key)| Place { table, op, key }))

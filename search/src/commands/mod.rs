@@ -44,21 +44,20 @@ impl Farm {
 
     /// A refused token gets its remedy.
     fn explained(&self, error: ClientError) -> anyhow::Error {
-        let has_token = self.token.is_some();
         let remedy = match (&error, error.status()) {
-            (ClientError::Token, _) => "LATLAS_TOKEN cannot be used",
-            (_, Some(401)) if !has_token => {
-                "no token was sent: set LATLAS_TOKEN to a researcher token, which \
-                 `latlas-coordinator token create --role researcher` prints once"
+            (ClientError::Token, _) => "It is read from LATLAS_TOKEN.",
+            (_, Some(401)) if self.token.is_none() => {
+                "No token was sent: set LATLAS_TOKEN to a researcher token, which \
+                 `latlas-coordinator token create --role researcher` prints once."
             }
             (_, Some(401)) => {
-                "the token in LATLAS_TOKEN was not accepted: \
-                 `latlas-coordinator token create --role researcher` prints a new one"
+                "The token in LATLAS_TOKEN was not accepted; `latlas-coordinator token create --role \
+                 researcher` prints a new one."
             }
-            (_, Some(403)) => "the token in LATLAS_TOKEN has a role that may not do this",
+            (_, Some(403)) => "The token in LATLAS_TOKEN has a role that may not do this.",
             _ => return error.into(),
         };
-        anyhow!(error).context(remedy)
+        anyhow!("{error}. {remedy}")
     }
 }
 

@@ -138,8 +138,7 @@ impl<'a> Shown<'a> {
 
 /// Reads a key that must be of this op, or a shape alone.
 fn at(op: &Op, text: &str, catalog: &Catalog) -> Result<At> {
-    let whole =
-        if text.contains(':') { text.to_owned() } else { format!("{}:{text}", op.name()) };
+    let whole = if text.contains(':') { text.to_owned() } else { format!("{}:{text}", op.name()) };
     let key: OpKey = whole.parse().map_err(|error| Usage(format!("--key: {error}")))?;
     if catalog.op(&key.op)?.name() != op.name() {
         return Err(Usage(format!("--key: it is a key of {}, not of {}", key.op, op.name())).into());

@@ -106,7 +106,9 @@ impl<'a> Session<'a> {
             match text.map(|text| (text.trim().is_empty(), networks::from_line(text))) {
                 Ok((true, _)) => {}
                 Ok((_, Ok(spec))) => self.spec(Some(number), &place, &spec)?,
-                Ok((_, Err((label, problem)))) => self.invalid(Some(number), &place, &label, &problem)?,
+                Ok((_, Err((label, problem)))) => {
+                    self.invalid(Some(number), &place, &label, &problem)?
+                }
                 Err(problem) => self.invalid(Some(number), &place, &Label::default(), &problem)?,
             }
             if lines.would_wait() {

@@ -76,11 +76,7 @@ pub(super) fn look_again(client: &Client, id: Uuid) -> String {
     )
 }
 
-pub(super) fn write_status(
-    status: &RequestStatus,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<()> {
+pub(super) fn write_status(status: &RequestStatus, json: bool, out: &mut dyn Write) -> Result<()> {
     if json {
         return write_json(out, status);
     }

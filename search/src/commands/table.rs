@@ -24,7 +24,8 @@ pub fn run(command: &Command, farm: &Farm, out: &mut dyn Write) -> Result<()> {
 }
 
 fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
-    let tables: Vec<TableEntry> = farm.ask(async |client| Ok(client.get_all("v1/tables").await?))?;
+    let tables: Vec<TableEntry> =
+        farm.ask(async |client| Ok(client.get_all("v1/tables").await?))?;
     if json {
         return tables.iter().try_for_each(|table| write_json(out, table));
     }

@@ -76,5 +76,7 @@ fn problem(status: u16, detail: &str) -> String {
 
 /// The body of a refusal.
 pub fn problem_json(status: u16, detail: &str) -> String {
-    format!(r#"{{"type": "/problems/x", "title": "Refused", "status": {status}, "detail": "{detail}"}}"#)
+    format!(
+        r#"{{"type": "/problems/x", "title": "Refused", "status": {status}, "detail": "{detail}"}}"#
+    )
 }

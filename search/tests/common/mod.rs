@@ -1,5 +1,6 @@
 //! What the tests of the command share: running it, and tables made of nothing.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
+#![allow(clippy::unwrap_used, reason = "this is a part of tests")]
 
 pub mod farm;
 
@@ -111,7 +112,8 @@ impl Desk {
 /// Two networks that share no row, and one more that uses rows of the first.
 pub const SMALL: &str = r#"{"id": 1, "name": "small", "input": {"n": 1, "c": 3, "h": 32, "w": 32}, "layers": [{"op": "Conv3x3", "c_out": 16, "stride": 2}, {"op": "MBConv6_3x3", "c_out": 16, "stride": 1}, {"op": "MBConv6_3x3", "c_out": 24, "stride": 2}]}"#;
 pub const GRAPH: &str = r#"{"id": "g-2", "input": {"n": 1, "c": 8, "h": 16, "w": 16}, "nodes": [{"op": "Conv3x3", "c_out": 8, "stride": 1, "inputs": [-1]}, {"op": "Conv1x1", "c_out": 8, "stride": 1, "inputs": [0, -1]}], "output": 1}"#;
-pub const SHORT: &str = r#"{"layers": ["Conv3x3", "MBConv6"], "input_resolution": 32, "channels": [16, 16]}"#;
+pub const SHORT: &str =
+    r#"{"layers": ["Conv3x3", "MBConv6"], "input_resolution": 32, "channels": [16, 16]}"#;
 
 /// A network from JSON.
 pub fn network(json: &str) -> Network {
@@ -141,6 +143,7 @@ pub fn row(key: &OpKey, micros: f64) -> Row {
         median_micros: micros * 1.0625,
         samples: 60,
         visits: 12,
+        host_micros: None,
     };
     Row {
         op_type: key.op.clone(),

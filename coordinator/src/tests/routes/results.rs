@@ -1,8 +1,8 @@
 //! `/v1/results`.
 
 use axum::http::StatusCode;
-use latlas_shared::Subject;
 use latlas_shared::api::ResultsAnswer;
+use latlas_shared::{Status, Subject, TableIndex};
 use serde_json::{Value, json};
 
 use crate::tests::harness::{Farm, KEYS, check, later};
@@ -81,4 +81,29 @@ async fn a_network_is_kept_and_is_no_row() {
     assert_eq!(farm.report(&agent, vec![network]).await.known, 1);
     let table = farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id)).send().await;
     assert_eq!(table.read::<Value>(StatusCode::OK)["rows"], json!([]));
+}
+
+#[tokio::test]
+async fn samples_are_kept_beside_the_measurement() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let mut measurement = agent.measures(KEYS[0], 10.0);
+    measurement.samples = Some("raw".into());
+    measurement.status = Status::Degraded;
+    measurement.reason = Some("the box was busy".into());
+    assert_eq!(farm.report(&agent, vec![measurement]).await.stored, 1);
+    let table = farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id)).send().await;
+    assert_eq!(table.read::<Value>(StatusCode::OK)["rows"][0]["status"], "degraded");
+}
+
+/// Whatever is let in makes a table that its readers accept.
+#[tokio::test]
+async fn extreme_results_make_no_table_unreadable() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let huge = agent.measures(KEYS[0], 1e11);
+    let tiny = agent.measures(KEYS[1], f64::MIN_POSITIVE);
+    assert_eq!(farm.report(&agent, vec![huge, tiny]).await.stored, 2);
+    let table = farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id)).send().await;
+    TableIndex::new(table.read(StatusCode::OK)).unwrap();
 }

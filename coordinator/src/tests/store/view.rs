@@ -61,7 +61,12 @@ async fn the_view_has_the_numbers_of_the_api() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     let mut with_energy = agent.measures(KEYS[1], 1.0 / 3.0);
-    with_energy.energy_mj = Some(0.1);
+    with_energy.energy = Some(latlas_shared::Energy {
+        gross_mj: 0.1,
+        net_mj: 0.05,
+        uncertainty_mj: 0.01,
+        source: "rapl".into(),
+    });
     let mut failed = agent.measures("Conv3x3:n1-h9-w9-i4-o4-s1", 1.0);
     failed.status = Status::Failed;
     failed.latency = None;

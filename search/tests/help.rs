@@ -1,0 +1,62 @@
+//! The help texts: a change of one is a change of the command line, and is looked at.
+
+mod common;
+
+use common::Desk;
+use insta::assert_snapshot;
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let desk = Desk::new();
+    let mut report = String::new();
+    for command in [
+        "",
+        "ops list",
+        "ops show",
+        "hardware list",
+        "table list",
+        "table get",
+        "profile",
+        "request list",
+        "request show",
+        "predict",
+        "prune",
+    ] {
+        let ran = desk.run(&format!("{command} --help"));
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.report());
+        assert!(ran.stdout.contains("Example:\n  latlas "), "{command}");
+        report.push_str(&format!("==== latlas {command} --help\n{}\n", ran.stdout));
+    }
+    assert_snapshot!(report);
+}
+
+#[test]
+fn wrong_usage_exits_with_two() {
+    let desk = Desk::new();
+    for arguments in [
+        "",
+        "tabel",
+        "table",
+        "table get",
+        "table get UPPER",
+        "table get x.cpu --format parquet",
+        "table get x.cpu --version ../x",
+        "table get x.cpu --version abcd --config y",
+        "ops show",
+        "profile --hardware x.cpu",
+        "profile --hardware x.cpu --space quick --op-file x.yaml",
+        "request show 17",
+        "table list --coordinator 127.0.0.1:8700",
+        "ops show Conv3x3 --key n1-h5",
+        "ops show Conv3x3 --key Conv5x5:n1-h5-w5-i1-o1-s1",
+    ] {
+        let ran = desk.run(arguments);
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (2, ""),
+            "latlas {arguments}\n{}",
+            ran.report()
+        );
+        assert!(!ran.stderr.is_empty());
+    }
+}
