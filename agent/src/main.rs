@@ -10,6 +10,7 @@ mod spool;
 mod system;
 mod worker;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env("LATLAS_LOG").unwrap_or_else(|_| "info".into()),
         )
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,

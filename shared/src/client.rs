@@ -225,7 +225,8 @@ impl Client {
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
         let url = shown(response.url());
         let text = response.text().await.map_err(|e| self.unreachable(&e))?;
-        serde_json::from_str(&text)
+        // An answer without a body, as 204 has, is read as the unit type.
+        serde_json::from_str(if text.is_empty() { "null" } else { &text })
             .map_err(|e| ClientError::NotUnderstood { url, cause: e.to_string() })
     }
 

@@ -89,6 +89,7 @@ impl Farm {
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&data)
             .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(dir.path().join("coordinator.log")).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();

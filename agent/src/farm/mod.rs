@@ -153,8 +153,8 @@ impl Farm {
         self.work_on(&lease).await?;
         upload(&self.client, &self.spool).await?;
         let path = format!("v1/leases/{}/release", lease.id);
-        match self.client.post::<_, serde_json::Value>(&path, &serde_json::json!({})).await {
-            Ok(_) => {}
+        match self.client.post::<_, ()>(&path, &serde_json::json!({})).await {
+            Ok(()) => {}
             // Finished or expired leases need no release.
             Err(e) if matches!(e.status(), Some(404 | 409)) => {}
             Err(e) => return Err(e.into()),
