@@ -119,6 +119,22 @@ Example:
   latlas table get amd-epyc-f25m1-2c-24gb.cpu -o table.json
   latlas table get amd-epyc-f25m1-2c-24gb.cpu --format csv | head")]
     Get(TableGet),
+    /// List the rows of a downloaded table
+    #[command(after_help = "Example:\n  latlas table show table.json --op MBConv6_3x3")]
+    Show(TableShow),
+}
+
+/// `latlas table show`.
+#[derive(Debug, Args)]
+pub struct TableShow {
+    /// A table, as `latlas table get` writes it; `-` is stdin
+    pub file: PathBuf,
+    /// Only the rows of this op
+    #[arg(long)]
+    pub op: Option<String>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `latlas table get`.

@@ -35,8 +35,15 @@ fn spaces_that_cannot_be_measured() {
             ["grids[0]", "channels_in is 0"],
         ),
         (
-            grid("{ops: [DepthwiseConv3x3], resolution: [8], c_in: [6], c_out: [8]}"),
-            ["groups 6", "does not divide"],
+            grid("{ops: [MaxPool], resolution: [8], c_in: [6], c_out: [8]}"),
+            ["MaxPool gives 6 channels here", "channels_out is 6"],
+        ),
+        (
+            "name: bad
+ops: [{name: Grouped, nodes: [{apply: {conv2d: {out: c_out, kernel: 3, groups: 4}}}]}]
+grids: [{resolution: [8], c_in: [6], c_out: [8]}]"
+                .to_owned(),
+            ["node 0 (conv2d)", "groups 4 does not divide the 6 channels"],
         ),
         (
             grid("{ops: [Conv3x3], resolutoin: [8], c_in: [8], c_out: [8]}"),

@@ -3,14 +3,14 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use latlas_shared::Table;
+use latlas_shared::{Row, Table};
 use latlas_shared::api::TableEntry;
 use latlas_shared::client::{Client, with_query};
 
 use super::{Farm, write_json};
-use crate::cli::{Format, Table as Command, TableGet};
+use crate::cli::{Format, Table as Command, TableGet, TableShow};
 use crate::files;
-use crate::text::{Columns, count};
+use crate::text::{Columns, count, duration};
 
 /// Runs the command.
 ///
@@ -20,7 +20,40 @@ pub fn run(command: &Command, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     match command {
         Command::List { json } => list(farm, *json, out),
         Command::Get(what) => get(what, farm, out),
+        Command::Show(what) => show(what, out),
     }
+}
+
+/// Rows for people, with what the header says above them.
+fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
+    let index = files::read_table(&what.file)?;
+    let table = index.table();
+    let op = what.op.as_deref().map(|name| index.catalog().op(name)).transpose()?;
+    let rows: Vec<&Row> =
+        table.rows.iter().filter(|row| op.is_none_or(|op| op.name() == row.op_type)).collect();
+    if what.json {
+        return rows.iter().try_for_each(|row| write_json(out, row));
+    }
+    writeln!(out, "{}  {}", table.hardware_id, table.run_config.id())?;
+    writeln!(out, "version {}  {}", table.version, count(rows.len(), "row", "rows"))?;
+    let mut columns =
+        Columns::new(["OP", "INPUT", "C_IN", "C_OUT", "STRIDE", "LATENCY", "95% CI", "STATUS"]);
+    for row in rows {
+        columns.push([
+            row.op_type.clone(),
+            format!("{}x{}x{}", row.batch, row.input_h, row.input_w),
+            row.channels_in.to_string(),
+            row.channels_out.to_string(),
+            row.stride.to_string(),
+            row.latency_micros.map_or_else(|| "-".to_owned(), duration),
+            row.ci95_rel.map_or_else(|| "-".to_owned(), |share| format!("±{:.1}%", 100.0 * share)),
+            match &row.reason {
+                Some(reason) => format!("{} ({reason})", row.status.name()),
+                None => row.status.name().to_owned(),
+            },
+        ]);
+    }
+    Ok(columns.write(out)?)
 }
 
 fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
