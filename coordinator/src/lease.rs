@@ -61,18 +61,31 @@ impl Progress {
         (self.state == State::Queued).then_some(Progress { state: State::Leased(lease), ..self })
     }
 
-    /// Its lease ran out: back to the queue with the attempt counted, or given up at the cap.
+    /// Its lease ran out: the attempt came to nothing.
     ///
     /// A lease that the task is no longer under changes nothing.
     pub fn expired(self, lease: Uuid, agent_name: &str, policy: &Policy) -> Progress {
+        let reason =
+            format!("agent {agent_name} neither reported a result nor renewed its lease in time");
+        self.attempted(lease, &reason, policy)
+    }
+
+    /// The result that came under its lease was refused: the attempt came to nothing. Without counting
+    /// it, an agent whose results are always refused would measure the same task for ever.
+    ///
+    /// A lease that the task is no longer under changes nothing.
+    pub fn refused(self, lease: Uuid, agent_name: &str, why: &str, policy: &Policy) -> Progress {
+        let reason = format!("the result of agent {agent_name} was refused: {why}");
+        self.attempted(lease, &reason, policy)
+    }
+
+    /// Back to the queue with the attempt counted, or given up at the cap.
+    fn attempted(self, lease: Uuid, reason: &str, policy: &Policy) -> Progress {
         if self.state != State::Leased(lease) {
             return self;
         }
         let attempts = self.attempts + 1;
-        let reason = format!(
-            "agent {agent_name} neither reported a result nor renewed its lease in time (attempt {attempts} of {})",
-            policy.max_attempts
-        );
+        let reason = format!("{reason} (attempt {attempts} of {})", policy.max_attempts);
         let state = if attempts >= policy.max_attempts { State::Failed } else { State::Queued };
         Progress { state, attempts, reason: Some(reason) }
     }
@@ -224,6 +237,7 @@ mod tests {
     enum Event {
         Lease(u128),
         Expire(u128),
+        Refuse(u128),
         Release(u128),
         Measure(Status),
         Requeue,
@@ -233,6 +247,7 @@ mod tests {
         let event = prop_oneof![
             (0u128..3).prop_map(Event::Lease),
             (0u128..3).prop_map(Event::Expire),
+            (0u128..3).prop_map(Event::Refuse),
             (0u128..3).prop_map(Event::Release),
             prop_oneof![Just(Status::Ok), Just(Status::NotConverged), Just(Status::Failed)]
                 .prop_map(Event::Measure),
@@ -251,6 +266,7 @@ mod tests {
                 task = match event {
                     Event::Lease(n) => task.clone().leased(lease(n)).unwrap_or(task),
                     Event::Expire(n) => task.expired(lease(n), "a", &policy),
+                    Event::Refuse(n) => task.refused(lease(n), "a", "it is odd", &policy),
                     Event::Release(n) => task.released(lease(n)),
                     Event::Measure(status) => task.measured(status, None),
                     Event::Requeue => task.requeued(),
@@ -260,7 +276,7 @@ mod tests {
                 prop_assert!(task.state != State::Queued || task.attempts < max_attempts);
                 prop_assert!(task.state != State::Failed || task.reason.is_some());
                 // A lease that is not the task's own has no say over it.
-                if let (Event::Expire(n) | Event::Release(n), State::Leased(own)) = (&event, before.state)
+                if let (Event::Expire(n) | Event::Refuse(n) | Event::Release(n), State::Leased(own)) = (&event, before.state)
                     && lease(*n) != own
                 {
                     prop_assert_eq!(&task, &before);

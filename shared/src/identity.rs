@@ -143,34 +143,59 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The class of devices that this box belongs to.
+    /// The class of devices that this box belongs to: `<name>-<size>.<device>`, then what a person has set
+    /// and may set back, each after a dot: the power mode, `locked` clocks, `noboost`, and the quota
+    /// of processor time.
+    ///
+    /// What the id leaves out (driver, kernel, microcode, huge pages) is in the [digest](Self::digest).
     pub fn hardware_id(&self) -> HardwareId {
-        let memory = |bytes: u64| format!("{}gb", bytes.div_ceil(1 << 30));
-        let text = match self.device {
+        let (name, mut tail) = match self.device {
             Device::Cpu => {
-                let mut name = slug(self.cpu_model.as_deref().unwrap_or("unknown-cpu"));
-                // `AMD EPYC` alone covers processors that are years apart.
-                if !name.contains(|c: char| c.is_ascii_digit())
-                    && let Some(family) = &self.cpu_family
-                {
-                    name = format!("{name}-{}", slug(family));
-                }
-                let tail = format!("-{}c-{}.cpu", self.cpus, memory(self.memory_bytes));
-                shorten(&name, 50 - tail.len()) + &tail
+                let size = format!("-{}c-{}.cpu", self.cpus, gib(self.memory_bytes));
+                (self.cpu_name(), size)
             }
-            Device::Cuda(_) => {
-                let name = slug(self.gpu.as_deref().unwrap_or("unknown-gpu"));
-                let mode = self.power_mode.as_deref().map(|m| format!(".{}", slug(m)));
-                let tail = format!(
-                    "-{}.cuda{}",
-                    memory(self.gpu_memory_bytes.unwrap_or(self.memory_bytes)),
-                    mode.unwrap_or_default()
-                );
-                let tail = shorten(&tail, 30);
-                shorten(&name, 50 - tail.len()) + &tail
-            }
+            Device::Cuda(_) => self.gpu_name(),
         };
+        let fact = |name: &str| self.facts.get(name).map(String::as_str);
+        if let Some(mode) = &self.power_mode {
+            tail += &format!(".{}", slug(mode));
+        }
+        if fact("jetson_clocks") == Some("on") {
+            tail += ".locked";
+        }
+        if fact("boost") == Some("off") {
+            tail += ".noboost";
+        }
+        if let Some(cpus) = fact("cgroup_cpus") {
+            tail += &format!(".q{}", slug(cpus));
+        }
+        let tail = shorten(&tail, 38);
+        let text = shorten(&name, 50 - tail.len()) + &tail;
         text.parse().expect("slugs are made of the allowed characters and were shortened to fit")
+    }
+
+    fn cpu_name(&self) -> String {
+        let name = slug(self.cpu_model.as_deref().unwrap_or("unknown-cpu"));
+        // `AMD EPYC` alone covers processors that are years apart; a Jetson's name says which it is.
+        let says_which = name.contains(|c: char| c.is_ascii_digit()) || name.starts_with("jetson");
+        match &self.cpu_family {
+            Some(family) if !says_which => format!("{name}-{}", slug(family)),
+            _ => name,
+        }
+    }
+
+    /// The GPU's name, and its memory and device as the beginning of the tail. A GPU without memory of its
+    /// own shares the processor's.
+    fn gpu_name(&self) -> (String, String) {
+        let Some(gpu) = &self.gpu else { return ("unknown-gpu".to_owned(), ".cuda".to_owned()) };
+        let memory = match self.gpu_memory_bytes {
+            Some(bytes) => product_size(bytes),
+            None => gib(self.memory_bytes),
+        };
+        let name = slug(gpu);
+        // Some products have their memory in their name.
+        let name = name.strip_suffix(&format!("-{memory}")).map(str::to_owned).unwrap_or(name);
+        (name, format!("-{memory}.cuda"))
     }
 
     /// A hash of all of it: two measurements with one digest were made under one set of conditions.
@@ -180,13 +205,32 @@ impl Fingerprint {
     }
 }
 
+fn gib(bytes: u64) -> String {
+    format!("{}gb", bytes.div_ceil(1 << 30))
+}
+
+/// The memory that a GPU is sold with. Error correction and the firmware keep up to a tenth of it, more or
+/// less of it with each driver: a T4 of 16 GB reports 14.75 or 15 GiB.
+fn product_size(bytes: u64) -> String {
+    const SOLD: [u64; 8] = [8, 16, 24, 32, 40, 48, 64, 80];
+    let fits = |&&size: &&u64| bytes <= size << 30 && bytes as f64 >= 0.9 * (size << 30) as f64;
+    SOLD.iter().find(fits).map_or_else(|| gib(bytes), |size| format!("{size}gb"))
+}
+
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// At most so many characters. What is cut off is replaced by a part of its hash, so that names with one
+/// beginning stay apart.
 fn shorten(text: &str, most: usize) -> String {
-    text.chars().take(most).collect::<String>().trim_end_matches('-').to_owned()
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let hash = hex(&Sha256::digest(text)[..2]);
+    let kept: String = text.chars().take(most - hash.len() - 1).collect();
+    format!("{}-{hash}", kept.trim_end_matches(['-', '.']))
 }
 
 /// A product name as part of an id: `Intel(R) Xeon(R) CPU @ 2.20GHz` becomes `intel-xeon-2.20ghz`.
@@ -360,16 +404,65 @@ mod tests {
         }
         let long = "x".repeat(300);
         assert_eq!(cpu(Some(&long), None).hardware_id().as_str().len(), 50);
+        let other = long.clone() + "y";
+        assert_ne!(cpu(Some(&long), None).hardware_id(), cpu(Some(&other), None).hardware_id());
+    }
+
+    fn gpu(name: &str, bytes: Option<u64>) -> Fingerprint {
+        Fingerprint {
+            device: Device::Cuda(0),
+            gpu: Some(name.into()),
+            gpu_memory_bytes: bytes,
+            ..cpu(Some("AMD EPYC"), Some("f25m1"))
+        }
     }
 
     #[test]
-    fn a_gpu_s_power_mode_is_part_of_its_class() {
-        let mut jetson = cpu(None, None);
-        jetson.device = Device::Cuda(0);
-        jetson.gpu = Some("Jetson Orin Nano".into());
+    fn a_gpu_has_the_memory_that_it_is_sold_with() {
+        for (name, mib, id) in [
+            ("Tesla T4", 15360, "tesla-t4-16gb.cuda"),
+            ("Tesla T4", 15109, "tesla-t4-16gb.cuda"),
+            ("NVIDIA L4", 23034, "l4-24gb.cuda"),
+            ("NVIDIA A100-SXM4-40GB", 40536, "a100-sxm4-40gb.cuda"),
+            ("NVIDIA A100 80GB PCIe", 81920, "a100-80gb-pcie-80gb.cuda"),
+            ("NVIDIA H200", 143_771, "h200-141gb.cuda"),
+            ("NVIDIA GeForce RTX 2080 Ti", 11264, "geforce-rtx-2080-ti-11gb.cuda"),
+        ] {
+            assert_eq!(gpu(name, Some(mib << 20)).hardware_id().as_str(), id);
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_nobody_could_name_is_unknown() {
+        let nameless = Fingerprint { gpu: None, ..gpu("", None) };
+        assert_eq!(nameless.hardware_id().as_str(), "unknown-gpu.cuda");
+    }
+
+    #[test]
+    fn a_power_mode_is_part_of_the_class() {
+        let mut jetson = gpu("Jetson Orin Nano", None);
         jetson.memory_bytes = 8 << 30;
         jetson.power_mode = Some("15W".into());
         assert_eq!(jetson.hardware_id().as_str(), "jetson-orin-nano-8gb.cuda.15w");
+        jetson.facts.insert("jetson_clocks".into(), "off".into());
+        assert_eq!(jetson.hardware_id().as_str(), "jetson-orin-nano-8gb.cuda.15w");
+        jetson.facts.insert("jetson_clocks".into(), "on".into());
+        assert_eq!(jetson.hardware_id().as_str(), "jetson-orin-nano-8gb.cuda.15w.locked");
+        jetson.device = Device::Cpu;
+        jetson.cpu_model = Some("Jetson Orin Nano".into());
+        assert_eq!(jetson.hardware_id().as_str(), "jetson-orin-nano-2c-8gb.cpu.15w.locked");
+    }
+
+    #[test]
+    fn what_holds_a_processor_down_is_part_of_its_class() {
+        let mut one = cpu(Some("Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz"), Some("f6m158"));
+        one.power_mode = Some("powersave".into());
+        assert_eq!(one.hardware_id().as_str(), "intel-i7-8700-3.20ghz-2c-24gb.cpu.powersave");
+        one.facts.insert("boost".into(), "off".into());
+        one.facts.insert("cgroup_cpus".into(), "1.5".into());
+        let id = one.hardware_id();
+        assert!(id.as_str().ends_with("-2c-24gb.cpu.powersave.noboost.q1.5"), "{id}");
+        assert_eq!(id.as_str().len(), 50);
     }
 
     #[test]

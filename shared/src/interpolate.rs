@@ -242,7 +242,7 @@ impl Row {
     /// Lower end, value and upper end of the latency at a reuse distance, in microseconds: linear
     /// between the points of the curve, level beyond its ends. None when the row has no number.
     pub fn read_curve(&self, reuse_distance_bytes: f64) -> Option<(f64, f64, f64)> {
-        let at = |p: &crate::CurvePoint| (p.ci95_low_micros, p.quiet_micros, p.ci95_high_micros);
+        let at = crate::CurvePoint::latency_micros;
         let first = self.curve.first()?;
         let last = self.curve.last()?;
         let x = reuse_distance_bytes;

@@ -14,6 +14,7 @@ mod predict;
 pub mod samples;
 pub mod stats;
 mod table;
+pub mod two_clock;
 
 pub use identity::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId, MemoryFormat,

@@ -107,10 +107,29 @@ impl Energy {
     }
 }
 
+/// The share of the device's time from which on the host's time counts as what bounds an op. Where the
+/// device waits for the host, its events tell how fast calls were issued, so the two times are equal
+/// but for noise.
+const HOST_BOUND_SHARE: f64 = 0.9;
+
 impl CurvePoint {
     /// Half the width of the 95% confidence interval over the value.
     pub fn ci95_rel(&self) -> f64 {
         (self.ci95_high_micros - self.ci95_low_micros) / 2.0 / self.quiet_micros
+    }
+
+    /// Whether issuing the call takes as long as running it, on a GPU: then the device waited for the
+    /// host, and `quiet_micros` is no more than an upper bound of what the device needs.
+    pub fn host_bound(&self) -> bool {
+        self.host_micros.is_some_and(|host| host >= HOST_BOUND_SHARE * self.quiet_micros)
+    }
+
+    /// What one call costs, called over and over: on a GPU the larger of the host's and the device's
+    /// time, as lower end, value and upper end of its interval.
+    pub fn latency_micros(&self) -> (f64, f64, f64) {
+        let at_least = self.host_micros.unwrap_or(0.0);
+        let [low, value, high] = [self.ci95_low_micros, self.quiet_micros, self.ci95_high_micros];
+        (low.max(at_least), value.max(at_least), high.max(at_least))
     }
 }
 
@@ -136,6 +155,7 @@ impl Latency {
             times.iter().all(|t| t.is_finite() && *t > 0.0)
                 && p.ci95_low_micros <= p.quiet_micros
                 && p.quiet_micros <= p.ci95_high_micros
+                && p.host_micros.is_none_or(|t| t.is_finite() && t > 0.0)
                 && p.samples > 0
                 && p.visits > 0
         };
@@ -209,4 +229,45 @@ pub struct Measurement {
     pub after: Telemetry,
     /// Version of the agent.
     pub agent_version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(device: f64, host: Option<f64>) -> CurvePoint {
+        CurvePoint {
+            reuse_distance_bytes: 0,
+            quiet_micros: device,
+            ci95_low_micros: 0.95 * device,
+            ci95_high_micros: 1.05 * device,
+            median_micros: device,
+            samples: 8,
+            visits: 4,
+            host_micros: host,
+        }
+    }
+
+    #[test]
+    fn an_op_costs_the_larger_of_its_two_times() {
+        assert_eq!(point(100.0, None).latency_micros(), (95.0, 100.0, 105.0));
+        assert_eq!(point(100.0, Some(10.0)).latency_micros(), (95.0, 100.0, 105.0));
+        assert_eq!(point(100.0, Some(102.0)).latency_micros(), (102.0, 102.0, 105.0));
+        assert_eq!(point(2.0, Some(10.0)).latency_micros(), (10.0, 10.0, 10.0));
+    }
+
+    #[test]
+    fn what_waits_for_the_host_is_host_bound() {
+        assert!(!point(100.0, None).host_bound());
+        assert!(!point(100.0, Some(80.0)).host_bound());
+        assert!(point(100.0, Some(99.0)).host_bound());
+        assert!(point(2.0, Some(10.0)).host_bound());
+    }
+
+    #[test]
+    fn a_host_time_is_a_time() {
+        let sound = |host| Latency { curve: vec![point(5.0, host)] }.is_sound();
+        assert!(sound(None) && sound(Some(3.0)));
+        assert!(!sound(Some(0.0)) && !sound(Some(-1.0)) && !sound(Some(f64::NAN)));
+    }
 }

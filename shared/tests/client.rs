@@ -73,6 +73,15 @@ async fn a_body_is_sent_as_json() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_body_is_nothing() {
+    let (address, _received) = server(vec![answer("204 No Content", ""), answer("200 OK", "")]);
+    let client = client(&address);
+    let () = client.post("v1/leases/1/release", &json!({})).await.unwrap();
+    let error = client.get::<Vec<u32>>("v1/tables").await.unwrap_err();
+    assert!(error.to_string().contains("invalid type: null, expected a sequence"), "{error}");
+}
+
+#[tokio::test]
 async fn a_refusal_says_what_the_coordinator_said() {
     let error = outcome(answer("404 Not Found", PROBLEM)).await.unwrap_err();
     assert_eq!(error.status(), Some(404));

@@ -50,6 +50,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let listener =
         TcpListener::bind(listen).await.map_err(|cause| cannot_listen(listen, &cause))?;
     let store = data.open_store().await?;
+    if !store.has_tokens().await? {
+        tracing::info!(
+            "nobody has a token yet: make one with `latlas-coordinator token create --role enroll` for \
+             boxes, and with `--role researcher` for people"
+        );
+    }
     let app = App::new(store, Settings { open_reads: !public });
     stop_on_signals(app.clone())?;
 

@@ -4,7 +4,6 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use jiff::Timestamp;
-use latlas_shared::Measurement;
 use latlas_shared::api::ResultsAnswer;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,6 +13,7 @@ use super::access::Worker;
 use super::error::ApiError;
 use super::extract::Body;
 use crate::app::App;
+use crate::store::{Incoming, Refusal};
 
 /// The most measurements of one call.
 const MOST: usize = 1000;
@@ -29,10 +29,13 @@ struct RawResults {
     measurements: Vec<Box<RawValue>>,
 }
 
-/// What even a measurement that can't be read must have, so that its refusal can be addressed.
+/// What even a measurement that can't be read must have, so that its refusal can be addressed, and what
+/// helps to say which task it was for.
 #[derive(Deserialize)]
 struct OnlyId {
     id: Uuid,
+    #[serde(default)]
+    task: Option<i64>,
 }
 
 pub fn router() -> Router<App> {
@@ -50,21 +53,19 @@ async fn results(
             measurements.len()
         )));
     }
-    let mut readable: Vec<Measurement> = Vec::with_capacity(measurements.len());
-    let mut unreadable = Vec::new();
+    let mut incoming = Incoming::default();
     for (index, raw) in measurements.iter().enumerate() {
         match serde_json::from_str(raw.get()) {
-            Ok(measurement) => readable.push(measurement),
+            Ok(measurement) => incoming.measurements.push(measurement),
             Err(error) => {
-                let OnlyId { id } = serde_json::from_str(raw.get()).map_err(|_| {
+                let OnlyId { id, task } = serde_json::from_str(raw.get()).map_err(|_| {
                     ApiError::Invalid(format!("measurements[{index}] can't be read: {error}"))
                 })?;
-                tracing::warn!(agent = %agent.uuid, %id, %error, "a measurement can't be read");
-                unreadable.push((id, format!("it can't be read: {error}")));
+                let reason = format!("it can't be read: {error}");
+                incoming.unreadable.push(Refusal { id, task, reason });
             }
         }
     }
-    let mut answer = app.store().add_results(&agent, readable, Timestamp::now()).await?;
-    answer.refused.extend(unreadable);
+    let answer = app.store().add_results(&agent, incoming, Timestamp::now()).await?;
     Ok(Json(answer))
 }

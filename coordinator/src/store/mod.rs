@@ -36,6 +36,7 @@ pub use lists::After;
 pub use open::OpenError;
 pub use ops::{Submission, SubmitError};
 pub use requests::{NewRequest, RequestError};
+pub use results::{Incoming, Refusal};
 pub use tokens::Holder;
 pub use versions::Version;
 

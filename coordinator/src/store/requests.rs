@@ -167,7 +167,7 @@ async fn unsupported_ops(
 }
 
 /// `keys` is a JSON array of `[op id, key]`. All keys go in with one statement each: a space may have
-/// many.
+/// many. `CROSS JOIN` is how SQLite is told to go through the keys and look tasks up, not the reverse.
 async fn insert(
     tx: &mut Transaction<'static, Sqlite>,
     request: &NewRequest,
@@ -198,7 +198,7 @@ async fn insert(
     .await?;
     sqlx::query(
         "INSERT INTO request_tasks (request_id, task_id)
-         SELECT ?1, tasks.id FROM json_each(?2) AS wanted JOIN tasks
+         SELECT ?1, tasks.id FROM json_each(?2) AS wanted CROSS JOIN tasks
          ON table_id = ?3 AND op_id = wanted.value ->> 0 AND tasks.key = wanted.value ->> 1",
     )
     .bind(id)
@@ -249,7 +249,7 @@ pub(super) async fn status(
     .fetch_one(&mut **tx)
     .await?;
     let running: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM tasks JOIN request_tasks ON task_id = tasks.id AND request_id = ?1
+        "SELECT count(*) FROM tasks CROSS JOIN request_tasks ON task_id = tasks.id AND request_id = ?1
          WHERE lease_id IS NOT NULL AND outcome IS NULL",
     )
     .bind(id)

@@ -7,11 +7,32 @@ use jiff::Timestamp;
 use latlas_shared::api::ResultsAnswer;
 use latlas_shared::{Measurement, Subject};
 use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
 
 use super::rows::{self, Place};
 use super::{Agent, Store, StoreError, TableId, micros, tasks, to_json};
 use crate::admission::{Known, check_measurement};
 use crate::op_book::OpId;
+
+/// Measurements as they came.
+#[derive(Debug, Clone, Default)]
+pub struct Incoming {
+    /// Those that could be read.
+    pub measurements: Vec<Measurement>,
+    /// Those that could not.
+    pub unreadable: Vec<Refusal>,
+}
+
+/// A measurement that is not taken.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// Its id.
+    pub id: Uuid,
+    /// The task that it answers, as it says.
+    pub task: Option<i64>,
+    /// Why it is not taken.
+    pub reason: String,
+}
 
 /// What is known of an agent's class of device, and the tables of its run configs.
 struct Class {
@@ -28,14 +49,15 @@ impl Store {
     pub async fn add_results(
         &self,
         agent: &Agent,
-        incoming: Vec<Measurement>,
+        incoming: Incoming,
         now: Timestamp,
     ) -> Result<ResultsAnswer, StoreError> {
         let mut answer = ResultsAnswer::default();
         let mut touched: BTreeSet<Place> = BTreeSet::new();
+        let mut refusals = incoming.unreadable;
         let mut tx = self.begin().await?;
         let class = class_of(&mut tx, agent).await?;
-        for measurement in incoming {
+        for measurement in incoming.measurements {
             if is_known(&mut tx, &measurement).await? {
                 answer.known += 1;
                 continue;
@@ -50,18 +72,40 @@ impl Store {
                     answer.stored += 1;
                 }
                 Err(reason) => {
-                    tracing::warn!(agent = %agent.uuid, id = %measurement.id, reason, "a measurement was refused");
-                    answer.refused.insert(measurement.id, reason);
+                    let Measurement { id, task, .. } = measurement;
+                    refusals.push(Refusal { id, task, reason });
                 }
             }
         }
-        if answer.stored > 0 {
-            rows::refresh(&mut tx, &touched).await?;
-            seen(&mut tx, agent, now).await?;
-            tx.commit().await?;
-            self.announce_progress();
+        for Refusal { id, task, reason } in refusals {
+            tracing::warn!(agent = %agent.uuid, %id, reason, "a measurement was refused");
+            self.count_attempt(&mut tx, agent, task, &reason).await?;
+            answer.refused.insert(id, reason);
         }
+        rows::refresh(&mut tx, &touched).await?;
+        if answer.stored > 0 {
+            seen(&mut tx, agent, now).await?;
+        }
+        tx.commit().await?;
+        if !answer.refused.is_empty() {
+            self.announce_work();
+        }
+        self.announce_progress();
         Ok(answer)
+    }
+
+    /// Counts an attempt on the task that a refused measurement answers, if this agent holds it.
+    async fn count_attempt(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        agent: &Agent,
+        task: Option<i64>,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let Some(id) = task else { return Ok(()) };
+        let Some((task, lease)) = tasks::held_by(tx, id, agent.id).await? else { return Ok(()) };
+        let after = task.progress.refused(lease, &agent.name, why, self.policy());
+        tasks::write(tx, id, &after).await
     }
 
     /// Checks a measurement, and finds its table and op.

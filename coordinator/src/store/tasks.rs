@@ -49,6 +49,27 @@ pub(super) async fn of_key(
     found.map(stored).transpose()
 }
 
+/// A task and its lease, if it stands under one of this agent.
+pub(super) async fn held_by(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: i64,
+    agent: i64,
+) -> Result<Option<(Stored, Uuid)>, StoreError> {
+    let found: Option<Columns> = sqlx::query_as(
+        "SELECT tasks.id, state, attempts, reason, lease_id
+         FROM tasks JOIN leases ON leases.id = lease_id WHERE tasks.id = ?1 AND agent_id = ?2",
+    )
+    .bind(id)
+    .bind(agent)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(task) = found.map(stored).transpose()? else { return Ok(None) };
+    match task.progress.state {
+        State::Leased(lease) => Ok(Some((task, lease))),
+        State::Queued | State::Done | State::Failed => Ok(None),
+    }
+}
+
 /// The tasks that stand under a lease.
 pub(super) async fn of_lease(
     tx: &mut Transaction<'static, Sqlite>,

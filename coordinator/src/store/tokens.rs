@@ -32,6 +32,15 @@ impl Store {
         Ok(())
     }
 
+    /// Whether anybody was ever given a token.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn has_tokens(&self) -> Result<bool, StoreError> {
+        let any = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tokens)");
+        Ok(any.fetch_one(&self.readers).await?)
+    }
+
     /// Who holds a token; none when it is unknown or revoked.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use latlas_shared::api::OpEntry;
 use ops_catalog::{Catalog, Cost, Layout, Op, OpDef, OpDigest, OpKey, OpPlan, TensorShape};
 use serde::Serialize;
@@ -22,7 +22,10 @@ pub fn run(command: &Ops, farm: &Farm, out: &mut dyn Write) -> Result<()> {
         Ops::List { farm: ask, json } => list(&catalog(*ask, farm)?, *json, out),
         Ops::Show { op, key, farm: ask, json } => {
             let catalog = catalog(*ask, farm)?;
-            let op = catalog.op(op)?;
+            let op = catalog.op(op).map_err(|error| match ask {
+                true => anyhow!(error),
+                false => anyhow!("{error}; --farm also finds ops that were submitted"),
+            })?;
             let shown = Shown::new(op, key.as_deref(), &catalog)?;
             if *json { write_json(out, &shown) } else { shown.write(out) }
         }

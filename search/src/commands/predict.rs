@@ -203,13 +203,12 @@ impl<'a> Session<'a> {
     }
 
     fn missing_rows(&self, command: &Predict) -> String {
-        let mut text = format!(
-            "{}: {} missing for {} of {}:",
-            command.table.display(),
-            count(self.missing.len(), "row is", "rows are"),
-            self.incomplete,
-            count(self.networks, "network", "networks"),
-        );
+        let whose = match (self.incomplete, self.networks) {
+            (1, 1) => String::new(),
+            (some, all) => format!(" for {some} of {all} networks"),
+        };
+        let missing = count(self.missing.len(), "row is", "rows are");
+        let mut text = format!("{}: {missing} missing{whose}:", command.table.display());
         for (key, why) in &self.missing {
             text.push_str(&format!("\n  - {key}  # {}", plain(why)));
         }

@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use latlas_shared::{Row, Table};
 use latlas_shared::api::TableEntry;
 use latlas_shared::client::{Client, with_query};
+use latlas_shared::{Row, Table};
 
 use super::{Farm, write_json};
 use crate::cli::{Format, Table as Command, TableGet, TableShow};
@@ -47,9 +47,9 @@ fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
             row.stride.to_string(),
             row.latency_micros.map_or_else(|| "-".to_owned(), duration),
             row.ci95_rel.map_or_else(|| "-".to_owned(), |share| format!("±{:.1}%", 100.0 * share)),
-            match &row.reason {
-                Some(reason) => format!("{} ({reason})", row.status.name()),
-                None => row.status.name().to_owned(),
+            match (row.latency_micros, &row.reason) {
+                (None, Some(reason)) => format!("{}: {reason}", row.status.name()),
+                _ => row.status.name().to_owned(),
             },
         ]);
     }

@@ -107,3 +107,30 @@ async fn extreme_results_make_no_table_unreadable() {
     let table = farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id)).send().await;
     TableIndex::new(table.read(StatusCode::OK)).unwrap();
 }
+
+/// Whether an agent's results are refused or can't even be read, it does not get the task for ever.
+#[tokio::test]
+async fn refused_results_count_as_attempts() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let request = farm.ask_for(&KEYS[..1], false).await;
+    for attempt in 0..3 {
+        let lease = farm.lease(&agent, 8, 0).await.unwrap();
+        let mut measurement = agent.measures(KEYS[0], 10.0);
+        measurement.task = Some(lease.tasks[0].id);
+        measurement.fingerprint = "changed".into();
+        let mut value = serde_json::to_value(measurement).unwrap();
+        if attempt == 0 {
+            value["colour"] = "blue".into();
+        }
+        let body = json!({"measurements": [value]});
+        let call = farm.post("/v1/results").token(&agent.enrolled.credential).json(&body);
+        let answer: ResultsAnswer = call.send().await.read(StatusCode::OK);
+        assert_eq!(answer.refused.len(), 1);
+    }
+    assert!(farm.lease(&agent, 8, 0).await.is_none());
+    let status = farm.status(&request).await;
+    let reason = status.failures.values().next().unwrap();
+    assert!(reason.starts_with("the result of agent box was refused: "), "{reason}");
+    assert!(reason.ends_with("(attempt 3 of 3)"), "{reason}");
+}

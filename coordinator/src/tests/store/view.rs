@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use latlas_shared::{Row, Status, Table};
 use sqlx::Row as _;
 
+use crate::store::Incoming;
 use crate::testing;
 use crate::tests::harness::{Farm, KEYS};
 
@@ -96,8 +97,8 @@ async fn one_row_per_seed_key() {
     let other = farm.join(&enrolment).await;
     let mut measurement = agent.measures(&batch(1), 9.0);
     measurement.run_config = testing::run_config(2);
-    let answer =
-        farm.store().add_results(&other, vec![measurement], Timestamp::now()).await.unwrap();
+    let incoming = Incoming { measurements: vec![measurement], ..Incoming::default() };
+    let answer = farm.store().add_results(&other, incoming, Timestamp::now()).await.unwrap();
     assert_eq!(answer.stored, 1);
     let lines = lookup(&farm).await;
     assert_eq!((lines.len(), lines[0].7), (1, 2.0));
