@@ -18,6 +18,21 @@ fn main() {
         println!("cargo::rustc-link-arg=-Wl,--no-as-needed,-ltorch_cuda,--as-needed");
     }
     println!("cargo::rustc-env=LATLAS_LIBTORCH_VERSION={}", version(&lib));
+    if let Some(version) = onednn_version(&lib) {
+        println!("cargo::rustc-env=LATLAS_ONEDNN_VERSION={version}");
+    }
+}
+
+/// The version of the oneDNN that libtorch contains; None where it contains none.
+fn onednn_version(lib: &Path) -> Option<String> {
+    let text = fs::read_to_string(lib.join("../include/oneapi/dnnl/dnnl_version.h")).ok()?;
+    let part = |name: &str| {
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix("#define DNNL_VERSION_")?.strip_prefix(name))?;
+        Some(line.trim().to_owned())
+    };
+    Some(format!("{}.{}.{}", part("MAJOR")?, part("MINOR")?, part("PATCH")?))
 }
 
 /// The version in libtorch's own header, since tch has no call for it. It is part of a table's

@@ -48,6 +48,10 @@ enum Command {
     },
 }
 
+/// The largest reuse distance that a worker can make: beyond the caches of any processor that it is
+/// likely to meet.
+const LARGEST_REUSE_DISTANCE: u64 = 64 << 20;
+
 /// How ops are executed.
 #[derive(Debug, Clone, Args)]
 pub struct How {
@@ -66,6 +70,13 @@ pub struct How {
     /// What happens to freed memory: `retain` or `system`.
     #[arg(long, default_value = "retain")]
     pub allocator: Allocator,
+    /// Bytes of other memory between two uses of an op's weights, at which the row's latency is read.
+    #[arg(long, value_name = "BYTES", default_value_t = CONFIG_DEFAULT_REUSE_DISTANCE,
+          value_parser = clap::value_parser!(u64).range(..=LARGEST_REUSE_DISTANCE))]
+    pub reuse_distance: u64,
+    /// Measures the energy of one call too, a few seconds more for each row; null where no sensor is.
+    #[arg(long)]
+    pub energy: bool,
 }
 
 impl How {
@@ -76,7 +87,7 @@ impl How {
             memory_format: self.memory_format,
             threads: self.threads,
             allocator: self.allocator,
-            reuse_distance_bytes: CONFIG_DEFAULT_REUSE_DISTANCE,
+            reuse_distance_bytes: self.reuse_distance,
             libtorch: LIBTORCH_VERSION.to_owned(),
         }
     }
@@ -84,13 +95,10 @@ impl How {
     /// The worker that runs under these flags.
     ///
     /// # Errors
-    /// When this build cannot use the device, or there are fewer processors than threads.
+    /// When the device cannot be used, or there are fewer processors than threads.
     pub fn worker_settings(&self) -> Result<WorkerSettings> {
-        if let Device::Cuda(_) = self.device {
-            anyhow::bail!(
-                "{} was asked for, and this version measures on the CPU only: use `--device cpu`",
-                self.device
-            );
+        if let Device::Cuda(index) = self.device {
+            worker::check_cuda(index)?;
         }
         let allowed = worker::allowed_cpus()?.len();
         if self.threads as usize > allowed {
@@ -107,7 +115,7 @@ impl How {
             memory_format: self.memory_format,
             threads: self.threads,
             allocator: self.allocator,
-            largest_reuse_distance: 64 << 20,
+            largest_reuse_distance: LARGEST_REUSE_DISTANCE,
             // The rest of the machine goes on living.
             memory_limit: system.available_memory() / 2,
         })

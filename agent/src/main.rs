@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod engine;
+mod explain;
 mod farm;
 mod lower;
 mod record;
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("LATLAS_LOG").unwrap_or_else(|_| "info".into()),
+            tracing_subscriber::EnvFilter::try_from_env("LATLAS_LOG")
+                .unwrap_or_else(|_| "info".into()),
         )
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())

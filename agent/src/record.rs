@@ -8,11 +8,14 @@ use uuid::Uuid;
 use crate::cli::How;
 use crate::engine::Outcome;
 use crate::system::System;
+use crate::system::energy::Meter;
 
 /// What all measurements of one run have in common.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     system: System,
+    /// Whether rows are to have their energy.
+    with_energy: bool,
     /// The box.
     pub fingerprint: Fingerprint,
     /// Its class.
@@ -34,10 +37,11 @@ impl Recorder {
     /// # Errors
     /// When the box cannot be read.
     pub fn new(how: &How) -> Result<Recorder> {
-        let system = System::here();
+        let system = System::for_device(how.device);
         let fingerprint = system.fingerprint(how.device)?;
         Ok(Recorder {
             system,
+            with_energy: how.energy,
             hardware_id: fingerprint.hardware_id(),
             fingerprint,
             run_config: how.run_config(),
@@ -47,6 +51,17 @@ impl Recorder {
     /// The box, for what is not recorded.
     pub fn system(&self) -> &System {
         &self.system
+    }
+
+    /// The sensor of energy, when rows are to have it and there is one.
+    pub fn meter(&self) -> Option<Box<dyn Meter>> {
+        if !self.with_energy {
+            return None;
+        }
+        self.system
+            .meter(self.fingerprint.device)
+            .inspect_err(|reason| tracing::warn!("rows will have no energy: {reason}"))
+            .ok()
     }
 
     /// Notes the time and the state of the box.
@@ -72,7 +87,7 @@ impl Recorder {
             status: outcome.status,
             reason: outcome.reason,
             latency: outcome.latency,
-            energy: None,
+            energy: outcome.energy,
             peak_memory_bytes: outcome.peak_memory_bytes,
             rejected: outcome.rejected,
             samples: Some(latlas_shared::samples::pack(&outcome.samples)),

@@ -77,7 +77,7 @@ fn row(
         channels_in: key.shape.channels_in,
         channels_out: key.shape.channels_out,
         stride: key.shape.stride,
-        latency_micros: point.map(|p| p.quiet_micros),
+        latency_micros: point.map(|p| p.latency_micros().1),
         energy_mj: (!energies.is_empty()).then(|| stats::median(&energies)),
         batch: key.shape.batch,
         op_digest: digest.clone(),

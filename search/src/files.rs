@@ -7,9 +7,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use latlas_shared::{Table, TableIndex};
 
+use crate::exit::Usage;
+
 /// `-` names stdin, or stdout.
 pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// Checks that stdin is asked for at most once.
+pub(crate) fn one_stdin(paths: &[&Path]) -> Result<()> {
+    match paths.iter().filter(|path| is_standard(path)).count() {
+        0 | 1 => Ok(()),
+        _ => Err(Usage("only one of the files can be stdin (`-`)".to_owned()).into()),
+    }
 }
 
 /// How a file is called in messages.
@@ -95,6 +105,9 @@ fn write_whole_io(path: &Path, content: &[u8]) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
+    if !folder.is_dir() {
+        return Err(io::Error::other("its folder does not exist"));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".latlas-");
     #[cfg(unix)]

@@ -202,12 +202,14 @@ fn mistakes_in_a_space_reach_no_coordinator() {
         "--space typo.yaml",
         "--op-file noops.yaml",
         "--space impossible.yaml",
-        "--op-file taken.yaml",
     ] {
         let ran = desk.run(&format!("profile --hardware test-box-2c.cpu {what}"));
         all.push_str(&format!("{what}\n{}\n", ran.report()));
     }
     assert_snapshot!(all);
+    let taken = desk.run("profile --hardware test-box-2c.cpu --op-file taken.yaml");
+    let start = "error: taken.yaml: space x, op Conv3x3: the name is taken by another definition";
+    assert!(taken.code == 1 && taken.stderr.starts_with(start), "{}", taken.report());
     assert!(farm.paths().iter().all(|path| path == "GET /v1/ops"), "{:?}", farm.paths());
 }
 

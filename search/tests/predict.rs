@@ -205,6 +205,25 @@ fn invalid_lines_do_not_hide_the_others() {
     assert_snapshot!(ran.stderr);
 }
 
+#[test]
+fn a_table_is_listed_for_people_and_for_programs() {
+    let desk = Desk::new();
+    let mut rows: Vec<_> = common::keys(&[SMALL]).iter().map(|k| row(k, plausible(k))).collect();
+    let failed = &mut rows[1];
+    failed.latency_micros = None;
+    failed.ci95_rel = None;
+    failed.curve.clear();
+    failed.status = latlas_shared::Status::Failed;
+    failed.reason = Some("out of memory".to_owned());
+    desk.put("table.json", serde_json::to_string(&table(rows)).unwrap());
+    assert_snapshot!(desk.run("table show table.json").report());
+    let some = desk.run("table show table.json --op MBConv6 --json");
+    assert_eq!(some.json().len(), 2, "{}", some.report());
+    assert_eq!(some.json()[0]["op_type"], "MBConv6_3x3");
+    let none = desk.run("table show table.json --op Conv4x4");
+    assert_eq!((none.code, none.stdout.as_str()), (1, ""));
+}
+
 /// A reader that has enough is no error.
 #[cfg(unix)]
 #[test]

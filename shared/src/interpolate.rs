@@ -75,6 +75,8 @@ struct Group<'a> {
 /// is left out, and larger for a shape that is farther from the rows than they are from one another.
 pub(crate) struct Interpolator<'a> {
     groups: HashMap<Kind, Group<'a>>,
+    /// How many rows there are of the kinds that have too few.
+    small: HashMap<Kind, usize>,
 }
 
 /// An estimate and its error.
@@ -95,11 +97,15 @@ impl<'a> Interpolator<'a> {
             rows.entry(key).or_default().push((row, point));
         }
         let reference = index.table().run_config.reuse_distance_bytes as f64;
-        let groups = rows
-            .into_iter()
-            .filter_map(|(key, rows)| Some((key, Group::new(rows, reference)?)))
-            .collect();
-        Interpolator { groups }
+        let mut all = Interpolator { groups: HashMap::new(), small: HashMap::new() };
+        for (kind, rows) in rows {
+            if rows.len() < FEWEST_ROWS {
+                all.small.insert(kind, rows.len());
+            } else {
+                all.groups.insert(kind, Group::new(rows, reference));
+            }
+        }
+        all
     }
 
     /// An estimate at a reuse distance.
@@ -113,19 +119,19 @@ impl<'a> Interpolator<'a> {
         shape: &Shape,
         reuse_distance_bytes: f64,
     ) -> Result<Estimate, String> {
-        let key = (op.digest().clone(), shape.batch, shape.stride);
-        let group = self.groups.get(&key).ok_or_else(|| {
-            format!(
-                "not measured, and not interpolated: that takes at least {FEWEST_ROWS} rows of {} at \
-                 batch {} and stride {}",
+        let refused = |why: String| format!("not measured, and not interpolated: {why}");
+        let kind = (op.digest().clone(), shape.batch, shape.stride);
+        let Some(group) = self.groups.get(&kind) else {
+            let rows = self.small.get(&kind).copied().unwrap_or_default();
+            return Err(refused(format!(
+                "that takes {FEWEST_ROWS} rows of {} at batch {} and stride {}, and the table has {rows}",
                 op.name(),
                 shape.batch,
                 shape.stride
-            )
-        })?;
+            )));
+        };
         let point = Point::new(op, shape)
             .ok_or_else(|| "not measured, and not possible for this op".to_owned())?;
-        let refused = |why: String| format!("not measured, and not interpolated: {why}");
         group.check_range(&point).map_err(refused)?;
         let near = group.neighbours(&point, None);
         let nearest = near.first().map_or(f64::INFINITY, |n| n.distance);
@@ -148,11 +154,8 @@ impl<'a> Interpolator<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// None when there are too few rows.
-    fn new(rows: Vec<(&'a Row, Point)>, reference_distance: f64) -> Option<Group<'a>> {
-        if rows.len() < FEWEST_ROWS {
-            return None;
-        }
+    /// `rows` are at least [`FEWEST_ROWS`].
+    fn new(rows: Vec<(&'a Row, Point)>, reference_distance: f64) -> Group<'a> {
         let mut group = Group { rows, error: 0.0, usual_gap: 0.0, widest_gap: 0.0 };
         let near: Vec<Vec<Neighbour>> = (0..group.rows.len())
             .map(|left_out| group.neighbours(&group.rows[left_out].1, Some(left_out)))
@@ -166,7 +169,7 @@ impl<'a> Group<'a> {
             .into_iter()
             .map(|distance| group.left_out_error(&near, distance))
             .fold(0.0, f64::max);
-        Some(group)
+        group
     }
 
     fn check_range(&self, point: &Point) -> Result<(), String> {
@@ -262,178 +265,4 @@ impl Row {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::table::testing::{MIB, key, row, table};
-    use ops_catalog::{Catalog, OpKey};
-    use proptest::prelude::*;
-
-    fn conv(size: u32, c_in: u32, c_out: u32) -> OpKey {
-        key(&format!("Conv3x3:n1-h{size}-w{size}-i{c_in}-o{c_out}-s1"))
-    }
-
-    fn estimate(index: &TableIndex, key: &OpKey, distance: f64) -> Result<Estimate, String> {
-        let op = Catalog::builtin().op(&key.op).unwrap();
-        Interpolator::new(index).estimate(op, &key.shape, distance)
-    }
-
-    /// Latency that is not proportional to the work, but nearly: a call costs something, and small
-    /// channels use the machine badly.
-    fn plausible(key: &OpKey) -> f64 {
-        let cost = Catalog::builtin().op(&key.op).unwrap().at(&key.shape).unwrap().cost;
-        let efficiency = 1.0 - (-f64::from(key.shape.channels_in) / 24.0).exp();
-        2.0 + cost.flops as f64 / 2e4 / efficiency + cost.activation_elements as f64 / 1e4
-    }
-
-    const SIZES: [u32; 4] = [14, 28, 56, 112];
-    const WIDTHS: [u32; 4] = [16, 32, 64, 96];
-
-    fn grid() -> Vec<OpKey> {
-        let mut keys = Vec::new();
-        for size in SIZES {
-            for c_in in WIDTHS {
-                keys.extend(WIDTHS.map(|c_out| conv(size, c_in, c_out)));
-            }
-        }
-        keys
-    }
-
-    fn index_of(keys: &[OpKey], micros: impl Fn(&OpKey) -> f64) -> TableIndex {
-        TableIndex::new(table(keys.iter().map(|key| row(key, micros(key))).collect())).unwrap()
-    }
-
-    #[test]
-    fn refusals_say_why() {
-        let index = index_of(&grid(), plausible);
-        let few = index_of(&grid()[..FEWEST_ROWS - 1], plausible);
-        let diagonal: Vec<OpKey> = (1..=12).map(|i| conv(16, 16 * i, 16 * i)).collect();
-        let diagonal = index_of(&diagonal, plausible);
-        for (index, key, why) in [
-            (&index, conv(113, 32, 32), "input_h 113 is outside the measured range 14 to 112"),
-            (&index, conv(56, 15, 32), "channels_in 15 is outside the measured range 16 to 96"),
-            (&index, conv(56, 32, 97), "channels_out 97 is outside the measured range 16 to 96"),
-            (&index, key("Conv3x3:n2-h56-w56-i32-o32-s1"), "at least 9 rows of Conv3x3 at batch 2"),
-            (&index, key("Conv3x3:n1-h56-w56-i32-o32-s2"), "at batch 1 and stride 2"),
-            (&few, conv(14, 20, 20), "at least 9 rows of Conv3x3 at batch 1 and stride 1"),
-            (&diagonal, conv(16, 16, 192), "could be off by a factor of"),
-            (&index, key("Conv3x3:n1-h112-w14-i32-o32-s1"), "no measured shape is near"),
-        ] {
-            let error = estimate(index, &key, 0.0).unwrap_err();
-            assert!(error.contains(why), "{key}: {error}");
-        }
-    }
-
-    #[test]
-    fn shapes_between_rows_are_estimated_with_an_error_that_holds() {
-        let index = index_of(&grid(), plausible);
-        let (mut inside, mut all) = (0, 0);
-        for size in [20, 40, 80] {
-            for c_in in [24, 48, 80] {
-                for c_out in [24, 48, 80] {
-                    let key = conv(size, c_in, c_out);
-                    let found = estimate(&index, &key, (8 * MIB) as f64).unwrap();
-                    let off = (found.micros / plausible(&key)).ln().abs();
-                    all += 1;
-                    inside += usize::from(off <= found.error);
-                }
-            }
-        }
-        assert!(inside * 10 >= all * 9, "{inside} of {all}");
-    }
-
-    #[test]
-    fn a_shape_far_from_the_rows_has_a_larger_error() {
-        let mut keys = grid();
-        keys.retain(|key| key.shape.channels_in != 32);
-        let index = index_of(&keys, plausible);
-        let near = estimate(&index, &conv(56, 62, 64), 0.0).unwrap();
-        let far = estimate(&index, &conv(40, 31, 46), 0.0).unwrap();
-        assert!(far.error > 1.2 * near.error, "{far:?} {near:?}");
-    }
-
-    fn latencies() -> impl Strategy<Value = Vec<f64>> {
-        prop::collection::vec(0.9f64..1.1, grid().len()).prop_map(|noise| {
-            grid().iter().zip(noise).map(|(key, noise)| plausible(key) * noise).collect()
-        })
-    }
-
-    fn with(latencies: &[f64]) -> TableIndex {
-        let rows = grid().iter().zip(latencies).map(|(key, &micros)| row(key, micros)).collect();
-        TableIndex::new(table(rows)).unwrap()
-    }
-
-    fn anywhere() -> impl Strategy<Value = OpKey> {
-        (10u32..130, 12u32..110, 12u32..110).prop_map(|(size, c_in, c_out)| conv(size, c_in, c_out))
-    }
-
-    proptest! {
-        #[test]
-        fn a_measured_shape_is_estimated_at_its_own_latency(
-            latencies in latencies(),
-            which in 0..grid().len(),
-            distance in 0.0f64..1e8,
-        ) {
-            let index = with(&latencies);
-            let key = &grid()[which];
-            let (_, measured, _) = index.table().rows[which].read_curve(distance).unwrap();
-            let found = estimate(&index, key, distance).unwrap();
-            prop_assert!((found.micros / measured - 1.0).abs() < 1e-9);
-        }
-
-        #[test]
-        fn shapes_inside_the_measured_range_are_estimated_and_no_others(
-            latencies in latencies(),
-            key in anywhere(),
-        ) {
-            let shape = key.shape;
-            let inside = (14..=112).contains(&shape.input_h)
-                && (16..=96).contains(&shape.channels_in)
-                && (16..=96).contains(&shape.channels_out);
-            let found = estimate(&with(&latencies), &key, 0.0);
-            prop_assert_eq!(found.is_ok(), inside, "{:?}", found);
-        }
-
-        #[test]
-        fn estimates_scale_with_the_latencies(
-            latencies in latencies(),
-            key in anywhere(),
-            factor in 0.1f64..10.0,
-            distance in 0.0f64..1e8,
-        ) {
-            let scaled: Vec<f64> = latencies.iter().map(|l| l * factor).collect();
-            let one = estimate(&with(&latencies), &key, distance);
-            let other = estimate(&with(&scaled), &key, distance);
-            match (one, other) {
-                (Ok(one), Ok(other)) => {
-                    prop_assert!((other.micros / one.micros / factor - 1.0).abs() < 1e-9);
-                    prop_assert!((other.error - one.error).abs() < 1e-9);
-                }
-                (one, other) => prop_assert_eq!(one, other),
-            }
-        }
-
-        /// Neighbours that are equally near count alike, whichever stands first.
-        #[test]
-        fn the_order_of_rows_does_not_matter(latencies in latencies(), key in anywhere()) {
-            let index = with(&latencies);
-            let mut reversed = index.table().clone();
-            reversed.rows.reverse();
-            let reversed = TableIndex::new(reversed).unwrap();
-            if let (Ok(one), Ok(other)) = (estimate(&index, &key, 0.0), estimate(&reversed, &key, 0.0)) {
-                prop_assert!((other.micros / one.micros - 1.0).abs() < 1e-9);
-                prop_assert!((other.error - one.error).abs() < 1e-9);
-            }
-        }
-
-        #[test]
-        fn a_curve_stays_within_its_points(micros in 1.0f64..1e6, a in 0.0f64..1e8, b in 0.0f64..1e8) {
-            let row = row(&conv(56, 32, 32), micros);
-            let read = |distance| row.read_curve(distance).unwrap();
-            let (low, value, high) = read(a);
-            prop_assert!(low <= value && value <= high);
-            prop_assert!((micros * 0.8..=micros * 1.4 * (1.0 + 1e-12)).contains(&value));
-            // This curve rises.
-            prop_assert!(read(a.min(b)).1 <= read(a.max(b)).1 * (1.0 + 1e-12));
-        }
-    }
-}
+mod tests;

@@ -68,7 +68,7 @@ pub struct CurvePoint {
     pub reuse_distance_bytes: u64,
     /// The quiet quantile: the 10th percentile of the samples.
     pub quiet_micros: f64,
-    /// Lower end of the 95% confidence interval of the quiet quantile.
+    /// Lower end of the interval that a repetition of the measurement falls into 95% of the time.
     pub ci95_low_micros: f64,
     /// Upper end of it.
     pub ci95_high_micros: f64,
@@ -113,7 +113,7 @@ impl Energy {
 const HOST_BOUND_SHARE: f64 = 0.9;
 
 impl CurvePoint {
-    /// Half the width of the 95% confidence interval over the value.
+    /// Half the width of the 95% interval over the value.
     pub fn ci95_rel(&self) -> f64 {
         (self.ci95_high_micros - self.ci95_low_micros) / 2.0 / self.quiet_micros
     }

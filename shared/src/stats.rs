@@ -41,6 +41,19 @@ pub type Visit = Vec<f64>;
 /// Needs at least two visits with samples; returns `None` otherwise. The interval is cut off at
 /// the smallest and the largest sample.
 pub fn quantile_interval(visits: &[Visit], q: f64) -> Option<(f64, f64)> {
+    interval(visits, q, 1.0)
+}
+
+/// The interval that the same measurement, made again, falls into 95% of the time: an independent
+/// repetition has the same error once more, so its standard error is larger by the square root
+/// of two. This is the interval that rows publish, since a reader compares it with another table.
+///
+/// `None` as for [`quantile_interval`].
+pub fn repetition_interval(visits: &[Visit], q: f64) -> Option<(f64, f64)> {
+    interval(visits, q, std::f64::consts::SQRT_2)
+}
+
+fn interval(visits: &[Visit], q: f64, factor: f64) -> Option<(f64, f64)> {
     let visits: Vec<&Visit> = visits.iter().filter(|visit| !visit.is_empty()).collect();
     if visits.len() < 2 {
         return None;
@@ -58,7 +71,7 @@ pub fn quantile_interval(visits: &[Visit], q: f64) -> Option<(f64, f64)> {
         * count
         / (count - 1.0);
     let error = between.max(q * (1.0 - q) / total).sqrt();
-    let width = student_t_975(visits.len() - 1) * error;
+    let width = factor * student_t_975(visits.len() - 1) * error;
     let at = |share: f64| quantile_of_sorted(&pooled, share.clamp(0.0, 1.0));
     Some((at(q - width), at(q + width)))
 }
@@ -134,9 +147,7 @@ mod tests {
         let mut rng = proptest::test_runner::TestRng::deterministic_rng(
             proptest::test_runner::RngAlgorithm::ChaCha,
         );
-        let mut uniform = move || {
-            (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-        };
+        let mut uniform = move || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut visit = move |samples: usize| -> Visit {
             let slow = 1.0 + shift * uniform();
             (0..samples).map(|_| slow * (1.0 - 0.1 * (1.0 - uniform()).ln())).collect()

@@ -80,7 +80,10 @@ mod tests {
         assert!(close(latency(&[(10.0, 200.0); 5]), 10.0 + 5.0 * 200.0));
         // While the device runs the large op, the host gets ahead, and the small ones cost the
         // device's time only.
-        assert!(close(latency(&[(10.0, 100.0), (10.0, 2.0), (10.0, 2.0)]), 10.0 + 100.0 + 2.0 + 2.0));
+        assert!(close(
+            latency(&[(10.0, 100.0), (10.0, 2.0), (10.0, 2.0)]),
+            10.0 + 100.0 + 2.0 + 2.0
+        ));
         // The other way around the small ones hide behind nothing.
         assert!(close(latency(&[(10.0, 2.0), (10.0, 2.0), (10.0, 100.0)]), 30.0 + 100.0));
         assert!(close(network_micros(ops(&[(1.0, 1.0)]), 7.0), 9.0));

@@ -15,7 +15,8 @@ pub fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         // A test runs from target/PROFILE/deps, beside the programs of its profile.
-        let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+        let folder =
+            std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
         let profile = match folder.file_name().unwrap().to_str().unwrap() {
             "debug" => "dev",
             other => other,

@@ -82,7 +82,8 @@ fn work_that_does_not_fit_costs_its_row_only() {
     // The first needs hundreds of GiB, the second almost nothing.
     let keys = "Conv3x3:n4096-h256-w256-i64-o64-s1, Conv1x1:n1-h4-w4-i4-o4-s1";
     fs::write(&file, format!("name: big\nkeys: [\"{}\"]\n", keys.replace(", ", "\", \""))).unwrap();
-    let out = run(Command::new(program("latlas-agent")).arg("bench").arg("--space").arg(&file)).ok();
+    let out =
+        run(Command::new(program("latlas-agent")).arg("bench").arg("--space").arg(&file)).ok();
     let mut rows: Vec<serde_json::Value> =
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     rows.sort_by_key(|row| row["subject"]["op"]["key"].as_str().unwrap().to_owned());
@@ -127,7 +128,11 @@ fn a_coordinator_that_cannot_use_its_directory() {
     assert!(said.contains("a-file"), "{said}");
     let data = dir.path().join("data");
     fs::create_dir(&data).unwrap();
-    fs::write(data.join("latlas.db"), "this is no database, but it is long enough to be read as one").unwrap();
+    fs::write(
+        data.join("latlas.db"),
+        "this is no database, but it is long enough to be read as one",
+    )
+    .unwrap();
     let said = serve(&data).fails(1);
     assert!(said.contains("latlas.db"), "{said}");
     assert_eq!(

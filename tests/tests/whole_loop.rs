@@ -86,9 +86,8 @@ async fn the_seed_s_view_has_the_numbers_of_the_http_interface() {
         .map(|entry| entry.unwrap().path())
         .find(|path| path.extension().is_some_and(|e| e == "db" || e == "sqlite"))
         .expect("the data directory holds a database");
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}?mode=ro", database.display()))
-        .await
-        .unwrap();
+    let pool =
+        sqlx::SqlitePool::connect(&format!("sqlite:{}?mode=ro", database.display())).await.unwrap();
     let rows = sqlx::query("SELECT * FROM latency_lookup ORDER BY op_type").fetch_all(&pool).await;
     let rows = rows.unwrap();
     assert_eq!(rows.len(), 3);
@@ -97,8 +96,15 @@ async fn the_seed_s_view_has_the_numbers_of_the_http_interface() {
     assert_eq!(
         columns,
         [
-            "hardware_id", "op_type", "input_h", "input_w", "channels_in", "channels_out", "stride",
-            "latency_micros", "energy_mj"
+            "hardware_id",
+            "op_type",
+            "input_h",
+            "input_w",
+            "channels_in",
+            "channels_out",
+            "stride",
+            "latency_micros",
+            "energy_mj"
         ]
     );
     for row in &rows {
@@ -166,10 +172,7 @@ fn candidates_are_pruned_against_a_measured_table() {
             .current_dir(farm.dir.path()),
         &input,
     );
-    let verdicts: Vec<String> = ran
-        .ok()
-        .lines()
-        .map(|line| json(line)["verdict"].as_str().unwrap().to_owned())
-        .collect();
+    let verdicts: Vec<String> =
+        ran.ok().lines().map(|line| json(line)["verdict"].as_str().unwrap().to_owned()).collect();
     assert_eq!(verdicts, ["accepted", "rejected", "unknown", "invalid"]);
 }

@@ -13,6 +13,7 @@ use ops_catalog::{Catalog, Network, NetworkSpec, OpKey, SpaceDef};
 
 use crate::cli::How;
 use crate::engine::{self, Job, Protocol, Workers};
+use crate::explain::explain;
 use crate::record::Recorder;
 use crate::worker::Work;
 
@@ -20,7 +21,7 @@ use crate::worker::Work;
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// A built-in space, or a YAML file with one.
-    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["key", "network"])]
+    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["key", "network", "explain"])]
     space: Option<String>,
     /// One op key; may be given again.
     #[arg(long)]
@@ -28,6 +29,9 @@ pub struct BenchArgs {
     /// A built-in network, or a file with one, measured as a whole; may be given again.
     #[arg(long, value_name = "NAME|FILE")]
     network: Vec<String>,
+    /// Measures one op key and shows why its row is what it is: visits, interval, curve.
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["space", "key", "network", "out"])]
+    explain: Option<OpKey>,
     #[command(flatten)]
     how: How,
     /// Writes the measurements to a file instead of standard output.
@@ -50,7 +54,9 @@ fn read(path: &str) -> Result<String> {
 fn space_jobs(name: &str, reference: u64) -> Result<Vec<(Subject, Job)>> {
     let catalog = Catalog::builtin();
     let space = if is_file(name) {
-        SpaceDef::from_yaml(&read(name)?).and_then(|def| def.resolve(catalog)).context(name.to_owned())?
+        SpaceDef::from_yaml(&read(name)?)
+            .and_then(|def| def.resolve(catalog))
+            .context(name.to_owned())?
     } else {
         catalog.space(name)?.resolve(catalog)?
     };
@@ -102,16 +108,16 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         Some(name) => space_jobs(name, reference)?,
         None => vec![],
     };
-    for key in &args.key {
+    for key in args.key.iter().chain(&args.explain) {
         all.push(key_job(key, reference)?);
     }
     for name in &args.network {
         all.push(network_job(name)?);
     }
     let mut out: Box<dyn Write> = match &args.out {
-        Some(path) => Box::new(
-            File::create(path).with_context(|| format!("creating {}", path.display()))?,
-        ),
+        Some(path) => {
+            Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?)
+        }
         None => Box::new(io::stdout().lock()),
     };
     let (subjects, jobs): (Vec<Subject>, Vec<Job>) = all.into_iter().unzip();
@@ -121,9 +127,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let start = recorder.start();
     let mut finished = 0;
     let mut failed_write = None;
-    engine::measure(
+    let spent = engine::measure(
         jobs,
-        &mut Workers::new(settings),
+        &mut Workers::new(settings).with_meter(recorder.meter()),
         args.seed.unwrap_or_else(|| fastrand::u64(..)),
         &|| stop.load(Ordering::Relaxed),
         &mut |outcome| {
@@ -131,7 +137,11 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
             let subject = subjects[outcome.job].clone();
             let measurement = recorder.measurement(&start, None, subject, outcome);
             eprintln!("[{finished}/{total}] {}", describe(&measurement));
-            if let Err(e) = write_line(&mut out, &measurement) {
+            let written = match &args.explain {
+                Some(_) => out.write_all(explain(&measurement).as_bytes()),
+                None => write_line(&mut out, &measurement),
+            };
+            if let Err(e) = written {
                 // Nobody reads the results any more, so measuring on would be for nothing.
                 stop.store(true, Ordering::Relaxed);
                 failed_write.get_or_insert(e);
@@ -141,6 +151,11 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     if let Some(e) = failed_write {
         return Err(e).context("writing the measurements");
     }
+    eprintln!(
+        "{:.1} s, of which {:.0}% was the engine's own",
+        spent.wall.as_secs_f64(),
+        100.0 * spent.overhead()
+    );
     if finished < total {
         bail!("interrupted: {finished} of {total} were measured");
     }
@@ -155,10 +170,9 @@ fn write_line(out: &mut impl Write, measurement: &Measurement) -> io::Result<()>
 
 /// One line for people.
 pub fn describe(measurement: &Measurement) -> String {
-    let value = measurement
-        .latency
-        .as_ref()
-        .and_then(|latency| latency.at(measurement.run_config.reuse_distance_bytes).or(latency.curve.first()));
+    let value = measurement.latency.as_ref().and_then(|latency| {
+        latency.at(measurement.run_config.reuse_distance_bytes).or(latency.curve.first())
+    });
     let number = match value {
         Some(point) => {
             format!("{:>10.1} us  ±{:.1}%", point.quiet_micros, 100.0 * point.ci95_rel())

@@ -7,6 +7,9 @@ use serde::Serialize;
 use crate::cli::How;
 use crate::system::System;
 
+/// What stands where a box did not say something.
+const UNKNOWN: &str = "unknown";
+
 #[derive(Serialize)]
 struct Probe {
     hardware_id: HardwareId,
@@ -15,6 +18,16 @@ struct Probe {
     fingerprint: Fingerprint,
     fingerprint_digest: String,
     telemetry: Telemetry,
+    energy: EnergySensor,
+}
+
+/// The sensor that `--energy` would read.
+#[derive(Serialize)]
+struct EnergySensor {
+    /// Its name and rails; null when there is none.
+    source: Option<String>,
+    /// Why there is none.
+    reason: Option<String>,
 }
 
 /// Prints what this box is.
@@ -23,9 +36,13 @@ struct Probe {
 /// When the box cannot be read.
 pub fn probe(how: &How, json: bool) -> Result<()> {
     how.worker_settings()?;
-    let system = System::here();
+    let system = System::for_device(how.device);
     let fingerprint = system.fingerprint(how.device)?;
     let run_config = how.run_config();
+    let energy = match system.meter(how.device) {
+        Ok(meter) => EnergySensor { source: Some(meter.source()), reason: None },
+        Err(reason) => EnergySensor { source: None, reason: Some(reason) },
+    };
     let probe = Probe {
         hardware_id: fingerprint.hardware_id(),
         run_config_id: run_config.id(),
@@ -33,31 +50,80 @@ pub fn probe(how: &How, json: bool) -> Result<()> {
         fingerprint_digest: fingerprint.digest(),
         fingerprint,
         telemetry: system.telemetry(),
+        energy,
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&probe)?);
-        return Ok(());
-    }
-    println!("hardware id   {}", probe.hardware_id);
-    println!("run config    {}", probe.run_config_id);
-    println!("fingerprint   {}", probe.fingerprint_digest);
-    let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
-    let f = probe.fingerprint;
-    let facts = [
-        ("processor", known(f.cpu_model)),
-        ("family", known(f.cpu_family)),
-        ("processors", f.cpus.to_string()),
-        ("memory", format!("{:.1} GiB", f.memory_bytes as f64 / f64::from(1 << 30))),
-        ("power mode", known(f.power_mode)),
-        ("highest clock", known(f.max_khz.map(|khz| format!("{} MHz", khz / 1000)))),
-        ("kernel", known(f.kernel)),
-        ("libtorch", f.libtorch),
-        ("load", known(probe.telemetry.load1.map(|load| load.to_string()))),
-        ("clock", known(probe.telemetry.khz.map(|khz| format!("{} MHz", khz / 1000)))),
-        ("temperature", known(probe.telemetry.temperature_c.map(|c| format!("{c:.0} C")))),
-    ];
-    for (name, value) in facts {
-        println!("  {name:<13} {value}");
+    } else {
+        print!("{}", readable(&probe));
     }
     Ok(())
+}
+
+/// The probe as lines for people.
+fn readable(probe: &Probe) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: Option<String>| {
+        text += &format!("{name:<32}{}\n", value.unwrap_or_else(|| UNKNOWN.to_owned()));
+    };
+    line("hardware id", Some(probe.hardware_id.to_string()));
+    line("run config", Some(probe.run_config_id.clone()));
+    line("fingerprint", Some(probe.fingerprint_digest.clone()));
+    for (name, value) in fingerprint_lines(&probe.fingerprint) {
+        line(&format!("  {name}"), value);
+    }
+    for (name, value) in &probe.fingerprint.facts {
+        line(&format!("  {name}"), Some(value.clone()));
+    }
+    line("now", Some(String::new()));
+    for (name, value) in telemetry_lines(&probe.telemetry) {
+        line(&format!("  {name}"), value);
+    }
+    let none = || probe.energy.reason.as_ref().map(|reason| format!("none: {reason}"));
+    line("energy sensor", probe.energy.source.clone().or_else(none));
+    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn fingerprint_lines(f: &Fingerprint) -> Vec<(&'static str, Option<String>)> {
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let mut lines = vec![
+        ("device", Some(f.device.to_string())),
+        ("architecture", Some(f.arch.clone())),
+        ("processor", f.cpu_model.clone()),
+        ("family", f.cpu_family.clone()),
+        ("processors", Some(f.cpus.to_string())),
+        ("memory, rounded up", Some(gib(f.memory_bytes))),
+    ];
+    if f.device != latlas_shared::Device::Cpu {
+        lines.push(("gpu", f.gpu.clone()));
+        lines.push(("gpu memory", f.gpu_memory_bytes.map(gib)));
+        lines.push(("driver", f.driver.clone()));
+    }
+    lines.extend([
+        ("power mode", f.power_mode.clone()),
+        ("highest clock", f.max_khz.map(mhz)),
+        ("kernel", f.kernel.clone()),
+        ("libtorch", Some(f.libtorch.clone())),
+    ]);
+    lines
+}
+
+fn telemetry_lines(t: &Telemetry) -> [(&'static str, Option<String>); 7] {
+    let throttle = |reasons: &Vec<String>| match reasons.is_empty() {
+        true => "no".to_owned(),
+        false => reasons.join(", "),
+    };
+    [
+        ("load", t.load1.map(|load| load.to_string())),
+        ("waiting for a processor", t.cpu_pressure.map(|share| format!("{share}% of 10 s"))),
+        ("lowest clock", t.khz.map(mhz)),
+        ("hottest sensor", t.temperature_c.map(|c| format!("{c:.0} C"))),
+        ("gpu clock", t.gpu_mhz.map(|mhz| format!("{mhz} MHz"))),
+        ("memory clock", t.memory_mhz.map(|mhz| format!("{mhz} MHz"))),
+        ("throttled", t.throttle.as_ref().map(throttle)),
+    ]
+}
+
+fn mhz(khz: u64) -> String {
+    format!("{} MHz", khz / 1000)
 }

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use latlas_shared::samples::Samples;
 use latlas_shared::stats::{self, QUIET, Visit};
-use latlas_shared::{CurvePoint, Latency, Status};
+use latlas_shared::{CurvePoint, Energy, Latency, Status};
 
 pub use protocol::{Protocol, relative_width};
 
-use crate::worker::{Fault, Visited, Work, WorkerProcess, WorkerSettings};
+use crate::system::energy::{self, Meter};
+use crate::worker::{Fault, Pass, Visited, Work, WorkerProcess, WorkerSettings};
 use protocol::Decision;
 
 /// A worker that died may have been killed by somebody else: the row is tried once more.
@@ -48,6 +49,8 @@ pub struct Outcome {
     pub rejected: u32,
     /// The samples that count.
     pub samples: Samples,
+    /// Energy of one call, where something measured it.
+    pub energy: Option<Energy>,
 }
 
 /// A job on its way.
@@ -63,6 +66,7 @@ struct Open {
     /// Samples at the reference distance that count although they were disturbed.
     disturbed: u32,
     peak_memory_bytes: Option<u64>,
+    ops_micros: f64,
 }
 
 /// Starts a worker; a seam for tests.
@@ -72,34 +76,85 @@ pub trait Visitor {
     /// # Errors
     /// The outer error means that nothing can be measured at all, the inner one that this work gave
     /// no samples.
-    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Visited, Fault>>;
+    fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>>;
+
+    /// The energy of one call, where something measures it. Asked once, of a job that has a latency.
+    ///
+    /// # Errors
+    /// When nothing can be measured at all.
+    fn energy(&mut self, _job: &Job) -> Result<Option<Energy>> {
+        Ok(None)
+    }
 }
 
 /// Worker processes, one at a time, started when needed.
 pub struct Workers {
     settings: WorkerSettings,
     running: Option<WorkerProcess>,
+    meter: Option<Box<dyn Meter>>,
 }
 
 impl Workers {
     /// Workers with these settings.
     pub fn new(settings: WorkerSettings) -> Workers {
-        Workers { settings, running: None }
+        Workers { settings, running: None, meter: None }
     }
-}
 
-impl Visitor for Workers {
-    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Visited, Fault>> {
+    /// The same, with a sensor that tells the energy of each row.
+    pub fn with_meter(mut self, meter: Option<Box<dyn Meter>>) -> Workers {
+        self.meter = meter;
+        self
+    }
+
+    fn running(&mut self) -> Result<&mut WorkerProcess> {
         if self.running.is_none() {
             self.running = Some(WorkerProcess::start(&self.settings)?);
         }
         let Some(worker) = &mut self.running else { unreachable!("it was just started") };
-        let protocol = &job.protocol;
-        let result = worker.visit(&job.work, &protocol.passes(micros), protocol.visit_limit);
+        Ok(worker)
+    }
+}
+
+impl Visitor for Workers {
+    fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
+        let worker = self.running()?;
+        let result = worker.visit(&job.work, passes, job.protocol.visit_limit);
         if matches!(result, Err(Fault::Died(_) | Fault::Hung(_))) {
             self.running = None;
         }
         Ok(result)
+    }
+
+    fn energy(&mut self, job: &Job) -> Result<Option<Energy>> {
+        let Some(mut meter) = self.meter.take() else { return Ok(None) };
+        let worker = self.running()?;
+        let energy = energy::run(&mut *meter, &energy::Plan::default(), |seconds| {
+            Ok(worker.keep_busy(&job.work, seconds, job.protocol.visit_limit)?)
+        });
+        self.meter = Some(meter);
+        // The row has its latency, and a fault now costs no more than its energy.
+        Ok(energy.unwrap_or_else(|fault| {
+            tracing::warn!("no energy: {fault}");
+            self.running = None;
+            None
+        }))
+    }
+}
+
+/// Where the time of a run went.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spent {
+    /// All of it.
+    pub wall: Duration,
+    /// In producers and ops. The rest is the engine's own: reading memory between samples, preparing
+    /// and warming up, talking to the worker.
+    pub ops: Duration,
+}
+
+impl Spent {
+    /// The engine's own share, 0 to 1.
+    pub fn overhead(&self) -> f64 {
+        1.0 - self.ops.as_secs_f64() / self.wall.as_secs_f64()
     }
 }
 
@@ -116,26 +171,34 @@ pub fn measure(
     seed: u64,
     stop: &dyn Fn() -> bool,
     done: &mut dyn FnMut(Outcome),
-) -> Result<()> {
+) -> Result<Spent> {
+    let start = Instant::now();
+    let mut ops_micros = 0.0;
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut open: Vec<Open> = jobs.into_iter().enumerate().map(Open::new).collect();
     let mut round = 0;
-    while !open.is_empty() {
+    'run: while !open.is_empty() {
         round += 1;
         rng.shuffle(&mut open);
         let mut still_open = Vec::with_capacity(open.len());
         for mut job in open {
             if stop() {
-                return Ok(());
+                break 'run;
             }
             match job.visit(visitor, round)? {
-                Some(outcome) => done(outcome),
+                Some(mut outcome) => {
+                    ops_micros += job.ops_micros;
+                    if outcome.latency.is_some() {
+                        outcome.energy = visitor.energy(&job.job)?;
+                    }
+                    done(outcome);
+                }
                 None => still_open.push(job),
             }
         }
         open = still_open;
     }
-    Ok(())
+    Ok(Spent { wall: start.elapsed(), ops: Duration::from_secs_f64(ops_micros / 1e6) })
 }
 
 impl Open {
@@ -151,6 +214,7 @@ impl Open {
             rejected: 0,
             disturbed: 0,
             peak_memory_bytes: None,
+            ops_micros: 0.0,
         }
     }
 
@@ -158,10 +222,11 @@ impl Open {
     fn visit(&mut self, visitor: &mut dyn Visitor, round: u32) -> Result<Option<Outcome>> {
         let start = Instant::now();
         let typical = self.at_reference().last().map(|visit| stats::median(visit));
-        let result = visitor.visit(&self.job, typical)?;
+        let passes = self.job.protocol.passes(round - 1, typical);
+        let result = visitor.visit(&self.job, &passes)?;
         self.spent += start.elapsed();
         match result {
-            Ok(visited) => self.take(visited),
+            Ok(visited) => self.take(&passes, visited),
             Err(fault @ Fault::Died(_)) => {
                 self.deaths += 1;
                 if self.deaths >= MOST_DEATHS {
@@ -192,28 +257,28 @@ impl Open {
         })
     }
 
-    fn take(&mut self, visited: Visited) {
+    fn take(&mut self, passes: &[Pass], visited: Visited) {
         self.peak_memory_bytes = self.peak_memory_bytes.max(visited.peak_memory_bytes);
-        let reference = self.reference();
-        for (index, pass) in visited.passes.into_iter().enumerate() {
-            self.rejected += pass.rejected;
-            if index == reference {
-                self.disturbed += pass.disturbed;
+        self.ops_micros += visited.ops_micros;
+        for (pass, samples) in passes.iter().zip(visited.passes) {
+            self.rejected += samples.rejected;
+            if pass.reuse_distance_bytes == self.job.protocol.reference {
+                self.disturbed += samples.disturbed;
             }
-            self.samples[index].push(pass.micros);
-            self.host_samples[index].push(pass.host_micros);
+            let place = self.place(pass.reuse_distance_bytes);
+            self.samples[place].push(samples.micros);
+            self.host_samples[place].push(samples.host_micros);
         }
     }
 
-    /// Index of the reference distance in the curve.
-    fn reference(&self) -> usize {
-        let protocol = &self.job.protocol;
-        let place = protocol.curve.iter().position(|&d| d == protocol.reference);
-        place.expect("the curve holds the reference distance")
+    /// Index of a distance in the curve.
+    fn place(&self, distance: u64) -> usize {
+        let place = self.job.protocol.curve.iter().position(|&d| d == distance);
+        place.expect("passes are made of the curve's distances")
     }
 
     fn at_reference(&self) -> &[Visit] {
-        &self.samples[self.reference()]
+        &self.samples[self.place(self.job.protocol.reference)]
     }
 
     fn failed(&self, fault: &Fault) -> Outcome {
@@ -225,6 +290,7 @@ impl Open {
             peak_memory_bytes: self.peak_memory_bytes,
             rejected: self.rejected,
             samples: self.packed(),
+            energy: None,
         }
     }
 
@@ -247,6 +313,8 @@ impl Open {
             .curve
             .iter()
             .zip(self.samples.iter().zip(&self.host_samples))
+            // A row that ran out of time early may not have come round to every distance.
+            .filter(|(_, (visits, _))| !visits.is_empty())
             .map(|(&distance, (visits, host))| point(distance, visits, host))
             .collect();
         Outcome {
@@ -257,6 +325,7 @@ impl Open {
             peak_memory_bytes: self.peak_memory_bytes,
             rejected: self.rejected,
             samples: self.packed(),
+            energy: None,
         }
     }
 
@@ -270,8 +339,9 @@ fn point(reuse_distance_bytes: u64, visits: &[Visit], host: &[Visit]) -> CurvePo
     let pooled = stats::sorted(&visits.concat());
     let quiet = stats::quantile_of_sorted(&pooled, QUIET);
     // With a single visit nothing is known but the samples themselves.
-    let (low, high) =
-        stats::quantile_interval(visits, QUIET).unwrap_or((pooled[0], pooled[pooled.len() - 1]));
+    let own =
+        stats::repetition_interval(visits, QUIET).unwrap_or((pooled[0], pooled[pooled.len() - 1]));
+    let (low, high) = protocol::published_interval(quiet, own);
     let host = stats::sorted(&host.concat());
     CurvePoint {
         reuse_distance_bytes,

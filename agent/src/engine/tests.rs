@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::Result;
-use latlas_shared::Status;
+use latlas_shared::{Energy, Status};
 use ops_catalog::{Catalog, Shape};
 
 use super::{Job, Outcome, Protocol, Visitor, measure};
@@ -37,14 +37,20 @@ struct Script<F> {
 }
 
 impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Script<F> {
-    fn visit(&mut self, job: &Job, micros: Option<f64>) -> Result<Result<Visited, Fault>> {
+    fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
         let index = which(job);
         self.visits.push(index);
         let nth = self.visits.iter().filter(|&&v| v == index).count() as u32;
-        let passes = job.protocol.passes(micros);
         Ok((self.answer)(index, nth).map(|value| {
-            let pass = |p: &Pass| Samples { micros: vec![value; p.samples as usize], ..Samples::default() };
-            Visited { passes: passes.iter().map(pass).collect(), peak_memory_bytes: Some(1 << 20) }
+            let pass = |p: &Pass| Samples {
+                micros: vec![value; p.samples as usize],
+                ..Samples::default()
+            };
+            Visited {
+                passes: passes.iter().map(pass).collect(),
+                peak_memory_bytes: Some(1 << 20), ..Visited::default(),
+                busy: None,
+            }
         }))
     }
 }
@@ -142,4 +148,41 @@ fn a_stopped_run_hands_over_only_what_had_ended() {
     measure(jobs(3), &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome)).unwrap();
     assert!(outcomes.is_empty());
     assert_eq!(script.visits.len(), 7);
+}
+
+/// What a job answers at its nth visit.
+type Answer = fn(u32, u32) -> Result<f64, Fault>;
+
+/// A visitor whose every row costs some energy, which it counts.
+struct WithSensor {
+    script: Script<Answer>,
+    asked: Vec<u32>,
+}
+
+impl Visitor for WithSensor {
+    fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
+        self.script.visit(job, passes)
+    }
+
+    fn energy(&mut self, job: &Job) -> Result<Option<Energy>> {
+        self.asked.push(which(job));
+        let source = "rapl package-0".to_owned();
+        Ok(Some(Energy { gross_mj: 3.0, net_mj: 2.0, uncertainty_mj: 0.1, source }))
+    }
+}
+
+#[test]
+fn a_row_with_a_latency_gets_its_energy_once() {
+    let answer: Answer = |index, _| match index {
+        1 => Err(Fault::Refused("no".into())),
+        _ => Ok(10.0),
+    };
+    let mut visitor = WithSensor { script: Script { answer, visits: vec![] }, asked: vec![] };
+    let mut outcomes = vec![];
+    measure(jobs(3), &mut visitor, 7, &|| false, &mut |outcome| outcomes.push(outcome)).unwrap();
+    outcomes.sort_by_key(|outcome| outcome.job);
+    let energies: Vec<bool> = outcomes.iter().map(|outcome| outcome.energy.is_some()).collect();
+    assert_eq!(energies, [true, false, true]);
+    visitor.asked.sort_unstable();
+    assert_eq!(visitor.asked, [0, 2]);
 }

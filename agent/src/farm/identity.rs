@@ -84,9 +84,9 @@ pub async fn identify(
 
 fn load(path: &Path) -> Result<Option<Identity>> {
     match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).with_context(|| {
-            format!("{} is damaged: remove it and enrol again", path.display())
-        }),
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .with_context(|| format!("{} is damaged: remove it and enrol again", path.display())),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
     }
@@ -96,8 +96,12 @@ fn load(path: &Path) -> Result<Option<Identity>> {
 fn store(path: &Path, identity: &Identity) -> Result<()> {
     let partial = path.with_extension("partial");
     let write = || -> Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)?;
         file.write_all(&serde_json::to_vec_pretty(identity)?)?;
         file.sync_all()?;
         Ok(fs::rename(&partial, path)?)

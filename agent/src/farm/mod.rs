@@ -74,7 +74,15 @@ impl Farm {
             identity::identify(&client, &settings.state, settings.enroll_token, &recorder).await?;
         let client = client.with_token(identity.credential.clone());
         let stop = Arc::new(AtomicBool::new(false));
-        Ok(Farm { client, identity, spool, recorder, worker: settings.worker, once: settings.once, stop })
+        Ok(Farm {
+            client,
+            identity,
+            spool,
+            recorder,
+            worker: settings.worker,
+            once: settings.once,
+            stop,
+        })
     }
 
     /// Works until it is asked to stop, or with `--once` until there is no task left.
@@ -207,19 +215,27 @@ impl Farm {
     ) -> tokio::task::JoinHandle<Result<()>> {
         let tasks = lease.tasks.clone();
         let recorder = self.recorder.clone();
-        let mut workers = Workers::new(self.worker.clone());
+        let mut workers = Workers::new(self.worker.clone()).with_meter(self.recorder.meter());
         let stop = Arc::clone(&self.stop);
         tokio::task::spawn_blocking(move || {
             let reference = recorder.run_config.reuse_distance_bytes;
             let start = recorder.start();
             let jobs = tasks.iter().map(|task| job(task, reference)).collect();
             let stopped = || stop.load(Ordering::Relaxed) || dropped.load(Ordering::Relaxed);
-            engine::measure(jobs, &mut workers, fastrand::u64(..), &stopped, &mut |outcome| {
-                let task = &tasks[outcome.job];
-                let measurement = recorder.measurement(&start, Some(task.id), subject(task), outcome);
-                // The other end is gone only when this agent is ending on an error.
-                let _ = sender.send(measurement);
-            })
+            let spent =
+                engine::measure(jobs, &mut workers, fastrand::u64(..), &stopped, &mut |outcome| {
+                    let task = &tasks[outcome.job];
+                    let measurement =
+                        recorder.measurement(&start, Some(task.id), subject(task), outcome);
+                    // The other end is gone only when this agent is ending on an error.
+                    let _ = sender.send(measurement);
+                })?;
+            tracing::info!(
+                "{:.1} s, of which {:.0}% was the engine's own",
+                spent.wall.as_secs_f64(),
+                100.0 * spent.overhead()
+            );
+            Ok(())
         })
     }
 

@@ -275,7 +275,8 @@ impl LoweredNetwork {
                 Some(Merge::Add) => NetworkStep::Add,
                 Some(Merge::Concat) => NetworkStep::Concat,
                 None => NetworkStep::Op(
-                    LoweredOp::new(&step.plan, placement).with_context(|| format!("preparing {}", step.key))?,
+                    LoweredOp::new(&step.plan, placement)
+                        .with_context(|| format!("preparing {}", step.key))?,
                 ),
             };
             let inputs = step.inputs.iter().copied().map(slot).collect();

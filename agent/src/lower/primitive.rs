@@ -8,24 +8,70 @@ use super::{Argument, Placement};
 /// A primitive that is ready to run.
 #[derive(Debug)]
 pub(super) enum Kernel {
-    Conv2d { weight: Tensor, bias: Option<Tensor>, stride: i64, padding: i64, dilation: i64, groups: i64 },
-    Linear { weight: Tensor, bias: Option<Tensor>, on_map: bool },
-    BatchNorm { weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor },
-    LayerNorm { weight: Tensor, bias: Tensor, on_map: bool },
+    Conv2d {
+        weight: Tensor,
+        bias: Option<Tensor>,
+        stride: i64,
+        padding: i64,
+        dilation: i64,
+        groups: i64,
+    },
+    Linear {
+        weight: Tensor,
+        bias: Option<Tensor>,
+        on_map: bool,
+    },
+    BatchNorm {
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+    },
+    LayerNorm {
+        weight: Tensor,
+        bias: Tensor,
+        on_map: bool,
+    },
     Elementwise(Elementwise),
-    MaxPool { kernel: i64, stride: i64, padding: i64 },
-    AvgPool { kernel: i64, stride: i64, padding: i64 },
+    MaxPool {
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+    },
+    AvgPool {
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+    },
     GlobalAvgPool,
-    SelfAttention { qkv: (Tensor, Tensor), out: (Tensor, Tensor), heads: i64 },
-    SqueezeExcite { reduce: (Tensor, Tensor), expand: (Tensor, Tensor), activation: Activation, gate: Gate },
+    SelfAttention {
+        qkv: (Tensor, Tensor),
+        out: (Tensor, Tensor),
+        heads: i64,
+    },
+    SqueezeExcite {
+        reduce: (Tensor, Tensor),
+        expand: (Tensor, Tensor),
+        activation: Activation,
+        gate: Gate,
+    },
     Add,
     Mul,
     Concat,
-    Split { parts: i64 },
-    Shuffle { groups: i64 },
-    Upsample { scale: i64 },
+    Split {
+        parts: i64,
+    },
+    Shuffle {
+        groups: i64,
+    },
+    Upsample {
+        scale: i64,
+    },
     Identity,
-    ToTokens { class_token: Option<Tensor>, positions: Tensor },
+    ToTokens {
+        class_token: Option<Tensor>,
+        positions: Tensor,
+    },
     ClassToken,
 }
 
@@ -86,7 +132,8 @@ impl Kernel {
                 let (out, kernel, groups) = (i64::from(out), i64::from(kernel), i64::from(groups));
                 let per_group = c / groups;
                 Kernel::Conv2d {
-                    weight: make.scaled(&[out, per_group, kernel, kernel], per_group * kernel * kernel)?,
+                    weight: make
+                        .scaled(&[out, per_group, kernel, kernel], per_group * kernel * kernel)?,
                     bias: bias.then(|| make.small(out)).transpose()?,
                     stride: stride.into(),
                     padding: padding.unwrap_or(0).into(),

@@ -206,7 +206,9 @@ fn tokens_carry_class_and_position() {
         "{name: T, nodes: [{apply: {to_tokens: {class_token: true}}}, {apply: layer_norm}, {apply: class_token}]}",
         shape(2, 2, 6, 6, 1),
         |kernels, _| {
-            let Kernel::ToTokens { class_token: Some(token), positions } = kernels[0] else { panic!() };
+            let Kernel::ToTokens { class_token: Some(token), positions } = kernels[0] else {
+                panic!()
+            };
             let Kernel::LayerNorm { weight, bias, .. } = kernels[1] else { panic!() };
             let first = token + positions.select(1, 0).squeeze();
             let normed = first.layer_norm([6], Some(weight), Some(bias), 1e-6, true);
@@ -342,8 +344,10 @@ fn the_announced_names_are_those_of_primitives() {
 
 #[test]
 fn every_placement_computes_the_same_op() {
-    let plan = Catalog::builtin().op("MBConv6_3x3_SE").unwrap().at(&shape(14, 14, 8, 8, 1)).unwrap();
-    for (kind, channels_last) in [(Kind::Float, true), (Kind::BFloat16, false), (Kind::Half, true)] {
+    let plan =
+        Catalog::builtin().op("MBConv6_3x3_SE").unwrap().at(&shape(14, 14, 8, 8, 1)).unwrap();
+    for (kind, channels_last) in [(Kind::Float, true), (Kind::BFloat16, false), (Kind::Half, true)]
+    {
         let lowered = LoweredOp::new(&plan, Placement { kind, channels_last, ..CPU }).unwrap();
         let input = lowered.random_input().unwrap();
         let output = lowered.forward(&input).unwrap();

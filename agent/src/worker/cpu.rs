@@ -29,11 +29,8 @@ pub fn apply(settings: &WorkerSettings) -> Result<()> {
 /// Makes freed memory stay with the process: no `mmap` per activation, no returning of the heap's top.
 #[cfg(target_env = "gnu")]
 fn retain_memory() -> Result<()> {
-    let options = [
-        (libc::M_MMAP_MAX, 0),
-        (libc::M_TRIM_THRESHOLD, i32::MAX),
-        (libc::M_TOP_PAD, 64 << 20),
-    ];
+    let options =
+        [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_TOP_PAD, 64 << 20)];
     for (option, value) in options {
         // SAFETY: mallopt takes two integers and keeps no pointer; a refusal is its return value.
         if unsafe { libc::mallopt(option, value) } != 1 {
@@ -65,7 +62,8 @@ fn pin(count: usize) -> Result<()> {
         set
     };
     // SAFETY: the set is a valid value of the size that is passed.
-    let status = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    let status =
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     if status != 0 {
         bail!("pinning to {count} processors failed: {}", std::io::Error::last_os_error());
     }
@@ -110,29 +108,39 @@ impl CpuBackend {
     }
 
     /// One sample, and whether it was disturbed.
-    fn sample_once(&self, distance: u64, call: &mut dyn Call) -> Result<(f64, bool)> {
+    fn sample_once(
+        &self,
+        distance: u64,
+        call: &mut dyn Call,
+        samples: &mut Samples,
+    ) -> Result<(f64, bool)> {
         self.eviction.read(distance);
-        call.produce(0)?;
+        let start = Instant::now();
+        call.produce()?;
         let switches = involuntary_switches();
         let (micros, result) = self.clock.time(|| call.run(0));
         result?;
+        samples.ops_micros += start.elapsed().as_secs_f64() * 1e6;
         Ok((micros, involuntary_switches() != switches))
     }
 }
 
 impl Backend for CpuBackend {
-    fn copies(&self, _bytes: u64) -> usize {
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn copies(&self, _copy_bytes: u64) -> usize {
         1
     }
 
     fn sample(&mut self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
         let mut samples = Samples::default();
-        // The first call of a pass finds the caches as the pass before left them.
-        self.sample_once(pass.reuse_distance_bytes, call)?;
         for _ in 0..pass.samples {
             let mut retakes = 0;
             let micros = loop {
-                let (micros, disturbed) = self.sample_once(pass.reuse_distance_bytes, call)?;
+                let (micros, disturbed) =
+                    self.sample_once(pass.reuse_distance_bytes, call, &mut samples)?;
                 if !disturbed {
                     break micros;
                 }

@@ -3,7 +3,9 @@
 //! before libtorch starts.
 
 mod backend;
+mod busy;
 mod cpu;
+mod cuda;
 mod process;
 mod protocol;
 mod ready;
@@ -14,10 +16,11 @@ use anyhow::{Context, Result};
 use latlas_shared::{Allocator, Device, Dtype, MemoryFormat};
 use serde::{Deserialize, Serialize};
 
-pub use cpu::allowed_cpus;
-pub use process::{Fault, WorkerProcess};
 #[cfg(test)]
 pub use backend::Samples;
+pub use cpu::allowed_cpus;
+pub use cuda::{check as check_cuda, facts as cuda_facts};
+pub use process::{Fault, WorkerProcess};
 pub use protocol::{Pass, Visited, Work};
 
 use crate::lower::Placement;
@@ -63,7 +66,7 @@ impl WorkerSettings {
     fn backend(&self) -> Result<Box<dyn Backend>> {
         match self.device {
             Device::Cpu => Ok(Box::new(cpu::CpuBackend::new(self.largest_reuse_distance))),
-            Device::Cuda(_) => anyhow::bail!("this version measures on the CPU only"),
+            Device::Cuda(index) => Ok(Box::new(cuda::open(index, self)?)),
         }
     }
 }
@@ -85,7 +88,13 @@ pub fn serve(settings: &WorkerSettings) -> Result<()> {
             Ok(visited) => Reply::Visited(visited),
             Err(e) => Reply::Refused { reason: format!("{e:#}") },
         };
+        let refused = matches!(reply, Reply::Refused { .. });
         send(&mut out, &reply)?;
+        if refused {
+            // A fault of one kernel can take all of a GPU's context with it, and only a new process
+            // gets a new one.
+            pantry.check_usable()?;
+        }
     }
     Ok(())
 }

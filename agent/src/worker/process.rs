@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::WorkerSettings;
 use super::protocol::{Pass, Reply, VisitRequest, Visited, Work};
+use crate::system::energy::Busy;
 
 /// How long a worker may take to load libtorch and answer.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -25,6 +26,8 @@ pub enum Fault {
     /// The worker did not answer in time and was killed.
     Hung(Duration),
 }
+
+impl std::error::Error for Fault {}
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,8 +95,27 @@ impl WorkerProcess {
         passes: &[Pass],
         limit: Duration,
     ) -> Result<Visited, Fault> {
-        let request = VisitRequest { work: work.clone(), passes: passes.to_vec() };
-        let line = serde_json::to_string(&request).expect("plain data serializes to JSON") + "\n";
+        let passes = passes.to_vec();
+        self.ask(&VisitRequest { work: work.clone(), passes, busy_seconds: None }, limit)
+    }
+
+    /// Runs one piece of work over and over for so many seconds, for a sensor of energy.
+    ///
+    /// # Errors
+    /// As for [`WorkerProcess::visit`].
+    pub fn keep_busy(
+        &mut self,
+        work: &Work,
+        seconds: f64,
+        limit: Duration,
+    ) -> Result<Option<Busy>, Fault> {
+        let work = work.clone();
+        let request = VisitRequest { work, passes: vec![], busy_seconds: Some(seconds) };
+        Ok(self.ask(&request, limit + Duration::from_secs_f64(seconds))?.busy)
+    }
+
+    fn ask(&mut self, request: &VisitRequest, limit: Duration) -> Result<Visited, Fault> {
+        let line = serde_json::to_string(request).expect("plain data serializes to JSON") + "\n";
         if self.requests.write_all(line.as_bytes()).and_then(|()| self.requests.flush()).is_err() {
             return Err(self.died());
         }

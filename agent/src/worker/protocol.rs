@@ -5,6 +5,7 @@ use ops_catalog::{NetworkSpec, OpDef, Shape};
 use serde::{Deserialize, Serialize};
 
 use super::backend::Samples;
+use crate::system::energy::Busy;
 
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,8 @@ pub struct VisitRequest {
     pub work: Work,
     /// What to sample, in this order.
     pub passes: Vec<Pass>,
+    /// For how many seconds to run it over and over afterwards, for a sensor of energy.
+    pub busy_seconds: Option<f64>,
 }
 
 /// What a visit found.
@@ -49,8 +52,13 @@ pub struct VisitRequest {
 pub struct Visited {
     /// Samples, one entry per pass.
     pub passes: Vec<Samples>,
+    /// Microseconds in producers and ops over the whole visit, warm-up included; 0 where the device
+    /// does not tell.
+    pub ops_micros: f64,
     /// Most memory that the worker has held at once since the visit began, in bytes.
     pub peak_memory_bytes: Option<u64>,
+    /// What was run for a sensor of energy, if that was asked for.
+    pub busy: Option<Busy>,
 }
 
 /// What the worker answers.

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use ops_catalog::{Catalog, Cost, Network, Op};
 use tch::Tensor;
 
-use super::backend::{Backend, Call};
-use super::protocol::{Pass, VisitRequest, Visited, Work};
 use super::WorkerSettings;
+use super::backend::{Backend, Call};
+use super::busy::keep_busy;
+use super::protocol::{Pass, VisitRequest, Visited, Work};
 use crate::lower::{LoweredNetwork, LoweredOp, Placement};
 
 /// The warm-up ends when two consecutive windows of this many calls agree.
@@ -75,22 +76,32 @@ impl Plan {
 /// Work with weights and inputs, warmed up.
 struct Ready {
     work: Work,
-    copies: Vec<(Lowered, Tensor)>,
+    /// The same op with as many sets of weights as the backend wanted.
+    copies: Vec<Lowered>,
+    input: Tensor,
+    copy_bytes: u64,
     bytes: u64,
 }
 
 impl Call for Ready {
-    fn produce(&mut self, copy: usize) -> Result<()> {
+    fn produce(&mut self) -> Result<()> {
         // Changing the sign in place is the cheapest way to have just written a tensor of the same
         // values.
-        drop(self.copies[copy].1.f_neg_()?);
+        drop(self.input.f_neg_()?);
         Ok(())
     }
 
     fn run(&mut self, copy: usize) -> Result<()> {
-        let (lowered, input) = &self.copies[copy];
-        drop(lowered.forward(input)?);
+        drop(self.copies[copy].forward(&self.input)?);
         Ok(())
+    }
+
+    fn copy_bytes(&self) -> u64 {
+        self.copy_bytes
+    }
+
+    fn is_network(&self) -> bool {
+        matches!(self.work, Work::Network { .. })
     }
 }
 
@@ -108,7 +119,7 @@ impl Pantry {
     pub fn new(settings: &WorkerSettings, backend: Box<dyn Backend>) -> Pantry {
         Pantry {
             shelf: VecDeque::new(),
-            memory_limit: settings.memory_limit,
+            memory_limit: backend.memory_limit().unwrap_or(settings.memory_limit),
             element_bytes: settings.dtype.bytes(),
             placement: settings.placement(),
             backend,
@@ -121,31 +132,53 @@ impl Pantry {
     /// When it does not fit into memory, libtorch cannot run it, or its output is not finite.
     pub fn visit(&mut self, request: &VisitRequest) -> Result<Visited> {
         reset_peak_memory();
-        self.bring_to_front(&request.work)?;
+        let mut ops_micros = self.bring_to_front(&request.work)?;
         let ready = self.shelf.front_mut().context("it was just brought to the front")?;
+        // The first call of a visit finds its weights where other work has left them; after it, they
+        // have always been used one reuse distance ago.
+        let first = Pass { reuse_distance_bytes: 0, samples: 1 };
+        ops_micros += self.backend.sample(first, ready)?.ops_micros;
         let passes = request
             .passes
             .iter()
             .map(|&pass| self.backend.sample(pass, ready))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Visited { passes, peak_memory_bytes: peak_memory() })
+        let busy = request
+            .busy_seconds
+            .map(|seconds| keep_busy(&mut *self.backend, ready, seconds))
+            .transpose()?;
+        ops_micros += passes.iter().map(|samples| samples.ops_micros).sum::<f64>();
+        Ok(Visited { passes, ops_micros, peak_memory_bytes: peak_memory(), busy })
     }
 
-    fn bring_to_front(&mut self, work: &Work) -> Result<()> {
+    /// Asked after work has failed.
+    ///
+    /// # Errors
+    /// When the device can do nothing more in this process.
+    pub fn check_usable(&mut self) -> Result<()> {
+        self.backend.finish().context("the device's context is lost")
+    }
+
+    /// Returns the microseconds in producers and ops that this took.
+    fn bring_to_front(&mut self, work: &Work) -> Result<f64> {
         if let Some(place) = self.shelf.iter().position(|ready| ready.work == *work) {
             if let Some(ready) = self.shelf.remove(place) {
                 self.shelf.push_front(ready);
             }
-            return Ok(());
+            return Ok(0.0);
         }
         let plan = Plan::new(work)?;
         let cost = plan.cost();
+        let copy_bytes = cost.weight_bytes(self.element_bytes);
+        let copies = match work {
+            Work::Op { .. } => self.backend.copies(copy_bytes),
+            // A network brings its own reuse distance.
+            Work::Network { .. } => 1,
+        };
         // Every activation at once is more than is ever alive together.
-        let one = cost
-            .weight_bytes(self.element_bytes)
+        let bytes = copy_bytes
+            .saturating_mul(copies as u64)
             .saturating_add(cost.activation_bytes(self.element_bytes));
-        let copies = self.backend.copies(one);
-        let bytes = one.saturating_mul(copies as u64);
         if bytes > self.memory_limit {
             bail!(
                 "it needs up to {} MiB of memory, and the limit is {} MiB",
@@ -159,25 +192,20 @@ impl Pantry {
             let Some(oldest) = self.shelf.pop_back() else { break };
             used -= oldest.bytes;
         }
-        let copies = (0..copies)
-            .map(|_| {
-                let lowered = Lowered::new(&plan, self.placement)?;
-                let input = lowered.random_input()?;
-                Ok((lowered, input))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mut ready = Ready { work: work.clone(), copies, bytes };
+        let copies =
+            (0..copies).map(|_| Lowered::new(&plan, self.placement)).collect::<Result<Vec<_>>>()?;
+        let input = copies[0].random_input()?;
+        let mut ready = Ready { work: work.clone(), copies, input, copy_bytes, bytes };
         ready.check_output()?;
-        ready.warm_up(&mut *self.backend)?;
+        let ops_micros = ready.warm_up(&mut *self.backend)?;
         self.shelf.push_front(ready);
-        Ok(())
+        Ok(ops_micros)
     }
 }
 
 impl Ready {
     fn check_output(&self) -> Result<()> {
-        let (lowered, input) = &self.copies[0];
-        let output = lowered.forward(input)?;
+        let output = self.copies[0].forward(&self.input)?;
         let sum = output.f_to_kind(tch::Kind::Double)?.f_abs()?.f_sum(tch::Kind::Double)?;
         if !f64::try_from(&sum)?.is_finite() {
             bail!("its output has values that are not finite");
@@ -185,18 +213,20 @@ impl Ready {
         Ok(())
     }
 
-    fn warm_up(&mut self, backend: &mut dyn Backend) -> Result<()> {
+    /// Returns the microseconds in producers and ops.
+    fn warm_up(&mut self, backend: &mut dyn Backend) -> Result<f64> {
         let window = Pass { reuse_distance_bytes: 0, samples: WARM_UP_WINDOW };
-        let mut before = f64::INFINITY;
+        let (mut before, mut ops_micros) = (f64::INFINITY, 0.0);
         for _ in 0..WARM_UP_MOST_WINDOWS {
             let samples = backend.sample(window, self)?;
+            ops_micros += samples.ops_micros;
             let now = latlas_shared::stats::median(&samples.micros);
             if (now / before - 1.0).abs() < WARM_UP_AGREEMENT {
                 break;
             }
             before = now;
         }
-        Ok(())
+        Ok(ops_micros)
     }
 }
 

@@ -46,6 +46,10 @@ impl Farm {
     fn explained(&self, error: ClientError) -> anyhow::Error {
         let remedy = match (&error, error.status()) {
             (ClientError::Token, _) => "It is read from LATLAS_TOKEN.",
+            // A coordinator that says how to get a token needs no help.
+            (ClientError::Refused(problem), _) if problem.detail.contains("LATLAS_TOKEN") => {
+                return error.into();
+            }
             (_, Some(401)) if self.token.is_none() => {
                 "No token was sent: set LATLAS_TOKEN to a researcher token, which \
                  `latlas-coordinator token create --role researcher` prints once."

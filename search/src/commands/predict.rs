@@ -26,6 +26,8 @@ const SHOWN_OPS: usize = 5;
 /// # Errors
 /// When a file cannot be used, or a network has no prediction; all missing rows are then listed.
 pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
+    let arch = command.what.arch.as_deref().unwrap_or(Path::new(""));
+    files::one_stdin(&[&command.table, arch])?;
     let index = files::read_table(&command.table)?;
     let mut session = Session {
         predictor: Predictor::new(&index, command.missing),

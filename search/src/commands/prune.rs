@@ -22,6 +22,7 @@ use crate::verdict::{Decision, Reason, Verdict, judge};
 /// # Errors
 /// When a file cannot be used, or there is no candidate. A candidate that is no network is a verdict.
 pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
+    files::one_stdin(&[&command.table, &command.config, &command.arch])?;
     let index = files::read_table(&command.table)?;
     let text = files::read_text(&command.config)?;
     let constraints = Constraints::from_yaml(&text, index.catalog())

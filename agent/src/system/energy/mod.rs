@@ -1,0 +1,77 @@
+//! The energy of one call: sensors, a pass that reads them while an op runs over and over, and the
+//! arithmetic from readings to millijoules. `docs/energy.md` explains it.
+
+mod account;
+mod ina3221;
+mod nvml;
+mod pass;
+mod rapl;
+mod updates;
+
+use latlas_shared::Device;
+
+pub use account::Busy;
+use account::Tick;
+pub use pass::{Plan, monotonic_seconds, run};
+
+use super::System;
+
+/// A sensor that tells how much energy has been drawn since it was opened.
+pub trait Meter: Send {
+    /// The sensor and its rails, as they are published: `ina3221 VDD_IN`.
+    fn source(&self) -> String;
+
+    /// How finely it tells; None as long as it is not known. A sensor that does not say how often it is
+    /// updated finds out while it is read.
+    fn tick(&self) -> Option<Tick>;
+
+    /// Joules since it was opened; None when it cannot be read now. `now` is the monotonic clock in
+    /// seconds, which never decreases from call to call: a sensor of power is integrated over it.
+    fn joules(&mut self, now: f64) -> Option<f64>;
+
+    /// The same by a second method, read right after [`Meter::joules`].
+    fn second_joules(&mut self, _now: f64) -> Option<f64> {
+        None
+    }
+}
+
+impl System {
+    /// The sensor for ops on `device`: the card's own counter for a GPU, the processor's for a processor,
+    /// and on a Jetson the board's power monitor for both.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub fn meter(&self, device: Device) -> Result<Box<dyn Meter>, String> {
+        let board = ina3221::open(&self.tree);
+        match device {
+            Device::Cpu => match (rapl::open(&self.tree), board) {
+                (Ok(meter), _) => Ok(Box::new(meter)),
+                (Err(_), Some(meter)) => Ok(Box::new(meter)),
+                (Err(reason), None) => Err(reason),
+            },
+            Device::Cuda(_) => match (self.gpu.clone().and_then(nvml::open), board) {
+                (Some(meter), _) => Ok(Box::new(meter)),
+                (None, Some(meter)) => Ok(Box::new(meter)),
+                (None, None) => Err("the GPU has no energy counter that can be read".to_owned()),
+            },
+        }
+    }
+}
+
+/// Integrates a power that is read now and then, by the trapezoidal rule.
+#[derive(Debug, Default)]
+struct Integral {
+    joules: f64,
+    last: Option<(f64, f64)>,
+}
+
+impl Integral {
+    /// Energy so far in joules, after the power was `watts` at `now`.
+    fn add(&mut self, now: f64, watts: f64) -> f64 {
+        if let Some((before, power)) = self.last {
+            self.joules += (now - before).max(0.0) * (power + watts) / 2.0;
+        }
+        self.last = Some((now, watts));
+        self.joules
+    }
+}

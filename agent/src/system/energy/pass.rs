@@ -1,0 +1,303 @@
+//! One energy pass: the sensor is read while nothing runs, while one op runs over and over, and while
+//! nothing runs again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use latlas_shared::Energy;
+
+use super::Meter;
+use super::account::{self, Busy, Look, Tick};
+
+/// The share by which a meter's two methods may differ before the row says so.
+const MOST_DISAGREEMENT: f64 = 0.1;
+
+/// How long a pass takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Time between two readings.
+    pub poll: Duration,
+    /// The shortest window, in seconds.
+    pub least_window: f64,
+    /// The longest one; the sensor's ticks decide between them.
+    pub most_window: f64,
+    /// Ticks that a window has at least, where time allows: one tick over the window is the error.
+    pub ticks: f64,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan { poll: Duration::from_millis(5), least_window: 1.0, most_window: 10.0, ticks: 50.0 }
+    }
+}
+
+impl Plan {
+    /// The window for a sensor with this tick, in seconds.
+    fn window(&self, tick: Tick) -> f64 {
+        (self.ticks * tick.seconds).clamp(self.least_window, self.most_window)
+    }
+}
+
+/// The clock that readings and windows share: seconds since some moment in the past, the same for all
+/// processes of this box.
+pub fn monotonic_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is valid for the call, which writes one timespec and keeps nothing. It fails
+    // only for clocks that do not exist, and Linux always has this one.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Measures the energy of one call. `work` is told for how many seconds to make calls, and says when
+/// it did; readings outside that time do not count.
+///
+/// None, with the reason in the log, when the sensor did not carry it.
+///
+/// # Errors
+/// What `work` reports.
+pub fn run(
+    meter: &mut dyn Meter,
+    plan: &Plan,
+    work: impl FnOnce(f64) -> Result<Option<Busy>>,
+) -> Result<Option<Energy>> {
+    let before = match meter.tick() {
+        Some(tick) => idle(meter, plan, plan.window(tick) / 2.0),
+        None => watch(meter, plan),
+    };
+    let Some(tick) = meter.tick() else {
+        tracing::warn!("no energy: {}: its updates were not seen", meter.source());
+        return Ok(None);
+    };
+    let window = plan.window(tick);
+    let (looks, busy) = while_working(meter, plan.poll, || work(window));
+    let Some(busy) = busy? else { return Ok(None) };
+    let after = idle(meter, plan, window / 2.0);
+    match account::per_call(&looks, &[&before, &after], &busy, tick) {
+        Ok(found) => Ok(Some(Energy {
+            gross_mj: found.gross_mj,
+            net_mj: found.net_mj,
+            uncertainty_mj: found.uncertainty_mj,
+            source: described(&*meter, &looks, &busy),
+        })
+        .filter(Energy::is_sound)),
+        Err(reason) => {
+            tracing::warn!("no energy: {}: {reason}", meter.source());
+            Ok(None)
+        }
+    }
+}
+
+/// The sensor, and how far its two methods are apart when that is much.
+fn described(meter: &dyn Meter, looks: &[Look], busy: &Busy) -> String {
+    let source = meter.source();
+    match account::disagreement(looks, busy).filter(|share| share.abs() > MOST_DISAGREEMENT) {
+        Some(share) => {
+            tracing::warn!("{source}: the power that it reports says {:+.0}%", 100.0 * share);
+            format!("{source}, polled power {:+.0}%", 100.0 * share)
+        }
+        None => source,
+    }
+}
+
+/// Reads a sensor once. None is skipped: the readings around it go on.
+fn look(meter: &mut dyn Meter) -> Option<Look> {
+    let at = monotonic_seconds();
+    let joules = meter.joules(at)?;
+    Some(Look { at, joules, second_joules: meter.second_joules(at) })
+}
+
+/// Readings while nothing runs.
+fn idle(meter: &mut dyn Meter, plan: &Plan, seconds: f64) -> Vec<Look> {
+    let end = monotonic_seconds() + seconds;
+    let mut looks: Vec<Look> = look(meter).into_iter().collect();
+    while monotonic_seconds() < end {
+        thread::sleep(plan.poll);
+        looks.extend(look(meter));
+    }
+    looks
+}
+
+/// Readings while nothing runs, until enough updates were seen to know their period.
+fn watch(meter: &mut dyn Meter, plan: &Plan) -> Vec<Look> {
+    let mut looks = vec![];
+    let end = monotonic_seconds() + plan.most_window;
+    loop {
+        looks.extend(idle(meter, plan, plan.least_window / 2.0));
+        let seen = meter.tick().map(|tick| plan.window(tick) / 2.0);
+        let spanned =
+            looks.last().zip(looks.first()).map_or(0.0, |(last, first)| last.at - first.at);
+        if seen.is_some_and(|window| spanned >= window) || monotonic_seconds() >= end {
+            return looks;
+        }
+    }
+}
+
+/// Readings from a thread of its own, while `work` goes on in this one.
+fn while_working<T>(
+    meter: &mut dyn Meter,
+    poll: Duration,
+    work: impl FnOnce() -> T,
+) -> (Vec<Look>, T) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut looks = vec![];
+            while !done.load(Ordering::Relaxed) {
+                looks.extend(look(meter));
+                thread::sleep(poll);
+            }
+            looks
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        (reader.join().unwrap_or_default(), result)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    use crate::system::energy::{nvml, rapl};
+    use crate::system::gpu::FakeGpu;
+    use crate::system::tests::{unpacked, write};
+
+    /// A plan for sensors that are faster than real ones.
+    fn quick() -> Plan {
+        Plan { poll: Duration::from_millis(1), least_window: 0.1, most_window: 2.0, ticks: 20.0 }
+    }
+
+    /// Ten calls in as many seconds as asked for.
+    fn ten_calls(seconds: f64) -> Result<Option<Busy>> {
+        let start = monotonic_seconds();
+        thread::sleep(Duration::from_secs_f64(seconds));
+        Ok(Some(Busy { calls: 10, start, end: monotonic_seconds() }))
+    }
+
+    /// A device that draws `idle` watts, and `more` while the flag is up; true energy in microjoule.
+    struct Draws {
+        idle: f64,
+        more: f64,
+        working: AtomicBool,
+        stop: AtomicBool,
+        microjoules: AtomicU64,
+    }
+
+    /// Runs `test` while `show` is told the counter every millisecond.
+    fn with_counter(more: f64, show: impl Fn(u64) + Sync, test: impl FnOnce(&Draws)) {
+        let draws = Draws {
+            idle: 10.0,
+            more,
+            working: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            microjoules: AtomicU64::new(1_000_000),
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut last = monotonic_seconds();
+                while !draws.stop.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(1));
+                    let now = monotonic_seconds();
+                    let more = if draws.working.load(Ordering::Relaxed) { draws.more } else { 0.0 };
+                    let step = ((now - last) * (draws.idle + more) * 1e6) as u64;
+                    show(draws.microjoules.fetch_add(step, Ordering::Relaxed) + step);
+                    last = now;
+                }
+            });
+            test(&draws);
+            draws.stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    fn check(energy: &Energy, draws: &Draws, seconds_each: f64) {
+        let gross = 1e3 * (draws.idle + draws.more) * seconds_each;
+        let net = 1e3 * draws.more * seconds_each;
+        // The counter's thread is late now and then, like everything here.
+        let slack = energy.uncertainty_mj + 0.25 * gross;
+        assert!((energy.gross_mj - gross).abs() < slack, "{energy:?} for {gross}");
+        assert!((energy.net_mj - net).abs() < slack, "{energy:?} for {net}");
+        assert!(energy.is_sound() && energy.uncertainty_mj > 0.0);
+    }
+
+    #[test]
+    fn a_processor_s_counter_that_wraps_meanwhile() {
+        let (dir, system) = unpacked("desktop-i7");
+        let base = dir.path().join("sys/class/powercap/intel-rapl:0");
+        let range = 2_500_000;
+        write(&base.join("max_energy_range_uj"), &range.to_string());
+        write(&base.join("energy_uj"), "1000000");
+        let mut meter = rapl::open(&system.tree).unwrap();
+        let show =
+            |microjoules: u64| write(&base.join("energy_uj"), &(microjoules % range).to_string());
+        with_counter(20.0, show, |draws| {
+            let mut each = 0.0;
+            let energy = run(&mut meter, &quick(), |seconds| {
+                draws.working.store(true, Ordering::Relaxed);
+                let busy = ten_calls(seconds)?;
+                draws.working.store(false, Ordering::Relaxed);
+                each = busy.map_or(0.0, |busy| (busy.end - busy.start) / 10.0);
+                Ok(busy)
+            });
+            let energy = energy.unwrap().unwrap();
+            check(&energy, draws, each);
+            assert_eq!(energy.source, "rapl package-0");
+        });
+    }
+
+    #[test]
+    fn a_card_s_counter_whose_period_is_found_and_whose_power_disagrees() {
+        let gpu = Arc::new(FakeGpu { power: Some(42_000), ..FakeGpu::default() });
+        gpu.energy.store(1000, Ordering::Relaxed);
+        let mut meter = nvml::open(gpu.clone()).unwrap();
+        // Updated whenever another 100 mJ have come together: about every ten milliseconds at idle.
+        let show =
+            |microjoules: u64| gpu.energy.store(microjoules / 100_000 * 100, Ordering::Relaxed);
+        with_counter(20.0, show, |draws| {
+            let mut each = 0.0;
+            let energy = run(&mut meter, &quick(), |seconds| {
+                assert!(
+                    seconds > 0.1,
+                    "twenty updates take longer than the shortest window: {seconds}"
+                );
+                draws.working.store(true, Ordering::Relaxed);
+                let busy = ten_calls(seconds)?;
+                draws.working.store(false, Ordering::Relaxed);
+                each = busy.map_or(0.0, |busy| (busy.end - busy.start) / 10.0);
+                Ok(busy)
+            });
+            let energy = energy.unwrap().unwrap();
+            check(&energy, draws, each);
+            assert!(
+                energy.source.starts_with("nvml total energy, polled power +"),
+                "{}",
+                energy.source
+            );
+        });
+    }
+
+    #[test]
+    fn a_counter_that_stands_still_gives_no_number() {
+        let (_dir, system) = unpacked("desktop-i7");
+        let mut meter = rapl::open(&system.tree).unwrap();
+        assert_eq!(run(&mut meter, &quick(), ten_calls).unwrap(), None);
+        let gpu = Arc::new(FakeGpu::default());
+        gpu.energy.store(1000, Ordering::Relaxed);
+        let mut meter = nvml::open(gpu).unwrap();
+        let plan = Plan { most_window: 0.2, ..quick() };
+        let result = run(&mut meter, &plan, |_| unreachable!("its tick is not known"));
+        assert_eq!(result.unwrap(), None);
+    }
+
+    #[test]
+    fn what_the_work_reports_is_passed_on() {
+        let (_dir, system) = unpacked("desktop-i7");
+        let mut meter = rapl::open(&system.tree).unwrap();
+        assert_eq!(run(&mut meter, &quick(), |_| Ok(None)).unwrap(), None);
+        let error = run(&mut meter, &quick(), |_| anyhow::bail!("the worker died")).unwrap_err();
+        assert_eq!(error.to_string(), "the worker died");
+    }
+}

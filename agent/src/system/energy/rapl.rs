@@ -1,0 +1,169 @@
+//! RAPL: the processor's own energy counters, as the kernel's power capping shows them.
+//!
+//! Source: the kernel's `power/powercap/powercap.rst`; the Intel manual, volume 3, 15.10.1, for the
+//! millisecond between updates and for the unit of 2^-14 J, and AMD's counters for 2^-16 J.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use super::Meter;
+use super::account::Tick;
+use crate::system::tree::{Tree, is_number};
+
+/// Counters are updated about every millisecond; the kernel adds the time of a read.
+const TICK: Tick = Tick { seconds: 2e-3, joules: 1.0 / 16384.0 };
+
+/// One package's counter.
+#[derive(Debug)]
+struct Domain {
+    name: String,
+    /// Path below the root.
+    dir: String,
+    /// Where the counter starts again from zero, in microjoule.
+    range: u64,
+    last: u64,
+}
+
+/// The sum of all packages.
+#[derive(Debug)]
+pub struct Rapl {
+    tree: Tree,
+    domains: Vec<Domain>,
+    microjoules: u64,
+}
+
+/// Opens the counters of all packages. Domains inside a package are part of it, and `psys` is more than the
+/// processor.
+///
+/// # Errors
+/// Why they cannot be read, for people.
+pub fn open(tree: &Tree) -> Result<Rapl, String> {
+    let base = "sys/class/powercap";
+    let dirs = tree.entries(base, |name| name.strip_prefix("intel-rapl:").is_some_and(is_number));
+    let mut domains = vec![];
+    for dir in dirs {
+        let Some(name) = tree.line(&format!("{dir}/name")) else { continue };
+        if !name.starts_with("package") {
+            continue;
+        }
+        let counter = format!("{dir}/energy_uj");
+        // Since 2020 the kernel shows it to root alone, since it betrays what programs compute.
+        if let Err(e) = fs::read_to_string(tree.path(&counter)) {
+            let why = if e.kind() == ErrorKind::PermissionDenied {
+                "needs root"
+            } else {
+                "is unreadable"
+            };
+            return Err(format!("RAPL {why}: /{counter}: {e}"));
+        }
+        let range = tree.number(&format!("{dir}/max_energy_range_uj")).filter(|&range| range > 0);
+        let (Some(range), Some(last)) = (range, tree.number(&counter)) else {
+            return Err(format!("RAPL does not give numbers below /{dir}"));
+        };
+        domains.push(Domain { name, dir, range, last });
+    }
+    if domains.is_empty() {
+        return Err(
+            "the processor's energy counter (RAPL) is not there, as in most virtual machines"
+                .into(),
+        );
+    }
+    Ok(Rapl { tree: tree.clone(), domains, microjoules: 0 })
+}
+
+/// What was counted from one reading to the next, when the counter may have started again once in between.
+fn difference(before: u64, now: u64, range: u64) -> u64 {
+    if now >= before { now - before } else { now + range.saturating_sub(before) }
+}
+
+impl Meter for Rapl {
+    fn source(&self) -> String {
+        let names: Vec<&str> = self.domains.iter().map(|domain| domain.name.as_str()).collect();
+        format!("rapl {}", names.join("+"))
+    }
+
+    fn tick(&self) -> Option<Tick> {
+        Some(Tick { joules: TICK.joules * self.domains.len() as f64, ..TICK })
+    }
+
+    fn joules(&mut self, _now: f64) -> Option<f64> {
+        // All or nothing: a package that is missed once would be counted late.
+        let now = self
+            .domains
+            .iter()
+            .map(|domain| self.tree.number(&format!("{}/energy_uj", domain.dir)))
+            .collect::<Option<Vec<u64>>>()?;
+        for (domain, now) in self.domains.iter_mut().zip(now) {
+            self.microjoules += difference(domain.last, now, domain.range);
+            domain.last = now;
+        }
+        Some(self.microjoules as f64 * 1e-6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::tests::{unpacked, write};
+    use proptest::prelude::*;
+
+    const COUNTER: &str = "sys/class/powercap/intel-rapl:0/energy_uj";
+
+    #[test]
+    fn the_counter_wraps_and_goes_on() {
+        let (dir, system) = unpacked("desktop-i7");
+        let mut meter = open(&system.tree).unwrap();
+        assert_eq!(meter.source(), "rapl package-0");
+        assert_eq!(meter.joules(0.0), Some(0.0));
+        write(&dir.path().join(COUNTER), "262143300000\n");
+        assert_eq!(meter.joules(1.0), Some(0.3));
+        write(&dir.path().join(COUNTER), "171150\n");
+        let after = meter.joules(2.0).unwrap();
+        assert!((after - 0.5).abs() < 1e-9, "{after}");
+    }
+
+    #[test]
+    fn two_packages_are_added() {
+        let (dir, system) = unpacked("desktop-i7");
+        let second = "sys/class/powercap/intel-rapl:2";
+        for (file, text) in
+            [("name", "package-1"), ("energy_uj", "5"), ("max_energy_range_uj", "9999999")]
+        {
+            write(&dir.path().join(format!("{second}/{file}")), text);
+        }
+        let mut meter = open(&system.tree).unwrap();
+        assert_eq!(meter.source(), "rapl package-0+package-1");
+        write(&dir.path().join(format!("{second}/energy_uj")), "1000005");
+        assert_eq!(meter.joules(0.0), Some(1.0));
+        write(&dir.path().join(format!("{second}/energy_uj")), "not now");
+        assert_eq!(meter.joules(0.0), None);
+    }
+
+    #[test]
+    fn a_box_without_it_says_why() {
+        let (_dir, system) = unpacked("cloud-vm");
+        assert!(open(&system.tree).unwrap_err().contains("virtual machines"));
+        let (dir, system) = unpacked("desktop-i7");
+        std::fs::remove_file(dir.path().join(COUNTER)).unwrap();
+        let reason = open(&system.tree).unwrap_err();
+        assert!(reason.contains("intel-rapl:0/energy_uj"), "{reason}");
+    }
+
+    proptest! {
+        #[test]
+        fn steps_add_up_over_any_number_of_wraps(
+            steps in prop::collection::vec(0u64..1000, 1..100),
+            start in 0u64..1000,
+        ) {
+            let range = 1000;
+            let mut counter = start;
+            let mut seen = 0;
+            for &step in &steps {
+                let next = (counter + step) % range;
+                seen += difference(counter, next, range);
+                counter = next;
+            }
+            prop_assert_eq!(seen, steps.iter().sum::<u64>());
+        }
+    }
+}

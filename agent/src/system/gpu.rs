@@ -1,0 +1,290 @@
+//! The GPU's own library, NVML, behind a trait: what the card is, what state it is in, what it has
+//! consumed. Nobody else in this program knows NVML.
+//!
+//! NVML is loaded when it is asked for. Where it is missing, or does not answer, a GPU's facts are
+//! unknown.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+use nvml_wrapper::error::NvmlError;
+
+/// What does not change while the box runs. What could not be read is absent.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GpuFacts {
+    /// The product's name, such as `Tesla T4`.
+    pub name: Option<String>,
+    /// Memory in bytes, as far as programs may use it.
+    pub memory_bytes: Option<u64>,
+    /// Version of the driver.
+    pub driver: Option<String>,
+    /// The power limit in force, in watts, when it is another than the card's default.
+    pub power_limit_watts: Option<u32>,
+    /// Other facts that change latency.
+    pub more: BTreeMap<String, String>,
+}
+
+/// What changes from moment to moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GpuState {
+    /// Clock of the processors, in MHz.
+    pub mhz: Option<u32>,
+    /// Clock of the memory, in MHz.
+    pub memory_mhz: Option<u32>,
+    /// Degrees Celsius.
+    pub temperature_c: Option<f64>,
+    /// Why clocks are held down; empty when the card says that they are not.
+    pub throttle: Option<Vec<String>>,
+}
+
+/// A GPU that can be asked. Every answer may be absent.
+pub trait Gpu: Send + Sync + Debug {
+    /// What it is.
+    fn facts(&self) -> GpuFacts;
+
+    /// How it is now.
+    fn state(&self) -> GpuState;
+
+    /// What it has consumed since its driver was loaded, in millijoule. Cards before Volta have no
+    /// such counter.
+    fn energy_millijoules(&self) -> Option<u64>;
+
+    /// What it draws now, in milliwatt; many cards give a mean over about a second.
+    fn power_milliwatts(&self) -> Option<u32>;
+}
+
+/// The GPU that CUDA calls `ordinal`; None when NVML is missing or cannot say which one that is.
+pub fn open(ordinal: u32) -> Option<Arc<dyn Gpu>> {
+    // The plain name belongs to development packages; containers have the numbered one alone.
+    let nvml = Nvml::builder()
+        .lib_path("libnvidia-ml.so.1".as_ref())
+        .init()
+        .or_else(|_| Nvml::init())
+        .inspect_err(|e| tracing::info!("NVML is not available ({e}): the GPU's state is unknown"))
+        .ok()?;
+    let cards: Vec<Card> = (0..nvml.device_count().ok()?)
+        .map(|index| {
+            let device = nvml.device_by_index(index)?;
+            Ok(Card { uuid: device.uuid()?, name: device.name()? })
+        })
+        .collect::<Result<_, NvmlError>>()
+        .ok()?;
+    let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
+    let by_bus = env::var("CUDA_DEVICE_ORDER").is_ok_and(|order| order == "PCI_BUS_ID");
+    let index = nvml_index(ordinal, visible.as_deref(), by_bus, &cards)?;
+    Some(Arc::new(NvmlGpu { nvml, index }))
+}
+
+/// A card as NVML lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Card {
+    uuid: String,
+    name: String,
+}
+
+/// NVML's index of the card that CUDA calls `ordinal`. NVML counts along the PCI bus and sees all cards,
+/// while CUDA counts the visible ones, the fastest first unless told otherwise.
+///
+/// None when it would be a guess: different cards, and no order that both agree on.
+fn nvml_index(ordinal: u32, visible: Option<&str>, by_bus: bool, cards: &[Card]) -> Option<u32> {
+    let ordinal = ordinal as usize;
+    let alike = cards.iter().all(|card| card.name == cards[0].name);
+    let place = match visible {
+        Some(list) => {
+            let entry = list.split(',').nth(ordinal)?.trim();
+            if let Ok(index) = entry.parse::<usize>() {
+                (alike || by_bus).then_some(index)?
+            } else if entry.starts_with("GPU-") {
+                // CUDA takes any beginning that only one card has.
+                let mut fits =
+                    (0..cards.len()).filter(|&index| cards[index].uuid.starts_with(entry));
+                let only = fits.next()?;
+                fits.next().is_none().then_some(only)?
+            } else {
+                // Instances of a partitioned card share its clocks and its counter.
+                return None;
+            }
+        }
+        None => (alike || by_bus).then_some(ordinal)?,
+    };
+    (place < cards.len()).then(|| u32::try_from(place).ok())?
+}
+
+/// A card as NVML sees it.
+#[derive(Debug)]
+struct NvmlGpu {
+    nvml: Nvml,
+    index: u32,
+}
+
+impl NvmlGpu {
+    /// Asks the card one question.
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&nvml_wrapper::Device<'_>) -> Result<T, NvmlError>,
+    ) -> Option<T> {
+        question(&self.nvml.device_by_index(self.index).ok()?).ok()
+    }
+}
+
+impl Gpu for NvmlGpu {
+    fn facts(&self) -> GpuFacts {
+        let on_off = |on: bool| if on { "on" } else { "off" }.to_owned();
+        let limit = self.ask(|gpu| gpu.enforced_power_limit());
+        let default = self.ask(|gpu| gpu.power_management_limit_default());
+        let mhz =
+            |clock: Clock| self.ask(|gpu| gpu.max_clock_info(clock)).map(|mhz| mhz.to_string());
+        let set =
+            |clock: Clock| self.ask(|gpu| gpu.applications_clock(clock)).map(|mhz| mhz.to_string());
+        // A partitioned card: CUDA sees a part of it, and NVML's answers are about the whole.
+        let partitioned = self.ask(|gpu| gpu.mig_mode()).is_some_and(|mig| mig.current == 1);
+        let more = [
+            ("gpu_max_mhz", mhz(Clock::Graphics)),
+            ("gpu_memory_max_mhz", mhz(Clock::Memory)),
+            ("gpu_set_mhz", set(Clock::Graphics)),
+            ("gpu_memory_set_mhz", set(Clock::Memory)),
+            ("gpu_power_limit_watts", limit.map(|mw| (mw / 1000).to_string())),
+            (
+                "gpu_ecc",
+                self.ask(|gpu| gpu.is_ecc_enabled()).map(|ecc| on_off(ecc.currently_enabled)),
+            ),
+            ("gpu_persistence", self.ask(|gpu| gpu.is_in_persistent_mode()).map(on_off)),
+            ("gpu_mig", self.ask(|gpu| gpu.mig_mode()).map(|mig| on_off(mig.current == 1))),
+            (
+                "cuda_driver",
+                self.nvml
+                    .sys_cuda_driver_version()
+                    .ok()
+                    .map(|v| format!("{}.{}", v / 1000, v % 1000 / 10)),
+            ),
+        ];
+        GpuFacts {
+            name: self.ask(|gpu| gpu.name()).filter(|_| !partitioned),
+            memory_bytes: self
+                .ask(|gpu| gpu.memory_info())
+                .map(|memory| memory.total)
+                .filter(|_| !partitioned),
+            driver: self.nvml.sys_driver_version().ok(),
+            power_limit_watts: limit
+                .zip(default)
+                .and_then(|(now, usual)| (now != usual).then_some(now / 1000)),
+            more: more
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+                .collect(),
+        }
+    }
+
+    fn state(&self) -> GpuState {
+        let mhz = |clock: Clock| self.ask(|gpu| gpu.clock_info(clock));
+        GpuState {
+            mhz: mhz(Clock::Graphics),
+            memory_mhz: mhz(Clock::Memory),
+            temperature_c: self.ask(|gpu| gpu.temperature(TemperatureSensor::Gpu)).map(f64::from),
+            throttle: self.ask(|gpu| gpu.current_throttle_reasons()).map(throttle_names),
+        }
+    }
+
+    fn energy_millijoules(&self) -> Option<u64> {
+        self.ask(|gpu| gpu.total_energy_consumption())
+    }
+
+    fn power_milliwatts(&self) -> Option<u32> {
+        self.ask(|gpu| gpu.power_usage())
+    }
+}
+
+/// The reasons' names in lower case. That nothing runs on the card is a reason for NVML and none for us.
+fn throttle_names(reasons: ThrottleReasons) -> Vec<String> {
+    let others = reasons - ThrottleReasons::GPU_IDLE - ThrottleReasons::NONE;
+    others.iter_names().map(|(name, _)| name.to_lowercase()).collect()
+}
+
+/// A GPU that is made up.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub struct FakeGpu {
+    /// What it says it is.
+    pub facts: GpuFacts,
+    /// How it says it is.
+    pub state: GpuState,
+    /// What it says it has consumed.
+    pub energy: std::sync::atomic::AtomicU64,
+    /// What it says it draws.
+    pub power: Option<u32>,
+}
+
+#[cfg(test)]
+impl Gpu for FakeGpu {
+    fn facts(&self) -> GpuFacts {
+        self.facts.clone()
+    }
+    fn state(&self) -> GpuState {
+        self.state.clone()
+    }
+    fn energy_millijoules(&self) -> Option<u64> {
+        Some(self.energy.load(std::sync::atomic::Ordering::Relaxed)).filter(|&mj| mj > 0)
+    }
+    fn power_milliwatts(&self) -> Option<u32> {
+        self.power
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cards(names: &[&str]) -> Vec<Card> {
+        let card = |(index, name): (usize, &&str)| Card {
+            uuid: format!("GPU-{index}0ab"),
+            name: (*name).to_owned(),
+        };
+        names.iter().enumerate().map(card).collect()
+    }
+
+    #[test]
+    fn a_card_is_found_only_when_both_libraries_mean_the_same() {
+        let one = cards(&["Tesla T4"]);
+        let alike = cards(&["Tesla T4", "Tesla T4"]);
+        let mixed = cards(&["Quadro P400", "Tesla T4"]);
+        for (cards, ordinal, visible, by_bus, index) in [
+            (&one, 0, None, false, Some(0)),
+            (&one, 1, None, false, None),
+            (&alike, 1, None, false, Some(1)),
+            (&alike, 0, Some("1"), false, Some(1)),
+            (&alike, 0, Some("7"), false, None),
+            (&mixed, 0, None, false, None),
+            (&mixed, 1, None, true, Some(1)),
+            (&mixed, 0, Some("GPU-1"), false, Some(1)),
+            (&mixed, 0, Some("GPU-"), false, None),
+            (&mixed, 0, Some("MIG-5"), true, None),
+            (&mixed, 0, Some(""), true, None),
+        ] {
+            assert_eq!(
+                nvml_index(ordinal, visible, by_bus, cards),
+                index,
+                "{ordinal} {visible:?} {cards:?}"
+            );
+        }
+        assert_eq!(nvml_index(0, None, false, &[]), None);
+    }
+
+    #[test]
+    fn idleness_is_no_throttle() {
+        assert_eq!(throttle_names(ThrottleReasons::GPU_IDLE), Vec::<String>::new());
+        assert_eq!(throttle_names(ThrottleReasons::empty()), Vec::<String>::new());
+        let two = ThrottleReasons::SW_POWER_CAP | ThrottleReasons::GPU_IDLE;
+        assert_eq!(throttle_names(two), ["sw_power_cap"]);
+    }
+
+    #[test]
+    fn without_the_library_there_is_no_gpu() {
+        // True on a machine without NVIDIA's driver, and no crash on one with it.
+        let _ = open(0);
+    }
+}

@@ -1,0 +1,84 @@
+//! What this box is, what state it is in, and what its sensors say of energy: read from `/proc`, `/sys`
+//! and a few files of `/etc` and `/var` below a root that tests replace by a recorded tree, and from
+//! the GPU's own library behind [`gpu::Gpu`].
+//!
+//! What cannot be read is absent. Nothing here has a default, and nothing here fails a measurement.
+
+mod cpu;
+pub mod energy;
+mod fingerprint;
+pub mod gpu;
+mod jetson;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use latlas_shared::Device;
+
+use gpu::Gpu;
+use tree::Tree;
+
+/// Version of the libtorch that this program was built with.
+pub const LIBTORCH_VERSION: &str = env!("LATLAS_LIBTORCH_VERSION");
+
+/// Everything that describes a box.
+#[derive(Debug, Clone)]
+pub struct System {
+    tree: Tree,
+    /// The GPU that ops run on, when they do and its library can be asked.
+    gpu: Option<Arc<dyn Gpu>>,
+    /// Versions and settings of the libraries that run the kernels, by name.
+    libraries: BTreeMap<String, String>,
+}
+
+impl System {
+    /// This box, as far as ops on `device` are concerned. A GPU is asked only when ops run on it,
+    /// since asking wakes it.
+    pub fn for_device(device: Device) -> System {
+        let mut system = System::at(Path::new("/"));
+        system.libraries = libraries(device);
+        system.gpu = match device {
+            Device::Cpu => None,
+            Device::Cuda(index) => gpu::open(index),
+        };
+        system
+    }
+
+    /// A box whose `/proc`, `/sys`, `/etc` and `/var` lie below `root`, with no GPU library.
+    pub fn at(root: &Path) -> System {
+        System { tree: Tree::at(root), gpu: None, libraries: BTreeMap::new() }
+    }
+
+    /// The same box with a GPU.
+    #[cfg(test)]
+    pub fn with_gpu(mut self, gpu: Arc<dyn Gpu>) -> System {
+        self.gpu = Some(gpu);
+        self
+    }
+
+    /// The name of this host, for people.
+    pub fn host_name(&self) -> String {
+        self.tree.line("proc/sys/kernel/hostname").unwrap_or_else(|| "unnamed".to_owned())
+    }
+}
+
+/// The libraries that libtorch runs kernels with, and how they are set. oneDNN is part of libtorch, and its version stands in
+/// libtorch's headers; cuDNN is asked when it is there.
+fn libraries(device: Device) -> BTreeMap<String, String> {
+    let mut versions = BTreeMap::new();
+    if let Some(version) = option_env!("LATLAS_ONEDNN_VERSION") {
+        versions.insert("onednn".to_owned(), version.to_owned());
+    }
+    if matches!(device, Device::Cuda(_)) && tch::Cuda::is_available() {
+        versions.extend(crate::worker::cuda_facts());
+        if tch::Cuda::cudnn_is_available() {
+            versions.insert("cudnn".to_owned(), tch::utils::version_cudnn().to_string());
+        }
+    }
+    versions
+}

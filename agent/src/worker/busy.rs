@@ -1,0 +1,107 @@
+//! One op over and over, for as long as a sensor of energy needs.
+
+use anyhow::Result;
+
+use super::backend::{Backend, Call};
+use crate::system::energy::{Busy, monotonic_seconds};
+
+/// A block goes on for about this long between two looks at the clock, in seconds.
+const BLOCK_SECONDS: f64 = 0.02;
+/// The most calls of a block: a GPU's queue takes about a thousand launches.
+const MOST_CALLS: u64 = 512;
+
+/// Calls it again and again for so many seconds, always with the same weights and input, so that they
+/// are where the caches keep them.
+///
+/// # Errors
+/// What libtorch or the device reports.
+pub fn keep_busy(backend: &mut dyn Backend, call: &mut dyn Call, seconds: f64) -> Result<Busy> {
+    call.produce()?;
+    backend.finish()?;
+    let start = monotonic_seconds();
+    let (mut calls, mut block) = (0, 1);
+    let mut began = start;
+    loop {
+        for _ in 0..block {
+            call.run(0)?;
+        }
+        backend.finish()?;
+        calls += block;
+        let end = monotonic_seconds();
+        if end - start >= seconds {
+            return Ok(Busy { calls, start, end });
+        }
+        if end - began < BLOCK_SECONDS / 2.0 {
+            block = (2 * block).min(MOST_CALLS);
+        }
+        began = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Pass;
+    use super::super::backend::Samples;
+    use super::*;
+
+    /// Counts calls that have been made and calls that have been waited for.
+    #[derive(Default)]
+    struct Counts {
+        made: u64,
+        finished: u64,
+    }
+
+    impl Call for Counts {
+        fn produce(&mut self) -> Result<()> {
+            Ok(())
+        }
+        fn run(&mut self, copy: usize) -> Result<()> {
+            assert_eq!(copy, 0);
+            self.made += 1;
+            std::thread::sleep(Duration::from_micros(50));
+            Ok(())
+        }
+        fn copy_bytes(&self) -> u64 {
+            0
+        }
+        fn is_network(&self) -> bool {
+            false
+        }
+    }
+
+    impl Backend for Counts {
+        fn copies(&self, _copy_bytes: u64) -> usize {
+            1
+        }
+        fn sample(&mut self, _pass: Pass, _call: &mut dyn Call) -> Result<Samples> {
+            unreachable!()
+        }
+        fn finish(&mut self) -> Result<()> {
+            self.finished += 1;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_short_call_fills_its_window() {
+        let (mut backend, mut call) = (Counts::default(), Counts::default());
+        let busy = keep_busy(&mut backend, &mut call, 0.05).unwrap();
+        assert_eq!(busy.calls, call.made);
+        assert!(busy.end - busy.start >= 0.05);
+        assert!(
+            backend.finished < call.made / 2,
+            "blocks grow: {} {}",
+            backend.finished,
+            call.made
+        );
+    }
+
+    #[test]
+    fn a_long_call_is_made_once() {
+        let (mut backend, mut call) = (Counts::default(), Counts::default());
+        let busy = keep_busy(&mut backend, &mut call, 0.0).unwrap();
+        assert_eq!((busy.calls, call.made, backend.finished), (1, 1, 2));
+    }
+}

@@ -1,0 +1,181 @@
+use super::*;
+use crate::table::testing::{MIB, key, row, table};
+use ops_catalog::{Catalog, OpKey};
+use proptest::prelude::*;
+
+fn conv(size: u32, c_in: u32, c_out: u32) -> OpKey {
+    key(&format!("Conv3x3:n1-h{size}-w{size}-i{c_in}-o{c_out}-s1"))
+}
+
+fn estimate(index: &TableIndex, key: &OpKey, distance: f64) -> Result<Estimate, String> {
+    let op = Catalog::builtin().op(&key.op).unwrap();
+    Interpolator::new(index).estimate(op, &key.shape, distance)
+}
+
+/// Latency that is not proportional to the work, but nearly: a call costs something, and small
+/// channels use the machine badly.
+fn plausible(key: &OpKey) -> f64 {
+    let cost = Catalog::builtin().op(&key.op).unwrap().at(&key.shape).unwrap().cost;
+    let efficiency = 1.0 - (-f64::from(key.shape.channels_in) / 24.0).exp();
+    2.0 + cost.flops as f64 / 2e4 / efficiency + cost.activation_elements as f64 / 1e4
+}
+
+const SIZES: [u32; 4] = [14, 28, 56, 112];
+const WIDTHS: [u32; 4] = [16, 32, 64, 96];
+
+fn grid() -> Vec<OpKey> {
+    let mut keys = Vec::new();
+    for size in SIZES {
+        for c_in in WIDTHS {
+            keys.extend(WIDTHS.map(|c_out| conv(size, c_in, c_out)));
+        }
+    }
+    keys
+}
+
+fn index_of(keys: &[OpKey], micros: impl Fn(&OpKey) -> f64) -> TableIndex {
+    TableIndex::new(table(keys.iter().map(|key| row(key, micros(key))).collect())).unwrap()
+}
+
+#[test]
+fn refusals_say_why() {
+    let index = index_of(&grid(), plausible);
+    let few = index_of(&grid()[..FEWEST_ROWS - 1], plausible);
+    let diagonal: Vec<OpKey> = (1..=12).map(|i| conv(16, 16 * i, 16 * i)).collect();
+    let diagonal = index_of(&diagonal, plausible);
+    for (index, key, why) in [
+        (&index, conv(113, 32, 32), "input_h 113 is outside the measured range 14 to 112"),
+        (&index, conv(56, 15, 32), "channels_in 15 is outside the measured range 16 to 96"),
+        (&index, conv(56, 32, 97), "channels_out 97 is outside the measured range 16 to 96"),
+        (
+            &index,
+            key("Conv3x3:n2-h56-w56-i32-o32-s1"),
+            "that takes 9 rows of Conv3x3 at batch 2 and stride 1, and the table has 0",
+        ),
+        (&index, key("Conv3x3:n1-h56-w56-i32-o32-s2"), "at batch 1 and stride 2"),
+        (
+            &few,
+            conv(14, 20, 20),
+            "that takes 9 rows of Conv3x3 at batch 1 and stride 1, and the table has 8",
+        ),
+        (&diagonal, conv(16, 16, 192), "could be off by a factor of"),
+        (&index, key("Conv3x3:n1-h112-w14-i32-o32-s1"), "no measured shape is near"),
+    ] {
+        let error = estimate(index, &key, 0.0).unwrap_err();
+        assert!(error.contains(why), "{key}: {error}");
+    }
+}
+
+#[test]
+fn shapes_between_rows_are_estimated_with_an_error_that_holds() {
+    let index = index_of(&grid(), plausible);
+    let (mut inside, mut all) = (0, 0);
+    for size in [20, 40, 80] {
+        for c_in in [24, 48, 80] {
+            for c_out in [24, 48, 80] {
+                let key = conv(size, c_in, c_out);
+                let found = estimate(&index, &key, (8 * MIB) as f64).unwrap();
+                let off = (found.micros / plausible(&key)).ln().abs();
+                all += 1;
+                inside += usize::from(off <= found.error);
+            }
+        }
+    }
+    assert!(inside * 10 >= all * 9, "{inside} of {all}");
+}
+
+#[test]
+fn a_shape_far_from_the_rows_has_a_larger_error() {
+    let mut keys = grid();
+    keys.retain(|key| key.shape.channels_in != 32);
+    let index = index_of(&keys, plausible);
+    let near = estimate(&index, &conv(56, 62, 64), 0.0).unwrap();
+    let far = estimate(&index, &conv(40, 31, 46), 0.0).unwrap();
+    assert!(far.error > 1.2 * near.error, "{far:?} {near:?}");
+}
+
+fn latencies() -> impl Strategy<Value = Vec<f64>> {
+    prop::collection::vec(0.9f64..1.1, grid().len()).prop_map(|noise| {
+        grid().iter().zip(noise).map(|(key, noise)| plausible(key) * noise).collect()
+    })
+}
+
+fn with(latencies: &[f64]) -> TableIndex {
+    let rows = grid().iter().zip(latencies).map(|(key, &micros)| row(key, micros)).collect();
+    TableIndex::new(table(rows)).unwrap()
+}
+
+fn anywhere() -> impl Strategy<Value = OpKey> {
+    (10u32..130, 12u32..110, 12u32..110).prop_map(|(size, c_in, c_out)| conv(size, c_in, c_out))
+}
+
+proptest! {
+    #[test]
+    fn a_measured_shape_is_estimated_at_its_own_latency(
+        latencies in latencies(),
+        which in 0..grid().len(),
+        distance in 0.0f64..1e8,
+    ) {
+        let index = with(&latencies);
+        let key = &grid()[which];
+        let (_, measured, _) = index.table().rows[which].read_curve(distance).unwrap();
+        let found = estimate(&index, key, distance).unwrap();
+        prop_assert!((found.micros / measured - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn shapes_inside_the_measured_range_are_estimated_and_no_others(
+        latencies in latencies(),
+        key in anywhere(),
+    ) {
+        let shape = key.shape;
+        let inside = (14..=112).contains(&shape.input_h)
+            && (16..=96).contains(&shape.channels_in)
+            && (16..=96).contains(&shape.channels_out);
+        let found = estimate(&with(&latencies), &key, 0.0);
+        prop_assert_eq!(found.is_ok(), inside, "{:?}", found);
+    }
+
+    #[test]
+    fn estimates_scale_with_the_latencies(
+        latencies in latencies(),
+        key in anywhere(),
+        factor in 0.1f64..10.0,
+        distance in 0.0f64..1e8,
+    ) {
+        let scaled: Vec<f64> = latencies.iter().map(|l| l * factor).collect();
+        let one = estimate(&with(&latencies), &key, distance);
+        let other = estimate(&with(&scaled), &key, distance);
+        match (one, other) {
+            (Ok(one), Ok(other)) => {
+                prop_assert!((other.micros / one.micros / factor - 1.0).abs() < 1e-9);
+                prop_assert!((other.error - one.error).abs() < 1e-9);
+            }
+            (one, other) => prop_assert_eq!(one, other),
+        }
+    }
+
+    /// Neighbours that are equally near count alike, whichever stands first.
+    #[test]
+    fn the_order_of_rows_does_not_matter(latencies in latencies(), key in anywhere()) {
+        let index = with(&latencies);
+        let mut reversed = index.table().clone();
+        reversed.rows.reverse();
+        let reversed = TableIndex::new(reversed).unwrap();
+        if let (Ok(one), Ok(other)) = (estimate(&index, &key, 0.0), estimate(&reversed, &key, 0.0)) {
+            prop_assert!((other.micros / one.micros - 1.0).abs() < 1e-9);
+            prop_assert!((other.error - one.error).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn a_curve_stays_within_its_points(micros in 1.0f64..1e6, a in 0.0f64..1e8, b in 0.0f64..1e8) {
+        let row = row(&conv(56, 32, 32), micros);
+        let read = |distance| row.read_curve(distance).unwrap();
+        let (low, value, high) = read(a);
+        prop_assert!(low <= value && value <= high);
+        prop_assert!((micros * 0.8..=micros * 1.4 * (1.0 + 1e-12)).contains(&value));
+        // This curve rises.
+        prop_assert!(read(a.min(b)).1 <= read(a.max(b)).1 * (1.0 + 1e-12));
+    }
+}

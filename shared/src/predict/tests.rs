@@ -1,0 +1,138 @@
+use super::*;
+use crate::table::testing::{failed, key, row, table};
+use ops_catalog::{Catalog, NetworkSpec};
+use proptest::prelude::*;
+use serde_json::json;
+
+/// Op, output channels and stride of each layer.
+type Layers = Vec<(&'static str, u32, u32)>;
+
+fn network(c: u32, size: u32, layers: &Layers) -> Network {
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|(op, c_out, stride)| json!({"op": op, "c_out": c_out, "stride": stride}))
+        .collect();
+    let input = json!({"n": 1, "c": c, "h": size, "w": size});
+    let spec = json!({"input": input, "layers": layers}).to_string();
+    Network::new(&NetworkSpec::from_json(&spec).unwrap(), Catalog::builtin()).unwrap()
+}
+
+fn plan(network: &Network) -> NetworkPlan {
+    network.plan(Catalog::builtin()).unwrap()
+}
+
+/// A table of all rows of a network, each with a latency of its own.
+fn table_of(plan: &NetworkPlan, factor: f64) -> TableIndex {
+    let mut keys: Vec<OpKey> = plan.steps.iter().map(|step| step.key.clone()).collect();
+    keys.sort();
+    keys.dedup();
+    let rows = keys.iter().enumerate().map(|(i, key)| row(key, factor * (10.0 + i as f64)));
+    TableIndex::new(table(rows.collect())).unwrap()
+}
+
+fn layers() -> impl Strategy<Value = Layers> {
+    let layer = (
+        prop::sample::select(vec!["Conv3x3", "MBConv6_3x3"]),
+        prop::sample::select(vec![8, 16, 24]),
+        1u32..=2,
+    );
+    prop::collection::vec(layer, 1..6)
+}
+
+proptest! {
+    #[test]
+    fn a_network_costs_what_its_parts_cost_at_its_footprint(first in layers(), second in layers()) {
+        let whole: Layers = first.iter().chain(&second).copied().collect();
+        let whole = plan(&network(3, 1024, &whole));
+        let first = plan(&network(3, 1024, &first));
+        let cut = &whole.steps[first.steps.len()].key.shape;
+        let second = plan(&network(cut.channels_in, cut.input_h, &second));
+        let index = table_of(&whole, 1.0);
+        let predictor = Predictor::new(&index, Missing::Error);
+        let distance = predictor.footprint(&whole);
+        let [a, b] = [first, second].map(|part| predictor.predict_at(&part, distance).unwrap());
+        let whole = predictor.predict_plan(&whole).unwrap();
+        for (sum, expected) in [
+            (a.latency_micros + b.latency_micros, whole.latency_micros),
+            (a.low_micros + b.low_micros, whole.low_micros),
+            (a.high_micros + b.high_micros, whole.high_micros),
+        ] {
+            prop_assert!((sum / expected - 1.0).abs() < 1e-12);
+        }
+        prop_assert_eq!(a.flops + b.flops, whole.flops);
+        prop_assert_eq!(a.params + b.params, whole.params);
+    }
+
+    #[test]
+    fn predictions_scale_with_the_table(layers in layers(), factor in 0.01f64..100.0) {
+        let plan = plan(&network(3, 256, &layers));
+        let predict = |factor| {
+            let index = table_of(&plan, factor);
+            Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap()
+        };
+        let (one, scaled) = (predict(1.0), predict(factor));
+        for (one, scaled) in [
+            (one.latency_micros, scaled.latency_micros),
+            (one.low_micros, scaled.low_micros),
+            (one.high_micros, scaled.high_micros),
+        ] {
+            prop_assert!((scaled / one / factor - 1.0).abs() < 1e-9);
+        }
+        prop_assert!(one.low_micros <= one.latency_micros && one.latency_micros <= one.high_micros);
+        prop_assert!((one.measured_share - 1.0).abs() < 1e-12);
+    }
+
+    /// Rows that were taken out of the table are listed, each once, and nothing else is.
+    #[test]
+    fn all_missing_rows_are_listed_once(layers in layers(), out in prop::collection::vec(any::<bool>(), 40)) {
+        let plan = plan(&network(3, 256, &layers));
+        let mut table = table_of(&plan, 1.0).table().clone();
+        let mut kept = out.iter().copied().cycle();
+        let mut gone: Vec<OpKey> = Vec::new();
+        table.rows.retain(|row| {
+            let keep = kept.next() == Some(true);
+            if !keep { gone.push(row.key()) }
+            keep
+        });
+        let index = TableIndex::new(table).unwrap();
+        let mut listed: Vec<OpKey> = match Predictor::new(&index, Missing::Error).predict_plan(&plan) {
+            Ok(_) => Vec::new(),
+            Err(missing) => missing.into_iter().map(|op| op.key).collect(),
+        };
+        listed.sort();
+        prop_assert_eq!(listed, gone);
+    }
+}
+
+#[test]
+fn what_failed_on_the_device_is_not_interpolated() {
+    let keys: Vec<OpKey> =
+        (1..=12).map(|i| key(&format!("Conv3x3:n1-h16-w16-i{0}-o{0}-s1", 8 * i))).collect();
+    let micros = |key: &OpKey| 5.0 + f64::from(key.shape.channels_in).powi(2);
+    let mut rows: Vec<_> = keys.iter().map(|key| row(key, micros(key))).collect();
+    rows[6] = failed(&keys[6], "out of memory");
+    let missing_row = rows.remove(3);
+    let index = TableIndex::new(table(rows)).unwrap();
+    let predictor = Predictor::new(&index, Missing::Interpolate);
+    let predict = |i: u32| predictor.predict(&network(8 * i, 16, &vec![("Conv3x3", 8 * i, 1)]));
+    let estimated = predict(4).unwrap();
+    assert_eq!(estimated.ops[0].origin, Origin::Interpolated);
+    assert_eq!(estimated.ops[0].key, missing_row.key());
+    assert!(estimated.measured_share < 1e-12);
+    insta::assert_snapshot!(predict(7).unwrap_err(), @r"
+    a row is missing from the table:
+      Conv3x3:n1-h16-w16-i56-o56-s1  (it could not be measured: out of memory)
+    ");
+}
+
+#[test]
+fn a_row_of_another_definition_is_named() {
+    let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1)]));
+    let mut old = table_of(&plan, 1.0).table().clone();
+    old.rows[0].op_digest = ops_catalog::OpDigest("00ff".to_owned());
+    let index = TableIndex::new(old).unwrap();
+    let missing = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap_err();
+    let expected =
+        "the table has it for another definition of Conv3x3, digest 00ff; this catalog's is ";
+    assert!(missing[0].why.starts_with(expected), "{}", missing[0].why);
+}
