@@ -1,6 +1,8 @@
 //! What a user is told when something is wrong: one paragraph that names the place and the remedy, the
 //! right exit code, and nothing half-written.
 
+#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
+
 use std::fs;
 use std::process::Command;
 

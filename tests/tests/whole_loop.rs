@@ -1,5 +1,7 @@
 //! From nothing to a prediction, through the real programs.
 
+#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
+
 use latlas_tests::{Farm, hardware_id, program, run, run_with_input};
 use sqlx::Row as _;
 use std::process::Command;
@@ -91,8 +93,7 @@ async fn the_seed_s_view_has_the_numbers_of_the_http_interface() {
     let rows = sqlx::query("SELECT * FROM latency_lookup ORDER BY op_type").fetch_all(&pool).await;
     let rows = rows.unwrap();
     assert_eq!(rows.len(), 3);
-    let columns: Vec<&str> =
-        rows[0].columns().iter().map(|column| sqlx::Column::name(column)).collect();
+    let columns: Vec<&str> = rows[0].columns().iter().map(sqlx::Column::name).collect();
     assert_eq!(
         columns,
         [

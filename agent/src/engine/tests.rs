@@ -48,8 +48,8 @@ impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Script<F> {
             };
             Visited {
                 passes: passes.iter().map(pass).collect(),
-                peak_memory_bytes: Some(1 << 20), ..Visited::default(),
-                busy: None,
+                peak_memory_bytes: Some(1 << 20),
+                ..Visited::default()
             }
         }))
     }
