@@ -1,5 +1,7 @@
 //! Turns the engine's outcomes into measurements.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use jiff::Timestamp;
 use latlas_shared::{Fingerprint, HardwareId, Measurement, RunConfig, Subject, Telemetry};
@@ -28,6 +30,9 @@ pub struct Recorder {
 #[derive(Debug, Clone)]
 pub struct RunStart {
     at: Timestamp,
+    /// The end is the beginning and what has passed since: a wall clock that is set back in between
+    /// does not make a measurement end before it began.
+    monotonic: Instant,
     before: Telemetry,
 }
 
@@ -66,7 +71,11 @@ impl Recorder {
 
     /// Notes the time and the state of the box.
     pub fn start(&self) -> RunStart {
-        RunStart { at: Timestamp::now(), before: self.system.telemetry() }
+        RunStart {
+            at: Timestamp::now(),
+            monotonic: Instant::now(),
+            before: self.system.telemetry(),
+        }
     }
 
     /// A measurement with an id of its own.
@@ -92,7 +101,7 @@ impl Recorder {
             rejected: outcome.rejected,
             samples: Some(latlas_shared::samples::pack(&outcome.samples)),
             started_at: start.at,
-            finished_at: Timestamp::now(),
+            finished_at: start.at + start.monotonic.elapsed(),
             before: start.before.clone(),
             after: self.system.telemetry(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -108,7 +108,10 @@ impl Workers {
 
     fn running(&mut self) -> Result<&mut WorkerProcess> {
         if self.running.is_none() {
-            self.running = Some(WorkerProcess::start(&self.settings)?);
+            // A worker that is killed while it starts says nothing about the next one.
+            let started = WorkerProcess::start(&self.settings)
+                .or_else(|_| WorkerProcess::start(&self.settings))?;
+            self.running = Some(started);
         }
         let Some(worker) = &mut self.running else { unreachable!("it was just started") };
         Ok(worker)

@@ -89,11 +89,11 @@ fn visits_to_one_key_are_spread_over_the_run() {
 
 #[test]
 fn work_that_jumps_between_visits_does_not_count_as_converged() {
-    let (outcomes, visits) = run(1, |_, nth| Ok(100.0 + 10.0 * f64::from(nth * 7 % 30)));
+    let (outcomes, visits) = run(1, |_, nth| Ok(100.0 + 10.0 * f64::from(nth * 7 % 60)));
     assert_eq!(outcomes[0].status, Status::NotConverged);
-    assert!(outcomes[0].reason.as_ref().unwrap().contains("after 30 visits"));
+    assert!(outcomes[0].reason.as_ref().unwrap().contains("after 60 visits"));
     assert!(outcomes[0].latency.as_ref().unwrap().is_sound());
-    assert_eq!(visits.len(), 30);
+    assert_eq!(visits.len(), 60);
 }
 
 #[test]

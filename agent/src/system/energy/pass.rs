@@ -159,8 +159,7 @@ fn while_working<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::{Arc, Mutex};
 
     use crate::system::energy::{nvml, rapl};
     use crate::system::gpu::FakeGpu;
@@ -168,7 +167,7 @@ mod tests {
 
     /// A plan for sensors that are faster than real ones.
     fn quick() -> Plan {
-        Plan { poll: Duration::from_millis(1), least_window: 0.1, most_window: 2.0, ticks: 20.0 }
+        Plan { poll: Duration::from_millis(1), least_window: 0.3, most_window: 2.0, ticks: 20.0 }
     }
 
     /// Ten calls in as many seconds as asked for.
@@ -178,74 +177,80 @@ mod tests {
         Ok(Some(Busy { calls: 10, start, end: monotonic_seconds() }))
     }
 
-    /// A device that draws `idle` watts, and `more` while the flag is up; true energy in microjoule.
-    struct Draws {
-        idle: f64,
-        more: f64,
-        working: AtomicBool,
-        stop: AtomicBool,
-        microjoules: AtomicU64,
+    const IDLE_WATTS: f64 = 10.0;
+    const MORE_WATTS: f64 = 20.0;
+
+    /// A device and the thread that moves its counter, which ends with it.
+    struct Device {
+        stop: Arc<AtomicBool>,
+        /// When the device began to work and when it ended.
+        worked: Arc<Mutex<(f64, f64)>>,
+        counter: Option<thread::JoinHandle<()>>,
     }
 
-    /// Runs `test` while `show` is told the counter every millisecond.
-    fn with_counter(more: f64, show: impl Fn(u64) + Sync, test: impl FnOnce(&Draws)) {
-        let draws = Draws {
-            idle: 10.0,
-            more,
-            working: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            microjoules: AtomicU64::new(1_000_000),
-        };
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut last = monotonic_seconds();
-                while !draws.stop.load(Ordering::Relaxed) {
+    impl Device {
+        /// Shows what has been drawn so far in microjoule, about every millisecond.
+        fn start(show: impl Fn(u64) + Send + 'static) -> Device {
+            let stop = Arc::new(AtomicBool::new(false));
+            let worked = Arc::new(Mutex::new((f64::INFINITY, f64::INFINITY)));
+            let (stopped, work) = (Arc::clone(&stop), Arc::clone(&worked));
+            let start = monotonic_seconds();
+            let counter = thread::spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
                     thread::sleep(Duration::from_millis(1));
+                    // Exact at this moment, however late the thread is.
+                    let (from, to) = *work.lock().unwrap();
                     let now = monotonic_seconds();
-                    let more = if draws.working.load(Ordering::Relaxed) { draws.more } else { 0.0 };
-                    let step = ((now - last) * (draws.idle + more) * 1e6) as u64;
-                    show(draws.microjoules.fetch_add(step, Ordering::Relaxed) + step);
-                    last = now;
+                    let working = (now.min(to) - from).max(0.0);
+                    show(
+                        (((now - start) * IDLE_WATTS + working * MORE_WATTS) * 1e6) as u64
+                            + 1_000_000,
+                    );
                 }
             });
-            test(&draws);
-            draws.stop.store(true, Ordering::Relaxed);
-        });
+            Device { stop, worked, counter: Some(counter) }
+        }
+
+        /// A pass whose calls the device works for.
+        fn pass(&self, meter: &mut dyn Meter) -> Energy {
+            let mut seconds_each = 0.0;
+            let energy = run(meter, &quick(), |seconds| {
+                self.worked.lock().unwrap().0 = monotonic_seconds();
+                let busy = ten_calls(seconds)?;
+                self.worked.lock().unwrap().1 = monotonic_seconds();
+                seconds_each = busy.map_or(0.0, |busy| (busy.end - busy.start) / 10.0);
+                Ok(busy)
+            });
+            let energy = energy.unwrap().unwrap();
+            let gross = 1e3 * (IDLE_WATTS + MORE_WATTS) * seconds_each;
+            let net = 1e3 * MORE_WATTS * seconds_each;
+            // The counter's thread is late now and then, like everything here.
+            let slack = energy.uncertainty_mj + 0.25 * gross;
+            assert!((energy.gross_mj - gross).abs() < slack, "{energy:?} for {gross}");
+            assert!((energy.net_mj - net).abs() < slack, "{energy:?} for {net}");
+            assert!(energy.is_sound() && energy.uncertainty_mj > 0.0);
+            energy
+        }
     }
 
-    fn check(energy: &Energy, draws: &Draws, seconds_each: f64) {
-        let gross = 1e3 * (draws.idle + draws.more) * seconds_each;
-        let net = 1e3 * draws.more * seconds_each;
-        // The counter's thread is late now and then, like everything here.
-        let slack = energy.uncertainty_mj + 0.25 * gross;
-        assert!((energy.gross_mj - gross).abs() < slack, "{energy:?} for {gross}");
-        assert!((energy.net_mj - net).abs() < slack, "{energy:?} for {net}");
-        assert!(energy.is_sound() && energy.uncertainty_mj > 0.0);
+    impl Drop for Device {
+        fn drop(&mut self) {
+            self.stop.store(true, Ordering::Relaxed);
+            let _ = self.counter.take().map(thread::JoinHandle::join);
+        }
     }
 
     #[test]
     fn a_processor_s_counter_that_wraps_meanwhile() {
         let (dir, system) = unpacked("desktop-i7");
         let base = dir.path().join("sys/class/powercap/intel-rapl:0");
-        let range = 2_500_000;
+        let range = 4_000_000;
         write(&base.join("max_energy_range_uj"), &range.to_string());
         write(&base.join("energy_uj"), "1000000");
         let mut meter = rapl::open(&system.tree).unwrap();
-        let show =
-            |microjoules: u64| write(&base.join("energy_uj"), &(microjoules % range).to_string());
-        with_counter(20.0, show, |draws| {
-            let mut each = 0.0;
-            let energy = run(&mut meter, &quick(), |seconds| {
-                draws.working.store(true, Ordering::Relaxed);
-                let busy = ten_calls(seconds)?;
-                draws.working.store(false, Ordering::Relaxed);
-                each = busy.map_or(0.0, |busy| (busy.end - busy.start) / 10.0);
-                Ok(busy)
-            });
-            let energy = energy.unwrap().unwrap();
-            check(&energy, draws, each);
-            assert_eq!(energy.source, "rapl package-0");
-        });
+        let counter = base.join("energy_uj");
+        let device = Device::start(move |uj| write(&counter, &(uj % range).to_string()));
+        assert_eq!(device.pass(&mut meter).source, "rapl package-0");
     }
 
     #[test]
@@ -253,30 +258,12 @@ mod tests {
         let gpu = Arc::new(FakeGpu { power: Some(42_000), ..FakeGpu::default() });
         gpu.energy.store(1000, Ordering::Relaxed);
         let mut meter = nvml::open(gpu.clone()).unwrap();
-        // Updated whenever another 100 mJ have come together: about every ten milliseconds at idle.
-        let show =
-            |microjoules: u64| gpu.energy.store(microjoules / 100_000 * 100, Ordering::Relaxed);
-        with_counter(20.0, show, |draws| {
-            let mut each = 0.0;
-            let energy = run(&mut meter, &quick(), |seconds| {
-                assert!(
-                    seconds > 0.1,
-                    "twenty updates take longer than the shortest window: {seconds}"
-                );
-                draws.working.store(true, Ordering::Relaxed);
-                let busy = ten_calls(seconds)?;
-                draws.working.store(false, Ordering::Relaxed);
-                each = busy.map_or(0.0, |busy| (busy.end - busy.start) / 10.0);
-                Ok(busy)
-            });
-            let energy = energy.unwrap().unwrap();
-            check(&energy, draws, each);
-            assert!(
-                energy.source.starts_with("nvml total energy, polled power +"),
-                "{}",
-                energy.source
-            );
-        });
+        // Updated whenever another 200 mJ have come together: about every twenty milliseconds at idle.
+        let device =
+            Device::start(move |uj| gpu.energy.store(uj / 200_000 * 200, Ordering::Relaxed));
+        let source = device.pass(&mut meter).source;
+        assert!(source.starts_with("nvml total energy, polled power +"), "{source}");
+        assert!(meter.tick().unwrap().seconds > 0.015);
     }
 
     #[test]
