@@ -29,12 +29,14 @@ pub struct Identity {
     pub hardware_id: HardwareId,
     /// The run config that it enrolled with.
     pub run_config: String,
+    /// Digest of the fingerprint that it enrolled with.
+    pub fingerprint: String,
 }
 
 /// The identity of an earlier start, or a new one by enrolling.
 ///
-/// A box whose hardware or run config is another than it enrolled with enrols again: its results
-/// belong to another table.
+/// A box whose run config, or anything in its fingerprint, is another than it enrolled with enrols
+/// again: a new driver or kernel must not mix silently into what was measured before.
 ///
 /// # Errors
 /// When there is none and no token to enrol with, or the coordinator refuses.
@@ -49,14 +51,15 @@ pub async fn identify(
         identity.coordinator == client.base().as_str()
             && identity.hardware_id == recorder.hardware_id
             && identity.run_config == recorder.run_config.id()
+            && identity.fingerprint == recorder.fingerprint.digest()
     });
     if let Some(identity) = known {
         return Ok(identity);
     }
     let Some(token) = token else {
         bail!(
-            "this box is not enrolled with {} as {} under {}: give --enroll-token, which \
-             `latlas-coordinator token create --role enroll` prints",
+            "this box, as it is now, is not enrolled with {} as {} under {}: give --enroll-token, \
+             which `latlas-coordinator token create --role enroll` prints",
             client.base(),
             recorder.hardware_id,
             recorder.run_config.id()
@@ -76,6 +79,7 @@ pub async fn identify(
         credential: enrolled.credential,
         hardware_id: enrolled.hardware_id,
         run_config: recorder.run_config.id(),
+        fingerprint: recorder.fingerprint.digest(),
     };
     store(&path, &identity)?;
     tracing::info!("enrolled as {} of {}", identity.agent_id, identity.hardware_id);

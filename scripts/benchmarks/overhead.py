@@ -1,0 +1,27 @@
+"""The engine's own share of a run on the space `mobilenet`: all wall time that is not running ops."""
+
+import re
+import subprocess
+import sys
+
+import common
+
+
+def main():
+    done = subprocess.run(
+        [common.BIN / "latlas-agent", "bench", "--space", "mobilenet", "--out", "/dev/null"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    last = done.stderr.splitlines()[-1]
+    print(last)
+    found = re.search(r"of which (\d+)% was the engine's own", last)
+    if done.returncode or not found:
+        sys.exit("latlas-agent bench did not end as it should")
+    figures = common.Figures()
+    figures.at_most("engine_share", float(found[1]), 25, "%")
+    figures.finish()
+
+
+if __name__ == "__main__":
+    main()
