@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
-import torch
+# Nothing here needs numpy, and torch would say that it is not there.
+warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+import torch  # noqa: E402
 import torch.nn.functional as F
 import torch.utils.benchmark as benchmark
 
@@ -49,40 +52,50 @@ def point(measurement):
     return found
 
 
-class Reference(torch.nn.Module):
-    """An op of the catalog as PyTorch runs it, from the same definition that the agent lowers."""
+def input_dims(key):
+    n, h, w, c_in, *_ = (int(part[1:]) for part in key.split(":")[1].split("-"))
+    return n, c_in, h, w
+
+
+class Reference:
+    """An op of the catalog as PyTorch runs it, from the same definition that the agent lowers.
+
+    It is written out as one flat Python function of calls to torch, since modules and loops would cost
+    more than some of these ops.
+    """
 
     definitions = {}
 
     def __init__(self, key):
-        super().__init__()
-        self.op, sizes = key.split(":")
-        n, h, w, c_in, c_out, stride = (int(part[1:]) for part in sizes.split("-"))
+        op, sizes = key.split(":")
+        *_, c_in, c_out, stride = (int(part[1:]) for part in sizes.split("-"))
         self.variables = {"c_in": c_in, "c_out": c_out, "stride": stride}
-        self.keeps_shape = stride == 1 and c_in == c_out
-        if self.op not in self.definitions:
-            shown = json.loads(run("latlas", "ops", "show", self.op, "--json"))
-            self.definitions[self.op] = shown["definition"]
-        self.input = torch.randn(n, c_in, h, w)
-        self.steps = []
-        shapes = {"input": self.input}
+        keeps_shape = stride == 1 and c_in == c_out
+        if op not in self.definitions:
+            shown = json.loads(run("latlas", "ops", "show", op, "--json"))
+            self.definitions[op] = shown["definition"]
+        self.names = {"torch": torch, "F": F, "x": torch.randn(input_dims(key))}
+        lines = []
+        places = {"input": "x"}
         previous = "input"
-        for index, node in enumerate(self.definitions[self.op]["nodes"]):
-            name = node.get("id", str(index))
-            inputs = node.get("inputs", [previous])
-            holds = {
-                None: True,
-                "keeps_shape": self.keeps_shape,
-                "changes_shape": not self.keeps_shape,
-            }[node.get("when")]
-            apply = node["apply"] if holds else "identity"
+        for index, node in enumerate(self.definitions[op]["nodes"]):
+            inputs = [places[name] for name in node.get("inputs", [previous])]
+            holds = {"keeps_shape": keeps_shape, "changes_shape": not keeps_shape}
+            previous = node.get("id", str(index))
+            if not holds.get(node.get("when"), True):
+                # A node that is passed over hands on its first input.
+                places[previous] = inputs[0]
+                continue
+            apply = node["apply"]
             kind, sizes = (apply, {}) if isinstance(apply, str) else next(iter(apply.items()))
-            values = [shapes[i] for i in inputs]
-            function = self.function(kind, sizes, values[0])
-            shapes[name] = function(*values)
-            self.steps.append((name, function, inputs))
-            previous = name
-        self.eval()
+            call = self.call(kind, sizes, inputs)
+            places[previous] = f"v{index}"
+            # Run as it is written, for the shapes that the next one needs.
+            self.names[f"v{index}"] = eval(call, self.names)
+            lines.append(f"    v{index} = {call}")
+        source = "def op(x):\n" + "\n".join(lines) + f"\n    return {places[previous]}\n"
+        exec(source, self.names)
+        self.op, self.input = self.names["op"], self.names["x"]
 
     def size(self, sizes, name, default=None):
         value = sizes.get(name, default)
@@ -90,76 +103,64 @@ class Reference(torch.nn.Module):
             return value
         factor, _, rest = value.rpartition("*")
         variable, _, divisor = rest.partition("/")
-        result = float(factor or 1) * self.variables[variable] / int(divisor or 1)
-        return round(result)
+        return round(float(factor or 1) * self.variables[variable] / int(divisor or 1))
 
-    def module(self, name, module):
-        self.add_module(f"{name}{len(self.steps)}", module)
-        return module
+    def weight(self, *dims):
+        name = f"w{len(self.names)}"
+        self.names[name] = torch.randn(dims) * 0.05
+        return name
 
-    def function(self, kind, sizes, x):
-        channels = x.shape[1]
+    def call(self, kind, sizes, inputs):
+        x = inputs[0]
+        channels = self.names[x].shape[1]
         if kind == "conv2d":
-            kernel = self.size(sizes, "kernel")
-            return self.module(
-                kind,
-                torch.nn.Conv2d(
-                    channels,
-                    self.size(sizes, "out"),
-                    kernel,
-                    self.size(sizes, "stride", 1),
-                    sizes.get("padding", (kernel - 1) // 2),
-                    groups=self.size(sizes, "groups", 1),
-                ),
-            )
-        if kind in ("max_pool", "avg_pool"):
-            pool = torch.nn.MaxPool2d if kind == "max_pool" else torch.nn.AvgPool2d
-            kernel = self.size(sizes, "kernel")
+            kernel, groups = self.size(sizes, "kernel"), self.size(sizes, "groups", 1)
+            out, stride = self.size(sizes, "out"), self.size(sizes, "stride", 1)
             padding = sizes.get("padding", (kernel - 1) // 2)
-            return self.module(kind, pool(kernel, self.size(sizes, "stride"), padding))
-        if kind == "global_avg_pool":
-            return self.module(kind, torch.nn.AdaptiveAvgPool2d(1))
+            weight = self.weight(out, channels // groups, kernel, kernel)
+            return f"torch.conv2d({x}, {weight}, {self.weight(out)}, {stride}, {padding}, 1, {groups})"
+        if kind in ("max_pool", "avg_pool"):
+            kernel, stride = self.size(sizes, "kernel"), self.size(sizes, "stride")
+            padding = sizes.get("padding", (kernel - 1) // 2)
+            function = "torch.max_pool2d" if kind == "max_pool" else "F.avg_pool2d"
+            return f"{function}({x}, {kernel}, {stride}, {padding})"
         if kind == "linear":
-            layer = self.module(kind, torch.nn.Linear(channels, self.size(sizes, "out")))
-            return lambda x: layer(x.flatten(1))[:, :, None, None]
+            out = self.size(sizes, "out")
+            weight, bias = self.weight(out, channels), self.weight(out)
+            return f"F.linear({x}.flatten(1), {weight}, {bias})[:, :, None, None]"
         if kind == "self_attention":
-            return self.attention(channels, self.size(sizes, "heads"))
-        simple = {
-            "relu": lambda x: F.relu(x, inplace=True),
-            "relu6": lambda x: F.relu6(x, inplace=True),
-            "add": torch.add,
-            "identity": lambda x: x,
-        }
-        return simple[kind]
+            return self.attention(x, channels, self.size(sizes, "heads"))
+        return {
+            "relu": f"torch.relu_({x})",
+            "relu6": f"F.relu6({x}, True)",
+            "global_avg_pool": f"F.adaptive_avg_pool2d({x}, 1)",
+            "add": "torch.add({})".format(", ".join(inputs)),
+        }[kind]
 
-    def attention(self, channels, heads):
-        project = self.module("qkv", torch.nn.Linear(channels, 3 * channels))
-        out = self.module("out", torch.nn.Linear(channels, channels))
+    def attention(self, x, channels, heads):
+        qkv, out = torch.randn(3 * channels, channels), torch.randn(channels, channels)
+        qkv_bias, out_bias = torch.randn(3 * channels), torch.randn(channels)
 
         def attend(x):
             tokens = x.flatten(2).transpose(1, 2)
             n, l, c = tokens.shape
-            q, k, v = project(tokens).view(n, l, 3, heads, c // heads).permute(2, 0, 3, 1, 4)
+            parts = F.linear(tokens, qkv, qkv_bias).view(n, l, 3, heads, c // heads)
+            q, k, v = parts.permute(2, 0, 3, 1, 4)
             mixed = F.scaled_dot_product_attention(q, k, v)
-            result = out(mixed.transpose(1, 2).reshape(n, l, c))
+            result = F.linear(mixed.transpose(1, 2).reshape(n, l, c), out, out_bias)
             return result.transpose(1, 2).reshape(x.shape)
 
-        return attend
-
-    def forward(self, x):
-        values = {"input": x}
-        for name, function, inputs in self.steps:
-            values[name] = function(*(values[i] for i in inputs))
-        return values[name]
+        self.names["attend"] = attend
+        return f"attend({x})"
 
 
 def autorange(key):
     """`blocked_autorange` with its defaults, and the seconds it took with all preparation."""
     start = time.monotonic()
     with torch.inference_mode():
-        module = Reference(key)
-        timer = benchmark.Timer("module(x)", globals={"module": module, "x": module.input})
-        measurement = timer.blocked_autorange()
+        reference = Reference(key)
+        names = {"op": reference.op, "x": reference.input}
+        measurement = benchmark.Timer("op(x)", globals=names).blocked_autorange()
     return measurement.median * 1e6, time.monotonic() - start
 
 

@@ -1,7 +1,5 @@
 """Wall time per key against torch.utils.benchmark, and how it grows with the number of keys."""
 
-import resource
-
 import common
 
 
@@ -20,10 +18,10 @@ def main():
     growth = {}
     for count in (15, 30, 60):
         arguments = [argument for key in keys[:: 60 // count] for argument in ("--key", key)]
-        _, seconds = common.measure(*arguments)
+        measurements, seconds = common.measure(*arguments)
         growth[count] = seconds
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
-        print(f"  {count} keys: {seconds:.1f} s, {seconds / count:.3f} s per key, peak {peak} MiB")
+        peak = max(m["peak_memory_bytes"] for m in measurements.values()) >> 20
+        print(f"  {count} keys: {seconds:.1f} s, {seconds / count:.3f} s per key, worker {peak} MiB")
     figures = common.Figures()
     figures.at_most("time_per_key_ratio", common.median(ours) / common.median(theirs), 0.5, "x")
     figures.at_most("growth_15_to_60_keys", growth[60] / growth[15], 5, "x")

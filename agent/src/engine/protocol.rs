@@ -24,7 +24,8 @@ pub struct Protocol {
     pub reference_samples: u32,
     /// Most samples of one visit at each other distance that it samples.
     pub curve_samples: u32,
-    /// How many of the other distances one visit samples; visits take turns.
+    /// How many of the other distances one visit samples; visits take turns. Once every distance has
+    /// had three visits it is one: more visits are for the reference then.
     pub curve_share: usize,
     /// How much time the samples of one visit at one distance may take, in microseconds, where fewer
     /// samples are possible.
@@ -84,8 +85,14 @@ impl Protocol {
         };
         let others: Vec<u64> =
             self.curve.iter().copied().filter(|&distance| distance != self.reference).collect();
-        let first = visit as usize * self.curve_share;
-        let turn = (first..first + self.curve_share.min(others.len()))
+        let visit = visit as usize;
+        // Visits up to here take full shares.
+        let full = (3 * others.len()).div_ceil(self.curve_share);
+        let (first, share) = match visit.checked_sub(full) {
+            None => (visit * self.curve_share, self.curve_share),
+            Some(later) => (full * self.curve_share + later, 1),
+        };
+        let turn = (first..first + share.min(others.len()))
             .map(|index| (others[index % others.len()], self.curve_samples));
         [(self.reference, self.reference_samples)]
             .into_iter()
@@ -185,6 +192,10 @@ mod tests {
         for distance in &protocol.curve {
             assert!(sampled.iter().filter(|&d| d == distance).count() >= 2, "{distance}");
         }
+        let visits = |range: std::ops::Range<u32>| {
+            range.flat_map(|visit| protocol.passes(visit, Some(10.0))).count()
+        };
+        assert_eq!((visits(0..9), visits(9..12)), (9 * 3, 3 * 2));
         assert_eq!(Protocol::for_networks().passes(5, Some(10.0)).len(), 1);
     }
 

@@ -20,6 +20,10 @@ const WARM_UP_AGREEMENT: f64 = 0.05;
 /// The most windows: something that never settles is measured as it is, and its interval tells.
 const WARM_UP_MOST_WINDOWS: usize = 8;
 
+/// The most memory that work which is kept ready may need together: enough for some hundreds of keys, and
+/// the same however many a run has.
+const SHELF_BYTES: u64 = 1 << 30;
+
 enum Lowered {
     Op(LoweredOp),
     Network(LoweredNetwork),
@@ -186,7 +190,7 @@ impl Pantry {
                 self.memory_limit >> 20
             );
         }
-        let budget = self.memory_limit / 2;
+        let budget = (self.memory_limit / 2).min(SHELF_BYTES);
         let mut used: u64 = bytes + self.shelf.iter().map(|ready| ready.bytes).sum::<u64>();
         while used > budget {
             let Some(oldest) = self.shelf.pop_back() else { break };
