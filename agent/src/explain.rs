@@ -58,6 +58,10 @@ fn report(measurement: &Measurement, text: &mut String) -> std::fmt::Result {
         100.0 * point.ci95_rel(),
         point.median_micros
     )?;
+    if let Some(host) = point.host_micros {
+        let bound = if point.host_bound() { ": the device waits for the host" } else { "" };
+        writeln!(text, "issuing a call costs the host {host:.2} us{bound}")?;
+    }
     writeln!(text, "set aside as disturbed: {} samples", measurement.rejected)?;
     if let Some(bytes) = measurement.peak_memory_bytes {
         writeln!(text, "most memory of the worker: {} MiB", bytes >> 20)?;

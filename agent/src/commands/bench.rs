@@ -151,11 +151,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     if let Some(e) = failed_write {
         return Err(e).context("writing the measurements");
     }
-    eprintln!(
-        "{:.1} s, of which {:.0}% was the engine's own",
-        spent.wall.as_secs_f64(),
-        100.0 * spent.overhead()
-    );
+    eprintln!("{spent}");
     if finished < total {
         bail!("interrupted: {finished} of {total} were measured");
     }
@@ -175,7 +171,9 @@ pub fn describe(measurement: &Measurement) -> String {
     });
     let number = match value {
         Some(point) => {
-            format!("{:>10.1} us  ±{:.1}%", point.quiet_micros, 100.0 * point.ci95_rel())
+            let (_, micros, _) = point.latency_micros();
+            let bound = if point.host_bound() { "  host-bound" } else { "" };
+            format!("{micros:>10.1} us  ±{:.1}%{bound}", 100.0 * point.ci95_rel())
         }
         None => "failed".to_owned(),
     };

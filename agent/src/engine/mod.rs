@@ -67,6 +67,7 @@ struct Open {
     disturbed: u32,
     peak_memory_bytes: Option<u64>,
     ops_micros: f64,
+    reading_micros: f64,
 }
 
 /// Starts a worker; a seam for tests.
@@ -149,15 +150,30 @@ impl Visitor for Workers {
 pub struct Spent {
     /// All of it.
     pub wall: Duration,
-    /// In producers and ops. The rest is the engine's own: reading memory between samples, preparing
-    /// and warming up, talking to the worker.
+    /// In producers and ops, warm-up included.
     pub ops: Duration,
+    /// In reading other memory between samples, which makes the reuse distance.
+    pub reading: Duration,
 }
 
 impl Spent {
-    /// The engine's own share, 0 to 1.
-    pub fn overhead(&self) -> f64 {
-        1.0 - self.ops.as_secs_f64() / self.wall.as_secs_f64()
+    fn percent(&self, part: Duration) -> f64 {
+        100.0 * part.as_secs_f64() / self.wall.as_secs_f64()
+    }
+}
+
+impl std::fmt::Display for Spent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rest = self.wall.saturating_sub(self.ops + self.reading);
+        write!(
+            f,
+            "{:.1} s: {:.1}% running ops, {:.1}% reading memory to make the reuse distance, {:.1}% \
+             the engine's own",
+            self.wall.as_secs_f64(),
+            self.percent(self.ops),
+            self.percent(self.reading),
+            self.percent(rest)
+        )
     }
 }
 
@@ -176,7 +192,7 @@ pub fn measure(
     done: &mut dyn FnMut(Outcome),
 ) -> Result<Spent> {
     let start = Instant::now();
-    let mut ops_micros = 0.0;
+    let (mut ops_micros, mut reading_micros) = (0.0, 0.0);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut open: Vec<Open> = jobs.into_iter().enumerate().map(Open::new).collect();
     let mut round = 0;
@@ -191,6 +207,7 @@ pub fn measure(
             match job.visit(visitor, round)? {
                 Some(mut outcome) => {
                     ops_micros += job.ops_micros;
+                    reading_micros += job.reading_micros;
                     if outcome.latency.is_some() {
                         outcome.energy = visitor.energy(&job.job)?;
                     }
@@ -201,7 +218,12 @@ pub fn measure(
         }
         open = still_open;
     }
-    Ok(Spent { wall: start.elapsed(), ops: Duration::from_secs_f64(ops_micros / 1e6) })
+    let of_micros = |micros: f64| Duration::from_secs_f64(micros / 1e6);
+    Ok(Spent {
+        wall: start.elapsed(),
+        ops: of_micros(ops_micros),
+        reading: of_micros(reading_micros),
+    })
 }
 
 impl Open {
@@ -218,6 +240,7 @@ impl Open {
             disturbed: 0,
             peak_memory_bytes: None,
             ops_micros: 0.0,
+            reading_micros: 0.0,
         }
     }
 
@@ -263,6 +286,7 @@ impl Open {
     fn take(&mut self, passes: &[Pass], visited: Visited) {
         self.peak_memory_bytes = self.peak_memory_bytes.max(visited.peak_memory_bytes);
         self.ops_micros += visited.ops_micros;
+        self.reading_micros += visited.reading_micros;
         for (pass, samples) in passes.iter().zip(visited.passes) {
             self.rejected += samples.rejected;
             if pass.reuse_distance_bytes == self.job.protocol.reference {

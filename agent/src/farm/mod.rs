@@ -230,11 +230,7 @@ impl Farm {
                     // The other end is gone only when this agent is ending on an error.
                     let _ = sender.send(measurement);
                 })?;
-            tracing::info!(
-                "{:.1} s, of which {:.0}% was the engine's own",
-                spent.wall.as_secs_f64(),
-                100.0 * spent.overhead()
-            );
+            tracing::info!("{spent}");
             Ok(())
         })
     }

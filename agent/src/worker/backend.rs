@@ -19,6 +19,9 @@ pub struct Samples {
     /// Microseconds in producer and op over all calls of the pass, kept or not; 0 where the device
     /// does not tell.
     pub ops_micros: f64,
+    /// Microseconds in reading other memory, to make the reuse distance; 0 where that is not how it is
+    /// made.
+    pub reading_micros: f64,
 }
 
 /// Something that can be run over and over, with as many copies of its weights as the backend wanted.

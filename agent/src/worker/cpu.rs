@@ -114,8 +114,10 @@ impl CpuBackend {
         call: &mut dyn Call,
         samples: &mut Samples,
     ) -> Result<(f64, bool)> {
+        let before = Instant::now();
         self.eviction.read(distance);
         let start = Instant::now();
+        samples.reading_micros += (start - before).as_secs_f64() * 1e6;
         call.produce()?;
         let switches = involuntary_switches();
         let (micros, result) = self.clock.time(|| call.run(0));

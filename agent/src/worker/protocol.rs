@@ -55,6 +55,8 @@ pub struct Visited {
     /// Microseconds in producers and ops over the whole visit, warm-up included; 0 where the device
     /// does not tell.
     pub ops_micros: f64,
+    /// Microseconds in reading other memory for the reuse distance; 0 where that is not how it is made.
+    pub reading_micros: f64,
     /// Most memory that the worker has held at once since the visit began, in bytes.
     pub peak_memory_bytes: Option<u64>,
     /// What was run for a sensor of energy, if that was asked for.

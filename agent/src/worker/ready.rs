@@ -152,7 +152,8 @@ impl Pantry {
             .map(|seconds| keep_busy(&mut *self.backend, ready, seconds))
             .transpose()?;
         ops_micros += passes.iter().map(|samples| samples.ops_micros).sum::<f64>();
-        Ok(Visited { passes, ops_micros, peak_memory_bytes: peak_memory(), busy })
+        let reading_micros = passes.iter().map(|samples| samples.reading_micros).sum();
+        Ok(Visited { passes, ops_micros, reading_micros, peak_memory_bytes: peak_memory(), busy })
     }
 
     /// Asked after work has failed.
