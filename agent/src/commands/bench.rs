@@ -151,10 +151,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     if let Some(e) = failed_write {
         return Err(e).context("writing the measurements");
     }
-    eprintln!("{spent}");
     if finished < total {
         bail!("interrupted: {finished} of {total} were measured");
     }
+    eprintln!("{spent}");
     Ok(())
 }
 
