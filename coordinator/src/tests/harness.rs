@@ -1,8 +1,9 @@
 //! A coordinator in a temporary directory, and the calls that tests make to it.
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::Measurement;
 use latlas_shared::api::{
@@ -181,6 +182,39 @@ impl Call<'_> {
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = String::from_utf8_lossy(&body).into_owned();
         Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// An answer that goes on, to be read event by event.
+    pub async fn open(self) -> Events {
+        let request = self.request.body(Body::empty()).unwrap();
+        let response = self.farm.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        Events { body: response.into_body().into_data_stream() }
+    }
+}
+
+/// Server-sent events about a request.
+pub struct Events {
+    body: BodyDataStream,
+}
+
+impl Events {
+    /// Name and data of the next event; none when the stream has ended.
+    pub async fn next(&mut self) -> Option<(String, RequestStatus)> {
+        loop {
+            let chunk = self.body.next().await?.unwrap();
+            let text = String::from_utf8(chunk.to_vec()).unwrap();
+            // A line that begins with a colon keeps the connection alive.
+            if text.starts_with(':') {
+                continue;
+            }
+            let (name, data) = text.trim_end().split_once('\n').unwrap();
+            let name = name.strip_prefix("event: ").unwrap().to_owned();
+            return Some((
+                name,
+                serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap(),
+            ));
+        }
     }
 }
 

@@ -45,23 +45,18 @@ async fn events_tell_the_progress_and_end() {
     let agent = farm.enrol("box", 8).await;
     let request = farm.ask_for_keys().await;
     let path = format!("/v1/requests/{}/events", request.id);
-    let (answer, ()) = tokio::join!(farm.get(&path).send(), async {
-        for key in KEYS {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            farm.report(&agent, vec![agent.measures(key, 10.0)]).await;
-        }
-    });
-    let events: Vec<(&str, RequestStatus)> = answer
-        .body
-        .split_terminator("\n\n")
-        .map(|event| {
-            let (name, data) = event.split_once('\n').unwrap();
-            let data = data.strip_prefix("data: ").unwrap();
-            (name.strip_prefix("event: ").unwrap(), serde_json::from_str(data).unwrap())
-        })
-        .collect();
-    let told: Vec<(&str, u32)> = events.iter().map(|(name, status)| (*name, status.done)).collect();
-    assert_eq!(told, [("progress", 0), ("progress", 1), ("finished", 2)]);
+    let mut events = farm.get(&path).open().await;
+    let mut told = vec![];
+    for key in KEYS {
+        let (name, status) = events.next().await.unwrap();
+        told.push((name, status.done));
+        farm.report(&agent, vec![agent.measures(key, 10.0)]).await;
+    }
+    let (name, status) = events.next().await.unwrap();
+    told.push((name, status.done));
+    let expected = [("progress", 0), ("progress", 1), ("finished", 2)];
+    assert_eq!(told, expected.map(|(name, done)| (name.to_owned(), done)));
+    assert_eq!(events.next().await, None);
 }
 
 #[tokio::test]
@@ -70,11 +65,10 @@ async fn events_of_a_stopping_coordinator_end_without_a_finish() {
     farm.enrol("box", 8).await;
     let request = farm.ask_for_keys().await;
     let path = format!("/v1/requests/{}/events", request.id);
-    let (answer, ()) = tokio::join!(farm.get(&path).send(), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        farm.app.stop();
-    });
-    assert!(!answer.body.contains("event: finished"));
+    let mut events = farm.get(&path).open().await;
+    assert_eq!(events.next().await.unwrap().0, "progress");
+    farm.app.stop();
+    assert_eq!(events.next().await, None);
 }
 
 #[tokio::test]
