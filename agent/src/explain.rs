@@ -63,6 +63,9 @@ fn report(measurement: &Measurement, text: &mut String) -> std::fmt::Result {
         writeln!(text, "issuing a call costs the host {host:.2} us{bound}")?;
     }
     writeln!(text, "set aside as disturbed: {} samples", measurement.rejected)?;
+    for (key, micros) in &measurement.references {
+        writeln!(text, "reference {key}: {micros:.2} us in the same run")?;
+    }
     if let Some(bytes) = measurement.peak_memory_bytes {
         writeln!(text, "most memory of the worker: {} MiB", bytes >> 20)?;
     }

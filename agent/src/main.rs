@@ -7,6 +7,7 @@ mod explain;
 mod farm;
 mod lower;
 mod record;
+mod references;
 mod spool;
 mod system;
 mod worker;

@@ -1,14 +1,17 @@
 //! Turns the engine's outcomes into measurements.
 
-use std::time::Instant;
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use latlas_shared::{Fingerprint, HardwareId, Measurement, RunConfig, Subject, Telemetry};
+use latlas_shared::{Fingerprint, HardwareId, Measurement, RunConfig, Status, Subject, Telemetry};
 use uuid::Uuid;
 
 use crate::cli::How;
 use crate::engine::Outcome;
+use crate::references::{self, History, Values};
 use crate::system::System;
 use crate::system::energy::Meter;
 
@@ -26,14 +29,23 @@ pub struct Recorder {
     pub run_config: RunConfig,
 }
 
-/// The beginning of a run.
-#[derive(Debug, Clone)]
-pub struct RunStart {
+/// Time between two looks at the box during a run.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// A run, from its beginning on.
+#[derive(Debug)]
+pub struct Run {
     at: Timestamp,
     /// The end is the beginning and what has passed since: a wall clock that is set back in between
     /// does not make a measurement end before it began.
     monotonic: Instant,
     before: Telemetry,
+    /// When the box was last looked at, and its worst state so far.
+    during: RefCell<(Instant, Telemetry)>,
+    /// Earlier runs; None where they could not be read.
+    history: Option<History>,
+    /// The references as the last row saw them.
+    references: RefCell<Values>,
 }
 
 impl Recorder {
@@ -69,23 +81,56 @@ impl Recorder {
             .ok()
     }
 
-    /// Notes the time and the state of the box.
-    pub fn start(&self) -> RunStart {
-        RunStart {
+    /// Notes the time and the state of the box. What the references were in earlier runs lies in the
+    /// state directory.
+    pub fn start(&self, state: &Path) -> Run {
+        let history = History::open(state, self.hardware_id.as_str(), &self.run_config.id());
+        let before = self.system.telemetry();
+        Run {
             at: Timestamp::now(),
             monotonic: Instant::now(),
-            before: self.system.telemetry(),
+            during: RefCell::new((Instant::now(), before.clone())),
+            before,
+            history: history
+                .inspect_err(|e| tracing::warn!("{e:#}; this run is compared with no other"))
+                .ok(),
+            references: RefCell::default(),
+        }
+    }
+
+    /// Looks at the box, if it has not been looked at for a while. Made between visits, so that looking
+    /// disturbs no sample.
+    pub fn look(&self, run: &Run) {
+        let mut during = run.during.borrow_mut();
+        if during.0.elapsed() >= LOOK {
+            let worst = std::mem::take(&mut during.1).worst(self.system.telemetry());
+            *during = (Instant::now(), worst);
         }
     }
 
     /// A measurement with an id of its own.
     pub fn measurement(
         &self,
-        start: &RunStart,
+        run: &Run,
         task: Option<i64>,
         subject: Subject,
         outcome: Outcome,
     ) -> Measurement {
+        let references: Values = references::keys()
+            .into_iter()
+            .zip(outcome.references)
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
+        run.references.replace(references.clone());
+        let history = run.history.as_ref().map_or(&[][..], |history| &history.runs);
+        let complaint = references::complaint(references::shift(&references, history));
+        let (status, reason) = match (outcome.status, complaint) {
+            (Status::Ok | Status::NotConverged, Some(complaint)) => {
+                (Status::Degraded, Some(complaint))
+            }
+            _ => (outcome.status, outcome.reason),
+        };
+        let after = self.system.telemetry();
         Measurement {
             id: Uuid::now_v7(),
             task,
@@ -93,18 +138,33 @@ impl Recorder {
             fingerprint: self.fingerprint.digest(),
             run_config: self.run_config.clone(),
             subject,
-            status: outcome.status,
-            reason: outcome.reason,
+            status,
+            reason,
             latency: outcome.latency,
             energy: outcome.energy,
             peak_memory_bytes: outcome.peak_memory_bytes,
             rejected: outcome.rejected,
             samples: Some(latlas_shared::samples::pack(&outcome.samples)),
-            started_at: start.at,
-            finished_at: start.at + start.monotonic.elapsed(),
-            before: start.before.clone(),
-            after: self.system.telemetry(),
+            started_at: run.at,
+            finished_at: run.at + run.monotonic.elapsed(),
+            before: run.before.clone(),
+            during: run.during.borrow().1.clone().worst(after.clone()),
+            after,
+            references,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+impl Run {
+    /// Remembers how fast the references ran, for later runs.
+    pub fn end(self) {
+        let references = self.references.into_inner();
+        if let Some(mut history) = self.history
+            && !references.is_empty()
+            && let Err(e) = history.add(references)
+        {
+            tracing::warn!("{e:#}; later runs will not know of this one");
         }
     }
 }

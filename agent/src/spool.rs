@@ -150,7 +150,9 @@ mod tests {
             started_at: Timestamp::UNIX_EPOCH,
             finished_at: Timestamp::UNIX_EPOCH,
             before: Telemetry::default(),
+            during: Telemetry::default(),
             after: Telemetry::default(),
+            references: Default::default(),
             agent_version: "0".into(),
         }
     }

@@ -69,15 +69,26 @@ pub fn check_measurement(
     check_result(measurement)
 }
 
+/// Reference ops that a run may have.
+const MOST_REFERENCES: usize = 16;
+
 fn check_sizes(measurement: &Measurement) -> Result<(), String> {
-    let Measurement { reason, energy, before, after, samples, agent_version, .. } = measurement;
-    let throttle = [before, after].into_iter().flat_map(|telemetry| &telemetry.throttle).flatten();
+    let Measurement { reason, energy, before, during, after, samples, agent_version, .. } =
+        measurement;
+    let throttle =
+        [before, during, after].into_iter().flat_map(|telemetry| &telemetry.throttle).flatten();
     let texts = throttle
         .chain(reason)
         .chain(energy.as_ref().map(|energy| &energy.source))
         .chain([agent_version]);
     if texts.map(String::len).fold(0, usize::saturating_add) > MOST_TEXT {
         return Err(format!("its texts have more than {MOST_TEXT} bytes"));
+    }
+    if measurement.references.len() > MOST_REFERENCES {
+        return Err(format!("it has more than {MOST_REFERENCES} reference ops"));
+    }
+    if !measurement.references.values().all(|micros| micros.is_finite() && *micros > 0.0) {
+        return Err("a reference op took no time, or no finite time".into());
     }
     if samples.as_ref().is_some_and(|samples| samples.len() > MOST_SAMPLES) {
         return Err(format!("its samples have more than {MOST_SAMPLES} bytes"));

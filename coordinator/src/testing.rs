@@ -92,7 +92,9 @@ pub fn measurement(key: &str, micros: f64) -> Measurement {
         started_at,
         finished_at: started_at,
         before: Telemetry::default(),
+        during: Telemetry::default(),
         after: Telemetry::default(),
+        references: Default::default(),
         agent_version: "0.1.0".into(),
     }
 }

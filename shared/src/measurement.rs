@@ -1,5 +1,7 @@
 //! What one agent observed for one task.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use ops_catalog::{OpDigest, OpKey};
 use serde::{Deserialize, Serialize};
@@ -185,6 +187,36 @@ pub struct Telemetry {
     pub throttle: Option<Vec<String>>,
 }
 
+impl Telemetry {
+    /// The worst of two states: what either could not read is taken from the other.
+    pub fn worst(self, other: Telemetry) -> Telemetry {
+        fn most(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+            a.into_iter().chain(b).max_by(f64::total_cmp)
+        }
+        fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+            a.into_iter().chain(b).min()
+        }
+        let throttle = match (self.throttle, other.throttle) {
+            (Some(mut reasons), Some(more)) => {
+                reasons.extend(more);
+                reasons.sort_unstable();
+                reasons.dedup();
+                Some(reasons)
+            }
+            (one, other) => one.or(other),
+        };
+        Telemetry {
+            load1: most(self.load1, other.load1),
+            khz: least(self.khz, other.khz),
+            temperature_c: most(self.temperature_c, other.temperature_c),
+            cpu_pressure: most(self.cpu_pressure, other.cpu_pressure),
+            gpu_mhz: least(self.gpu_mhz, other.gpu_mhz),
+            memory_mhz: least(self.memory_mhz, other.memory_mhz),
+            throttle,
+        }
+    }
+}
+
 /// What one agent observed for one task. Immutable; its id is made on the agent, so that sending it
 /// twice changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -225,8 +257,15 @@ pub struct Measurement {
     pub finished_at: Timestamp,
     /// The box before the run.
     pub before: Telemetry,
+    /// The worst state that the box was seen in during the run, looked at every few seconds.
+    #[serde(default)]
+    pub during: Telemetry,
     /// The box after the run.
     pub after: Telemetry,
+    /// How fast the reference ops ran in the same run: the quiet quantile in microseconds, by op key.
+    /// The same box runs them in every run, so they tell whether it was slow as a whole.
+    #[serde(default)]
+    pub references: BTreeMap<OpKey, f64>,
     /// Version of the agent.
     pub agent_version: String,
 }
@@ -234,6 +273,37 @@ pub struct Measurement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn telemetry() -> impl Strategy<Value = Telemetry> {
+        let throttle = prop::option::of(prop::collection::btree_set("[ab]", 0..2));
+        let floats = || prop::option::of(0.0f64..100.0);
+        let ints = || prop::option::of(1u32..100);
+        (floats(), floats(), floats(), ints(), ints(), throttle).prop_map(
+            |(load1, temperature_c, cpu_pressure, gpu_mhz, memory_mhz, throttle)| Telemetry {
+                load1,
+                khz: gpu_mhz.map(u64::from),
+                temperature_c,
+                cpu_pressure,
+                gpu_mhz,
+                memory_mhz,
+                throttle: throttle.map(|reasons| reasons.into_iter().collect()),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_worst_state_does_not_depend_on_the_order(
+            a in telemetry(), b in telemetry(), c in telemetry(),
+        ) {
+            prop_assert_eq!(a.clone().worst(b.clone()), b.clone().worst(a.clone()));
+            let left = a.clone().worst(b.clone()).worst(c.clone());
+            prop_assert_eq!(left, a.clone().worst(b.worst(c)));
+            prop_assert_eq!(a.clone().worst(a.clone()), a.clone());
+            prop_assert_eq!(a.clone().worst(Telemetry::default()), a);
+        }
+    }
 
     fn point(device: f64, host: Option<f64>) -> CurvePoint {
         CurvePoint {

@@ -33,6 +33,14 @@ pub fn program(name: &str) -> PathBuf {
     folder.join(name)
 }
 
+/// The agent, with no memory of runs outside these tests.
+pub fn agent() -> Command {
+    let mut command = Command::new(program("latlas-agent"));
+    static STATE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    command.env("XDG_STATE_HOME", STATE.get_or_init(|| tempfile::tempdir().unwrap()).path());
+    command
+}
+
 /// A command that has ended.
 #[derive(Debug)]
 pub struct Ran {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::process::Command;
 
-use latlas_tests::{Farm, hardware_id, program, run};
+use latlas_tests::{Farm, agent, hardware_id, program, run};
 
 /// Runs `latlas-agent bench` on a space file and returns what it says.
 fn bench(space: &str) -> String {
@@ -14,7 +14,7 @@ fn bench(space: &str) -> String {
     let file = dir.path().join("space.yaml");
     fs::write(&file, space).unwrap();
     let out = dir.path().join("out.ndjson");
-    let mut command = Command::new(program("latlas-agent"));
+    let mut command = agent();
     let said = run(command.args(["bench", "--space"]).arg(&file).arg("--out").arg(&out)).fails(1);
     assert!(!out.exists(), "nothing is written for a request that is not valid");
     said
@@ -62,7 +62,7 @@ grids: [{resolution: [8], c_in: [6], c_out: [8]}]"
 
 #[test]
 fn keys_and_devices_that_do_not_exist() {
-    let bench = |args: &[&str]| run(Command::new(program("latlas-agent")).arg("bench").args(args));
+    let bench = |args: &[&str]| run(agent().arg("bench").args(args));
     let said = bench(&["--key", "Conv3x3"]).fails(2);
     assert!(said.contains("a key looks like"), "{said}");
     let said = bench(&["--space", "quikc"]).fails(1);
@@ -84,8 +84,7 @@ fn work_that_does_not_fit_costs_its_row_only() {
     // The first needs hundreds of GiB, the second almost nothing.
     let keys = "Conv3x3:n4096-h256-w256-i64-o64-s1, Conv1x1:n1-h4-w4-i4-o4-s1";
     fs::write(&file, format!("name: big\nkeys: [\"{}\"]\n", keys.replace(", ", "\", \""))).unwrap();
-    let out =
-        run(Command::new(program("latlas-agent")).arg("bench").arg("--space").arg(&file)).ok();
+    let out = run(agent().arg("bench").arg("--space").arg(&file)).ok();
     let mut rows: Vec<serde_json::Value> =
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     rows.sort_by_key(|row| row["subject"]["op"]["key"].as_str().unwrap().to_owned());
@@ -99,7 +98,7 @@ fn work_that_does_not_fit_costs_its_row_only() {
 fn an_agent_without_a_coordinator_or_with_a_wrong_token() {
     let dir = tempfile::tempdir().unwrap();
     let agent = |url: &str, token: &str| {
-        run(Command::new(program("latlas-agent"))
+        run(agent()
             .args(["run", "--once", "--coordinator", url, "--state"])
             .arg(dir.path().join("state"))
             .env("LATLAS_ENROLL_TOKEN", token))

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
 
-use latlas_tests::{Farm, hardware_id, program, run, run_with_input};
+use latlas_tests::{Farm, agent, hardware_id, program, run, run_with_input};
 use sqlx::Row as _;
 use std::process::Command;
 
@@ -147,8 +147,7 @@ fn an_op_in_a_space_file_is_measured_without_a_coordinator() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ghost.yaml");
     std::fs::write(&file, NEW_OP).unwrap();
-    let out =
-        run(Command::new(program("latlas-agent")).arg("bench").arg("--space").arg(&file)).ok();
+    let out = run(agent().arg("bench").arg("--space").arg(&file)).ok();
     let measurements: Vec<serde_json::Value> = out.lines().map(json).collect();
     assert_eq!(measurements.len(), 2);
     for measurement in measurements {

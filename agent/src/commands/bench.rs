@@ -11,10 +11,11 @@ use clap::Args;
 use latlas_shared::{Measurement, Status, Subject};
 use ops_catalog::{Catalog, Network, NetworkSpec, OpKey, SpaceDef};
 
-use crate::cli::How;
+use crate::cli::{How, default_state_dir};
 use crate::engine::{self, Job, Protocol, Workers};
 use crate::explain::explain;
 use crate::record::Recorder;
+use crate::references;
 use crate::worker::Work;
 
 /// Flags of `bench`.
@@ -124,18 +125,22 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let total = subjects.len();
     eprintln!("measuring {total} on {} under {}", recorder.hardware_id, recorder.run_config.id());
     let stop = stop_on_ctrl_c()?;
-    let start = recorder.start();
+    let run = recorder.start(&default_state_dir()?);
     let mut finished = 0;
     let mut failed_write = None;
     let spent = engine::measure(
         jobs,
+        references::jobs(reference)?,
         &mut Workers::new(settings).with_meter(recorder.meter()),
         args.seed.unwrap_or_else(|| fastrand::u64(..)),
-        &|| stop.load(Ordering::Relaxed),
+        &|| {
+            recorder.look(&run);
+            stop.load(Ordering::Relaxed)
+        },
         &mut |outcome| {
             finished += 1;
             let subject = subjects[outcome.job].clone();
-            let measurement = recorder.measurement(&start, None, subject, outcome);
+            let measurement = recorder.measurement(&run, None, subject, outcome);
             eprintln!("[{finished}/{total}] {}", describe(&measurement));
             let written = match &args.explain {
                 Some(_) => out.write_all(explain(&measurement).as_bytes()),
@@ -148,6 +153,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
             }
         },
     )?;
+    run.end();
     if let Some(e) = failed_write {
         return Err(e).context("writing the measurements");
     }

@@ -4,6 +4,9 @@
 //! A machine that is shared is slow for seconds at a time. Samples that were taken in one go agree
 //! with one another and are wrong together; so each piece of work is visited many times for a few
 //! milliseconds, and convergence is judged between visits.
+//!
+//! Visits come in spans, with a visit to the reference ops at the end of each. A span whose visits are
+//! slow together is made again, within bounds, and counts as disturbed when that does not help.
 
 mod protocol;
 
@@ -51,6 +54,9 @@ pub struct Outcome {
     pub samples: Samples,
     /// Energy of one call, where something measured it.
     pub energy: Option<Energy>,
+    /// The quiet quantile of each reference op so far, in microseconds; None for one that has not been
+    /// visited often enough to say.
+    pub references: Vec<Option<f64>>,
 }
 
 /// A job on its way.
@@ -66,8 +72,6 @@ struct Open {
     /// Samples at the reference distance that count although they were disturbed.
     disturbed: u32,
     peak_memory_bytes: Option<u64>,
-    ops_micros: f64,
-    reading_micros: f64,
 }
 
 /// Starts a worker; a seam for tests.
@@ -154,6 +158,10 @@ pub struct Spent {
     pub ops: Duration,
     /// In reading other memory between samples, which makes the reuse distance.
     pub reading: Duration,
+    /// Spans of visits.
+    pub spans: u32,
+    /// Spans that were made again, since the machine was disturbed.
+    pub redone: u32,
 }
 
 impl Spent {
@@ -168,62 +176,188 @@ impl std::fmt::Display for Spent {
         write!(
             f,
             "{:.1} s: {:.1}% running ops, {:.1}% reading memory to make the reuse distance, {:.1}% \
-             the engine's own",
+             the engine's own; {} of {} spans made again",
             self.wall.as_secs_f64(),
             self.percent(self.ops),
             self.percent(self.reading),
-            self.percent(rest)
+            self.percent(rest),
+            self.redone,
+            self.spans
         )
     }
 }
 
+/// Fewest visits to a reference op, to tell how fast it runs.
+const REFERENCE_VISITS: usize = 6;
+
 /// Measures jobs and hands over each outcome as soon as it is known.
 ///
-/// `seed` fixes the order of visits. When `stop` says so the run ends before its next visit; what
-/// had not ended by then is not handed over.
+/// `references` are ops that are visited all along, to tell how the machine fares. `seed` fixes the
+/// order of visits. `stop` is asked before each visit; when it says so the run ends, and what had not
+/// ended by then is not handed over.
 ///
 /// # Errors
 /// When no worker can be started.
 pub fn measure(
     jobs: Vec<Job>,
+    references: Vec<Job>,
     visitor: &mut dyn Visitor,
     seed: u64,
     stop: &dyn Fn() -> bool,
     done: &mut dyn FnMut(Outcome),
 ) -> Result<Spent> {
+    let open_jobs = |jobs: Vec<Job>| jobs.into_iter().enumerate().map(Open::new).collect();
+    let mut run = Run {
+        references: open_jobs(references),
+        visitor,
+        stop,
+        spans: 0,
+        redone: 0,
+        ops_micros: 0.0,
+        reading_micros: 0.0,
+    };
     let start = Instant::now();
-    let (mut ops_micros, mut reading_micros) = (0.0, 0.0);
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut open: Vec<Open> = jobs.into_iter().enumerate().map(Open::new).collect();
+    let mut open: Vec<Open> = open_jobs(jobs);
     let mut round = 0;
-    'run: while !open.is_empty() {
+    while !open.is_empty() {
         round += 1;
         rng.shuffle(&mut open);
-        let mut still_open = Vec::with_capacity(open.len());
-        for mut job in open {
-            if stop() {
-                break 'run;
-            }
-            match job.visit(visitor, round)? {
-                Some(mut outcome) => {
-                    ops_micros += job.ops_micros;
-                    reading_micros += job.reading_micros;
-                    if outcome.latency.is_some() {
-                        outcome.energy = visitor.energy(&job.job)?;
+        let mut rest = open.into_iter();
+        let mut still_open = Vec::new();
+        while rest.len() > 0 {
+            let mut span: Vec<Open> = rest.by_ref().take(protocol::SPAN).collect();
+            let Some(outcomes) = run.span(&mut span, round)? else {
+                return Ok(run.spent(start.elapsed()));
+            };
+            for (job, outcome) in span.into_iter().zip(outcomes) {
+                match outcome {
+                    Some(mut outcome) => {
+                        if outcome.latency.is_some() {
+                            outcome.energy = run.visitor.energy(&job.job)?;
+                        }
+                        outcome.references = run.quiet_references();
+                        done(outcome);
                     }
-                    done(outcome);
+                    None => still_open.push(job),
                 }
-                None => still_open.push(job),
             }
         }
         open = still_open;
     }
-    let of_micros = |micros: f64| Duration::from_secs_f64(micros / 1e6);
-    Ok(Spent {
-        wall: start.elapsed(),
-        ops: of_micros(ops_micros),
-        reading: of_micros(reading_micros),
-    })
+    Ok(run.spent(start.elapsed()))
+}
+
+/// What all spans of a run share.
+struct Run<'a> {
+    references: Vec<Open>,
+    visitor: &'a mut dyn Visitor,
+    stop: &'a dyn Fn() -> bool,
+    spans: u32,
+    redone: u32,
+    ops_micros: f64,
+    reading_micros: f64,
+}
+
+/// A visit that was made and does not count yet.
+type Pending = (Vec<Pass>, Result<Visited, Fault>);
+
+impl Run<'_> {
+    /// Makes one visit to each job of a span and to the reference ops, again if the machine was
+    /// disturbed, and says what came of each job. None when the run is to stop.
+    fn span(&mut self, jobs: &mut [Open], round: u32) -> Result<Option<Vec<Option<Outcome>>>> {
+        self.spans += 1;
+        let Some(mut pending) = self.visits(jobs, round)? else { return Ok(None) };
+        let mut suspect = self.is_suspect(jobs, &pending);
+        if suspect && protocol::may_redo(self.spans, self.redone) {
+            self.redone += 1;
+            for (job, (_, result)) in jobs.iter_mut().zip(&pending) {
+                job.set_aside(result);
+            }
+            let Some(again) = self.visits(jobs, round)? else { return Ok(None) };
+            pending = again;
+            suspect = self.is_suspect(jobs, &pending);
+        }
+        Ok(Some(
+            jobs.iter_mut()
+                .zip(pending)
+                .map(|(job, (passes, result))| job.settle(&passes, result, suspect, round))
+                .collect(),
+        ))
+    }
+
+    fn visits(&mut self, jobs: &mut [Open], round: u32) -> Result<Option<Vec<Pending>>> {
+        let mut pending = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            if (self.stop)() {
+                return Ok(None);
+            }
+            pending.push(self.visit(job, round)?);
+        }
+        for index in 0..self.references.len() {
+            if (self.stop)() {
+                return Ok(None);
+            }
+            let mut reference = self.references.swap_remove(index);
+            let (passes, result) = self.visit(&mut reference, round)?;
+            // A reference that this device cannot run says nothing and costs nothing else.
+            if let Ok(visited) = result {
+                reference.take(&passes, visited);
+            }
+            self.references.push(reference);
+            let last = self.references.len() - 1;
+            self.references.swap(index, last);
+        }
+        Ok(Some(pending))
+    }
+
+    fn visit(&mut self, job: &mut Open, round: u32) -> Result<Pending> {
+        let start = Instant::now();
+        let typical = job.at_reference().last().map(|visit| stats::median(visit));
+        let passes = job.job.protocol.passes(round - 1, typical);
+        let result = self.visitor.visit(&job.job, &passes)?;
+        job.spent += start.elapsed();
+        if let Ok(visited) = &result {
+            self.ops_micros += visited.ops_micros;
+            self.reading_micros += visited.reading_micros;
+        }
+        Ok((passes, result))
+    }
+
+    fn is_suspect(&self, jobs: &[Open], pending: &[Pending]) -> bool {
+        let of_jobs = jobs.iter().zip(pending).filter_map(|(job, (passes, result))| {
+            let visit = passes
+                .iter()
+                .zip(&result.as_ref().ok()?.passes)
+                .find(|(pass, _)| pass.reuse_distance_bytes == job.job.protocol.reference)?;
+            protocol::slowness(job.at_reference(), &visit.1.micros)
+        });
+        let of_references = self.references.iter().filter_map(|reference| {
+            let (last, before) = reference.at_reference().split_last()?;
+            protocol::slowness(before, last)
+        });
+        protocol::is_suspect(&of_jobs.chain(of_references).collect::<Vec<f64>>())
+    }
+
+    fn quiet_references(&self) -> Vec<Option<f64>> {
+        let quiet = |reference: &Open| {
+            let visits = reference.at_reference();
+            (visits.len() >= REFERENCE_VISITS)
+                .then(|| stats::quantile_of_sorted(&stats::sorted(&visits.concat()), QUIET))
+        };
+        self.references.iter().map(quiet).collect()
+    }
+
+    fn spent(&self, wall: Duration) -> Spent {
+        let of_micros = |micros: f64| Duration::from_secs_f64(micros / 1e6);
+        Spent {
+            wall,
+            ops: of_micros(self.ops_micros),
+            reading: of_micros(self.reading_micros),
+            spans: self.spans,
+            redone: self.redone,
+        }
+    }
 }
 
 impl Open {
@@ -239,33 +373,55 @@ impl Open {
             rejected: 0,
             disturbed: 0,
             peak_memory_bytes: None,
-            ops_micros: 0.0,
-            reading_micros: 0.0,
         }
     }
 
-    /// Makes one visit, and ends the job when it is time to.
-    fn visit(&mut self, visitor: &mut dyn Visitor, round: u32) -> Result<Option<Outcome>> {
-        let start = Instant::now();
-        let typical = self.at_reference().last().map(|visit| stats::median(visit));
-        let passes = self.job.protocol.passes(round - 1, typical);
-        let result = visitor.visit(&self.job, &passes)?;
-        self.spent += start.elapsed();
+    /// Lets a visit count for nothing.
+    fn set_aside(&mut self, result: &Result<Visited, Fault>) {
         match result {
-            Ok(visited) => self.take(&passes, visited),
+            Ok(visited) => {
+                let samples = visited.passes.iter();
+                let count: usize = samples.map(|s| s.micros.len() + s.rejected as usize).sum();
+                self.rejected =
+                    self.rejected.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+            }
+            // The disturbance may have been the end of the worker: that is not forgotten.
+            Err(Fault::Died(_)) => self.deaths += 1,
+            Err(_) => {}
+        }
+    }
+
+    /// Lets a visit count, and ends the job when it is time to. A visit of a suspect span counts as
+    /// disturbed.
+    fn settle(
+        &mut self,
+        passes: &[Pass],
+        result: Result<Visited, Fault>,
+        suspect: bool,
+        round: u32,
+    ) -> Option<Outcome> {
+        match result {
+            Ok(mut visited) => {
+                if suspect {
+                    for samples in &mut visited.passes {
+                        samples.disturbed = u32::try_from(samples.micros.len()).unwrap_or(u32::MAX);
+                    }
+                }
+                self.take(passes, visited);
+            }
             Err(fault @ Fault::Died(_)) => {
                 self.deaths += 1;
                 if self.deaths >= MOST_DEATHS {
-                    return Ok(Some(self.failed(&fault)));
+                    return Some(self.failed(&fault));
                 }
             }
-            Err(fault) => return Ok(Some(self.failed(&fault))),
+            Err(fault) => return Some(self.failed(&fault)),
         }
         if !self.job.protocol.is_check(round) && self.spent < self.job.protocol.most_time {
-            return Ok(None);
+            return None;
         }
         let protocol = &self.job.protocol;
-        Ok(match protocol.decide(self.at_reference(), self.spent) {
+        match protocol.decide(self.at_reference(), self.spent) {
             Decision::Continue => None,
             Decision::Converged => Some(self.measured(Status::Ok, None)),
             Decision::OutOfTime => {
@@ -280,13 +436,11 @@ impl Open {
                 };
                 Some(self.measured(Status::NotConverged, Some(reason)))
             }
-        })
+        }
     }
 
     fn take(&mut self, passes: &[Pass], visited: Visited) {
         self.peak_memory_bytes = self.peak_memory_bytes.max(visited.peak_memory_bytes);
-        self.ops_micros += visited.ops_micros;
-        self.reading_micros += visited.reading_micros;
         for (pass, samples) in passes.iter().zip(visited.passes) {
             self.rejected += samples.rejected;
             if pass.reuse_distance_bytes == self.job.protocol.reference {
@@ -318,6 +472,7 @@ impl Open {
             rejected: self.rejected,
             samples: self.packed(),
             energy: None,
+            references: vec![],
         }
     }
 
@@ -353,6 +508,7 @@ impl Open {
             rejected: self.rejected,
             samples: self.packed(),
             energy: None,
+            references: vec![],
         }
     }
 

@@ -75,6 +75,11 @@ impl Protocol {
         Protocol { curve: vec![0], pass_micros: 200_000.0, ..Protocol::for_ops(0) }
     }
 
+    /// The protocol for reference ops: a few samples at the reference distance, as long as the run goes on.
+    pub fn for_references(reference: u64) -> Protocol {
+        Protocol { curve: vec![reference], reference_samples: 4, ..Protocol::for_ops(reference) }
+    }
+
     /// What to sample in one visit, when one call takes about `micros` (unknown on the first visit):
     /// the reference distance always, the others in turns, so that after `first_check` visits each
     /// has been visited at least twice.
@@ -137,6 +142,46 @@ pub fn published_interval(value: f64, (low, high): (f64, f64)) -> (f64, f64) {
     let wider_low = value - (value - low).hypot(between);
     // Nothing takes no time, however wide the interval.
     (wider_low.max(value / 100.0), value + (high - value).hypot(between))
+}
+
+/// Visits between two visits to the reference ops: the length of a span.
+pub const SPAN: usize = 10;
+
+/// A span is suspect when its visits are slower than their own usual by more than this factor, at the
+/// median.
+const SUSPECT: f64 = 1.1;
+
+/// Fewest visits with something to compare with, to say anything of a span.
+const FEWEST_RATIOS: usize = 4;
+
+/// Visits to a piece of work before its usual is known.
+const USUAL_AFTER: usize = 3;
+
+/// One span in so many may be made again, and one in any run.
+const REDO_ONE_IN: u32 = 5;
+
+/// How slow a visit was: its median over the median of the medians of the visits before it. None as
+/// long as there are too few of those.
+pub fn slowness(before: &[Visit], visit: &Visit) -> Option<f64> {
+    let medians: Vec<f64> =
+        before.iter().filter(|v| !v.is_empty()).map(|visit| stats::median(visit)).collect();
+    (medians.len() >= USUAL_AFTER && !visit.is_empty())
+        .then(|| stats::median(visit) / stats::median(&medians))
+}
+
+/// Whether the machine was disturbed during a span, from how slow its visits were ([`slowness`]), those
+/// to the reference ops among them.
+///
+/// The measured ops themselves are the better part of the evidence: a neighbour who takes memory
+/// bandwidth does not slow down a product of matrices in the cache, and all that an anchor says is how
+/// the likes of it fared.
+pub fn is_suspect(slowness: &[f64]) -> bool {
+    slowness.len() >= FEWEST_RATIOS && stats::median(slowness) > SUSPECT
+}
+
+/// Whether one more span may be made again, of `spans` so far of which `redone` were.
+pub fn may_redo(spans: u32, redone: u32) -> bool {
+    redone <= spans / REDO_ONE_IN
 }
 
 /// What to do with a row.
@@ -207,7 +252,41 @@ mod tests {
         assert!(low < 90.0 && high < 102.1);
     }
 
+    #[test]
+    fn a_span_is_suspect_when_most_of_it_is_slow() {
+        assert!(is_suspect(&[1.2, 1.3, 1.15, 0.9]));
+        assert!(!is_suspect(&[1.2, 1.3, 1.0, 0.9]));
+        assert!(!is_suspect(&[2.0, 2.0, 2.0]), "too few to say anything");
+        let before = vec![vec![10.0, 11.0], vec![9.0], vec![10.0]];
+        assert_eq!(slowness(&before, &vec![20.0, 20.0]), Some(2.0));
+        assert_eq!(slowness(&before[..2], &vec![20.0]), None);
+        assert_eq!(slowness(&before, &vec![]), None);
+    }
+
+    #[test]
+    fn few_spans_are_made_again() {
+        // The worst case: every span is suspect.
+        let (mut spans, mut redone) = (0, 0);
+        for _ in 0..1000 {
+            spans += 1;
+            redone += u32::from(may_redo(spans, redone));
+        }
+        assert_eq!(redone, 1 + 1000 / REDO_ONE_IN);
+    }
+
     proptest! {
+        #[test]
+        fn a_machine_that_is_slow_throughout_is_no_suspect(
+            values in prop::collection::vec(1.0f64..2.0, 30),
+            factor in 0.1f64..100.0,
+        ) {
+            let ratios = |factor: f64| -> Vec<f64> {
+                let visits: Vec<Visit> = values.iter().map(|v| vec![factor * v]).collect();
+                (0..visits.len()).filter_map(|i| slowness(&visits[..i], &visits[i])).collect()
+            };
+            prop_assert_eq!(is_suspect(&ratios(1.0)), is_suspect(&ratios(factor)));
+        }
+
         #[test]
         fn every_row_ends(visits in prop::collection::vec(prop::collection::vec(1.0f64..100.0, 1..9), 60..70)) {
             let protocol = Protocol::for_ops(8 * MIB);

@@ -58,7 +58,8 @@ impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Script<F> {
 fn run(count: u32, answer: impl FnMut(u32, u32) -> Result<f64, Fault>) -> (Vec<Outcome>, Vec<u32>) {
     let mut script = Script { answer, visits: vec![] };
     let mut outcomes = vec![];
-    measure(jobs(count), &mut script, 7, &|| false, &mut |outcome| outcomes.push(outcome)).unwrap();
+    measure(jobs(count), vec![], &mut script, 7, &|| false, &mut |outcome| outcomes.push(outcome))
+        .unwrap();
     outcomes.sort_by_key(|outcome| outcome.job);
     (outcomes, script.visits)
 }
@@ -145,7 +146,7 @@ fn a_stopped_run_hands_over_only_what_had_ended() {
         asked.get() > 7
     };
     let mut outcomes = vec![];
-    measure(jobs(3), &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome)).unwrap();
+    measure(jobs(3), vec![], &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome)).unwrap();
     assert!(outcomes.is_empty());
     assert_eq!(script.visits.len(), 7);
 }
@@ -179,10 +180,78 @@ fn a_row_with_a_latency_gets_its_energy_once() {
     };
     let mut visitor = WithSensor { script: Script { answer, visits: vec![] }, asked: vec![] };
     let mut outcomes = vec![];
-    measure(jobs(3), &mut visitor, 7, &|| false, &mut |outcome| outcomes.push(outcome)).unwrap();
+    measure(jobs(3), vec![], &mut visitor, 7, &|| false, &mut |outcome| outcomes.push(outcome))
+        .unwrap();
     outcomes.sort_by_key(|outcome| outcome.job);
     let energies: Vec<bool> = outcomes.iter().map(|outcome| outcome.energy.is_some()).collect();
     assert_eq!(energies, [true, false, true]);
     visitor.asked.sort_unstable();
     assert_eq!(visitor.asked, [0, 2]);
+}
+
+/// Where the made-up machine is slow, by the number of the visit.
+fn run_on(slow: impl Fn(usize) -> bool) -> (Vec<Outcome>, super::Spent) {
+    let visits = Cell::new(0);
+    let answer = |index: u32, _| {
+        visits.set(visits.get() + 1);
+        let usual = 100.0 + f64::from(index);
+        Ok(if slow(visits.get()) { 2.0 * usual } else { usual })
+    };
+    let mut script = Script { answer, visits: vec![] };
+    let mut outcomes = vec![];
+    let mut all = jobs(12);
+    let references = all.split_off(10);
+    let spent =
+        measure(all, references, &mut script, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+    outcomes.sort_by_key(|outcome| outcome.job);
+    (outcomes, spent)
+}
+
+#[test]
+fn a_span_in_which_all_is_slow_is_made_again() {
+    // Ten jobs and two references are twelve visits a round: the fifth round is slow.
+    let (outcomes, spent) = run_on(|visit| (49..=60).contains(&visit));
+    assert_eq!((spent.spans, spent.redone), (6, 1));
+    for (index, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(outcome.status, Status::Ok);
+        // 8 samples at the reference distance and 2 at each of two others.
+        assert_eq!(outcome.rejected, 12);
+        let latency = outcome.latency.as_ref().unwrap();
+        assert_eq!(latency.at(8 << 20).unwrap().median_micros, 100.0 + index as f64);
+        assert_eq!(outcome.references, [Some(110.0), Some(111.0)]);
+    }
+}
+
+#[test]
+fn rows_of_a_machine_that_stays_disturbed_are_marked() {
+    // From the fourth round on, and when its spans are made again.
+    let (outcomes, spent) = run_on(|visit| (37..=108).contains(&visit));
+    assert!(spent.redone >= 1);
+    for outcome in &outcomes {
+        assert_eq!(outcome.status, Status::Degraded, "{:?}", outcome.reason);
+        assert!(outcome.reason.as_ref().unwrap().contains("disturbed"));
+    }
+}
+
+#[test]
+fn one_slow_row_is_no_disturbance() {
+    let (outcomes, visits) =
+        run(10, |index, nth| Ok(if index == 3 && nth % 2 == 0 { 200.0 } else { 100.0 }));
+    assert!(outcomes.iter().all(|outcome| outcome.rejected == 0));
+    assert_eq!(visits.iter().filter(|&&v| v == 0).count(), 6);
+}
+
+#[test]
+fn a_reference_that_fails_costs_no_row() {
+    let answer = |index, _| match index {
+        2 => Err(Fault::Refused("no".into())),
+        _ => Ok(10.0),
+    };
+    let mut script = Script { answer, visits: vec![] };
+    let mut outcomes = vec![];
+    let mut all = jobs(3);
+    let references = all.split_off(2);
+    measure(all, references, &mut script, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+    assert_eq!(outcomes.len(), 2);
+    assert!(outcomes.iter().all(|o| o.status == Status::Ok && o.references == [None]));
 }

@@ -20,6 +20,7 @@ use tokio::time::{interval, sleep};
 use crate::commands::bench::describe;
 use crate::engine::{self, Job, Protocol, Workers};
 use crate::record::Recorder;
+use crate::references;
 use crate::spool::Spool;
 use crate::worker::{Work, WorkerSettings};
 use identity::Identity;
@@ -53,6 +54,8 @@ pub struct Farm {
     client: Client,
     identity: Identity,
     spool: Spool,
+    /// Where identity, spool and the references of earlier runs are.
+    state: PathBuf,
     recorder: Recorder,
     worker: WorkerSettings,
     once: bool,
@@ -78,6 +81,7 @@ impl Farm {
             client,
             identity,
             spool,
+            state: settings.state,
             recorder,
             worker: settings.worker,
             once: settings.once,
@@ -215,21 +219,32 @@ impl Farm {
     ) -> tokio::task::JoinHandle<Result<()>> {
         let tasks = lease.tasks.clone();
         let recorder = self.recorder.clone();
+        let state = self.state.clone();
         let mut workers = Workers::new(self.worker.clone()).with_meter(self.recorder.meter());
         let stop = Arc::clone(&self.stop);
         tokio::task::spawn_blocking(move || {
             let reference = recorder.run_config.reuse_distance_bytes;
-            let start = recorder.start();
+            let run = recorder.start(&state);
             let jobs = tasks.iter().map(|task| job(task, reference)).collect();
-            let stopped = || stop.load(Ordering::Relaxed) || dropped.load(Ordering::Relaxed);
-            let spent =
-                engine::measure(jobs, &mut workers, fastrand::u64(..), &stopped, &mut |outcome| {
+            let stopped = || {
+                recorder.look(&run);
+                stop.load(Ordering::Relaxed) || dropped.load(Ordering::Relaxed)
+            };
+            let spent = engine::measure(
+                jobs,
+                references::jobs(reference)?,
+                &mut workers,
+                fastrand::u64(..),
+                &stopped,
+                &mut |outcome| {
                     let task = &tasks[outcome.job];
                     let measurement =
-                        recorder.measurement(&start, Some(task.id), subject(task), outcome);
+                        recorder.measurement(&run, Some(task.id), subject(task), outcome);
                     // The other end is gone only when this agent is ending on an error.
                     let _ = sender.send(measurement);
-                })?;
+                },
+            )?;
+            run.end();
             tracing::info!("{spent}");
             Ok(())
         })

@@ -1,13 +1,16 @@
 //! The processor as the worker sets it up and reads it: pinning, threads, allocator, clock, and the
 //! memory that is read to push weights out of the caches.
 
+use std::fs::{self, File};
 use std::hint::black_box;
+use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use latlas_shared::Allocator;
 
 use super::backend::{Backend, Call, Samples};
+use super::disturbance::{self, Counters, MOST_BLOCK_RETAKES, MOST_RETAKES, online_cpus, retake};
 use super::{Pass, WorkerSettings};
 
 /// Sets threads, pinning and allocator. Comes before anything else in the worker, since glibc and
@@ -90,21 +93,26 @@ pub fn allowed_cpus() -> Result<Vec<usize>> {
     Ok((0..limit).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
-/// How often a disturbed sample is taken again before the disturbed one is kept.
-const MOST_RETAKES: u32 = 3;
-
 /// The processor: reuse distance is made by reading other memory, time is read from the monotonic
 /// clock, and disturbance is told by involuntary context switches, which are the kernel's own word that
-/// somebody else ran in the middle of a sample.
+/// somebody else ran in the middle of a sample, and by what the system counts over a block of them.
 pub struct CpuBackend {
     eviction: Eviction,
     clock: Clock,
+    watch: Watch,
 }
 
 impl CpuBackend {
     /// A backend for reuse distances of up to so many bytes.
-    pub fn new(largest_reuse_distance: u64) -> CpuBackend {
-        CpuBackend { eviction: Eviction::new(largest_reuse_distance), clock: Clock::calibrate() }
+    ///
+    /// # Errors
+    /// When the system does not say which processors this process runs on.
+    pub fn new(largest_reuse_distance: u64) -> Result<CpuBackend> {
+        Ok(CpuBackend {
+            eviction: Eviction::new(largest_reuse_distance),
+            clock: Clock::calibrate(),
+            watch: Watch::new(allowed_cpus()?),
+        })
     }
 
     /// One sample, and whether it was disturbed.
@@ -112,18 +120,32 @@ impl CpuBackend {
         &self,
         distance: u64,
         call: &mut dyn Call,
-        samples: &mut Samples,
+        spent: &mut Samples,
     ) -> Result<(f64, bool)> {
         let before = Instant::now();
         self.eviction.read(distance);
         let start = Instant::now();
-        samples.reading_micros += (start - before).as_secs_f64() * 1e6;
+        spent.reading_micros += (start - before).as_secs_f64() * 1e6;
         call.produce()?;
         let switches = involuntary_switches();
         let (micros, result) = self.clock.time(|| call.run(0));
         result?;
-        samples.ops_micros += start.elapsed().as_secs_f64() * 1e6;
+        spent.ops_micros += start.elapsed().as_secs_f64() * 1e6;
         Ok((micros, involuntary_switches() != switches))
+    }
+
+    /// The samples of one block, each taken again when it was disturbed.
+    fn block(&self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
+        let mut samples = Samples::default();
+        for _ in 0..pass.samples {
+            let taken = retake(MOST_RETAKES, || {
+                self.sample_once(pass.reuse_distance_bytes, call, &mut samples)
+            })?;
+            samples.rejected += u32::try_from(taken.rejected.len())?;
+            samples.disturbed += u32::from(taken.disturbed);
+            samples.micros.push(taken.kept);
+        }
+        Ok(samples)
     }
 }
 
@@ -137,25 +159,86 @@ impl Backend for CpuBackend {
     }
 
     fn sample(&mut self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
-        let mut samples = Samples::default();
-        for _ in 0..pass.samples {
-            let mut retakes = 0;
-            let micros = loop {
-                let (micros, disturbed) =
-                    self.sample_once(pass.reuse_distance_bytes, call, &mut samples)?;
-                if !disturbed {
-                    break micros;
-                }
-                if retakes == MOST_RETAKES {
-                    samples.disturbed += 1;
-                    break micros;
-                }
-                retakes += 1;
-                samples.rejected += 1;
-            };
-            samples.micros.push(micros);
+        let taken = retake(MOST_BLOCK_RETAKES, || {
+            let (before, start) = (self.watch.counters(), Instant::now());
+            let samples = self.block(pass, call)?;
+            let elapsed_micros = start.elapsed().as_secs_f64() * 1e6;
+            anyhow::Ok((samples, self.watch.disturbed_since(before, elapsed_micros)))
+        })?;
+        let mut samples = taken.kept;
+        if taken.disturbed {
+            samples.disturbed = u32::try_from(samples.micros.len())?;
+        }
+        for block in taken.rejected {
+            samples.rejected += block.rejected + u32::try_from(block.micros.len())?;
+            samples.ops_micros += block.ops_micros;
+            samples.reading_micros += block.reading_micros;
         }
         Ok(samples)
+    }
+}
+
+/// The counters of the processors that the worker runs on. Their files stay open: opening costs more than
+/// reading.
+struct Watch {
+    cpus: Vec<usize>,
+    owns_machine: bool,
+    stat: Option<File>,
+    pressure: Option<File>,
+    clocks: Vec<File>,
+    fastest_khz: Option<u64>,
+}
+
+impl Watch {
+    fn new(cpus: Vec<usize>) -> Watch {
+        // What is not there is not watched.
+        let open = |path: &str| File::open(path).ok();
+        let clocks = cpus
+            .iter()
+            .filter_map(|cpu| {
+                open(&format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq"))
+            })
+            .collect();
+        let online = fs::read_to_string("/proc/stat").map_or(0, |stat| online_cpus(&stat));
+        Watch {
+            owns_machine: cpus.len() >= online,
+            stat: open("/proc/stat"),
+            pressure: open("/proc/pressure/cpu"),
+            clocks,
+            cpus,
+            fastest_khz: None,
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let text = |file: &File| {
+            // The lines of the processors come first in `/proc/stat`, some 70 bytes each; what the end
+            // cuts off on most machines is the long line of interrupts after them.
+            let mut buffer = vec![0; 1 << 15];
+            let length = file.read_at(&mut buffer, 0).ok()?;
+            Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        };
+        let khz = |file| text(file)?.trim().parse::<u64>().ok();
+        Counters {
+            steal_ticks: self
+                .stat
+                .as_ref()
+                .and_then(text)
+                .and_then(|stat| disturbance::steal_ticks(&stat, &self.cpus)),
+            pressure_micros: self
+                .pressure
+                .as_ref()
+                .and_then(text)
+                .and_then(|pressure| disturbance::pressure_micros(&pressure)),
+            khz: self.clocks.iter().filter_map(khz).min(),
+        }
+    }
+
+    fn disturbed_since(&mut self, before: Counters, elapsed_micros: f64) -> bool {
+        let after = self.counters();
+        self.fastest_khz = self.fastest_khz.max(after.khz);
+        disturbance::of_block(before, after, elapsed_micros, self.fastest_khz, self.owns_machine)
+            .is_some()
     }
 }
 
@@ -183,11 +266,19 @@ impl Eviction {
         Eviction { lines: vec![[1; 8]; lines] }
     }
 
-    /// Reads the first `bytes`, one word of each cache line.
+    /// Reads the first `bytes`, one word of each cache line, at four places in turns: a processor that
+    /// waits for the lines of one stream fetches those of others meanwhile.
     fn read(&self, bytes: u64) {
         let lines = usize::try_from(bytes / 64).unwrap_or(usize::MAX).min(self.lines.len());
-        let sum = self.lines[..lines].iter().fold(0u64, |sum, line| sum.wrapping_add(line[0]));
-        black_box(sum);
+        let quarter = lines / 4;
+        let lines = &self.lines[..4 * quarter];
+        let mut sums = [0u64; 4];
+        for line in 0..quarter {
+            for (place, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.wrapping_add(lines[place * quarter + line][0]);
+            }
+        }
+        black_box(sums);
     }
 }
 

@@ -6,6 +6,7 @@ mod backend;
 mod busy;
 mod cpu;
 mod cuda;
+mod disturbance;
 mod process;
 mod protocol;
 mod ready;
@@ -65,7 +66,7 @@ impl WorkerSettings {
 
     fn backend(&self) -> Result<Box<dyn Backend>> {
         match self.device {
-            Device::Cpu => Ok(Box::new(cpu::CpuBackend::new(self.largest_reuse_distance))),
+            Device::Cpu => Ok(Box::new(cpu::CpuBackend::new(self.largest_reuse_distance)?)),
             Device::Cuda(index) => Ok(Box::new(cuda::open(index, self)?)),
         }
     }

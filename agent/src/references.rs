@@ -1,0 +1,171 @@
+//! The reference ops of a box: measured in every run, and compared with the runs before. A machine
+//! that is slow as a whole is slow for them too, which no statistic of one run can tell.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use latlas_shared::stats;
+use ops_catalog::{Catalog, OpKey};
+
+use crate::engine::{Job, Protocol};
+use crate::worker::Work;
+
+/// One bound by arithmetic, one by memory.
+const KEYS: [&str; 2] =
+    ["Conv3x3:n1-h28-w28-i64-o64-s1", "DepthwiseConv3x3:n1-h112-w112-i32-o32-s1"];
+
+/// Runs that are remembered, for each run config.
+const REMEMBERED: usize = 20;
+
+/// Fewest earlier runs to compare with.
+const FEWEST_RUNS: usize = 3;
+
+/// A run whose references are slower than usual by more than this factor is marked.
+const MOST_SHIFT: f64 = 1.1;
+
+/// Quiet quantiles in microseconds, by op key.
+pub type Values = BTreeMap<OpKey, f64>;
+
+/// Their keys.
+pub fn keys() -> Vec<OpKey> {
+    KEYS.iter().map(|key| key.parse().expect("they are op keys")).collect()
+}
+
+/// Them as work, for a run whose rows are read at this reuse distance.
+///
+/// # Errors
+/// When the catalog has no such op.
+pub fn jobs(reuse_distance: u64) -> Result<Vec<Job>> {
+    let job = |key: &OpKey| {
+        let def = Catalog::builtin().op(&key.op)?.def().clone();
+        let work = Work::Op { def, shape: key.shape };
+        Ok(Job { work, protocol: Protocol::for_references(reuse_distance) })
+    };
+    keys().iter().map(job).collect()
+}
+
+/// How much slower than in earlier runs the references are: the median over the ops of the ratio to
+/// each one's own median. None as long as there are too few runs.
+pub fn shift(now: &Values, history: &[Values]) -> Option<f64> {
+    let ratio = |(key, value): (&OpKey, &f64)| {
+        let before: Vec<f64> = history.iter().filter_map(|run| run.get(key).copied()).collect();
+        (before.len() >= FEWEST_RUNS).then(|| value / stats::median(&before))
+    };
+    let ratios: Vec<f64> = now.iter().filter_map(ratio).collect();
+    (!ratios.is_empty()).then(|| stats::median(&ratios))
+}
+
+/// Why a row of such a run is not to be trusted, if it is not.
+pub fn complaint(shift: Option<f64>) -> Option<String> {
+    let shift = shift.filter(|&shift| shift > MOST_SHIFT)?;
+    Some(format!(
+        "the reference ops ran {:.0}% slower than in earlier runs on this box: it was slow as a whole",
+        100.0 * (shift - 1.0)
+    ))
+}
+
+/// The references of earlier runs under one run config, in a file.
+#[derive(Debug, Clone)]
+pub struct History {
+    path: PathBuf,
+    /// The oldest first.
+    pub runs: Vec<Values>,
+}
+
+impl History {
+    /// The history below a state directory; empty when there is none.
+    ///
+    /// # Errors
+    /// When the file is there and is something else.
+    pub fn open(state: &Path, hardware_id: &str, config: &str) -> Result<History> {
+        let path = state.join("references").join(format!("{hardware_id}.{config}.json"));
+        let runs = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+                format!("{} holds no reference values: remove it to begin anew", path.display())
+            })?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
+            Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
+        };
+        Ok(History { path, runs })
+    }
+
+    /// Adds a run, and forgets the oldest when there are many.
+    ///
+    /// # Errors
+    /// When the file cannot be written; it then is what it was.
+    pub fn add(&mut self, run: Values) -> Result<()> {
+        self.runs.push(run);
+        let surplus = self.runs.len().saturating_sub(REMEMBERED);
+        self.runs.drain(..surplus);
+        let write = || -> Result<()> {
+            let partial = self.path.with_extension("partial");
+            if let Some(dir) = self.path.parent() {
+                fs::create_dir_all(dir)?;
+            }
+            fs::write(&partial, serde_json::to_vec(&self.runs)?)?;
+            Ok(fs::rename(&partial, &self.path)?)
+        };
+        write().with_context(|| format!("writing {}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(a: f64, b: f64) -> Values {
+        keys().into_iter().zip([a, b]).collect()
+    }
+
+    #[test]
+    fn the_catalog_has_them() {
+        assert_eq!(jobs(8 << 20).unwrap().len(), KEYS.len());
+    }
+
+    #[test]
+    fn a_slow_run_is_told_by_its_references() {
+        let history = vec![values(100.0, 10.0); 3];
+        assert_eq!(shift(&values(120.0, 12.0), &history[..2]), None);
+        let slow = shift(&values(120.0, 12.0), &history);
+        assert!((slow.unwrap() - 1.2).abs() < 1e-12);
+        assert!(complaint(slow).unwrap().contains("20% slower"));
+        assert_eq!(complaint(shift(&values(103.0, 10.2), &history)), None);
+        assert_eq!(complaint(shift(&values(50.0, 5.0), &history)), None);
+        assert_eq!(shift(&Values::new(), &history), None);
+    }
+
+    #[test]
+    fn history_is_kept_and_bounded() {
+        let state = tempfile::tempdir().unwrap();
+        for run in 0..REMEMBERED + 5 {
+            let mut history = History::open(state.path(), "box.cpu", "f32-c1").unwrap();
+            assert_eq!(history.runs.len(), run.min(REMEMBERED));
+            history.add(values(run as f64, 1.0)).unwrap();
+        }
+        let history = History::open(state.path(), "box.cpu", "f32-c1").unwrap();
+        assert_eq!(history.runs[0], values(5.0, 1.0));
+        assert!(History::open(state.path(), "box.cpu", "f32-c2").unwrap().runs.is_empty());
+        fs::write(&history.path, "{").unwrap();
+        let error = History::open(state.path(), "box.cpu", "f32-c1").unwrap_err();
+        assert!(format!("{error:#}").contains("remove it"));
+    }
+
+    proptest! {
+        #[test]
+        fn another_unit_gives_the_same_shift(
+            runs in prop::collection::vec((1.0f64..1e3, 1.0f64..1e3), 3..10),
+            now in (1.0f64..1e3, 1.0f64..1e3),
+            unit in 1e-3f64..1e3,
+        ) {
+            let at = |unit: f64| {
+                let history: Vec<Values> =
+                    runs.iter().map(|&(a, b)| values(unit * a, unit * b)).collect();
+                shift(&values(unit * now.0, unit * now.1), &history).unwrap()
+            };
+            prop_assert!((at(1.0) / at(unit) - 1.0).abs() < 1e-9);
+        }
+    }
+}
