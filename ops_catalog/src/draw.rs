@@ -1,6 +1,7 @@
 //! Random networks, to judge predictions by: the same seed gives the same networks for ever.
 
 mod mobilenet;
+mod transformer;
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,16 +18,19 @@ pub enum Family {
     /// Sequences of inverted residuals in the manner of MobileNetV2 and MobileNetV3: 8 to 18 blocks,
     /// images of 128 to 224 pixels.
     Mobilenet,
+    /// Vision transformers: 4 to 14 encoder layers of 128 to 512 channels, images of 128 to 224 pixels.
+    Transformer,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 1] = [Family::Mobilenet];
+    pub const ALL: [Family; 2] = [Family::Mobilenet, Family::Transformer];
 
     /// Its name, which is also that of its space.
     pub fn name(self) -> &'static str {
         match self {
             Family::Mobilenet => "mobilenet",
+            Family::Transformer => "transformer",
         }
     }
 
@@ -37,6 +41,7 @@ impl Family {
             let mut rng = seeds.fork();
             let Drawn { resolution, layers } = match self {
                 Family::Mobilenet => mobilenet::network(&mut rng),
+                Family::Transformer => transformer::network(&mut rng),
             };
             NetworkSpec {
                 name: Some(format!("{self}-{seed}-{index}")),

@@ -126,7 +126,7 @@ Example:
   latlas networks draw --family mobilenet --count 40 --seed 7 > set.ndjson
   latlas networks draw --family mobilenet --count 1 | latlas predict --table table.json --arch -")]
     Draw {
-        /// The kind of network
+        /// The kind of network: `mobilenet` or `transformer`
         #[arg(long)]
         family: Family,
         /// How many

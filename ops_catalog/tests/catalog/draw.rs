@@ -78,7 +78,9 @@ fn blocks(plan: &NetworkPlan) -> usize {
 
 #[test]
 fn drawn_networks_are_of_many_kinds() {
-    for (family, depths, kinds) in [(Family::Mobilenet, 8..=18, 33)] {
+    for (family, depths, kinds, keys) in
+        [(Family::Mobilenet, 8..=18, 33, 900), (Family::Transformer, 4..=14, 6, 180)]
+    {
         let plans: Vec<NetworkPlan> = family.draw(1).take(200).map(|spec| plan(&spec)).collect();
         let found: BTreeSet<usize> = plans.iter().map(blocks).collect();
         assert_eq!(found, depths.collect(), "{family}: depths");
@@ -88,7 +90,7 @@ fn drawn_networks_are_of_many_kinds() {
             plans.iter().flat_map(|p| &p.steps).map(|step| step.key.op.as_str()).collect();
         assert_eq!(ops.len(), kinds, "{family}: {ops:?}");
         let used: HashSet<&OpKey> = plans.iter().flat_map(|p| &p.steps).map(|s| &s.key).collect();
-        assert!(used.len() > 200, "{family}: {} keys", used.len());
+        assert!(used.len() > keys, "{family}: {} keys", used.len());
     }
 }
 
@@ -110,6 +112,6 @@ fn families_have_names() {
     }
     assert_refused(
         "resnet".parse::<Family>(),
-        &["family resnet", "no such family", "are mobilenet"],
+        &["family resnet", "no such family", "are mobilenet, transformer"],
     );
 }
