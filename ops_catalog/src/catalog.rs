@@ -150,11 +150,15 @@ impl Catalog {
     /// # Errors
     /// When there is none; the message lists them.
     pub fn network(&self, name: &str) -> Result<Network, Invalid> {
-        let spec = self
-            .networks
-            .get(name)
-            .ok_or_else(|| unknown("network", name, self.networks.keys()))?;
-        Network::new(spec, self)
+        Network::new(self.network_spec(name)?, self)
+    }
+
+    /// A built-in network as it is written.
+    ///
+    /// # Errors
+    /// When there is none; the message lists them.
+    pub fn network_spec(&self, name: &str) -> Result<&NetworkSpec, Invalid> {
+        self.networks.get(name).ok_or_else(|| unknown("network", name, self.networks.keys()))
     }
 
     /// All built-in networks as they are written, by name.

@@ -9,6 +9,7 @@
 //! latencies.
 
 mod catalog;
+mod draw;
 mod error;
 mod key;
 mod network;
@@ -20,6 +21,7 @@ mod tensor;
 mod yaml;
 
 pub use catalog::Catalog;
+pub use draw::Family;
 pub use error::Invalid;
 pub use key::{OpKey, Shape};
 pub use network::{

@@ -106,6 +106,8 @@ pub enum Primitive<S = Size> {
     BatchNorm,
     /// Layer norm over the channels.
     LayerNorm,
+    /// A learned factor for each channel.
+    LayerScale,
     /// `max(x, 0)`.
     Relu,
     /// `min(max(x, 0), 6)`.
@@ -215,6 +217,7 @@ impl<S> Primitive<S> {
             Primitive::Linear { .. } => "linear",
             Primitive::BatchNorm => "batch_norm",
             Primitive::LayerNorm => "layer_norm",
+            Primitive::LayerScale => "layer_scale",
             Primitive::Relu => "relu",
             Primitive::Relu6 => "relu6",
             Primitive::Hardswish => "hardswish",
@@ -318,6 +321,7 @@ impl Primitive<Size> {
             Primitive::ToTokens { class_token } => Primitive::ToTokens { class_token },
             Primitive::BatchNorm => Primitive::BatchNorm,
             Primitive::LayerNorm => Primitive::LayerNorm,
+            Primitive::LayerScale => Primitive::LayerScale,
             Primitive::Relu => Primitive::Relu,
             Primitive::Relu6 => Primitive::Relu6,
             Primitive::Hardswish => Primitive::Hardswish,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use latlas_shared::{HardwareId, Missing};
+use ops_catalog::Family;
 use uuid::Uuid;
 
 /// Latency tables of real devices, and predictions for whole networks.
@@ -44,6 +45,9 @@ pub enum Command {
     /// The ops that can be measured and networks are made of
     #[command(subcommand)]
     Ops(Ops),
+    /// Whole networks: built-in ones, random ones, and the op keys that they are made of
+    #[command(subcommand)]
+    Networks(Networks),
     /// The classes of devices that can measure
     #[command(subcommand)]
     Hardware(Hardware),
@@ -89,6 +93,84 @@ pub enum Ops {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `latlas networks`.
+#[derive(Debug, Subcommand)]
+pub enum Networks {
+    /// List the built-in networks
+    #[command(after_help = "Example:\n  latlas networks list")]
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the definition of a built-in network, as JSON
+    #[command(after_help = "\
+Example:
+  latlas networks show mobilenet_v2
+  latlas networks show mobilenet_v2 --json >> set.ndjson")]
+    Show {
+        /// Name of the network
+        network: String,
+        /// Print it on one line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw random networks, one JSON object a line
+    #[command(after_help = "\
+A network is named FAMILY-SEED-INDEX and depends on these three alone. The space of the same name as the
+family has every op key of every network.
+
+Example:
+  latlas networks draw --family mobilenet --count 40 --seed 7 > set.ndjson
+  latlas networks draw --family mobilenet --count 1 | latlas predict --table table.json --arch -")]
+    Draw {
+        /// The kind of network: `mobilenet` or `transformer`
+        #[arg(long)]
+        family: Family,
+        /// How many
+        #[arg(long, value_name = "N")]
+        count: usize,
+        /// Which ones; a new seed, said on stderr, when not given
+        #[arg(long, value_name = "S")]
+        seed: Option<u64>,
+    },
+    /// Print the op keys that some networks need together, as a space
+    #[command(after_help = "\
+What is printed is a space file in YAML, for `latlas profile --space FILE` and `latlas-agent bench --space
+FILE`. Measured, it predicts all of the networks.
+
+Example:
+  latlas networks keys --network resnet18 --network vit_b_32 > space.yaml
+  latlas networks keys --arch set.ndjson > space.yaml")]
+    Keys(NetworkKeys),
+}
+
+/// `latlas networks keys`.
+#[derive(Debug, Args)]
+pub struct NetworkKeys {
+    /// The networks.
+    #[command(flatten)]
+    pub of: NetworkChoice,
+    /// Ask the coordinator: networks may then have the ops that were submitted to it
+    #[arg(long)]
+    pub farm: bool,
+    /// Print the space as a JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Networks from files and built-in ones.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct NetworkChoice {
+    /// A file of networks; `-` is stdin; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub arch: Vec<PathBuf>,
+    /// A built-in network; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub network: Vec<String>,
 }
 
 /// `latlas hardware`.

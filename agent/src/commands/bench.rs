@@ -1,5 +1,6 @@
 //! `latlas-agent bench`: measures without a coordinator.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::worker::Work;
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// A built-in space, or a YAML file with one.
-    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["key", "network", "explain"])]
+    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["key", "network", "arch", "explain"])]
     space: Option<String>,
     /// One op key; may be given again.
     #[arg(long)]
@@ -30,8 +31,12 @@ pub struct BenchArgs {
     /// A built-in network, or a file with one, measured as a whole; may be given again.
     #[arg(long, value_name = "NAME|FILE")]
     network: Vec<String>,
+    /// A file of networks, one JSON object a line or one as JSON or YAML, each measured as a whole under its
+    /// name; `-` is standard input; may be given again.
+    #[arg(long, value_name = "FILE")]
+    arch: Vec<String>,
     /// Measures one op key and shows why its row is what it is: visits, interval, curve.
-    #[arg(long, value_name = "KEY", conflicts_with_all = ["space", "key", "network", "out"])]
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["space", "key", "network", "arch", "out"])]
     explain: Option<OpKey>,
     #[command(flatten)]
     how: How,
@@ -77,24 +82,56 @@ fn key_job(key: &OpKey, reference: u64) -> Result<(Subject, Job)> {
     Ok((subject, Job { work, protocol: Protocol::for_ops(reference) }))
 }
 
-fn network_job(name: &str) -> Result<(Subject, Job)> {
+/// Networks that were asked for, each with where it was written.
+fn networks(names: &[String], files: &[String]) -> Result<Vec<(String, NetworkSpec)>> {
+    let mut all = Vec::new();
+    for name in names {
+        let spec = if is_file(name) {
+            let mut spec = NetworkSpec::from_yaml(&read(name)?).with_context(|| name.clone())?;
+            spec.name.get_or_insert_with(|| name.clone());
+            spec
+        } else {
+            Catalog::builtin().network_spec(name)?.clone()
+        };
+        all.push((name.clone(), spec));
+    }
+    for file in files {
+        let (file, text) = match file.as_str() {
+            "-" => ("stdin", io::read_to_string(io::stdin()).context("reading stdin")?),
+            path => (path, read(path)?),
+        };
+        let specs = NetworkSpec::read_all(&text).with_context(|| file.to_owned())?;
+        all.extend(specs.into_iter().map(|(line, spec)| match line {
+            Some(line) => (format!("{file}, line {line}"), spec),
+            None => (file.to_owned(), spec),
+        }));
+    }
+    Ok(all)
+}
+
+/// Checks networks and makes their jobs. A measurement of a network is found by its name, so each has
+/// one, and another one.
+fn network_jobs(networks: Vec<(String, NetworkSpec)>) -> Result<Vec<(Subject, Job)>> {
     let catalog = Catalog::builtin();
-    let spec = if is_file(name) {
-        NetworkSpec::from_yaml(&read(name)?).with_context(|| name.to_owned())?
-    } else {
-        catalog.network(name)?;
-        catalog
-            .networks()
-            .find(|spec| spec.name.as_deref() == Some(name))
-            .cloned()
-            .context("the catalog has it")?
-    };
-    Network::new(&spec, catalog)
-        .and_then(|network| network.plan(catalog))
-        .with_context(|| name.to_owned())?;
-    let subject = Subject::Network { name: spec.name.clone().unwrap_or_else(|| name.to_owned()) };
-    let job = Job { work: Work::Network { spec, ops: vec![] }, protocol: Protocol::for_networks() };
-    Ok((subject, job))
+    let mut places: HashMap<String, String> = HashMap::new();
+    let mut jobs = Vec::with_capacity(networks.len());
+    for (place, spec) in networks {
+        let Some(name) = spec.name.clone() else {
+            bail!("{place}: the network has no `name`, and its measurement is told by it: add one");
+        };
+        Network::new(&spec, catalog)
+            .and_then(|network| network.plan(catalog))
+            .with_context(|| place.clone())?;
+        if let Some(other) = places.insert(name.clone(), place.clone()) {
+            bail!(
+                "{place}: the name `{name}` is that of the network in {other}: give one another name"
+            );
+        }
+        let subject = Subject::Network { name };
+        let work = Work::Network { spec, ops: vec![] };
+        jobs.push((subject, Job { work, protocol: Protocol::for_networks() }));
+    }
+    Ok(jobs)
 }
 
 /// Measures what was asked for and prints each measurement as soon as it is known.
@@ -112,9 +149,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     for key in args.key.iter().chain(&args.explain) {
         all.push(key_job(key, reference)?);
     }
-    for name in &args.network {
-        all.push(network_job(name)?);
-    }
+    all.extend(network_jobs(networks(&args.network, &args.arch)?)?);
     let mut out: Box<dyn Write> = match &args.out {
         Some(path) => {
             Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?)
@@ -201,4 +236,51 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
         }
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = r#"{"name": "a", "input": {"n": 1, "c": 3, "h": 8, "w": 8}, "layers": [{"op": "Conv3x3", "c_out": 8, "stride": 1}]}"#;
+
+    fn jobs(names: &[&str], text: &str) -> Result<Vec<(Subject, Job)>> {
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), text)?;
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        network_jobs(networks(&names, &[file.path().display().to_string()])?)
+    }
+
+    #[test]
+    fn networks_of_a_file_are_measured_under_their_names() {
+        let text = format!("{ONE}\n{}\n", ONE.replace(r#""a""#, r#""b""#));
+        let jobs = jobs(&["demo_conv"], &text).unwrap();
+        let names: Vec<String> = jobs.iter().map(|(subject, _)| subject.to_string()).collect();
+        assert_eq!(names, ["network demo_conv", "network a", "network b"]);
+        for (_, job) in jobs {
+            assert!(matches!(job.work, Work::Network { .. }));
+        }
+    }
+
+    #[test]
+    fn mistakes_in_networks_name_their_place() {
+        let unnamed = ONE.replace(r#""name": "a", "#, "");
+        for (names, text, parts) in [
+            (&[][..], format!("{ONE}\n{unnamed}"), ["line 2", "the network has no `name`"]),
+            (&[], format!("{ONE}\n\n{ONE}"), ["line 3: the name `a`", "line 1: give one another"]),
+            (
+                &["demo_conv"],
+                ONE.replace(r#""a""#, r#""demo_conv""#),
+                ["line 1: the name `demo_conv`", "the network in demo_conv"],
+            ),
+            (&[], format!("{ONE}\n{{"), ["line 2, column 1", "it is not JSON"]),
+            (&[], ONE.replace("Conv3x3", "Conv3x4"), ["line 1: network a", "closest names"]),
+            (&["demo_con"], ONE.to_owned(), ["network demo_con", "the built-in ones are"]),
+        ] {
+            let said = format!("{:#}", jobs(names, &text).map(|jobs| jobs.len()).unwrap_err());
+            for part in parts {
+                assert!(said.contains(part), "`{part}` is not in: {said}");
+            }
+        }
+    }
 }

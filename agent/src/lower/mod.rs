@@ -16,11 +16,12 @@ use primitive::{Kernel, channel_dim};
 
 /// The primitives that this agent can run, by the names that definitions use. A coordinator gives it
 /// no op that has another one.
-pub const PRIMITIVES: [&str; 24] = [
+pub const PRIMITIVES: [&str; 25] = [
     "conv2d",
     "linear",
     "batch_norm",
     "layer_norm",
+    "layer_scale",
     "relu",
     "relu6",
     "hardswish",

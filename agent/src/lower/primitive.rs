@@ -32,6 +32,10 @@ pub(super) enum Kernel {
         bias: Tensor,
         on_map: bool,
     },
+    LayerScale {
+        /// As many dimensions as make it meet the channels of its input.
+        factor: Tensor,
+    },
     Elementwise(Elementwise),
     MaxPool {
         kernel: i64,
@@ -158,6 +162,11 @@ impl Kernel {
             Primitive::LayerNorm => {
                 Kernel::LayerNorm { weight: make.ones(c)?, bias: make.small(c)?, on_map }
             }
+            Primitive::LayerScale => {
+                let factor = make.small(c)?;
+                let factor = if on_map { factor.f_view([c, 1, 1])? } else { factor };
+                Kernel::LayerScale { factor }
+            }
             Primitive::Relu => Kernel::Elementwise(Elementwise::Relu),
             Primitive::Relu6 => Kernel::Elementwise(Elementwise::Relu6),
             Primitive::Hardswish => Kernel::Elementwise(Elementwise::Hardswish),
@@ -264,6 +273,7 @@ impl Kernel {
                 .f_layer_norm(weight.size(), Some(weight), Some(bias), 1e-6, true)?
                 .f_permute([0, 3, 1, 2])?
                 .f_contiguous(),
+            Kernel::LayerScale { factor } => x.f_mul(factor),
             Kernel::MaxPool { kernel, stride, padding } => x.f_max_pool2d(
                 [*kernel, *kernel],
                 [*stride, *stride],

@@ -226,6 +226,71 @@ fn a_batch_norm_that_is_kept_normalizes() {
     });
 }
 
+#[test]
+fn layer_scale_is_a_factor_for_each_channel() {
+    for (input, shape) in [("map", shape(3, 5, 6, 6, 1)), ("tokens", shape(7, 1, 6, 6, 1))] {
+        let yaml = format!("{{name: L, input: {input}, nodes: [{{apply: layer_scale}}]}}");
+        check(&yaml, shape, |kernels, x| {
+            let Kernel::LayerScale { factor } = kernels[0] else { panic!() };
+            let channels = super::primitive::channel_dim(x);
+            let factors =
+                Vec::<f64>::try_from(factor.flatten(0, -1).to_kind(Kind::Double)).unwrap();
+            let scaled = factors
+                .iter()
+                .enumerate()
+                .map(|(channel, &factor)| x.narrow(channels, channel as i64, 1) * factor);
+            Tensor::cat(&scaled.collect::<Vec<_>>(), channels)
+        });
+    }
+}
+
+#[test]
+fn a_convnext_block_is_what_the_paper_says() {
+    let def = Catalog::builtin().op("ConvNeXtBlock").unwrap().def().clone();
+    check(&serde_json::to_string(&def).unwrap(), shape(9, 9, 8, 8, 1), |kernels, x| {
+        let Kernel::LayerNorm { weight, bias, .. } = kernels[1] else { panic!() };
+        let Kernel::LayerScale { factor } = kernels[5] else { panic!() };
+        // The form of the paper: everything after the depthwise convolution works position by position.
+        let last = conv(kernels[0], x).permute([0, 2, 3, 1]);
+        let normed = last.layer_norm([8], Some(weight), Some(bias), 1e-6, true);
+        let dense = |kernel: &Kernel, x: &Tensor| {
+            let Kernel::Conv2d { weight, bias, .. } = kernel else { panic!() };
+            x.linear(&weight.flatten(1, -1), bias.as_ref())
+        };
+        let hidden = dense(kernels[2], &normed).gelu("none");
+        let scaled = dense(kernels[4], &hidden) * factor.flatten(0, -1);
+        scaled.permute([0, 3, 1, 2]) + x
+    });
+}
+
+#[test]
+fn a_shuffle_unit_mixes_a_half_that_it_keeps_with_one_that_it_computes() {
+    let def = Catalog::builtin().op("ShuffleUnit").unwrap().def().clone();
+    check(&serde_json::to_string(&def).unwrap(), shape(6, 6, 8, 8, 1), |kernels, x| {
+        let hidden = conv(kernels[1], &x.narrow(1, 4, 4)).relu();
+        let branch = conv(kernels[4], &conv(kernels[3], &hidden)).relu();
+        // Channels of the two halves take turns.
+        let turns = (0..4).flat_map(|c| [x.narrow(1, c, 1), branch.narrow(1, c, 1)]);
+        Tensor::cat(&turns.collect::<Vec<_>>(), 1)
+    });
+}
+
+#[test]
+fn a_regnet_block_gates_its_grouped_convolution() {
+    let def = Catalog::builtin().op("RegNetYBlock_G8").unwrap().def().clone();
+    check(&serde_json::to_string(&def).unwrap(), shape(6, 6, 16, 24, 2), |kernels, x| {
+        let Kernel::SqueezeExcite { reduce, expand, .. } = kernels[4] else { panic!() };
+        let expanded = conv(kernels[0], x).relu();
+        let Kernel::Conv2d { groups, .. } = kernels[2] else { panic!() };
+        assert_eq!((*groups, reduce.0.size()[0]), (3, 4));
+        let filtered = conv(kernels[2], &expanded).relu();
+        let pooled = filtered.mean_dim([2i64, 3].as_slice(), true, Kind::Float);
+        let squeezed = pooled.conv2d(&reduce.0, Some(&reduce.1), 1, 0, 1, 1).relu();
+        let gate = squeezed.conv2d(&expand.0, Some(&expand.1), 1, 0, 1, 1).sigmoid();
+        (conv(kernels[5], &(filtered * gate)) + conv(kernels[6], x)).relu()
+    });
+}
+
 /// Working in place must never reach the op's own input through a view of it.
 #[test]
 fn in_place_work_spares_what_a_view_shows() {
@@ -287,7 +352,17 @@ fn sequences_are_merged_along_their_channels() {
 #[test]
 fn real_networks_run() {
     let catalog = Catalog::builtin();
-    for name in ["demo_mobile", "demo_conv", "mobilenet_v3_large", "vit_b_32"] {
+    for name in [
+        "demo_mobile",
+        "demo_conv",
+        "mobilenet_v3_large",
+        "squeezenet1_1",
+        "shufflenet_v2_x1_0",
+        "mnasnet1_0",
+        "regnet_y_400mf",
+        "convnext_tiny",
+        "vit_b_32",
+    ] {
         let plan = catalog.network(name).unwrap().plan(catalog).unwrap();
         let lowered = LoweredNetwork::new(&plan, CPU).unwrap();
         let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
@@ -319,6 +394,7 @@ impl Kernel {
                 [weight, bias, mean, variance].into_iter().map(Tensor::numel).sum()
             }
             Kernel::LayerNorm { weight, bias, .. } => weight.numel() + bias.numel(),
+            Kernel::LayerScale { factor } => factor.numel(),
             Kernel::SelfAttention { qkv, out, .. } => pair(qkv) + pair(out),
             Kernel::SqueezeExcite { reduce, expand, .. } => pair(reduce) + pair(expand),
             Kernel::ToTokens { class_token, positions } => {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Invalid, yaml};
@@ -86,6 +86,9 @@ pub struct NetworkSpec {
     /// A name, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The kind of network that it is counted with where accuracy is told by kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
     /// Anything that identifies it to its author; given back with verdicts and predictions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<serde_json::Value>,
@@ -155,11 +158,51 @@ impl NetworkSpec {
         yaml::read(text)
     }
 
-    /// Reads one network from a line of JSON.
+    /// Reads one network from JSON, such as a line of a file of networks.
     ///
     /// # Errors
-    /// Syntax errors and unknown fields, with line and column.
+    /// Syntax errors and unknown fields, with their column, and their line unless it is the first.
     pub fn from_json(text: &str) -> Result<NetworkSpec, Invalid> {
-        serde_json::from_str(text).map_err(|e| Invalid::here(yaml::short(&e.to_string())))
+        serde_json::from_str(text).map_err(|error| {
+            let message = error.to_string();
+            let end = format!(" at line {} column {}", error.line(), error.column());
+            let message = message.strip_suffix(&end).unwrap_or(&message);
+            let kind = if error.is_data() { "" } else { "it is not JSON: " };
+            let line = match error.line() {
+                0 | 1 => String::new(),
+                line => format!("line {line}, "),
+            };
+            let place = format!("{line}column {}", error.column());
+            Invalid::new(place, format!("{kind}{}", yaml::short(message)))
+        })
+    }
+
+    /// Whether the first line of a text shows that each of its lines is a network in JSON: it holds a
+    /// whole object.
+    pub fn is_one_a_line(first_line: &str) -> bool {
+        first_line.trim_start().starts_with('{')
+            && serde_json::from_str::<IgnoredAny>(first_line).is_ok()
+    }
+
+    /// Reads the networks of a text: one, in YAML or JSON, or many, one JSON object a line, each with
+    /// the number of its line. Empty lines between them are passed over.
+    ///
+    /// # Errors
+    /// Syntax errors and unknown fields, with line and column; a text that holds nothing.
+    pub fn read_all(text: &str) -> Result<Vec<(Option<usize>, NetworkSpec)>, Invalid> {
+        if text.trim().is_empty() {
+            return Err(Invalid::here("it is empty, and should hold a network"));
+        }
+        if !text.lines().next().is_some_and(NetworkSpec::is_one_a_line) {
+            return Ok(vec![(None, NetworkSpec::from_yaml(text)?)]);
+        }
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        lines
+            .map(|(index, line)| {
+                let number = index + 1;
+                let spec = NetworkSpec::from_json(line);
+                Ok((Some(number), spec.map_err(|e| e.within(format!("line {number}")))?))
+            })
+            .collect()
     }
 }

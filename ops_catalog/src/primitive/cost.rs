@@ -66,6 +66,7 @@ impl Primitive<u32> {
                 (flops, weights(&[channels, out])? + if bias { out } else { 0 })
             }
             Primitive::BatchNorm | Primitive::LayerNorm => (0, 2 * channels),
+            Primitive::LayerScale => (0, channels),
             Primitive::SelfAttention { .. } => {
                 let length = input.positions();
                 let projections = product(&[4, batch, length, channels, channels])?;

@@ -90,6 +90,7 @@ impl Primitive<u32> {
                 }
             },
             Primitive::LayerNorm
+            | Primitive::LayerScale
             | Primitive::Relu
             | Primitive::Relu6
             | Primitive::Hardswish

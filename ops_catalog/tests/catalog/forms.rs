@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ops_catalog::{Network, NetworkPlan, NetworkSpec, NodeSpec};
 use proptest::prelude::*;
 
-use crate::builtin;
 use crate::generate::{self, sequence};
+use crate::{assert_refused, builtin};
 
 fn plan(spec: &NetworkSpec) -> NetworkPlan {
     Network::new(spec, builtin())
@@ -247,4 +247,46 @@ proptest! {
             prop_assert_eq!(&NetworkSpec::from_yaml(&text).unwrap(), &spec);
         }
     }
+}
+
+#[test]
+fn the_first_line_tells_one_network_from_many() {
+    for (line, one_a_line) in [
+        (r#"{"layers": []}"#, true),
+        ("  {}", true),
+        ("{", false),
+        ("{\"layers\": [", false),
+        ("input: {n: 1}", false),
+        ("{layers: [Conv3x3], input_resolution: 32}", false),
+        ("# a comment", false),
+        ("[]", false),
+        ("", false),
+    ] {
+        assert_eq!(NetworkSpec::is_one_a_line(line), one_a_line, "{line}");
+    }
+}
+
+#[test]
+fn a_text_holds_one_network_or_one_a_line() {
+    let one = r#"{"name": "a", "layers": ["Conv3x3"], "input_resolution": 32, "channels": [8]}"#;
+    let spec = NetworkSpec::from_json(one).unwrap();
+    let other = NetworkSpec { name: Some("b".to_owned()), ..spec.clone() };
+    let second = serde_json::to_string(&other).unwrap();
+    let many = NetworkSpec::read_all(&format!("{one}\r\n\n{second}")).unwrap();
+    assert_eq!(many, [(Some(1), spec.clone()), (Some(3), other)]);
+    let indented = serde_json::to_string_pretty(&spec).unwrap();
+    let yaml = "name: a\nlayers: [Conv3x3]\ninput_resolution: 32\nchannels: [8]\n";
+    for text in [indented.as_str(), yaml] {
+        assert_eq!(NetworkSpec::read_all(text).unwrap(), [(None, spec.clone())]);
+    }
+    let broken = format!("{one}\n{{\"name\": \"b\", \"layer\": []}}\n");
+    assert_refused(
+        NetworkSpec::read_all(&broken),
+        &["line 2, column 21: unknown field `layer`, expected one of"],
+    );
+    assert_refused(
+        NetworkSpec::read_all(&format!("{one}\n{{")),
+        &["line 2, column 1: it is not JSON"],
+    );
+    assert_refused(NetworkSpec::read_all(" \n"), &["it is empty"]);
 }

@@ -46,6 +46,7 @@ fn link() -> impl Strategy<Value = Primitive> {
         Just(Primitive::Shuffle { groups: 2 }),
         Just(Primitive::BatchNorm),
         Just(Primitive::LayerNorm),
+        Just(Primitive::LayerScale),
         Just(Primitive::Relu),
         Just(Primitive::Relu6),
         Just(Primitive::Hardswish),

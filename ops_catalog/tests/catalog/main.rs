@@ -4,6 +4,7 @@
 
 mod digests;
 mod documentation;
+mod draw;
 mod forms;
 mod generate;
 mod hostile;

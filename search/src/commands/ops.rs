@@ -32,7 +32,8 @@ pub fn run(command: &Ops, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-fn catalog(ask: bool, farm: &Farm) -> Result<Catalog> {
+/// The built-in catalog, with the ops that were submitted to the coordinator if it is to be asked.
+pub(super) fn catalog(ask: bool, farm: &Farm) -> Result<Catalog> {
     let builtin = Catalog::builtin();
     if !ask {
         return Ok(builtin.clone());

@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
         let mut lines = Lines::new(files::open(path)?);
         match lines.next().map_err(unreadable)? {
             None => bail!("{file}: it is empty"),
-            Some((_, Ok(line))) if networks::is_object(line) => {}
+            Some((_, Ok(line))) if NetworkSpec::is_one_a_line(line) => {}
             Some((_, Err(problem))) => bail!("{file}: {problem}"),
             Some(_) => {
                 let text = files::text_of(path, lines.rest().map_err(unreadable)?)?;

@@ -1,0 +1,146 @@
+//! `latlas networks`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use ops_catalog::{Catalog, Family, Network, NetworkPlan, NetworkSpec, SpaceDef};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Farm, ops, write_json};
+use crate::cli::{NetworkChoice, NetworkKeys, Networks};
+use crate::files;
+use crate::text::{Columns, count, quantity};
+
+/// Runs the command.
+///
+/// # Errors
+/// When there is no such network, a file cannot be used, or the coordinator does not answer.
+pub fn run(command: &Networks, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+    match command {
+        Networks::List { json } => list(Catalog::builtin(), *json, out),
+        Networks::Show { network, json } => show(Catalog::builtin(), network, *json, out),
+        Networks::Draw { family, count, seed } => draw(*family, *count, *seed, out),
+        Networks::Keys(command) => keys(command, farm, out),
+    }
+}
+
+/// What `latlas networks list` says of a network.
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    family: Option<&'a str>,
+    flops: u64,
+    params: u64,
+    ops: usize,
+    doc: &'a str,
+}
+
+fn list(catalog: &Catalog, json: bool, out: &mut dyn Write) -> Result<()> {
+    let mut columns = Columns::new(["NETWORK", "FAMILY", "FLOPS", "PARAMS", "OPS", "WHAT IT IS"]);
+    for spec in catalog.networks() {
+        let plan = plan(spec, catalog)?;
+        let listed = Listed {
+            name: spec.name.as_deref().unwrap_or_default(),
+            family: spec.family.as_deref(),
+            flops: plan.cost.flops,
+            params: plan.cost.params,
+            ops: plan.steps.len(),
+            doc: spec.doc.as_deref().unwrap_or_default().trim(),
+        };
+        if json {
+            write_json(out, &listed)?;
+        }
+        columns.push([
+            listed.name.to_owned(),
+            listed.family.unwrap_or_default().to_owned(),
+            quantity(listed.flops),
+            quantity(listed.params),
+            listed.ops.to_string(),
+            listed.doc.to_owned(),
+        ]);
+    }
+    if !json {
+        columns.write(out)?;
+    }
+    Ok(())
+}
+
+fn plan(spec: &NetworkSpec, catalog: &Catalog) -> Result<NetworkPlan> {
+    Ok(Network::new(spec, catalog)?.plan(catalog)?)
+}
+
+fn show(catalog: &Catalog, name: &str, json: bool, out: &mut dyn Write) -> Result<()> {
+    let spec = catalog.network_spec(name)?;
+    if json {
+        return write_json(out, spec);
+    }
+    writeln!(out, "{}", serde_json::to_string_pretty(spec)?)?;
+    Ok(())
+}
+
+fn draw(family: Family, count: usize, seed: Option<u64>, out: &mut dyn Write) -> Result<()> {
+    let seed = seed.unwrap_or_else(|| {
+        // Short, since it is a part of each name and people type it again.
+        let seed = u64::from(Uuid::new_v4().as_fields().0);
+        eprintln!("seed {seed}");
+        seed
+    });
+    family.draw(seed).take(count).try_for_each(|spec| write_json(out, &spec))
+}
+
+fn keys(command: &NetworkKeys, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+    let paths: Vec<&Path> = command.of.arch.iter().map(|path| path.as_path()).collect();
+    files::one_stdin(&paths)?;
+    let catalog = ops::catalog(command.farm, farm)?;
+    let plans = plans(&command.of, &catalog)?;
+    let space = space_of(&plans);
+    // Whoever reads the space has the same bounds.
+    space.resolve(Catalog::builtin())?;
+    if command.json {
+        return write_json(out, &space);
+    }
+    write!(out, "{}", serde_saphyr::to_string(&space).context("the space as YAML")?)?;
+    Ok(())
+}
+
+/// The networks that were named, then those in files.
+fn plans(of: &NetworkChoice, catalog: &Catalog) -> Result<Vec<NetworkPlan>> {
+    let mut plans = Vec::new();
+    for name in &of.network {
+        plans.push(catalog.network(name)?.plan(catalog)?);
+    }
+    for path in &of.arch {
+        let file = files::name(path);
+        let specs = NetworkSpec::read_all(&files::read_text(path)?);
+        for (line, spec) in specs.map_err(|error| anyhow!("{file}: {error}"))? {
+            plans.push(plan(&spec, catalog).with_context(|| match line {
+                Some(line) => format!("{file}: line {line}"),
+                None => file.clone(),
+            })?);
+        }
+    }
+    Ok(plans)
+}
+
+/// All keys of some networks, each once, and the ops among them that are not built in.
+fn space_of(plans: &[NetworkPlan]) -> SpaceDef {
+    let steps = || plans.iter().flat_map(|plan| &plan.steps);
+    let keys: BTreeSet<_> = steps().map(|step| step.key.clone()).collect();
+    let new = steps().filter(|step| Catalog::builtin().op(step.op.name()).is_err());
+    let ops: BTreeMap<_, _> = new.map(|step| (step.op.name(), step.op.def().clone())).collect();
+    SpaceDef {
+        name: "networks".to_owned(),
+        doc: format!(
+            "What {} made of, {}.",
+            count(plans.len(), "network is", "networks are"),
+            count(keys.len(), "key", "keys")
+        ),
+        ops: ops.into_values().collect(),
+        grids: vec![],
+        keys: keys.into_iter().collect(),
+        networks: vec![],
+    }
+}
