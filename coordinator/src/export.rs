@@ -143,6 +143,7 @@ mod tests {
             created_at: jiff::Timestamp::UNIX_EPOCH,
             fingerprints: BTreeMap::new(),
             accuracy: None,
+            calibration: None,
             ops: Vec::new(),
             rows,
         };

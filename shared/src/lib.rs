@@ -21,5 +21,8 @@ pub use identity::{
     RunConfig,
 };
 pub use measurement::{CurvePoint, Energy, Latency, Measurement, Status, Subject, Telemetry};
-pub use predict::{Contribution, Missing, MissingOp, Origin, PredictError, Prediction, Predictor};
+pub use predict::{
+    Calibration, Contribution, Features, Micros, Missing, MissingOp, Origin, PackedOp, PackedTable,
+    PredictError, Prediction, Predictor,
+};
 pub use table::{Row, TABLE_SCHEMA, Table, TableError, TableIndex};

@@ -1,14 +1,22 @@
 //! Predictions of whole networks from a table.
 
+mod calibration;
+mod packed;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
-use ops_catalog::{Cost, Network, NetworkPlan, OpKey, PlanStep};
+use ops_catalog::{Cost, Network, NetworkPlan, Op, OpKey, PlanStep, Shape};
 use serde::{Deserialize, Serialize};
 
+use crate::CurvePoint;
 use crate::interpolate::Interpolator;
-use crate::table::TableIndex;
+use crate::table::{Row, TableIndex};
+use crate::two_clock::{self, OpTimes};
+
+pub use calibration::{Calibration, Features};
+pub use packed::{Micros, PackedOp, PackedTable};
 
 /// How far apart two uses of one weight are in a network, per byte of its weights: between two
 /// inferences all weights are read, and activations come on top. Measured on 24 random
@@ -61,24 +69,33 @@ pub struct Contribution {
     pub low_micros: f64,
     /// Upper end.
     pub high_micros: f64,
+    /// On a GPU, what it costs the host to issue the op, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_micros: Option<f64>,
     /// Where the number comes from.
     pub origin: Origin,
 }
 
 /// The latency of a network on one class of hardware. Times are microseconds.
 ///
-/// The interval adds up the intervals of the ops (95% for a measured row, 90% for an interpolated one)
-/// as if they all erred in one direction, which they do when a machine is slow for an hour. It does not
-/// hold what a sum of ops can't know, such as the scheduling between ops: that error is found by
-/// comparing with whole networks.
+/// The interval holds the intervals of the ops (95% for a measured row, 90% for an interpolated one), added up
+/// as if they all erred in one direction, which they do when a machine is slow for an hour; and, added
+/// in squares, what a sum of ops can't know: how far measured networks are from their calibrated
+/// predictions, or an assumed 4% (one standard deviation) as long as none was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Sum over the ops.
+    /// The estimate: the ops, corrected by the table's calibration.
     pub latency_micros: f64,
     /// Lower end of the interval.
     pub low_micros: f64,
     /// Upper end of the interval.
     pub high_micros: f64,
+    /// The ops alone: their sum on a processor, and on a GPU what the two clocks of host and device come
+    /// to.
+    pub ops_micros: f64,
+    /// Networks that the calibration was fitted on; 0 for none, and then the estimate is that of the
+    /// ops alone.
+    pub calibration_networks: u32,
     /// Share of the latency, 0 to 1, that rests on measured rows.
     pub measured_share: f64,
     /// The reuse distance, in bytes, at which the rows' curves were read: the network's footprint.
@@ -136,6 +153,16 @@ impl From<ops_catalog::Invalid> for PredictError {
 pub struct Predictor<'a> {
     index: &'a TableIndex,
     interpolator: Option<Interpolator<'a>>,
+    calibration: Calibration,
+}
+
+/// What an op costs at one reuse distance, in microseconds.
+struct Times {
+    low: f64,
+    latency: f64,
+    high: f64,
+    host_micros: Option<f64>,
+    origin: Origin,
 }
 
 impl<'a> Predictor<'a> {
@@ -145,7 +172,18 @@ impl<'a> Predictor<'a> {
             Missing::Error => None,
             Missing::Interpolate => Some(Interpolator::new(index)),
         };
-        Predictor { index, interpolator }
+        let calibration = index.table().calibration.clone().unwrap_or_default();
+        Predictor { index, interpolator, calibration }
+    }
+
+    /// The same with another calibration than the table's.
+    pub fn with_calibration(self, calibration: Calibration) -> Predictor<'a> {
+        Predictor { calibration, ..self }
+    }
+
+    /// What corrects the sum of the ops.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
     }
 
     /// The table that it reads.
@@ -199,24 +237,33 @@ impl<'a> Predictor<'a> {
             }
         }
         if missing.is_empty() {
-            Ok(Prediction::new(ops, plan.cost, reuse_distance_bytes))
+            let merges = plan.steps.iter().filter(|step| step.merge.is_some()).count();
+            Ok(Prediction::new(ops, merges, plan.cost, reuse_distance_bytes, &self.calibration))
         } else {
             Err(missing)
         }
     }
 
     fn contribution(&self, step: &PlanStep, distance: f64) -> Result<Contribution, String> {
-        let found = |(low_micros, latency_micros, high_micros), origin| Contribution {
+        let times = self.times(&step.op, &step.key.shape, distance)?;
+        Ok(Contribution {
             place: step.place.clone(),
             key: step.key.clone(),
-            latency_micros,
-            low_micros,
-            high_micros,
-            origin,
-        };
-        if let Some(row) = self.index.row(&step.op, &step.key.shape) {
+            latency_micros: times.latency,
+            low_micros: times.low,
+            high_micros: times.high,
+            host_micros: times.host_micros,
+            origin: times.origin,
+        })
+    }
+
+    fn times(&self, op: &Op, shape: &Shape, distance: f64) -> Result<Times, String> {
+        if let Some(row) = self.index.row(op, shape) {
             return match row.read_curve(distance) {
-                Some(times) => Ok(found(times, Origin::Measured)),
+                Some((low, latency, high)) => {
+                    let host_micros = host_micros(row, distance);
+                    Ok(Times { low, latency, high, host_micros, origin: Origin::Measured })
+                }
                 // Its neighbours' numbers would hide that this device cannot run it.
                 None => Err(format!(
                     "it could not be measured: {}",
@@ -225,45 +272,98 @@ impl<'a> Predictor<'a> {
             };
         }
         let Some(interpolator) = &self.interpolator else {
-            return Err(self.why_missing(step));
+            return Err(self.why_missing(op, shape));
         };
-        let estimate = interpolator.estimate(&step.op, &step.key.shape, distance)?;
+        let estimate = interpolator.estimate(op, shape, distance)?;
         let factor = estimate.error.exp();
-        let times = (estimate.micros / factor, estimate.micros, estimate.micros * factor);
-        Ok(found(times, Origin::Interpolated))
+        Ok(Times {
+            low: estimate.micros / factor,
+            latency: estimate.micros,
+            high: estimate.micros * factor,
+            host_micros: None,
+            origin: Origin::Interpolated,
+        })
     }
 
-    fn why_missing(&self, step: &PlanStep) -> String {
-        match self.index.foreign_row(&step.key) {
+    fn why_missing(&self, op: &Op, shape: &Shape) -> String {
+        match self.index.foreign_row(&op.key(*shape)) {
             Some(row) => format!(
                 "the table has it for another definition of {}, digest {}; this catalog's is {}",
-                step.key.op,
+                op.name(),
                 row.op_digest,
-                step.op.digest()
+                op.digest()
             ),
             None => "not measured".to_owned(),
         }
     }
 }
 
+/// What it costs the host to issue a row's op, at the curve's point nearest to a distance: the host does not
+/// care where weights are.
+fn host_micros(row: &Row, distance: f64) -> Option<f64> {
+    let away = |bytes: u64| (bytes as f64 - distance).abs();
+    let nearest = |a: &&CurvePoint, b: &&CurvePoint| {
+        away(a.reuse_distance_bytes).total_cmp(&away(b.reuse_distance_bytes))
+    };
+    row.curve.iter().min_by(nearest)?.host_micros
+}
+
+/// An estimate with its interval: that of its ops, as factors on them, and half the width of the relative
+/// error of the model, independent of it.
+fn interval(latency: f64, low_factor: f64, high_factor: f64, half_width: f64) -> Micros {
+    Micros {
+        // Nothing takes no time, however wide the interval.
+        low: latency * (1.0 - (1.0 - low_factor).hypot(half_width)).max(0.01),
+        latency,
+        high: latency * (1.0 + (high_factor - 1.0).hypot(half_width)),
+    }
+}
+
 impl Prediction {
-    fn new(ops: Vec<Contribution>, cost: Cost, reuse_distance_bytes: f64) -> Prediction {
+    fn new(
+        ops: Vec<Contribution>,
+        merges: usize,
+        cost: Cost,
+        reuse_distance_bytes: f64,
+        calibration: &Calibration,
+    ) -> Prediction {
         let sum = |part: fn(&Contribution) -> f64| ops.iter().map(part).sum::<f64>();
-        let latency_micros = sum(|op| op.latency_micros);
+        let total = sum(|op| op.latency_micros);
         let measured = sum(|op| match op.origin {
             Origin::Measured => op.latency_micros,
             Origin::Interpolated => 0.0,
         });
+        // Without host times the two clocks come to the sum.
+        let times = ops.iter().map(|op| OpTimes {
+            host_micros: op.host_micros.unwrap_or(0.0),
+            device_micros: op.latency_micros,
+        });
+        let ops_micros = two_clock::network_micros(times, 0.0);
+        let features = Features { ops_micros, ops: ops.len() as f64, merges: merges as f64 };
+        let Micros { low, latency, high } = interval(
+            calibration.apply(features),
+            sum(|op| op.low_micros) / total,
+            sum(|op| op.high_micros) / total,
+            calibration.half_width(),
+        );
         Prediction {
-            latency_micros,
-            low_micros: sum(|op| op.low_micros),
-            high_micros: sum(|op| op.high_micros),
-            measured_share: measured / latency_micros,
+            latency_micros: latency,
+            low_micros: low,
+            high_micros: high,
+            ops_micros,
+            calibration_networks: calibration.networks,
+            measured_share: measured / total,
             reuse_distance_bytes,
             flops: cost.flops,
             params: cost.params,
             ops,
         }
+    }
+
+    /// What a calibration is fitted on, beside the measured latency.
+    pub fn features(&self, plan: &NetworkPlan) -> Features {
+        let merges = plan.steps.iter().filter(|step| step.merge.is_some()).count();
+        Features { ops_micros: self.ops_micros, ops: self.ops.len() as f64, merges: merges as f64 }
     }
 }
 

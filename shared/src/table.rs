@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::identity::hex;
-use crate::{CurvePoint, Fingerprint, HardwareId, Latency, RunConfig, Status};
+use crate::{Calibration, CurvePoint, Fingerprint, HardwareId, Latency, RunConfig, Status};
 
 /// Version of the table format. A reader refuses a table of another one.
 pub const TABLE_SCHEMA: u32 = 1;
@@ -138,6 +138,9 @@ pub struct Table {
     pub fingerprints: BTreeMap<String, Fingerprint>,
     /// How well it predicts whole networks; null until whole networks were measured.
     pub accuracy: Option<serde_json::Value>,
+    /// What whole networks cost beyond the sum of their ops; null until some were measured.
+    #[serde(default)]
+    pub calibration: Option<Calibration>,
     /// Definitions of its ops that are not in the built-in catalog, so that the file explains itself.
     pub ops: Vec<OpDef>,
     /// The rows, sorted by key.
@@ -301,7 +304,7 @@ impl TableIndex {
     }
 
     /// The rows that have a number and are found by look-ups, with their ops, in the table's order.
-    pub(crate) fn measured(&self) -> impl Iterator<Item = (&Arc<Op>, &Row)> {
+    pub fn measured(&self) -> impl Iterator<Item = (&Arc<Op>, &Row)> {
         self.table.rows.iter().enumerate().filter_map(|(index, row)| {
             let op = self.catalog.op(&row.op_type).ok()?;
             let found = self.by_digest.get(op.digest())?.get(&row.shape())?;

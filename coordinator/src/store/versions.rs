@@ -204,6 +204,7 @@ fn document(
         created_at: now,
         fingerprints,
         accuracy: None,
+        calibration: None,
         ops,
         rows,
     };

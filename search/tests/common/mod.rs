@@ -185,6 +185,7 @@ pub fn table(rows: Vec<Row>) -> Table {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         fingerprints: BTreeMap::new(),
         accuracy: None,
+        calibration: None,
         ops: Vec::new(),
         rows,
     }

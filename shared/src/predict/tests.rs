@@ -52,13 +52,8 @@ proptest! {
         let distance = predictor.footprint(&whole);
         let [a, b] = [first, second].map(|part| predictor.predict_at(&part, distance).unwrap());
         let whole = predictor.predict_plan(&whole).unwrap();
-        for (sum, expected) in [
-            (a.latency_micros + b.latency_micros, whole.latency_micros),
-            (a.low_micros + b.low_micros, whole.low_micros),
-            (a.high_micros + b.high_micros, whole.high_micros),
-        ] {
-            prop_assert!((sum / expected - 1.0).abs() < 1e-12);
-        }
+        let sum = a.latency_micros + b.latency_micros;
+        prop_assert!((sum / whole.latency_micros - 1.0).abs() < 1e-12);
         prop_assert_eq!(a.flops + b.flops, whole.flops);
         prop_assert_eq!(a.params + b.params, whole.params);
     }
@@ -80,6 +75,32 @@ proptest! {
         }
         prop_assert!(one.low_micros <= one.latency_micros && one.latency_micros <= one.high_micros);
         prop_assert!((one.measured_share - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_packed_table_says_the_same(layers in layers(), scale in 0.9f64..1.1, host in 0.0f64..9.0) {
+        let plan = plan(&network(3, 256, &layers));
+        let mut table = table_of(&plan, 1.0).table().clone();
+        for row in &mut table.rows {
+            for point in &mut row.curve {
+                point.host_micros = (host > 4.0).then_some(host);
+            }
+        }
+        let index = TableIndex::new(table).unwrap();
+        let calibration = Calibration { scale, per_op_micros: 0.5, ..Calibration::default() };
+        let predictor = Predictor::new(&index, Missing::Error).with_calibration(calibration);
+        let mut packed = PackedTable::new(&predictor);
+        let ops: Vec<PackedOp> =
+            plan.steps.iter().map(|s| packed.op(&s.op, &s.key.shape).unwrap()).collect();
+        let fast = packed.predict(&ops);
+        let slow = predictor.predict_plan(&plan).unwrap();
+        for (fast, slow) in [
+            (fast.low, slow.low_micros),
+            (fast.latency, slow.latency_micros),
+            (fast.high, slow.high_micros),
+        ] {
+            prop_assert!((fast / slow - 1.0).abs() < 1e-9, "{fast} {slow}");
+        }
     }
 
     /// Rows that were taken out of the table are listed, each once, and nothing else is.
@@ -135,4 +156,43 @@ fn a_row_of_another_definition_is_named() {
     let expected =
         "the table has it for another definition of Conv3x3, digest 00ff; this catalog's is ";
     assert!(missing[0].why.starts_with(expected), "{}", missing[0].why);
+}
+
+#[test]
+fn on_a_gpu_the_two_clocks_make_the_latency() {
+    let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1), ("Conv3x3", 8, 1)]));
+    let mut table = table_of(&plan, 1.0).table().clone();
+    for point in &mut table.rows[0].curve {
+        point.host_micros = Some(7.0);
+    }
+    let index = TableIndex::new(table).unwrap();
+    let prediction = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap();
+    // The host issues the first in 7; when the device has run it, the second has long been issued.
+    let sum: f64 = prediction.ops.iter().map(|op| op.latency_micros).sum();
+    assert!(sum > 2.0 * 7.0);
+    assert!((prediction.ops_micros - (7.0 + sum)).abs() < 1e-9, "{}", prediction.ops_micros);
+}
+
+#[test]
+fn a_calibration_moves_the_estimate_and_its_interval() {
+    let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1)]));
+    let mut table = table_of(&plan, 1.0).table().clone();
+    let plain = {
+        let index = TableIndex::new(table.clone()).unwrap();
+        Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap()
+    };
+    assert_eq!(plain.latency_micros, plain.ops_micros);
+    table.calibration = Some(Calibration {
+        scale: 1.1,
+        per_op_micros: 1.0,
+        per_merge_micros: 100.0,
+        relative_error: 0.01,
+        networks: 20,
+    });
+    let index = TableIndex::new(table).unwrap();
+    let moved = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap();
+    assert!((moved.latency_micros - (1.1 * plain.ops_micros + 1.0)).abs() < 1e-9);
+    assert_eq!(moved.calibration_networks, 20);
+    let width = |p: &Prediction| (p.high_micros - p.low_micros) / p.latency_micros;
+    assert!(width(&moved) < width(&plain));
 }

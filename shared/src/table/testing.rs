@@ -69,6 +69,7 @@ pub(crate) fn table(rows: Vec<Row>) -> Table {
         created_at: Timestamp::UNIX_EPOCH,
         fingerprints: BTreeMap::new(),
         accuracy: None,
+        calibration: None,
         ops: Vec::new(),
         rows,
     }
