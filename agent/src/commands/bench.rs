@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use latlas_shared::{Measurement, Status, Subject};
-use ops_catalog::{Catalog, Network, NetworkSpec, OpKey, SpaceDef};
+use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
+use ops_catalog::{Catalog, NetworkSpec, OpKey, SpaceDef};
 
 use crate::cli::How;
 use crate::engine::{self, Job, Protocol, Workers};
@@ -77,23 +77,18 @@ fn key_job(key: &OpKey, reference: u64) -> Result<(Subject, Job)> {
 }
 
 fn network_job(name: &str) -> Result<(Subject, Job)> {
-    let catalog = Catalog::builtin();
-    let spec = if is_file(name) {
-        NetworkSpec::from_yaml(&read(name)?).with_context(|| name.to_owned())?
+    let network = if is_file(name) {
+        let mut spec = NetworkSpec::from_yaml(&read(name)?).with_context(|| name.to_owned())?;
+        spec.name.get_or_insert_with(|| name.to_owned());
+        WholeNetwork::new(&spec, Catalog::builtin()).with_context(|| name.to_owned())?
     } else {
-        catalog.network(name)?;
-        catalog
-            .networks()
-            .find(|spec| spec.name.as_deref() == Some(name))
-            .cloned()
-            .context("the catalog has it")?
+        WholeNetwork::builtin(name)?
     };
-    Network::new(&spec, catalog)
-        .and_then(|network| network.plan(catalog))
-        .with_context(|| name.to_owned())?;
-    let subject = Subject::Network { name: spec.name.clone().unwrap_or_else(|| name.to_owned()) };
-    let job = Job { work: Work::Network { spec, ops: vec![] }, protocol: Protocol::for_networks() };
-    Ok((subject, job))
+    let job = Job {
+        work: Work::Network { spec: network.spec.clone(), ops: network.ops.clone() },
+        protocol: Protocol::for_networks(),
+    };
+    Ok((Subject::Network(Box::new(network)), job))
 }
 
 /// Measures what was asked for and prints each measurement as soon as it is known.
@@ -166,9 +161,8 @@ fn write_line(out: &mut impl Write, measurement: &Measurement) -> io::Result<()>
 
 /// One line for people.
 pub fn describe(measurement: &Measurement) -> String {
-    let value = measurement.latency.as_ref().and_then(|latency| {
-        latency.at(measurement.run_config.reuse_distance_bytes).or(latency.curve.first())
-    });
+    let latency = measurement.latency.as_ref();
+    let value = latency.and_then(|latency| latency.at(measurement.reference_distance()));
     let number = match value {
         Some(point) => {
             let (_, micros, _) = point.latency_micros();
