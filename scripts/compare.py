@@ -16,7 +16,7 @@ def read(path):
 def main(predictions, measurements):
     measured = {}
     for measurement in read(measurements):
-        name = measurement["subject"]["network"]["name"]
+        name = measurement["subject"]["network"]["spec"]["name"]
         if measurement["latency"] is None:
             sys.exit(f"{name} could not be measured: {measurement['reason']}")
         measured[name] = measurement["latency"]["curve"][0]

@@ -123,7 +123,9 @@ fn read(path: &Path) -> Result<Measurement> {
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use latlas_shared::{Allocator, Dtype, MemoryFormat, RunConfig, Status, Subject, Telemetry};
+    use latlas_shared::{
+        Allocator, Dtype, MemoryFormat, RunConfig, Status, Subject, Telemetry, WholeNetwork,
+    };
 
     fn measurement() -> Measurement {
         Measurement {
@@ -139,7 +141,7 @@ mod tests {
                 reuse_distance_bytes: 8 << 20,
                 libtorch: "2.13.0".into(),
             },
-            subject: Subject::Network { name: "n".into() },
+            subject: Subject::Network(Box::new(WholeNetwork::builtin("demo_conv").unwrap())),
             status: Status::Failed,
             reason: Some("because".into()),
             latency: None,

@@ -5,15 +5,12 @@ use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::EnrolRequest;
-use latlas_shared::{HardwareId, Latency, Measurement, Status, Subject};
+use latlas_shared::{HardwareId, Measurement, Subject};
 use ops_catalog::Op;
 
 /// A clock may be this far ahead. A result from further in the future would stay the latest of its agent
 /// until that day.
 const MOST_AHEAD: SignedDuration = SignedDuration::from_hours(24);
-
-/// The most points of a curve.
-const MOST_POINTS: usize = 64;
 
 /// The most bytes of a reason, a name or a version.
 const MOST_TEXT: usize = 4000;
@@ -23,9 +20,6 @@ const MOST_SAMPLES: usize = 256 << 10;
 
 /// The most bytes of a fingerprint's JSON.
 const MOST_FINGERPRINT: usize = 32 << 10;
-
-/// No call takes longer, in microseconds: readers of tables refuse what does.
-const LONGEST_MICROS: f64 = 1e12;
 
 /// What is known of the class of device that an agent measures for.
 #[derive(Debug, Clone)]
@@ -61,12 +55,11 @@ pub fn check_measurement(
             }
             op.at(&key.shape).map_err(|e| e.to_string())?;
         }
-        Subject::Network { name } if name.is_empty() || name.len() > 200 => {
-            return Err("a network's name has 1 to 200 bytes".into());
+        Subject::Network(network) => {
+            network.plan().map_err(|e| e.to_string())?;
         }
-        Subject::Network { .. } => {}
     }
-    check_result(measurement)
+    measurement.check_result()
 }
 
 /// Reference ops that a run may have.
@@ -133,43 +126,6 @@ fn check_times(measurement: &Measurement, now: Timestamp) -> Result<(), String> 
     Ok(())
 }
 
-fn check_result(measurement: &Measurement) -> Result<(), String> {
-    if measurement.energy.as_ref().is_some_and(|energy| !energy.is_sound()) {
-        return Err("its energy is not a positive number; what was not measured is null".into());
-    }
-    match (measurement.status, &measurement.latency) {
-        (Status::Failed, None) if measurement.reason.is_some() => Ok(()),
-        (Status::Failed, None) => Err("it failed and gives no reason".into()),
-        (Status::Failed, Some(_)) => Err("it failed and has a latency".into()),
-        (_, None) => Err("it has no latency".into()),
-        (_, Some(latency)) => check_latency(latency, measurement.run_config.reuse_distance_bytes),
-    }
-}
-
-fn check_latency(latency: &Latency, reference: u64) -> Result<(), String> {
-    if latency.curve.len() > MOST_POINTS {
-        return Err(format!("its curve has more than {MOST_POINTS} points"));
-    }
-    let possible = |micros: f64| micros > 0.0 && micros <= LONGEST_MICROS;
-    let bounded = latency.curve.iter().all(|point| {
-        let times = [point.ci95_high_micros, point.median_micros];
-        times.into_iter().chain(point.host_micros).all(possible)
-    });
-    if !latency.is_sound() || !bounded {
-        return Err(
-            "its latency is not sound: times are positive and finite, each lies inside its \
-                    interval, and distances ascend"
-                .into(),
-        );
-    }
-    if latency.at(reference).is_none() {
-        return Err(format!(
-            "its curve has no point at {reference} bytes, its run config's reuse distance"
-        ));
-    }
-    Ok(())
-}
-
 /// Checks what a box says when it enrols.
 ///
 /// # Errors
@@ -213,6 +169,7 @@ pub fn check_enrolment(request: &EnrolRequest) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::testing;
+    use latlas_shared::{Status, WholeNetwork};
     use ops_catalog::Catalog;
 
     fn check(change: impl FnOnce(&mut Measurement)) -> Result<(), String> {
@@ -227,7 +184,7 @@ mod tests {
             Subject::Op { digest, .. } => {
                 Catalog::builtin().ops().find(|op| op.digest() == digest).map(AsRef::as_ref)
             }
-            Subject::Network { .. } => None,
+            Subject::Network(_) => None,
         };
         let now = Timestamp::from_second(1_700_000_100).unwrap();
         check_measurement(&measurement, &known, op, now)
@@ -237,11 +194,18 @@ mod tests {
         &mut m.latency.as_mut().unwrap().curve
     }
 
+    /// A measurement of a network whose definition was changed.
+    fn change_network(m: &mut Measurement, change: impl FnOnce(&mut WholeNetwork)) {
+        *m = testing::network_measurement("demo_conv", 10.0);
+        let Subject::Network(network) = &mut m.subject else { panic!() };
+        change(network);
+    }
+
     #[test]
     fn what_is_well_formed_comes_in() {
         assert_eq!(check(|_| ()), Ok(()));
         assert_eq!(check(|m| m.status = Status::NotConverged), Ok(()));
-        assert_eq!(check(|m| m.subject = Subject::Network { name: "resnet18".into() }), Ok(()));
+        assert_eq!(check(|m| *m = testing::network_measurement("demo_conv", 10.0)), Ok(()));
         assert_eq!(
             check(|m| {
                 m.status = Status::Failed;
@@ -255,7 +219,7 @@ mod tests {
     #[test]
     fn what_is_not_is_refused_with_the_reason() {
         type Change = fn(&mut Measurement);
-        let cases: [(Change, &str); 20] = [
+        let cases: [(Change, &str); 23] = [
             (|m| m.hardware_id = "other.cpu".parse().unwrap(), "enrolled as test-9000-2c-8gb.cpu"),
             (|m| m.fingerprint = "00".into(), "Enrol it again"),
             (
@@ -265,7 +229,22 @@ mod tests {
             (|m| m.started_at = Timestamp::MAX, "finished before it started"),
             (|m| m.finished_at = Timestamp::MAX, "set the clock"),
             (|m| m.reason = Some("x".repeat(5000)), "more than 4000 bytes"),
-            (|m| m.subject = Subject::Network { name: String::new() }, "1 to 200 bytes"),
+            (
+                |m| change_network(m, |network| network.spec.name = Some(String::new())),
+                "1 to 200 bytes",
+            ),
+            (|m| change_network(m, |network| network.spec.input = None), "input"),
+            (
+                |m| change_network(m, |network| network.digest.0 = "00".into()),
+                "another version of the catalog",
+            ),
+            (
+                |m| {
+                    change_network(m, |_| ());
+                    curve(m)[0].reuse_distance_bytes = 1;
+                },
+                "no point at 0 bytes",
+            ),
             (
                 |m| {
                     m.energy = Some(latlas_shared::Energy {

@@ -118,9 +118,9 @@ fn columns<'a>(hardware_id: &'a str, row: &'a Row) -> impl serde::Serialize + 'a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merge::{Observation, merge};
     use crate::testing;
     use latlas_shared::Status;
+    use latlas_shared::merge::{Observation, merge_row};
     use std::collections::BTreeMap;
 
     fn table() -> Vec<u8> {
@@ -130,7 +130,7 @@ mod tests {
             .into_iter()
             .filter_map(|(key, micros)| {
                 let measurement = testing::measurement(key, micros);
-                merge(&[Observation { agent: uuid::Uuid::nil(), measurement }])
+                merge_row(&[Observation { agent: "a".into(), measurement }])
             })
             .collect();
         rows[1].latency_micros = None;

@@ -2,7 +2,8 @@
 //! tables, and serves those.
 //!
 //! - `store` has everything that lasts, and all SQL;
-//! - `lease`, `merge` and `admission` are the rules, as pure functions;
+//! - `lease` and `admission` are the rules, as pure functions; how measurements merge stands in
+//!   `latlas_shared`;
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `op_book`, `token`, `export` and `data_dir` are what their names say.
 //!
@@ -14,7 +15,6 @@ mod data_dir;
 pub mod export;
 mod http;
 pub mod lease;
-pub mod merge;
 pub mod op_book;
 pub mod store;
 pub mod token;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use latlas_shared::api::EnrolRequest;
 use latlas_shared::{
     Allocator, CurvePoint, Device, Dtype, Fingerprint, Latency, Measurement, MemoryFormat,
-    RunConfig, Status, Subject, Telemetry,
+    RunConfig, Status, Subject, Telemetry, WholeNetwork,
 };
 use ops_catalog::{Catalog, OpKey};
 use uuid::Uuid;
@@ -62,16 +62,6 @@ pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
 pub fn measurement(key: &str, micros: f64) -> Measurement {
     let key: OpKey = key.parse().expect("tests write keys that parse");
     let digest = Catalog::builtin().op(&key.op).expect("it is built in").digest().clone();
-    let point = |reuse_distance_bytes, micros: f64| CurvePoint {
-        reuse_distance_bytes,
-        quiet_micros: micros,
-        ci95_low_micros: micros * 0.99,
-        ci95_high_micros: micros * 1.02,
-        median_micros: micros * 1.1,
-        samples: 100,
-        visits: 10,
-        host_micros: None,
-    };
     let started_at = Timestamp::from_second(1_700_000_000).expect("a valid time");
     Measurement {
         id: Uuid::new_v4(),
@@ -96,5 +86,28 @@ pub fn measurement(key: &str, micros: f64) -> Measurement {
         after: Telemetry::default(),
         references: Default::default(),
         agent_version: "0.1.0".into(),
+    }
+}
+
+/// A measurement of a built-in network by a box of 8 GiB.
+pub fn network_measurement(name: &str, micros: f64) -> Measurement {
+    let network = WholeNetwork::builtin(name).expect("tests name networks that are built in");
+    Measurement {
+        subject: Subject::Network(Box::new(network)),
+        latency: Some(Latency { curve: vec![point(0, micros)] }),
+        ..measurement("Conv3x3:n1-h8-w8-i4-o4-s1", micros)
+    }
+}
+
+fn point(reuse_distance_bytes: u64, micros: f64) -> CurvePoint {
+    CurvePoint {
+        reuse_distance_bytes,
+        quiet_micros: micros,
+        ci95_low_micros: micros * 0.99,
+        ci95_high_micros: micros * 1.02,
+        median_micros: micros * 1.1,
+        samples: 100,
+        visits: 10,
+        host_micros: None,
     }
 }

@@ -54,7 +54,7 @@ pub enum Command {
     /// Latency tables
     #[command(subcommand)]
     Table(Table),
-    /// Ask a device to measure a space
+    /// Ask a device to measure a space and whole networks
     Profile(Profile),
     /// What was asked of devices, and how far it is
     #[command(subcommand)]
@@ -253,10 +253,13 @@ pub enum Format {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A FILE is YAML: `name`, then `grids`, `keys` or `networks` to measure, and under `ops` the definitions
-of ops that the catalog does not have. With --wait the exit code is 1 if something could not be measured.
+of ops that the catalog does not have. Whole networks are measured beside it: they are no rows of the
+table, its predictions are held against them (`latlas accuracy`). With --wait the exit code is 1 if
+something could not be measured.
 
 Example:
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --space mobilenet --wait
+  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --network mobilenet_v2 --arch mine.ndjson
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --op-file my_block.yaml --wait")]
 pub struct Profile {
     /// The class of device; `latlas hardware list` lists them
@@ -281,14 +284,21 @@ pub struct Profile {
 
 /// What `latlas profile` measures.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub struct ProfileWhat {
     /// A space: the name of a built-in one, or a file (recognized by `/` or an extension)
     #[arg(long, value_name = "NAME|FILE")]
     pub space: Option<String>,
     /// A file that defines new ops and says at which shapes to measure them
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "space")]
     pub op_file: Option<PathBuf>,
+    /// A whole network: the name of a built-in one, or a file (recognized by `/` or an extension); may be
+    /// given several times
+    #[arg(long, value_name = "NAME|FILE")]
+    pub network: Vec<String>,
+    /// A file of whole networks, one JSON object a line; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub arch: Option<PathBuf>,
 }
 
 /// `latlas request`.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::farm::{Farm, problem_json};
-use common::{Desk, SMALL, table_of};
+use common::{Desk, GRAPH, SMALL, table_of};
 use insta::assert_snapshot;
 
 const ID: &str = "0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa";
@@ -22,7 +22,7 @@ fn page(items: &str) -> String {
 /// The state of a request, with failures as JSON.
 fn status(done: u32, failed: u32, failures: &str) -> String {
     format!(
-        r#"{{"id": "{ID}", "hardware_id": "test-box-2c.cpu", "config": "f32-t1", "space": "quick",
+        r#"{{"id": "{ID}", "hardware_id": "test-box-2c.cpu", "config": "f32-t1", "space": "quick", "networks": 0,
         "created_at": "2026-01-02T03:04:05Z", "total": 3, "done": {done}, "failed": {failed},
         "running": 1, "failures": {{{failures}}}}}"#
     )
@@ -127,6 +127,68 @@ fn a_file_s_ops_are_submitted_before_its_space() {
         "{}",
         farm.requests()[2]
     );
+}
+
+#[test]
+fn networks_are_asked_for_by_name_and_from_files() {
+    let only_networks = status(0, 0, "")
+        .replace(r#""space": "quick", "networks": 0"#, r#""space": null, "networks": 3"#);
+    let farm = Farm::new(&[
+        ("POST /v1/requests", "201 Created", &only_networks),
+        ("GET /v1/ops", "200", &page("")),
+        (
+            "POST /v1/requests",
+            "201 Created",
+            &status(0, 0, "").replace(r#""networks": 0"#, r#""networks": 3"#),
+        ),
+    ]);
+    let desk = desk(&farm);
+    let ran = desk.run("profile --hardware test-box-2c.cpu --network demo_conv");
+    assert_eq!(ran.code, 0, "{}", ran.report());
+    assert!(ran.stdout.contains("wanted    3 networks\n"), "{}", ran.stdout);
+    let body = r#"{"hardware_id":"test-box-2c.cpu","networks":["demo_conv"],"remeasure":false}"#;
+    assert!(farm.requests()[0].ends_with(body), "{}", farm.requests()[0]);
+
+    desk.put(
+        "one.yaml",
+        "input: {n: 1, c: 3, h: 8, w: 8}\nlayers: [{op: Conv3x3, c_out: 4, stride: 1}]\n",
+    );
+    let ran = desk.run_with(
+        "profile --hardware test-box-2c.cpu --space quick --network one.yaml --arch -",
+        format!("{SMALL}\n\n{GRAPH}\n"),
+    );
+    assert_eq!(ran.code, 0, "{}", ran.report());
+    assert!(ran.stdout.contains("wanted    quick + 3 networks\n"), "{}", ran.stdout);
+    let body = farm.requests()[2].clone();
+    let body: serde_json::Value = serde_json::from_str(&body[body.find("{").unwrap()..]).unwrap();
+    assert_eq!(body["space"], "quick");
+    let names: Vec<&serde_json::Value> =
+        body["networks"].as_array().unwrap().iter().map(|network| &network["name"]).collect();
+    assert_eq!(names, [&serde_json::Value::Null, &"small".into(), &serde_json::Value::Null]);
+}
+
+#[test]
+fn mistakes_in_networks_reach_no_coordinator() {
+    let farm = Farm::new(&[("GET /v1/ops", "200", &page(""))]);
+    let desk = desk(&farm);
+    let typo = SMALL.replace("Conv3x3", "Conv3x4");
+    desk.put("typo.ndjson", format!("{SMALL}\n{typo}\n"))
+        .put("broken.ndjson", format!("{SMALL}\n{{\"layers\": 7}}\n"));
+    let mut all = String::new();
+    for what in [
+        "--network mobilenet_v9",
+        "--network nowhere.yaml",
+        "--arch typo.ndjson",
+        "--arch broken.ndjson",
+        "--network - --arch -",
+        "",
+        "--space quick --op-file typo.ndjson",
+    ] {
+        let ran = desk.run(&format!("profile --hardware test-box-2c.cpu {what}"));
+        all.push_str(&format!("{what}\n{}\n", ran.report()));
+    }
+    assert_snapshot!(all);
+    assert!(farm.paths().iter().all(|path| path == "GET /v1/ops"), "{:?}", farm.paths());
 }
 
 #[test]

@@ -1,13 +1,18 @@
 //! The bodies of the coordinator's HTTP interface. Paths stand at each type; all are under `/v1`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use ops_catalog::{NetworkSpec, OpDef, OpDigest, OpKey, SpaceDef};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::{Fingerprint, HardwareId, Measurement, Missing, Prediction, RunConfig, Telemetry};
+use crate::{
+    Fingerprint, HardwareId, Measurement, Missing, Prediction, RunConfig, Subject, Telemetry,
+    WholeNetwork,
+};
 
 /// Media type of every error answer.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -81,20 +86,45 @@ pub struct LeaseRequest {
 }
 
 /// One thing to measure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// The coordinator's number for it.
     pub id: i64,
-    /// The row.
-    pub key: OpKey,
-    /// Digest of the op's definition.
-    pub digest: OpDigest,
-    /// The op's definition: the agent needs no catalog.
-    pub op: OpDef,
+    /// What to measure.
+    pub work: TaskWork,
+}
+
+/// What a task asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskWork {
+    /// An op at a shape.
+    Op {
+        /// The row.
+        key: OpKey,
+        /// Digest of the op's definition.
+        digest: OpDigest,
+        /// The op's definition: the agent needs no catalog.
+        definition: OpDef,
+    },
+    /// A whole network.
+    Network(Box<WholeNetwork>),
+}
+
+impl Task {
+    /// What a measurement that answers it is about.
+    pub fn subject(&self) -> Subject {
+        match &self.work {
+            TaskWork::Op { key, digest, .. } => {
+                Subject::Op { key: key.clone(), digest: digest.clone() }
+            }
+            TaskWork::Network(network) => Subject::Network(network.clone()),
+        }
+    }
 }
 
 /// The right to work on some tasks until a deadline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
     /// Fencing token.
     pub id: Uuid,
@@ -105,7 +135,7 @@ pub struct Lease {
 }
 
 /// Answer to [`LeaseRequest`]; null when there was no task in time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseAnswer {
     /// The lease.
     pub lease: Option<Lease>,
@@ -157,8 +187,8 @@ pub struct OpEntry {
     pub definition: OpDef,
 }
 
-/// `POST /requests`: measure these keys on that hardware.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `POST /requests`: measure these keys and networks on that hardware.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileRequest {
     /// The class of device.
@@ -172,9 +202,50 @@ pub struct ProfileRequest {
     /// A space that is spelled out, possibly with ops of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<SpaceDef>,
+    /// Whole networks, to hold predictions against.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkChoice>,
     /// Measure again what has been measured.
     #[serde(default)]
     pub remeasure: bool,
+}
+
+/// A network that is asked for: the name of a built-in one, or a definition.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NetworkChoice {
+    /// The name of a built-in network.
+    Named(String),
+    /// A network that is spelled out, of ops that the coordinator knows.
+    Defined(Box<NetworkSpec>),
+}
+
+impl Serialize for NetworkChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            NetworkChoice::Named(name) => serializer.serialize_str(name),
+            NetworkChoice::Defined(spec) => spec.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NetworkChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ChoiceVisitor;
+        impl<'de> Visitor<'de> for ChoiceVisitor {
+            type Value = NetworkChoice;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a network, or the name of a built-in one")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<NetworkChoice, E> {
+                Ok(NetworkChoice::Named(name.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NetworkChoice, A::Error> {
+                let spec = NetworkSpec::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(NetworkChoice::Defined(Box::new(spec)))
+            }
+        }
+        deserializer.deserialize_any(ChoiceVisitor)
+    }
 }
 
 /// State of a request: `POST /requests`, `GET /requests/{id}`, and the data of its events.
@@ -186,8 +257,10 @@ pub struct RequestStatus {
     pub hardware_id: HardwareId,
     /// Id of the run config.
     pub config: String,
-    /// Name of the space.
-    pub space: String,
+    /// Name of the space; null when only networks were asked for.
+    pub space: Option<String>,
+    /// Whole networks that were asked for.
+    pub networks: u32,
     /// When it was made.
     pub created_at: Timestamp,
     /// Tasks in all.
@@ -198,8 +271,8 @@ pub struct RequestStatus {
     pub failed: u32,
     /// Tasks that an agent is working on.
     pub running: u32,
-    /// Given-up tasks and why, at most 100.
-    pub failures: BTreeMap<OpKey, String>,
+    /// Given-up tasks, by key or as `network NAME`, and why; at most 100.
+    pub failures: BTreeMap<String, String>,
 }
 
 impl RequestStatus {

@@ -4,25 +4,31 @@
 //! Everything here is plain data and pure functions, except the HTTP client, which stands behind the
 //! feature `client`.
 
+pub mod accuracy;
 pub mod api;
 #[cfg(feature = "client")]
 pub mod client;
 mod identity;
 mod interpolate;
 mod measurement;
+pub mod merge;
+mod network;
 mod predict;
 pub mod samples;
 pub mod stats;
 mod table;
 pub mod two_clock;
 
+pub use accuracy::Accuracy;
 pub use identity::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId, MemoryFormat,
     RunConfig,
 };
 pub use measurement::{CurvePoint, Energy, Latency, Measurement, Status, Subject, Telemetry};
+pub use merge::MeasuredNetwork;
+pub use network::{NetworkDigest, WholeNetwork};
 pub use predict::{
     Calibration, Contribution, Features, Micros, Missing, MissingOp, Origin, PackedOp, PackedTable,
     PredictError, Prediction, Predictor,
 };
-pub use table::{Row, TABLE_SCHEMA, Table, TableError, TableIndex};
+pub use table::{Row, TABLE_SCHEMA, Table, TableContent, TableError, TableIndex};

@@ -7,10 +7,10 @@ use ops_catalog::{OpDigest, OpKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{HardwareId, RunConfig};
+use crate::{HardwareId, RunConfig, WholeNetwork};
 
 /// What was measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// An op at a shape: it becomes a row of a table.
@@ -21,17 +21,14 @@ pub enum Subject {
         digest: OpDigest,
     },
     /// A whole network: ground truth for predictions, never a row.
-    Network {
-        /// Its name.
-        name: String,
-    },
+    Network(Box<WholeNetwork>),
 }
 
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Subject::Op { key, .. } => key.fmt(f),
-            Subject::Network { name } => write!(f, "network {name}"),
+            Subject::Network(network) => write!(f, "network {}", network.name()),
         }
     }
 }
@@ -143,6 +140,13 @@ pub struct Latency {
     pub curve: Vec<CurvePoint>,
 }
 
+/// No call takes longer, in microseconds (11 days): a number beyond it is damage, and sums of numbers
+/// below it stay finite.
+pub(crate) const LONGEST_MICROS: f64 = 1e12;
+
+/// The most points of a curve.
+const MOST_POINTS: usize = 64;
+
 impl Latency {
     /// The point at a distance, if it was measured.
     pub fn at(&self, reuse_distance_bytes: u64) -> Option<&CurvePoint> {
@@ -164,6 +168,29 @@ impl Latency {
         !self.curve.is_empty()
             && self.curve.iter().all(sound)
             && self.curve.is_sorted_by(|a, b| a.reuse_distance_bytes < b.reuse_distance_bytes)
+    }
+
+    /// Checks a curve that came from elsewhere. `reference` is the distance at which it will be read.
+    fn check(&self, reference: u64) -> Result<(), String> {
+        if self.curve.len() > MOST_POINTS {
+            return Err(format!("its curve has more than {MOST_POINTS} points"));
+        }
+        let possible = |micros: f64| micros > 0.0 && micros <= LONGEST_MICROS;
+        let bounded = self.curve.iter().all(|point| {
+            let times = [point.ci95_high_micros, point.median_micros];
+            times.into_iter().chain(point.host_micros).all(possible)
+        });
+        if !self.is_sound() || !bounded {
+            return Err(
+                "its latency is not sound: times are positive and finite, each lies inside \
+                        its interval, and distances ascend"
+                    .into(),
+            );
+        }
+        if self.at(reference).is_none() {
+            return Err(format!("its curve has no point at {reference} bytes, where it is read"));
+        }
+        Ok(())
     }
 }
 
@@ -268,6 +295,34 @@ pub struct Measurement {
     pub references: BTreeMap<OpKey, f64>,
     /// Version of the agent.
     pub agent_version: String,
+}
+
+impl Measurement {
+    /// The reuse distance at which its number is read: a network brings its own, so nothing is read
+    /// between two inferences.
+    pub fn reference_distance(&self) -> u64 {
+        match self.subject {
+            Subject::Op { .. } => self.run_config.reuse_distance_bytes,
+            Subject::Network(_) => 0,
+        }
+    }
+
+    /// Checks that status, reason, latency and energy fit together and are possible.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_result(&self) -> Result<(), String> {
+        if self.energy.as_ref().is_some_and(|energy| !energy.is_sound()) {
+            return Err("its energy is not a positive number; what was not measured is null".into());
+        }
+        match (self.status, &self.latency) {
+            (Status::Failed, None) if self.reason.is_some() => Ok(()),
+            (Status::Failed, None) => Err("it failed and gives no reason".into()),
+            (Status::Failed, Some(_)) => Err("it failed and has a latency".into()),
+            (_, None) => Err("it has no latency".into()),
+            (_, Some(latency)) => latency.check(self.reference_distance()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -93,6 +93,8 @@ pub struct Prediction {
     /// The ops alone: their sum on a processor, and on a GPU what the two clocks of host and device come
     /// to.
     pub ops_micros: f64,
+    /// Merges among the ops: places where branches come together.
+    pub merges: u32,
     /// Networks that the calibration was fitted on; 0 for none, and then the estimate is that of the
     /// ops alone.
     pub calibration_networks: u32,
@@ -238,7 +240,8 @@ impl<'a> Predictor<'a> {
         }
         if missing.is_empty() {
             let merges = plan.steps.iter().filter(|step| step.merge.is_some()).count();
-            Ok(Prediction::new(ops, merges, plan.cost, reuse_distance_bytes, &self.calibration))
+            Ok(Prediction::new(ops, merges, plan.cost, reuse_distance_bytes)
+                .calibrated(&self.calibration))
         } else {
             Err(missing)
         }
@@ -325,10 +328,8 @@ impl Prediction {
         merges: usize,
         cost: Cost,
         reuse_distance_bytes: f64,
-        calibration: &Calibration,
     ) -> Prediction {
         let sum = |part: fn(&Contribution) -> f64| ops.iter().map(part).sum::<f64>();
-        let total = sum(|op| op.latency_micros);
         let measured = sum(|op| match op.origin {
             Origin::Measured => op.latency_micros,
             Origin::Interpolated => 0.0,
@@ -339,20 +340,14 @@ impl Prediction {
             device_micros: op.latency_micros,
         });
         let ops_micros = two_clock::network_micros(times, 0.0);
-        let features = Features { ops_micros, ops: ops.len() as f64, merges: merges as f64 };
-        let Micros { low, latency, high } = interval(
-            calibration.apply(features),
-            sum(|op| op.low_micros) / total,
-            sum(|op| op.high_micros) / total,
-            calibration.half_width(),
-        );
         Prediction {
-            latency_micros: latency,
-            low_micros: low,
-            high_micros: high,
+            latency_micros: ops_micros,
+            low_micros: ops_micros,
+            high_micros: ops_micros,
             ops_micros,
-            calibration_networks: calibration.networks,
-            measured_share: measured / total,
+            merges: u32::try_from(merges).unwrap_or(u32::MAX),
+            calibration_networks: 0,
+            measured_share: measured / sum(|op| op.latency_micros),
             reuse_distance_bytes,
             flops: cost.flops,
             params: cost.params,
@@ -360,10 +355,27 @@ impl Prediction {
         }
     }
 
+    /// The same ops under another calibration.
+    pub fn calibrated(mut self, calibration: &Calibration) -> Prediction {
+        let sum = |part: fn(&Contribution) -> f64| self.ops.iter().map(part).sum::<f64>();
+        let total = sum(|op| op.latency_micros);
+        let Micros { low, latency, high } = interval(
+            calibration.apply(self.features()),
+            sum(|op| op.low_micros) / total,
+            sum(|op| op.high_micros) / total,
+            calibration.half_width(),
+        );
+        self.latency_micros = latency;
+        self.low_micros = low;
+        self.high_micros = high;
+        self.calibration_networks = calibration.networks;
+        self
+    }
+
     /// What a calibration is fitted on, beside the measured latency.
-    pub fn features(&self, plan: &NetworkPlan) -> Features {
-        let merges = plan.steps.iter().filter(|step| step.merge.is_some()).count();
-        Features { ops_micros: self.ops_micros, ops: self.ops.len() as f64, merges: merges as f64 }
+    pub fn features(&self) -> Features {
+        let (ops, merges) = (self.ops.len() as f64, f64::from(self.merges));
+        Features { ops_micros: self.ops_micros, ops, merges }
     }
 }
 

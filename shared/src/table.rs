@@ -1,5 +1,7 @@
 //! Latency tables: the document that is served and downloaded, and the index that it is looked up by.
 
+mod assemble;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,14 +12,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::identity::hex;
-use crate::{Calibration, CurvePoint, Fingerprint, HardwareId, Latency, RunConfig, Status};
+use crate::measurement::LONGEST_MICROS;
+use crate::{
+    Accuracy, Calibration, CurvePoint, Fingerprint, HardwareId, Latency, RunConfig, Status,
+};
+
+pub use assemble::TableContent;
 
 /// Version of the table format. A reader refuses a table of another one.
 pub const TABLE_SCHEMA: u32 = 1;
-
-/// No call of an op takes longer than this, in microseconds (11 days): a number beyond it is damage,
-/// and sums of numbers below it stay finite.
-const LONGEST_MICROS: f64 = 1e12;
 
 /// One row: what an op costs on one class of hardware under one run config. The first columns are
 /// the seed's.
@@ -130,14 +133,15 @@ pub struct Table {
     pub hardware_id: HardwareId,
     /// How ops were run.
     pub run_config: RunConfig,
-    /// Hash of the content: equal versions have equal rows.
+    /// Hash of the content: equal versions have equal rows, accuracy and
+    /// calibration.
     pub version: String,
     /// When this version came to be.
     pub created_at: Timestamp,
     /// The boxes that measured it, by digest.
     pub fingerprints: BTreeMap<String, Fingerprint>,
     /// How well it predicts whole networks; null until whole networks were measured.
-    pub accuracy: Option<serde_json::Value>,
+    pub accuracy: Option<Accuracy>,
     /// What whole networks cost beyond the sum of their ops; null until some were measured.
     #[serde(default)]
     pub calibration: Option<Calibration>,
@@ -184,14 +188,17 @@ impl From<Invalid> for TableError {
 }
 
 impl Table {
-    /// The version of a content: a hash over what a prediction can depend on.
+    /// The version of a content: a hash over what a reader of the table relies on, which is all but who
+    /// measured it and when it was put together.
     pub fn content_version(
         hardware_id: &HardwareId,
         run_config: &RunConfig,
         ops: &[OpDef],
         rows: &[Row],
+        accuracy: Option<&Accuracy>,
+        calibration: Option<&Calibration>,
     ) -> String {
-        let content = (TABLE_SCHEMA, hardware_id, run_config, ops, rows);
+        let content = (TABLE_SCHEMA, hardware_id, run_config, ops, rows, accuracy, calibration);
         let text = serde_json::to_string(&content).expect("plain data serializes to JSON");
         hex(&Sha256::digest(text)[..16])
     }
@@ -280,6 +287,11 @@ impl TableIndex {
             }
         }
         Ok(TableIndex { table, catalog, by_digest, foreign })
+    }
+
+    /// The table, given back.
+    pub fn into_table(self) -> Table {
+        self.table
     }
 
     /// The table.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use latlas_shared::{Measurement, Status, Subject};
-use ops_catalog::{Catalog, Network, NetworkSpec, OpKey, SpaceDef};
+use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
+use ops_catalog::{Catalog, NetworkSpec, OpKey, SpaceDef};
 
 use crate::cli::{How, default_state_dir};
 use crate::engine::{self, Job, Protocol, Workers};
@@ -119,16 +119,14 @@ fn network_jobs(networks: Vec<(String, NetworkSpec)>) -> Result<Vec<(Subject, Jo
         let Some(name) = spec.name.clone() else {
             bail!("{place}: the network has no `name`, and its measurement is told by it: add one");
         };
-        Network::new(&spec, catalog)
-            .and_then(|network| network.plan(catalog))
-            .with_context(|| place.clone())?;
+        let network = WholeNetwork::new(&spec, catalog).with_context(|| place.clone())?;
         if let Some(other) = places.insert(name.clone(), place.clone()) {
             bail!(
                 "{place}: the name `{name}` is that of the network in {other}: give one another name"
             );
         }
-        let subject = Subject::Network { name };
-        let work = Work::Network { spec, ops: vec![] };
+        let work = Work::Network { spec: network.spec.clone(), ops: network.ops.clone() };
+        let subject = Subject::Network(Box::new(network));
         jobs.push((subject, Job { work, protocol: Protocol::for_networks() }));
     }
     Ok(jobs)
@@ -207,9 +205,8 @@ fn write_line(out: &mut impl Write, measurement: &Measurement) -> io::Result<()>
 
 /// One line for people.
 pub fn describe(measurement: &Measurement) -> String {
-    let value = measurement.latency.as_ref().and_then(|latency| {
-        latency.at(measurement.run_config.reuse_distance_bytes).or(latency.curve.first())
-    });
+    let latency = measurement.latency.as_ref();
+    let value = latency.and_then(|latency| latency.at(measurement.reference_distance()));
     let number = match value {
         Some(point) => {
             let (_, micros, _) = point.latency_micros();

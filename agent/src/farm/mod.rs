@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use latlas_shared::api::{Heartbeat, Lease, LeaseAnswer, LeaseRequest, Orders, Renewed, Task};
+use latlas_shared::api::{
+    Heartbeat, Lease, LeaseAnswer, LeaseRequest, Orders, Renewed, Task, TaskWork,
+};
 use latlas_shared::client::Client;
-use latlas_shared::{Measurement, Subject};
+use latlas_shared::samples::Samples;
+use latlas_shared::{Measurement, Status};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{interval, sleep};
 
 use crate::commands::bench::describe;
-use crate::engine::{self, Job, Protocol, Workers};
+use crate::engine::{self, Job, Outcome, Protocol, Workers};
 use crate::record::Recorder;
 use crate::references;
 use crate::spool::Spool;
@@ -217,7 +220,7 @@ impl Farm {
         dropped: Arc<AtomicBool>,
         sender: mpsc::UnboundedSender<Measurement>,
     ) -> tokio::task::JoinHandle<Result<()>> {
-        let tasks = lease.tasks.clone();
+        let (tasks, refused) = told_apart(lease.tasks.clone());
         let recorder = self.recorder.clone();
         let state = self.state.clone();
         let mut workers = Workers::new(self.worker.clone()).with_meter(self.recorder.meter());
@@ -225,6 +228,12 @@ impl Farm {
         tokio::task::spawn_blocking(move || {
             let reference = recorder.run_config.reuse_distance_bytes;
             let run = recorder.start(&state);
+            // The other end is gone only when this agent is ending on an error.
+            for (task, reason) in refused {
+                let outcome = refusal(reason);
+                let _ =
+                    sender.send(recorder.measurement(&run, Some(task.id), task.subject(), outcome));
+            }
             let jobs = tasks.iter().map(|task| job(task, reference)).collect();
             let stopped = || {
                 recorder.look(&run);
@@ -239,8 +248,7 @@ impl Farm {
                 &mut |outcome| {
                     let task = &tasks[outcome.job];
                     let measurement =
-                        recorder.measurement(&run, Some(task.id), subject(task), outcome);
-                    // The other end is gone only when this agent is ending on an error.
+                        recorder.measurement(&run, Some(task.id), task.subject(), outcome);
                     let _ = sender.send(measurement);
                 },
             )?;
@@ -278,13 +286,48 @@ enum Step {
     NoTask,
 }
 
-fn job(task: &Task, reference: u64) -> Job {
-    let work = Work::Op { def: task.op.clone(), shape: task.key.shape };
-    Job { work, protocol: Protocol::for_ops(reference) }
+/// Tasks that can be measured, and those that can't, with the reason: a network whose ops mean something
+/// else in this build would be measured as what it is not.
+fn told_apart(tasks: Vec<Task>) -> (Vec<Task>, Vec<(Task, String)>) {
+    let (mut measurable, mut refused) = (Vec::with_capacity(tasks.len()), Vec::new());
+    for task in tasks {
+        match &task.work {
+            TaskWork::Network(network) => match network.plan() {
+                Ok(_) => measurable.push(task),
+                Err(invalid) => refused.push((task, invalid.to_string())),
+            },
+            TaskWork::Op { .. } => measurable.push(task),
+        }
+    }
+    (measurable, refused)
 }
 
-fn subject(task: &Task) -> Subject {
-    Subject::Op { key: task.key.clone(), digest: task.digest.clone() }
+/// What came of a task that was not run.
+fn refusal(reason: String) -> Outcome {
+    Outcome {
+        job: 0,
+        status: Status::Failed,
+        reason: Some(reason),
+        latency: None,
+        peak_memory_bytes: None,
+        rejected: 0,
+        samples: Samples::default(),
+        energy: None,
+        references: vec![],
+    }
+}
+
+fn job(task: &Task, reference: u64) -> Job {
+    match &task.work {
+        TaskWork::Op { key, definition, .. } => {
+            let work = Work::Op { def: definition.clone(), shape: key.shape };
+            Job { work, protocol: Protocol::for_ops(reference) }
+        }
+        TaskWork::Network(network) => {
+            let work = Work::Network { spec: network.spec.clone(), ops: network.ops.clone() };
+            Job { work, protocol: Protocol::for_networks() }
+        }
+    }
 }
 
 fn is_transient(error: &anyhow::Error) -> bool {

@@ -12,7 +12,7 @@ use super::{DataArgument, Failure};
 pub struct Arguments {
     #[command(flatten)]
     data: DataArgument,
-    /// Print an object with the number of rows
+    /// Print an object with the numbers of rows and networks
     #[arg(long)]
     json: bool,
 }
@@ -21,12 +21,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let data = arguments.data.open()?;
     let _lock = data.lock_for_serving()?;
     let store = data.open_store().await?;
-    let rows = store.rebuild().await?;
+    let rebuilt = store.rebuild().await?;
     store.close().await;
     if arguments.json {
-        println!("{}", serde_json::json!({"rows": rows}));
+        let (rows, networks) = (rebuilt.rows, rebuilt.networks);
+        println!("{}", serde_json::json!({"rows": rows, "networks": networks}));
     } else {
-        println!("{rows} rows rebuilt");
+        println!("{} rows and {} networks rebuilt", rebuilt.rows, rebuilt.networks);
     }
     Ok(())
 }

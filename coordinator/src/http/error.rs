@@ -163,7 +163,7 @@ impl From<RequestError> for ApiError {
             RequestError::Op(error) => error.into(),
             RequestError::Unsupported(ops) => ApiError::Invalid(format!(
                 "no agent of this hardware and run config can run {}: install a newer agent on a box, or \
-                 leave these ops out",
+                 leave these out",
                 ops.join(", ")
             )),
             RequestError::KeyReused => ApiError::Conflict(

@@ -1,12 +1,15 @@
 //! `/v1/requests`: asking for measurements.
 
+use std::collections::HashSet;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
-use latlas_shared::api::{Page, ProfileRequest, RequestStatus};
-use ops_catalog::{OpDigest, OpKey, SpaceDef};
+use latlas_shared::WholeNetwork;
+use latlas_shared::api::{NetworkChoice, Page, ProfileRequest, RequestStatus};
+use ops_catalog::{Catalog, Invalid, OpDef, OpDigest, OpKey, SpaceDef};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -65,16 +68,18 @@ async fn create(
     let table = table.map_err(|error| lookup_error(hardware_id, config, error))?;
     let body_hash = body_hash(&body)?;
     let space = space(&app, &body)?;
-    for def in &space.ops {
+    for def in space.iter().flat_map(|space| &space.ops) {
         app.store().ops().standing(def.clone())?;
     }
-    let (space, keys) = spelled_out(&app, space).await?;
+    let remeasure = body.remeasure;
+    let wanted = spelled_out(&app, space, body.networks).await?;
     let request = NewRequest {
         table,
-        space: space.name,
-        ops: space.ops,
-        keys,
-        remeasure: body.remeasure,
+        space: wanted.space,
+        ops: wanted.ops,
+        keys: wanted.keys,
+        networks: wanted.networks,
+        remeasure,
         idempotency_key,
         body_hash,
     };
@@ -84,33 +89,70 @@ async fn create(
     Ok((status, address, Json(self::status(&app, id).await?)))
 }
 
-/// The space that is meant: by name or spelled out.
-fn space(app: &App, body: &ProfileRequest) -> Result<SpaceDef, ApiError> {
+/// The space that is meant, by name or spelled out, if one is.
+fn space(app: &App, body: &ProfileRequest) -> Result<Option<SpaceDef>, ApiError> {
     match (&body.space, &body.definition) {
-        (Some(name), None) => Ok(app.store().ops().catalog().space(name)?.clone()),
-        (None, Some(definition)) => Ok(definition.clone()),
+        (Some(name), None) => Ok(Some(app.store().ops().catalog().space(name)?.clone())),
+        (None, Some(definition)) => Ok(Some(definition.clone())),
+        (None, None) if !body.networks.is_empty() => Ok(None),
         _ => Err(ApiError::Invalid(
             "give `space`, the name of a built-in space, or `definition`, a space spelled out, and not \
-             both"
+             both; or `networks`, alone or beside them"
                 .into(),
         )),
     }
 }
 
-/// The keys of a space, whose number the catalog limits. They may be many, so this does not hold other
-/// calls up.
+/// A request in single tasks.
+struct Wanted {
+    space: Option<String>,
+    ops: Vec<OpDef>,
+    keys: Vec<(OpKey, OpDigest)>,
+    networks: Vec<WholeNetwork>,
+}
+
+/// The keys of a space, whose number the catalog limits, and the networks. They may be many, so this
+/// does not hold other calls up.
 async fn spelled_out(
     app: &App,
-    space: SpaceDef,
-) -> Result<(SpaceDef, Vec<(OpKey, OpDigest)>), ApiError> {
-    let ops = app.store().ops();
+    space: Option<SpaceDef>,
+    networks: Vec<NetworkChoice>,
+) -> Result<Wanted, ApiError> {
+    let known = app.store().ops();
     let work = tokio::task::spawn_blocking(move || {
-        let resolved = space.resolve(ops.catalog())?;
-        let keys: Vec<(OpKey, OpDigest)> =
-            resolved.entries.into_iter().map(|(key, op)| (key, op.digest().clone())).collect();
-        Ok::<_, ops_catalog::Invalid>((space, keys))
+        let catalog = known.catalog();
+        let entries = match &space {
+            Some(space) => space.resolve(catalog)?.entries,
+            None => Vec::new(),
+        };
+        let (space, ops) = space.map(|space| (space.name, space.ops)).unzip();
+        let ops: Vec<OpDef> = ops.unwrap_or_default();
+        // Networks may use the ops that come with the space.
+        let networks = whole_networks(&networks, &catalog.with_ops(ops.iter().cloned())?)?;
+        let keys = entries.into_iter().map(|(key, op)| (key, op.digest().clone())).collect();
+        Ok::<_, Invalid>(Wanted { space, ops, keys, networks })
     });
     Ok(work.await.map_err(|e| ApiError::Internal(e.into()))??)
+}
+
+/// Networks of the ops of a catalog, each once.
+fn whole_networks(
+    choices: &[NetworkChoice],
+    catalog: &Catalog,
+) -> Result<Vec<WholeNetwork>, Invalid> {
+    let mut networks: Vec<WholeNetwork> = Vec::with_capacity(choices.len());
+    let mut seen = HashSet::new();
+    for (index, choice) in choices.iter().enumerate() {
+        let network = match choice {
+            NetworkChoice::Named(name) => WholeNetwork::builtin(name),
+            NetworkChoice::Defined(spec) => WholeNetwork::new(spec, catalog),
+        };
+        let network = network.map_err(|e| e.within(format!("networks[{index}]")))?;
+        if seen.insert(network.digest.clone()) {
+            networks.push(network);
+        }
+    }
+    Ok(networks)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

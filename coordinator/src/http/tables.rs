@@ -30,6 +30,7 @@ pub fn router() -> Router<App> {
     Router::new()
         .route("/tables", get(list))
         .route("/tables/{hardware_id}", get(latest))
+        .route("/tables/{hardware_id}/networks", get(networks))
         .route("/tables/{hardware_id}/versions/{version}", get(version))
 }
 
@@ -67,6 +68,32 @@ async fn latest(
     let table = table.map_err(|error| lookup_error(&hardware_id, config, error))?;
     let version = app.store().latest_version(&table, Timestamp::now()).await?;
     answer(&app, &version, format, &headers, REVALIDATE).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworksQuery {
+    config: Option<String>,
+}
+
+/// The networks that the latest table is held against, one a line, with their definitions.
+async fn networks(
+    _: Reader,
+    State(app): State<App>,
+    Segments(hardware_id): Segments<String>,
+    Params(query): Params<NetworksQuery>,
+) -> Result<Response, ApiError> {
+    let config = query.config.as_deref();
+    let table = app.store().table(&hardware_id, config).await;
+    let table = table.map_err(|error| lookup_error(&hardware_id, config, error))?;
+    let mut lines = Vec::new();
+    for network in app.store().measured_networks(&table).await? {
+        serde_json::to_writer(&mut lines, &network).map_err(|e| ApiError::Internal(e.into()))?;
+        lines.push(b'\n');
+    }
+    let content_type = (header::CONTENT_TYPE, Format::Ndjson.media_type().to_owned());
+    let caching = (header::CACHE_CONTROL, REVALIDATE.to_owned());
+    Ok(([caching, content_type], Bytes::from(lines)).into_response())
 }
 
 async fn version(

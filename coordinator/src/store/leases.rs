@@ -1,12 +1,12 @@
 //! Leases: handing tasks out and taking them back.
 
 use jiff::Timestamp;
-use latlas_shared::api::{Lease, Task};
+use latlas_shared::api::{Lease, Task, TaskWork};
 use ops_catalog::OpDigest;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::{Agent, Store, StoreError, micros, tasks, time};
+use super::{Agent, Store, StoreError, from_json, micros, tasks, time};
 use crate::lease::{self, Progress};
 
 #[derive(sqlx::FromRow)]
@@ -14,12 +14,15 @@ struct Candidate {
     id: i64,
     attempts: i64,
     reason: Option<String>,
-    key: String,
-    digest: String,
+    /// Key and op digest of a row.
+    key: Option<String>,
+    digest: Option<String>,
+    /// Definition of a network.
+    network: Option<String>,
 }
 
 impl Store {
-    /// Hands out tasks, if there are any for this agent: of its table, with ops that it can run.
+    /// Hands out tasks, if there are any for this agent: of its table, with primitives that it can run.
     ///
     /// Reads first, so that a crowd of idle agents costs no writes.
     ///
@@ -64,19 +67,29 @@ impl Store {
         candidate: Candidate,
         lease: Uuid,
     ) -> Result<Task, StoreError> {
-        let Candidate { id, attempts, reason, key, digest } = candidate;
+        let Candidate { id, attempts, reason, key, digest, network } = candidate;
         let waiting = Progress { attempts: super::count(attempts), reason, ..Progress::new() };
         if let Some(leased) = waiting.leased(lease) {
             tasks::write(tx, id, &leased).await?;
         }
-        let digest = OpDigest(digest);
-        let op = self
+        let work = match (key.zip(digest), network) {
+            (Some((key, digest)), None) => self.op_work(&key, OpDigest(digest))?,
+            (None, Some(definition)) => {
+                TaskWork::Network(from_json("a network's definition", &definition)?)
+            }
+            _ => return Err(StoreError::damaged("a task", "it is neither a key nor a network")),
+        };
+        Ok(Task { id, work })
+    }
+
+    fn op_work(&self, key: &str, digest: OpDigest) -> Result<TaskWork, StoreError> {
+        let definition = self
             .ops()
             .by_digest(&digest)
             .map(|entry| entry.op.def().clone())
             .ok_or_else(|| StoreError::damaged("a task", format!("no op for {key}")))?;
         let key = key.parse().map_err(|e| StoreError::damaged("a task's key", e))?;
-        Ok(Task { id, key, digest, op })
+        Ok(TaskWork::Op { key, digest, definition })
     }
 
     /// Extends a lease; none when it is not this agent's or has ended: then its work is to be dropped.
@@ -195,11 +208,15 @@ async fn candidates(
     limit: u32,
 ) -> Result<Vec<Candidate>, StoreError> {
     let found = sqlx::query_as(
-        "SELECT tasks.id, attempts, reason, key, digest
-         FROM tasks JOIN ops ON ops.id = tasks.op_id
-         WHERE table_id = ?1 AND state = 'queued' AND op_id NOT IN (
+        "SELECT tasks.id, attempts, reason, key, ops.digest, networks.definition AS network
+         FROM tasks LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
+         WHERE table_id = ?1 AND state = 'queued'
+           AND (op_id IS NULL OR op_id NOT IN (
              SELECT op_id FROM op_primitives
-             WHERE primitive NOT IN (SELECT value FROM json_each(?2)))
+             WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
+           AND (network_id IS NULL OR network_id NOT IN (
+             SELECT network_id FROM network_primitives
+             WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
          ORDER BY attempts, tasks.id LIMIT ?3",
     )
     .bind(agent.table.id.0)

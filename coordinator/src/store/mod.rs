@@ -2,7 +2,7 @@
 //!
 //! - One connection writes; a few others read. A change of several statements is one transaction, and
 //!   a change is on the disk (`synchronous=FULL`) before the method that made it returns.
-//! - Rules are elsewhere ([`crate::lease`], [`crate::merge`], [`crate::admission`]): methods here read, ask
+//! - Rules are elsewhere ([`crate::lease`], [`latlas_shared::merge`], [`crate::admission`]): methods here read, ask
 //!   them, and write. `now` is always an argument.
 //! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
 //!   generated files next to the code, and every query here is run by a test on a real file.
@@ -11,6 +11,7 @@ mod agents;
 mod error;
 mod leases;
 mod lists;
+mod networks;
 mod open;
 mod ops;
 mod requests;
@@ -37,6 +38,7 @@ pub use open::OpenError;
 pub use ops::{Submission, SubmitError};
 pub use requests::{NewRequest, RequestError};
 pub use results::{Incoming, Refusal};
+pub use rows::Rebuilt;
 pub use tokens::Holder;
 pub use versions::Version;
 

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use latlas_shared::WholeNetwork;
 use latlas_shared::api::RequestStatus;
 use ops_catalog::{OpDef, OpDigest, OpKey};
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::networks::{self, NetworkId};
 use super::ops::{SubmitError, submit};
 use super::{Store, StoreError, TableRef, count, micros, time, to_json};
 use crate::op_book::OpBook;
@@ -20,12 +22,14 @@ const MOST_FAILURES: i64 = 100;
 pub struct NewRequest {
     /// Where to measure.
     pub table: TableRef,
-    /// Name of the space.
-    pub space: String,
+    /// Name of the space, if there is one.
+    pub space: Option<String>,
     /// Ops that come with it.
     pub ops: Vec<OpDef>,
     /// Its keys, each once.
     pub keys: Vec<(OpKey, OpDigest)>,
+    /// Whole networks, each once.
+    pub networks: Vec<WholeNetwork>,
     /// Whether to measure again what has been measured or given up.
     pub remeasure: bool,
     /// The client's key for this request.
@@ -40,7 +44,7 @@ pub enum RequestError {
     /// One of its ops was not.
     #[error(transparent)]
     Op(#[from] SubmitError),
-    /// No enrolled agent of the table can run these ops.
+    /// No enrolled agent of the table can run these ops and networks.
     #[error("no agent can run {0:?}")]
     Unsupported(Vec<String>),
     /// The idempotency key came before, with another body.
@@ -62,7 +66,7 @@ impl From<sqlx::Error> for RequestError {
 
 impl Store {
     /// Takes a request in, and gives its id and whether it is new: it is not when its idempotency key
-    /// came before. Keys that were asked for before are not queued twice.
+    /// came before. Keys and networks that were asked for before are not queued twice.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -81,11 +85,17 @@ impl Store {
             (book, _) = submit(&mut tx, &book, def.clone(), now).await?;
         }
         let keys = numbered_keys(&book, &request.keys)?;
-        let unsupported = unsupported_ops(&mut tx, &request.table, &keys).await?;
+        let mut networks = Vec::with_capacity(request.networks.len());
+        for network in &request.networks {
+            let NetworkId(id) = networks::find_or_add(&mut tx, network, now).await?;
+            networks.push(id);
+        }
+        let mut unsupported = unsupported_ops(&mut tx, &request.table, &keys).await?;
+        unsupported.extend(unsupported_networks(&mut tx, &request.table, &networks).await?);
         if !unsupported.is_empty() {
             return Err(RequestError::Unsupported(unsupported));
         }
-        let uuid = insert(&mut tx, &request, &to_json(&keys), now).await?;
+        let uuid = insert(&mut tx, &request, &to_json(&keys), &to_json(&networks), now).await?;
         self.commit_with_ops(tx, book, turn).await?;
         self.announce_work();
         self.announce_progress();
@@ -166,46 +176,53 @@ async fn unsupported_ops(
     Ok(names)
 }
 
-/// `keys` is a JSON array of `[op id, key]`. All keys go in with one statement each: a space may have
-/// many. `CROSS JOIN` is how SQLite is told to go through the keys and look tasks up, not the reverse.
+/// The networks that no agent of the table can run.
+async fn unsupported_networks(
+    tx: &mut Transaction<'static, Sqlite>,
+    table: &TableRef,
+    networks: &[i64],
+) -> Result<Vec<String>, StoreError> {
+    let names = sqlx::query_scalar(
+        "SELECT 'network ' || coalesce(name, substr(digest, 1, 12)) FROM networks
+         WHERE id IN (SELECT value FROM json_each(?1)) AND NOT EXISTS (
+             SELECT 1 FROM agents WHERE table_id = ?2 AND NOT EXISTS (
+                 SELECT 1 FROM network_primitives
+                 WHERE network_id = networks.id AND primitive NOT IN (
+                     SELECT value FROM json_each(agents.primitives))))
+         ORDER BY name, digest",
+    )
+    .bind(to_json(&networks))
+    .bind(table.id.0)
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(names)
+}
+
+/// `keys` is a JSON array of `[op id, key]`, `networks` one of ids. All of them go in with one statement
+/// each: a space may have many keys. `CROSS JOIN` is how SQLite is told to go through the keys and look tasks up, not the reverse.
 async fn insert(
     tx: &mut Transaction<'static, Sqlite>,
     request: &NewRequest,
     keys: &str,
+    networks: &str,
     now: Timestamp,
 ) -> Result<Uuid, StoreError> {
     let uuid = Uuid::new_v4();
     let id: i64 = sqlx::query_scalar(
-        "INSERT INTO requests (uuid, table_id, space, idempotency_key, body_hash, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id",
+        "INSERT INTO requests
+            (uuid, table_id, space, idempotency_key, body_hash, created_at, networks)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
     )
     .bind(uuid.to_string())
     .bind(request.table.id.0)
-    .bind(&request.space)
+    .bind(request.space.as_deref().unwrap_or_default())
     .bind(&request.idempotency_key)
     .bind(&request.body_hash)
     .bind(micros(now))
+    .bind(u32::try_from(request.networks.len()).unwrap_or(u32::MAX))
     .fetch_one(&mut **tx)
     .await?;
-    sqlx::query(
-        "INSERT INTO tasks (table_id, op_id, key)
-         SELECT ?1, wanted.value ->> 0, wanted.value ->> 1 FROM json_each(?2) AS wanted WHERE true
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(request.table.id.0)
-    .bind(keys)
-    .execute(&mut **tx)
-    .await?;
-    sqlx::query(
-        "INSERT INTO request_tasks (request_id, task_id)
-         SELECT ?1, tasks.id FROM json_each(?2) AS wanted CROSS JOIN tasks
-         ON table_id = ?3 AND op_id = wanted.value ->> 0 AND tasks.key = wanted.value ->> 1",
-    )
-    .bind(id)
-    .bind(keys)
-    .bind(request.table.id.0)
-    .execute(&mut **tx)
-    .await?;
+    insert_tasks(tx, id, &request.table, keys, networks).await?;
     if request.remeasure {
         // The rule of `Progress::requeued`, for many tasks at once.
         sqlx::query(
@@ -228,18 +245,66 @@ async fn insert(
     Ok(uuid)
 }
 
+/// The tasks of a request: those that there are, and new ones.
+async fn insert_tasks(
+    tx: &mut Transaction<'static, Sqlite>,
+    request: i64,
+    table: &TableRef,
+    keys: &str,
+    networks: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO tasks (table_id, op_id, key)
+         SELECT ?1, wanted.value ->> 0, wanted.value ->> 1 FROM json_each(?2) AS wanted WHERE true
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(table.id.0)
+    .bind(keys)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO tasks (table_id, network_id)
+         SELECT ?1, value FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING",
+    )
+    .bind(table.id.0)
+    .bind(networks)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO request_tasks (request_id, task_id)
+         SELECT ?1, tasks.id FROM json_each(?2) AS wanted CROSS JOIN tasks
+         ON table_id = ?3 AND op_id = wanted.value ->> 0 AND tasks.key = wanted.value ->> 1",
+    )
+    .bind(request)
+    .bind(keys)
+    .bind(table.id.0)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO request_tasks (request_id, task_id)
+         SELECT ?1, tasks.id FROM json_each(?2) AS wanted CROSS JOIN tasks
+         ON table_id = ?3 AND network_id = wanted.value",
+    )
+    .bind(request)
+    .bind(networks)
+    .bind(table.id.0)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 pub(super) async fn status(
     tx: &mut Transaction<'static, Sqlite>,
     id: i64,
 ) -> Result<RequestStatus, StoreError> {
-    let (uuid, hardware_id, config, space, created_at): (String, String, String, String, i64) =
-        sqlx::query_as(
-            "SELECT uuid, hardware_id, config_id, space, requests.created_at
-             FROM requests JOIN tables ON tables.id = table_id WHERE requests.id = ?1",
-        )
-        .bind(id)
-        .fetch_one(&mut **tx)
-        .await?;
+    type Columns = (String, String, String, Option<String>, i64, i64);
+    let (uuid, hardware_id, config, space, networks, created_at): Columns = sqlx::query_as(
+        "SELECT uuid, hardware_id, config_id, nullif(space, ''), networks, requests.created_at
+         FROM requests JOIN tables ON tables.id = table_id WHERE requests.id = ?1",
+    )
+    .bind(id)
+    .fetch_one(&mut **tx)
+    .await?;
     let (total, done, failed): (i64, i64, i64) = sqlx::query_as(
         "SELECT count(*), count(*) FILTER (WHERE outcome = 'done'),
                 count(*) FILTER (WHERE outcome = 'failed')
@@ -260,6 +325,7 @@ pub(super) async fn status(
         hardware_id: hardware_id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?,
         config,
         space,
+        networks: count(networks),
         created_at: time(created_at)?,
         total: count(total),
         done: count(done),
@@ -272,20 +338,17 @@ pub(super) async fn status(
 async fn failures(
     tx: &mut Transaction<'static, Sqlite>,
     request: i64,
-) -> Result<BTreeMap<OpKey, String>, StoreError> {
+) -> Result<BTreeMap<String, String>, StoreError> {
     let failures: Vec<(String, String)> = sqlx::query_as(
-        "SELECT key, coalesce(request_tasks.reason, '') FROM request_tasks JOIN tasks ON tasks.id = task_id
+        "SELECT coalesce(key, 'network ' || coalesce(name, substr(digest, 1, 12))),
+                coalesce(request_tasks.reason, '')
+         FROM request_tasks JOIN tasks ON tasks.id = task_id
+         LEFT JOIN networks ON networks.id = network_id
          WHERE request_id = ?1 AND outcome = 'failed' ORDER BY task_id LIMIT ?2",
     )
     .bind(request)
     .bind(MOST_FAILURES)
     .fetch_all(&mut **tx)
     .await?;
-    failures
-        .into_iter()
-        .map(|(key, reason)| {
-            let key = key.parse().map_err(|e| StoreError::damaged("a task's key", e))?;
-            Ok((key, reason))
-        })
-        .collect()
+    Ok(failures.into_iter().collect())
 }

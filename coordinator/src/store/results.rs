@@ -9,8 +9,8 @@ use latlas_shared::{Measurement, Subject};
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::rows::{self, Place};
-use super::{Agent, Store, StoreError, TableId, micros, tasks, to_json};
+use super::rows::{self, Place, What};
+use super::{Agent, Store, StoreError, TableId, micros, networks, tasks, to_json};
 use crate::admission::{Known, check_measurement};
 use crate::op_book::OpId;
 
@@ -64,11 +64,11 @@ impl Store {
             }
             match self.admit(&class, &measurement, now) {
                 Ok((table, op)) => {
-                    let place = insert(&mut tx, agent, &measurement, table, op, now).await?;
-                    if let Some(place) = place {
-                        settle_task(&mut tx, &place, &measurement).await?;
-                        touched.insert(place);
-                    }
+                    let what = what(&mut tx, &measurement.subject, op, now).await?;
+                    let place = Place { table, what };
+                    insert(&mut tx, agent, &measurement, &place, now).await?;
+                    settle_task(&mut tx, &place, &measurement).await?;
+                    touched.insert(place);
                     answer.stored += 1;
                 }
                 Err(reason) => {
@@ -118,7 +118,7 @@ impl Store {
         let ops = self.ops();
         let entry = match &measurement.subject {
             Subject::Op { digest, .. } => ops.by_digest(digest),
-            Subject::Network { .. } => None,
+            Subject::Network(_) => None,
         };
         let op = entry.map(|entry| entry.op.as_ref());
         check_measurement(measurement, &class.known, op, now)?;
@@ -161,49 +161,64 @@ async fn is_known(
     Ok(known.is_some())
 }
 
-/// Stores a measurement, and gives the place of its row, if it has one.
+/// What an admitted measurement is about. `op` is the op of a row.
+async fn what(
+    tx: &mut Transaction<'static, Sqlite>,
+    subject: &Subject,
+    op: Option<OpId>,
+    now: Timestamp,
+) -> Result<What, StoreError> {
+    match (subject, op) {
+        (Subject::Op { key, .. }, Some(op)) => Ok(What::Row { op, key: key.to_string() }),
+        (Subject::Op { key, .. }, None) => Err(StoreError::damaged("no op", key)),
+        (Subject::Network(network), _) => {
+            Ok(What::Network(networks::find_or_add(tx, network, now).await?))
+        }
+    }
+}
+
 async fn insert(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
     measurement: &Measurement,
-    table: TableId,
-    op: Option<OpId>,
+    place: &Place,
     now: Timestamp,
-) -> Result<Option<Place>, StoreError> {
-    let key = match &measurement.subject {
-        Subject::Op { key, .. } => Some(key.to_string()),
-        Subject::Network { .. } => None,
+) -> Result<(), StoreError> {
+    let (op, key, network) = match &place.what {
+        What::Row { op, key } => (Some(op.0), Some(key), None),
+        What::Network(network) => (None, None, Some(network.0)),
     };
     let without_samples = Measurement { samples: None, ..measurement.clone() };
     sqlx::query(
         "INSERT INTO measurements
             (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at,
-             measurement, samples)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             measurement, samples, network_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )
     .bind(measurement.id.to_string())
-    .bind(table.0)
+    .bind(place.table.0)
     .bind(agent.id)
-    .bind(op.map(|op| op.0))
-    .bind(&key)
+    .bind(op)
+    .bind(key)
     .bind(&measurement.fingerprint)
     .bind(measurement.status.name())
     .bind(micros(measurement.finished_at))
     .bind(micros(now))
     .bind(to_json(&without_samples))
     .bind(&measurement.samples)
+    .bind(network)
     .execute(&mut **tx)
     .await?;
-    Ok(op.zip(key).map(|(op, key)| Place { table, op, key }))
+    Ok(())
 }
 
-/// A result settles the task of its key, whoever works on that now.
+/// A result settles the task of its key or network, whoever works on that now.
 async fn settle_task(
     tx: &mut Transaction<'static, Sqlite>,
     place: &Place,
     measurement: &Measurement,
 ) -> Result<(), StoreError> {
-    let Some(task) = tasks::of_key(tx, place.table, place.op, &place.key).await? else {
+    let Some(task) = tasks::of_place(tx, place).await? else {
         return Ok(());
     };
     let after = task.progress.clone().measured(measurement.status, measurement.reason.as_deref());

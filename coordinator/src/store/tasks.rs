@@ -3,9 +3,9 @@
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::{StoreError, TableId};
+use super::StoreError;
+use super::rows::{Place, What};
 use crate::lease::{Progress, State};
-use crate::op_book::OpId;
 
 /// A task that is read to be changed.
 #[derive(Debug)]
@@ -30,22 +30,27 @@ fn stored((id, state, attempts, reason, lease): Columns) -> Result<Stored, Store
     Ok(Stored { id, progress: Progress { state, attempts, reason } })
 }
 
-/// The task of a key, if somebody has asked for it.
-pub(super) async fn of_key(
+/// The task of a key or a network, if somebody has asked for it.
+pub(super) async fn of_place(
     tx: &mut Transaction<'static, Sqlite>,
-    table: TableId,
-    op: OpId,
-    key: &str,
+    place: &Place,
 ) -> Result<Option<Stored>, StoreError> {
-    let found: Option<Columns> = sqlx::query_as(
-        "SELECT id, state, attempts, reason, lease_id FROM tasks
-         WHERE table_id = ?1 AND op_id = ?2 AND key = ?3",
-    )
-    .bind(table.0)
-    .bind(op.0)
-    .bind(key)
-    .fetch_optional(&mut **tx)
-    .await?;
+    let query = match &place.what {
+        What::Row { op, key } => sqlx::query_as(
+            "SELECT id, state, attempts, reason, lease_id FROM tasks
+             WHERE table_id = ?1 AND op_id = ?2 AND key = ?3",
+        )
+        .bind(place.table.0)
+        .bind(op.0)
+        .bind(key),
+        What::Network(network) => sqlx::query_as(
+            "SELECT id, state, attempts, reason, lease_id FROM tasks
+             WHERE table_id = ?1 AND network_id = ?2",
+        )
+        .bind(place.table.0)
+        .bind(network.0),
+    };
+    let found: Option<Columns> = query.fetch_optional(&mut **tx).await?;
     found.map(stored).transpose()
 }
 

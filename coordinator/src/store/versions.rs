@@ -1,16 +1,13 @@
 //! Table versions: made when a changed table is read, and never changed after.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use latlas_shared::{Fingerprint, Row, TABLE_SCHEMA, Table};
-use ops_catalog::{OpDef, OpDigest};
+use latlas_shared::{Fingerprint, Table, TableContent};
+use ops_catalog::Catalog;
 use sqlx::{Sqlite, Transaction};
 
-use super::{Store, StoreError, TableRef, count, from_json, micros, time, to_json};
-use crate::merge::row_order;
-use crate::op_book::OpBook;
+use super::{Store, StoreError, TableRef, count, from_json, micros, networks, time, to_json};
 
 /// Compression of stored tables: zstd's default, which makes them about a tenth.
 const ZSTD_LEVEL: i32 = 3;
@@ -29,8 +26,7 @@ pub struct Version {
 /// A table as it stood at one count of changes.
 struct Snapshot {
     changes: i64,
-    rows: Vec<Row>,
-    fingerprints: BTreeMap<String, Fingerprint>,
+    content: TableContent,
 }
 
 impl Store {
@@ -50,14 +46,13 @@ impl Store {
         if let Some(version) = self.current_version(table).await? {
             return Ok(version);
         }
-        let snapshot = self.snapshot(table).await?;
-        let changes = snapshot.changes;
-        let (ops, of) = (self.ops(), table.clone());
-        let made = tokio::task::spawn_blocking(move || document(of, snapshot, &ops, now));
+        let Snapshot { changes, content } = self.snapshot(table).await?;
+        let ops = self.ops();
+        let made = tokio::task::spawn_blocking(move || document(content, ops.catalog(), now));
         let (version, body) = made
             .await
             .map_err(|e| StoreError::damaged("a table", e))?
-            .map_err(|e| StoreError::damaged("a table", e))?;
+            .map_err(|e| StoreError::damaged("a table", format!("{e:#}")))?;
         self.insert_version(table, changes, &version, &body).await?;
         // A content that was there before keeps the time at which it came to be first.
         let stored = self.version(table.hardware_id.as_str(), &version.version).await?;
@@ -122,8 +117,14 @@ impl Store {
                 .fetch_all(&mut *tx)
                 .await?;
         let rows = rows.iter().map(|row| from_json("a row", row)).collect::<Result<_, _>>()?;
-        let fingerprints = fingerprints(&mut tx, table).await?;
-        Ok(Snapshot { changes, rows, fingerprints })
+        let content = TableContent {
+            hardware_id: table.hardware_id.clone(),
+            run_config: table.run_config.clone(),
+            fingerprints: fingerprints(&mut tx, table).await?,
+            rows,
+            networks: networks::measured(&mut tx, table.id).await?,
+        };
+        Ok(Snapshot { changes, content })
     }
 
     async fn insert_version(
@@ -180,46 +181,14 @@ async fn fingerprints(
         .collect()
 }
 
-/// The version of a snapshot, and its compressed document.
+/// The version of a content, and its compressed document.
 fn document(
-    table: TableRef,
-    snapshot: Snapshot,
-    book: &Arc<OpBook>,
+    content: TableContent,
+    catalog: &Catalog,
     now: Timestamp,
-) -> std::io::Result<(Version, Vec<u8>)> {
-    let Snapshot { mut rows, fingerprints, .. } = snapshot;
-    rows.sort_by_cached_key(row_order);
-    let ops = own_ops(&rows, book);
-    let version = Table::content_version(&table.hardware_id, &table.run_config, &ops, &rows);
-    let summary = Version {
-        version: version.clone(),
-        created_at: now,
-        rows: u32::try_from(rows.len()).unwrap_or(u32::MAX),
-    };
-    let table = Table {
-        schema: TABLE_SCHEMA,
-        hardware_id: table.hardware_id,
-        run_config: table.run_config,
-        version,
-        created_at: now,
-        fingerprints,
-        accuracy: None,
-        calibration: None,
-        ops,
-        rows,
-    };
+) -> anyhow::Result<(Version, Vec<u8>)> {
+    let table = Table::assemble(content, catalog, now)?;
     let body = zstd::encode_all(to_json(&table).as_bytes(), ZSTD_LEVEL)?;
-    Ok((summary, body))
-}
-
-/// Definitions of the ops of these rows that a reader's built-in catalog lacks, by name.
-fn own_ops(rows: &[Row], book: &OpBook) -> Vec<OpDef> {
-    let digests: HashSet<&OpDigest> = rows.iter().map(|row| &row.op_digest).collect();
-    let own: BTreeMap<&str, &OpDef> = digests
-        .into_iter()
-        .filter_map(|digest| book.by_digest(digest))
-        .filter(|entry| entry.current && !entry.builtin)
-        .map(|entry| (entry.op.name(), entry.op.def()))
-        .collect();
-    own.into_values().cloned().collect()
+    let rows = u32::try_from(table.rows.len()).unwrap_or(u32::MAX);
+    Ok((Version { version: table.version, created_at: now, rows }, body))
 }

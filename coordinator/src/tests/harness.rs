@@ -145,6 +145,15 @@ impl Box {
         measurement
     }
 
+    /// A measurement of a built-in network that this box could have made.
+    pub fn measures_network(&self, name: &str, micros: f64) -> Measurement {
+        Measurement {
+            hardware_id: self.enrolled.hardware_id.clone(),
+            fingerprint: testing::fingerprint(self.memory_gib).digest(),
+            ..testing::network_measurement(name, micros)
+        }
+    }
+
     /// A measurement of a minute later.
     pub fn measures_again(&self, key: &str, micros: f64) -> Measurement {
         let mut measurement = self.measures(key, micros);

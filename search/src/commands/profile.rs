@@ -4,9 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use latlas_shared::api::{OpAnswer, OpEntry, ProfileRequest, RequestStatus};
+use latlas_shared::WholeNetwork;
+use latlas_shared::api::{NetworkChoice, OpAnswer, OpEntry, ProfileRequest, RequestStatus};
 use latlas_shared::client::Client;
-use ops_catalog::{Catalog, SpaceDef};
+use ops_catalog::{Catalog, NetworkSpec, SpaceDef};
+use serde::de::IgnoredAny;
 
 use super::{Farm, ops, request};
 use crate::cli::{Profile, ProfileWhat};
@@ -15,7 +17,7 @@ use crate::files;
 /// Runs the command.
 ///
 /// # Errors
-/// When the space is not one, the coordinator does not answer or refuses, or tasks failed.
+/// When the space or a network is not one, the coordinator does not answer or refuses, or tasks failed.
 pub fn run(command: &Profile, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     let wanted = Wanted::new(&command.what)?;
     let status = farm.ask(async |client| {
@@ -33,41 +35,103 @@ pub fn run(command: &Profile, farm: &Farm, out: &mut dyn Write) -> Result<()> {
 }
 
 /// What is asked for.
-enum Wanted {
+struct Wanted {
+    space: Option<Space>,
+    networks: Vec<Network>,
+}
+
+enum Space {
     /// A built-in space.
     Named(String),
     /// A space from a file.
     Defined(PathBuf, SpaceDef),
 }
 
+/// A network, and where it was written.
+struct Network {
+    place: String,
+    choice: NetworkChoice,
+}
+
 impl Wanted {
     fn new(what: &ProfileWhat) -> Result<Wanted> {
+        let names = what.space.iter().chain(&what.network).map(Path::new);
+        let paths = what.op_file.iter().chain(&what.arch).map(PathBuf::as_path);
+        files::one_stdin(&names.chain(paths).collect::<Vec<_>>())?;
+        let space = Space::new(what)?;
+        let mut networks = Vec::new();
+        for name in &what.network {
+            if names_a_file(name) {
+                networks.extend(read_networks(Path::new(name))?);
+            } else {
+                WholeNetwork::builtin(name).with_context(|| {
+                    format!("--network {name} (a file is written with its folder or extension)")
+                })?;
+                let choice = NetworkChoice::Named(name.clone());
+                networks.push(Network { place: name.clone(), choice });
+            }
+        }
+        if let Some(path) = &what.arch {
+            networks.extend(read_networks(path)?);
+        }
+        Ok(Wanted { space, networks })
+    }
+
+    /// Checks what was written here before anything is sent, so that a mistake in it leaves nothing behind
+    /// in the coordinator; the ops that it already has count too.
+    async fn check(&self, client: &Client) -> Result<()> {
+        let written = |network: &Network| matches!(network.choice, NetworkChoice::Defined(_));
+        let defined = match &self.space {
+            Some(Space::Defined(path, def)) => Some((path, def)),
+            _ => None,
+        };
+        if defined.is_none() && !self.networks.iter().any(written) {
+            return Ok(());
+        }
+        let known: Vec<OpEntry> = client.get_all("v1/ops").await?;
+        let mut catalog = ops::with_submitted(known)?;
+        if let Some((path, def)) = defined {
+            def.resolve(&catalog).with_context(|| files::name(path))?;
+            catalog =
+                catalog.with_ops(def.ops.iter().cloned()).with_context(|| files::name(path))?;
+        }
+        for Network { place, choice } in &self.networks {
+            if let NetworkChoice::Defined(spec) = choice {
+                WholeNetwork::new(spec, &catalog).with_context(|| place.clone())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Space {
+    fn new(what: &ProfileWhat) -> Result<Option<Space>> {
         match (&what.space, &what.op_file) {
             (_, Some(path)) => {
                 let def = read_space(path)?;
                 if def.ops.is_empty() {
                     bail!("{}: it defines no op: list some under `ops`", files::name(path));
                 }
-                Ok(Wanted::Defined(path.clone(), def))
+                Ok(Some(Space::Defined(path.clone(), def)))
             }
             (Some(text), None) if names_a_file(text) => {
                 let path = PathBuf::from(text);
                 let def = read_space(&path)?;
-                Ok(Wanted::Defined(path, def))
+                Ok(Some(Space::Defined(path, def)))
             }
             (Some(name), None) => {
                 let known = Catalog::builtin().space(name);
                 known.with_context(|| {
                     format!("--space {name} (a file is written with its folder or extension)")
                 })?;
-                Ok(Wanted::Named(name.clone()))
+                Ok(Some(Space::Named(name.clone())))
             }
-            (None, None) => unreachable!("the command line has one of the two"),
+            (None, None) => Ok(None),
         }
     }
 }
 
-/// `-`, or a name that no built-in space has.
+/// `-`, or a name that nothing built in has.
 fn names_a_file(text: &str) -> bool {
     text == "-" || text.contains(['/', '\\', '.'])
 }
@@ -77,21 +141,43 @@ fn read_space(path: &Path) -> Result<SpaceDef> {
     SpaceDef::from_yaml(&text).map_err(|error| anyhow!("{}: {error}", files::name(path)))
 }
 
+/// The networks of a file: one, in YAML or JSON, or one JSON object a line.
+fn read_networks(path: &Path) -> Result<Vec<Network>> {
+    let file = files::name(path);
+    let text = files::read_text(path)?;
+    let network =
+        |place: String, spec| Network { place, choice: NetworkChoice::Defined(Box::new(spec)) };
+    let first = text.lines().next().unwrap_or_default();
+    let one_a_line =
+        first.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(first).is_ok();
+    if !one_a_line {
+        let spec = NetworkSpec::from_yaml(&text).map_err(|error| anyhow!("{file}: {error}"))?;
+        return Ok(vec![network(file, spec)]);
+    }
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            let place = format!("{file}, line {}", index + 1);
+            let spec = NetworkSpec::from_json(line).with_context(|| place.clone())?;
+            Ok(network(place, spec))
+        })
+        .collect()
+}
+
 async fn submit(client: &Client, command: &Profile, wanted: &Wanted) -> Result<RequestStatus> {
     let mut request = ProfileRequest {
         hardware_id: command.hardware.clone(),
         config: command.config.clone(),
         space: None,
         definition: None,
+        networks: wanted.networks.iter().map(|network| network.choice.clone()).collect(),
         remeasure: command.remeasure,
     };
-    match wanted {
-        Wanted::Named(name) => request.space = Some(name.clone()),
-        Wanted::Defined(path, def) => {
-            // The space is spelled out here before anything is sent, so that a mistake in it leaves
-            // nothing behind in the coordinator; the ops that it already has count too.
-            let known: Vec<OpEntry> = client.get_all("v1/ops").await?;
-            def.resolve(&ops::with_submitted(known)?).with_context(|| files::name(path))?;
+    wanted.check(client).await?;
+    match &wanted.space {
+        None => {}
+        Some(Space::Named(name)) => request.space = Some(name.clone()),
+        Some(Space::Defined(_, def)) => {
             for op in &def.ops {
                 let _: OpAnswer = client.post("v1/ops", op).await?;
             }

@@ -37,12 +37,12 @@ fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
         return all.iter().try_for_each(|request| write_json(out, request));
     }
     let mut columns =
-        Columns::new(["REQUEST", "HARDWARE", "SPACE", "MEASURED", "FAILED", "OF", "CREATED"]);
+        Columns::new(["REQUEST", "HARDWARE", "WANTED", "MEASURED", "FAILED", "OF", "CREATED"]);
     for request in &all {
         columns.push([
             request.id.to_string(),
             request.hardware_id.to_string(),
-            request.space.clone(),
+            wanted(request),
             request.done.to_string(),
             request.failed.to_string(),
             request.total.to_string(),
@@ -50,6 +50,14 @@ fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
         ]);
     }
     Ok(columns.write(out)?)
+}
+
+/// What a request asks for: its space, and how many networks.
+fn wanted(status: &RequestStatus) -> String {
+    let networks =
+        (status.networks > 0).then(|| count(status.networks as usize, "network", "networks"));
+    let parts: Vec<String> = status.space.iter().cloned().chain(networks).collect();
+    parts.join(" + ")
 }
 
 /// The state of a request when it is finished.
@@ -83,7 +91,7 @@ pub(super) fn write_status(status: &RequestStatus, json: bool, out: &mut dyn Wri
     writeln!(out, "request   {}", status.id)?;
     writeln!(out, "hardware  {}", status.hardware_id)?;
     writeln!(out, "config    {}", status.config)?;
-    writeln!(out, "space     {}", plain(&status.space))?;
+    writeln!(out, "wanted    {}", plain(&wanted(status)))?;
     let open = status.total.saturating_sub(status.done + status.failed);
     writeln!(
         out,
@@ -99,9 +107,9 @@ pub(super) fn failures(status: &RequestStatus) -> Result<()> {
         return Ok(());
     }
     let mut text =
-        format!("{} could not be measured:", count(status.failed as usize, "key", "keys"));
-    for (key, reason) in &status.failures {
-        text.push_str(&format!("\n  {key}  ({})", plain(reason)));
+        format!("{} could not be measured:", count(status.failed as usize, "task", "tasks"));
+    for (task, reason) in &status.failures {
+        text.push_str(&format!("\n  {}  ({})", plain(task), plain(reason)));
     }
     let unlisted = (status.failed as usize).saturating_sub(status.failures.len());
     if unlisted > 0 {

@@ -18,6 +18,7 @@ fn prediction(plan: &NetworkPlan, micros: f64) -> Prediction {
         low_micros: micros * 0.9,
         high_micros: micros * 1.25,
         ops_micros: 0.0,
+        merges: 0,
         calibration_networks: 0,
         measured_share: 1.0,
         reuse_distance_bytes: 0.0,

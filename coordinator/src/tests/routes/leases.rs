@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use latlas_shared::api::Renewed;
+use latlas_shared::api::{Renewed, TaskWork};
 use serde_json::json;
 
 use crate::tests::harness::{Farm, KEYS, check, later};
@@ -15,9 +15,10 @@ async fn a_lease_has_tasks_with_their_definitions() {
     assert!(farm.lease(&agent, 8, 0).await.is_none());
     let request = farm.ask_for_keys().await;
     let lease = farm.lease(&agent, 8, 0).await.unwrap();
-    let keys: Vec<String> = lease.tasks.iter().map(|task| task.key.to_string()).collect();
+    let keys: Vec<String> = lease.tasks.iter().map(|task| task.subject().to_string()).collect();
     assert_eq!(keys, KEYS);
-    assert_eq!(lease.tasks[0].op.name, "Conv3x3");
+    let TaskWork::Op { definition, .. } = &lease.tasks[0].work else { panic!() };
+    assert_eq!(definition.name, "Conv3x3");
     assert_eq!(farm.status(&request).await.running, 2);
     assert!(farm.lease(&agent, 8, 0).await.is_none(), "a task is out once");
 }

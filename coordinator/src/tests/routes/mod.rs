@@ -3,6 +3,7 @@
 mod agents;
 mod conventions;
 mod leases;
+mod networks;
 mod ops;
 mod predict;
 mod requests;

@@ -75,12 +75,23 @@ async fn a_late_result_counts() {
 async fn a_network_is_kept_and_is_no_row() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
-    let mut network = agent.measures(KEYS[0], 10.0);
-    network.subject = Subject::Network { name: "resnet18".into() };
+    let network = agent.measures_network("demo_conv", 1000.0);
     assert_eq!(farm.report(&agent, vec![network.clone()]).await.stored, 1);
     assert_eq!(farm.report(&agent, vec![network]).await.known, 1);
     let table = farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id)).send().await;
     assert_eq!(table.read::<Value>(StatusCode::OK)["rows"], json!([]));
+}
+
+#[tokio::test]
+async fn a_network_that_is_not_what_it_says_is_refused() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let mut measurement = agent.measures_network("demo_conv", 1000.0);
+    let Subject::Network(network) = &mut measurement.subject else { panic!() };
+    network.digest.0 = "00".into();
+    let id = measurement.id;
+    let answer = farm.report(&agent, vec![measurement]).await;
+    assert!(answer.refused[&id].contains("another version of the catalog"), "{answer:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use jiff::Timestamp;
+use ops_catalog::{Op, OpDef};
+
 use crate::store::Store;
 use crate::tests::harness::{Farm, KEYS};
 use crate::{DATABASE, DataDir};
@@ -49,6 +52,78 @@ async fn a_newer_schema_is_refused() {
     .await;
     let error = error_of(&path).await;
     assert!(error.contains("written by a newer latlas-coordinator"), "{error}");
+}
+
+/// A database as the first three migrations made it, with a task of each state.
+async fn before_networks(path: &Path) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options.foreign_keys(true)).await.unwrap();
+    let all = sqlx::migrate!();
+    let first = all.iter().filter(|migration| migration.version <= 3).cloned().collect();
+    sqlx::migrate::Migrator::with_migrations(first).run(&pool).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO tables (id, hardware_id, config_id, run_config, created_at)
+         VALUES (1, 'old.cpu', 'c', '{}', 0);
+         INSERT INTO fingerprints VALUES ('f', 'old.cpu', '{}', 0);
+         INSERT INTO agents (id, uuid, name, table_id, fingerprint, primitives, agent_version, enrolled_at,
+                             seen_at)
+         VALUES (1, '00000000-0000-0000-0000-000000000001', 'box', 1, 'f', '[\"relu\"]', '0', 0, 0);
+         INSERT INTO ops (id, digest, name, definition, builtin, current, created_at)
+         VALUES (7, '00', 'Old', '{\"name\": \"Old\", \"nodes\": [{\"apply\": \"relu\"}]}', 0, 0, 0);
+         INSERT INTO leases VALUES ('00000000-0000-0000-0000-00000000000a', 1, 0, 99);
+         INSERT INTO tasks (id, table_id, op_id, key, state, attempts, reason, lease_id)
+         VALUES (1, 1, 7, 'Old:n1-h8-w8-i4-o4-s1', 'queued', 1, 'lost', NULL),
+                (2, 1, 7, 'Old:n1-h8-w8-i4-o5-s1', 'leased', 0, NULL,
+                 '00000000-0000-0000-0000-00000000000a'),
+                (3, 1, 7, 'Old:n1-h8-w8-i4-o6-s1', 'failed', 3, 'gave up', NULL);
+         INSERT INTO requests VALUES (1, '00000000-0000-0000-0000-0000000000bb', 1, 'mine', NULL, '', 0);
+         INSERT INTO request_tasks
+         VALUES (1, 1, NULL, NULL), (1, 2, NULL, NULL), (1, 3, 'failed', 'gave up');
+         INSERT INTO measurements (uuid, table_id, agent_id, fingerprint, status, finished_at, received_at,
+                                   measurement)
+         VALUES ('u', 1, 1, 'f', 'ok', 0, 0, '{\"subject\": {\"network\": {\"name\": \"old\"}}}');",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    // The definition above is what it says, whatever its digest would be today.
+    let op: OpDef =
+        serde_json::from_str(r#"{"name": "Old", "nodes": [{"apply": "relu"}]}"#).unwrap();
+    sqlx::query("UPDATE ops SET digest = ?1 WHERE id = 7")
+        .bind(Op::new(op).unwrap().digest().0.clone())
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+}
+
+#[tokio::test]
+async fn a_database_from_before_networks_keeps_its_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(DATABASE);
+    before_networks(&path).await;
+    let store = Store::open(&path).await.unwrap();
+    let id = "00000000-0000-0000-0000-0000000000bb".parse().unwrap();
+    let status = store.request_status(id).await.unwrap().unwrap();
+    assert_eq!((status.total, status.failed, status.running, status.networks), (3, 1, 1, 0));
+    assert_eq!(status.space.as_deref(), Some("mine"));
+    assert_eq!(status.failures["Old:n1-h8-w8-i4-o6-s1"], "gave up");
+    // A network that said nothing but its name makes no truth, and is no obstacle.
+    let rebuilt = store.rebuild().await.unwrap();
+    assert_eq!((rebuilt.rows, rebuilt.networks), (0, 0));
+    store.sweep(Timestamp::now()).await.unwrap();
+    assert_eq!(store.request_status(id).await.unwrap().unwrap().running, 0);
+    store.close().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let broken: Vec<(String,)> = sqlx::query_as("SELECT \"table\" FROM pragma_foreign_key_check")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    assert_eq!(broken, []);
+    let kept: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM measurements").fetch_one(&pool).await.unwrap();
+    assert_eq!(kept, 1);
 }
 
 #[tokio::test]

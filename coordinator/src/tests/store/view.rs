@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use latlas_shared::{Row, Status, Table};
 use sqlx::Row as _;
 
-use crate::store::Incoming;
+use crate::store::{Incoming, Rebuilt};
 use crate::testing;
 use crate::tests::harness::{Farm, KEYS};
 
@@ -132,7 +132,7 @@ async fn a_rebuild_changes_nothing() {
         }
     }
     let before = derived(&farm).await;
-    assert_eq!(farm.store().rebuild().await.unwrap(), 2);
+    assert_eq!(farm.store().rebuild().await.unwrap(), Rebuilt { rows: 2, networks: 0 });
     assert_eq!(derived(&farm).await, before);
 }
 

@@ -70,7 +70,7 @@ async fn a_task_that_kills_its_agents_takes_no_other_down() {
     for _ in 0..3 {
         let Some(lease) = farm.lease(&agent, 8, 0).await else { break };
         assert_eq!(lease.tasks.len(), 1);
-        let key = lease.tasks[0].key.to_string();
+        let key = lease.tasks[0].subject().to_string();
         if key == KEYS[0] {
             farm.store().sweep(later(3600)).await.unwrap();
         } else {
@@ -79,7 +79,7 @@ async fn a_task_that_kills_its_agents_takes_no_other_down() {
     }
     let status = farm.status(&request).await;
     assert_eq!((status.done, status.failed, status.running), (1, 1, 0));
-    assert_eq!(status.failures.keys().next().unwrap().to_string(), KEYS[0]);
+    assert_eq!(status.failures.keys().next().unwrap(), KEYS[0]);
 }
 
 #[tokio::test]

@@ -1,0 +1,78 @@
+//! Whole networks that were asked for or measured.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use latlas_shared::{MeasuredNetwork, WholeNetwork};
+use sqlx::{Sqlite, Transaction};
+
+use super::{Store, StoreError, TableId, TableRef, from_json, micros, to_json};
+
+/// The number of a network inside the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct NetworkId(pub i64);
+
+impl Store {
+    /// The measured networks of a table as it is now, by digest.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn measured_networks(
+        &self,
+        table: &TableRef,
+    ) -> Result<Vec<MeasuredNetwork>, StoreError> {
+        let mut tx = self.readers.begin().await?;
+        measured(&mut tx, table.id).await
+    }
+}
+
+/// The measured networks of a table, by digest.
+pub(super) async fn measured(
+    tx: &mut Transaction<'static, Sqlite>,
+    table: TableId,
+) -> Result<Vec<MeasuredNetwork>, StoreError> {
+    let found: Vec<String> = sqlx::query_scalar(
+        "SELECT network FROM table_networks JOIN networks ON networks.id = network_id
+         WHERE table_id = ?1 ORDER BY digest",
+    )
+    .bind(table.0)
+    .fetch_all(&mut **tx)
+    .await?;
+    found.iter().map(|text| from_json("a measured network", text)).collect()
+}
+
+/// The number of a network, which is stored if it was not known. It was checked.
+pub(super) async fn find_or_add(
+    tx: &mut Transaction<'static, Sqlite>,
+    network: &WholeNetwork,
+    now: Timestamp,
+) -> Result<NetworkId, StoreError> {
+    let known: Option<i64> = sqlx::query_scalar("SELECT id FROM networks WHERE digest = ?1")
+        .bind(&network.digest.0)
+        .fetch_optional(&mut **tx)
+        .await?;
+    if let Some(id) = known {
+        return Ok(NetworkId(id));
+    }
+    let plan = network.plan().map_err(|e| StoreError::damaged("a network", e))?;
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO networks (digest, name, definition, created_at)
+         VALUES (?1, ?2, ?3, ?4) RETURNING id",
+    )
+    .bind(&network.digest.0)
+    .bind(&network.spec.name)
+    .bind(to_json(network))
+    .bind(micros(now))
+    .fetch_one(&mut **tx)
+    .await?;
+    let nodes = plan.steps.iter().flat_map(|step| &step.op.def().nodes);
+    let primitives: BTreeSet<&str> = nodes.map(|node| node.apply.name()).collect();
+    for primitive in primitives {
+        sqlx::query("INSERT INTO network_primitives (network_id, primitive) VALUES (?1, ?2)")
+            .bind(id)
+            .bind(primitive)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(NetworkId(id))
+}

@@ -1,0 +1,177 @@
+//! Whole networks: asked for, measured, and turned into the accuracy of a table.
+
+use axum::http::StatusCode;
+use latlas_shared::api::{RequestStatus, TaskWork};
+use latlas_shared::{MeasuredNetwork, Measurement, Status, Table};
+use ops_catalog::Catalog;
+use serde_json::{Value, json};
+
+use crate::testing;
+use crate::tests::harness::{Answer, Box, Farm, KEYS, check};
+use crate::token::Role;
+
+/// A small network of a single op, which is a row of [`KEYS`].
+fn small() -> Value {
+    json!({"name": "small", "doc": "prose", "input": {"n": 1, "c": 4, "h": 8, "w": 8},
+           "layers": [{"op": "Conv3x3", "c_out": 4, "stride": 1}]})
+}
+
+async fn ask(farm: &Farm, more: Value) -> Answer {
+    let mut body = json!({"hardware_id": testing::fingerprint(8).hardware_id()});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let token = farm.token(Role::Researcher).await;
+    farm.post("/v1/requests").token(&token).json(&body).send().await
+}
+
+/// What a box reports for everything that it is given.
+async fn work_off(farm: &Farm, agent: &Box, network_micros: f64) -> Vec<String> {
+    let lease = farm.lease(agent, 64, 0).await.unwrap();
+    let mut measurements = Vec::new();
+    for task in &lease.tasks {
+        let measurement = match &task.work {
+            TaskWork::Op { key, .. } => agent.measures(&key.to_string(), 10.0),
+            TaskWork::Network(_) => {
+                let measurement = agent.measures_network("demo_conv", network_micros);
+                Measurement { subject: task.subject(), ..measurement }
+            }
+        };
+        measurements.push(Measurement { task: Some(task.id), ..measurement });
+    }
+    let answer = farm.report(agent, measurements).await;
+    assert_eq!(answer.stored as usize, lease.tasks.len(), "{answer:?}");
+    lease.tasks.iter().map(|task| task.subject().to_string()).collect()
+}
+
+#[tokio::test]
+async fn networks_are_asked_for_beside_a_space_and_become_accuracy() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let space = json!({"name": "mine", "keys": KEYS});
+    let answer = ask(&farm, json!({"definition": space, "networks": [small(), "demo_conv"]})).await;
+    check("request_with_networks", &answer);
+    let request: RequestStatus = answer.read(StatusCode::CREATED);
+    let measured = work_off(&farm, &agent, 12.0).await;
+    assert_eq!(measured, [KEYS[0], KEYS[1], "network small", "network demo_conv"]);
+    assert!(farm.status(&request).await.is_finished());
+
+    let path = format!("/v1/tables/{}", agent.enrolled.hardware_id);
+    let answer = farm.get(&path).send().await;
+    let table: Table = answer.read(StatusCode::OK);
+    assert_eq!(table.rows.len(), 2, "a network is no row");
+    let accuracy = table.accuracy.unwrap();
+    assert_eq!((accuracy.overall.networks, accuracy.overall.predicted), (2, 1));
+    let error = accuracy.networks[0].prediction.as_ref().unwrap().error;
+    // The only row of the network has a curve that starts at 8 MiB with 10 us.
+    assert!((error - (10.0 / 12.0 - 1.0)).abs() < 1e-9, "{error}");
+    check("table_with_accuracy", &answer);
+
+    let networks = farm.get(&format!("{path}/networks")).send().await;
+    check("table_networks", &networks);
+    let lines: Vec<MeasuredNetwork> =
+        networks.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines.iter().all(|line| line.network.plan().is_ok() && line.agents == 1));
+}
+
+#[tokio::test]
+async fn networks_alone_are_a_request_too() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let answer = ask(&farm, json!({"networks": [small(), small()]})).await;
+    let request: RequestStatus = answer.read(StatusCode::CREATED);
+    assert_eq!((request.space, request.networks, request.total), (None, 1, 1), "each once");
+    work_off(&farm, &agent, 12.0).await;
+    // Whatever it is called, it is the same network.
+    let mut renamed = small();
+    renamed["name"] = "other".into();
+    let again: RequestStatus =
+        ask(&farm, json!({"networks": [renamed]})).await.read(StatusCode::CREATED);
+    assert_eq!((again.total, again.done), (1, 1), "what is measured is not measured again");
+}
+
+#[tokio::test]
+async fn a_new_truth_is_a_new_version() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    farm.report(&agent, vec![agent.measures(KEYS[0], 10.0)]).await;
+    let path = format!("/v1/tables/{}", agent.enrolled.hardware_id);
+    let table = async || farm.get(&path).send().await.read::<Table>(StatusCode::OK);
+    let without = table().await;
+    assert_eq!(without.accuracy, None);
+    farm.report(&agent, vec![agent.measures_network("demo_conv", 1000.0)]).await;
+    let with = table().await;
+    assert_ne!(with.version, without.version);
+    assert_eq!(with.rows, without.rows);
+    let rebuilt = farm.store().rebuild().await.unwrap();
+    assert_eq!((rebuilt.rows, rebuilt.networks), (1, 1));
+    assert_eq!(table().await, with, "a rebuild changes nothing");
+}
+
+#[tokio::test]
+async fn a_network_that_failed_is_told_and_is_no_truth() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let request: RequestStatus =
+        ask(&farm, json!({"networks": ["demo_conv"]})).await.read(StatusCode::CREATED);
+    let mut failed = agent.measures_network("demo_conv", 1.0);
+    failed.status = Status::Failed;
+    failed.latency = None;
+    failed.reason = Some("out of memory".into());
+    farm.report(&agent, vec![failed]).await;
+    let status = farm.status(&request).await;
+    assert_eq!(status.failures["network demo_conv"], "out of memory");
+    let path = format!("/v1/tables/{}", agent.enrolled.hardware_id);
+    assert_eq!(farm.get(&path).send().await.read::<Table>(StatusCode::OK).accuracy, None);
+    assert_eq!(farm.get(&format!("{path}/networks")).send().await.body, "");
+}
+
+#[tokio::test]
+async fn a_network_goes_to_agents_that_can_run_all_of_it() {
+    let farm = Farm::new().await;
+    let mut enrolment = testing::enrolment("old", 8);
+    enrolment.primitives.retain(|primitive| primitive != "conv2d");
+    let old = farm.join(&enrolment).await;
+    let answer = ask(&farm, json!({"networks": ["demo_conv"]})).await;
+    check("request_for_a_network_unsupported", &answer);
+    let able = farm.enrol("able", 8).await;
+    let _: RequestStatus =
+        ask(&farm, json!({"networks": ["demo_conv"]})).await.read(StatusCode::CREATED);
+    assert!(farm.store().lease(&old, 8, jiff::Timestamp::now()).await.unwrap().is_none());
+    assert_eq!(work_off(&farm, &able, 9.0).await, ["network demo_conv"]);
+}
+
+#[tokio::test]
+async fn a_network_may_use_ops_that_were_submitted() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let network = json!({"name": "own", "input": {"n": 1, "c": 4, "h": 8, "w": 8},
+                         "layers": [{"op": "TwoRelus", "c_out": 4, "stride": 1}]});
+    check(
+        "request_for_a_network_of_unknown_ops",
+        &ask(&farm, json!({"networks": [network]})).await,
+    );
+    let token = farm.token(Role::Researcher).await;
+    let def = json!({"name": "TwoRelus", "nodes": [{"apply": "relu"}, {"apply": "relu"}]});
+    farm.post("/v1/ops").token(&token).json(&def).send().await;
+    let _: RequestStatus =
+        ask(&farm, json!({"networks": [network]})).await.read(StatusCode::CREATED);
+    let lease = farm.lease(&agent, 8, 0).await.unwrap();
+    let TaskWork::Network(sent) = &lease.tasks[0].work else { panic!() };
+    assert_eq!(sent.ops[0].name, "TwoRelus");
+    assert!(Catalog::builtin().op("TwoRelus").is_err() && sent.plan().is_ok());
+}
+
+#[tokio::test]
+async fn networks_that_make_no_sense_say_why() {
+    let farm = Farm::new().await;
+    farm.enrol("box", 8).await;
+    check(
+        "request_for_an_unknown_network",
+        &ask(&farm, json!({"networks": ["mobilenet_v9"]})).await,
+    );
+    let mut typo = small();
+    typo["layer"] = json!([]);
+    check("request_for_a_mistyped_network", &ask(&farm, json!({"networks": [typo]})).await);
+    let neither = ask(&farm, json!({"networks": []})).await;
+    assert_eq!(neither.status, StatusCode::UNPROCESSABLE_ENTITY);
+}

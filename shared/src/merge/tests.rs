@@ -1,0 +1,159 @@
+use super::testing::{measurement, network};
+use super::*;
+use proptest::prelude::*;
+
+fn observation(agent: u128, status: Status, micros: f64, at: i64) -> Observation {
+    let mut measurement = measurement("Conv3x3:n1-h8-w8-i4-o4-s1", micros);
+    measurement.finished_at = Timestamp::from_second(at).unwrap();
+    measurement.status = status;
+    if status == Status::Failed {
+        measurement.latency = None;
+        measurement.reason = Some("out of memory".into());
+    }
+    Observation { agent: agent.to_string(), measurement }
+}
+
+#[test]
+fn an_agent_counts_once_with_its_latest_number() {
+    let row = merge_row(&[
+        observation(1, Status::Ok, 10.0, 100),
+        observation(1, Status::Ok, 20.0, 200),
+        observation(1, Status::Failed, 0.0, 300),
+    ])
+    .unwrap();
+    assert_eq!((row.latency_micros, row.agents, row.status), (Some(20.0), 1, Status::Ok));
+}
+
+#[test]
+fn agents_are_merged_by_their_median_and_the_spread_shows() {
+    let row = merge_row(&[
+        observation(1, Status::Ok, 10.0, 100),
+        observation(2, Status::Ok, 12.0, 100),
+        observation(3, Status::Ok, 40.0, 100),
+    ])
+    .unwrap();
+    assert_eq!((row.latency_micros, row.agents), (Some(12.0), 3));
+    let (low, _, high) = row.read_curve(8e6).unwrap();
+    assert!(low < 10.0 && high > 40.0, "{low} {high}");
+}
+
+#[test]
+fn a_row_is_failed_only_if_nobody_has_a_number() {
+    let failed = observation(1, Status::Failed, 0.0, 500);
+    let row = merge_row(std::slice::from_ref(&failed)).unwrap();
+    assert_eq!((row.status, row.latency_micros, row.samples), (Status::Failed, None, 0));
+    assert_eq!(row.reason.as_deref(), Some("out of memory"));
+    let row = merge_row(&[failed, observation(2, Status::NotConverged, 9.0, 100)]).unwrap();
+    assert_eq!((row.status, row.latency_micros), (Status::NotConverged, Some(9.0)));
+}
+
+#[test]
+fn there_is_no_row_of_a_network() {
+    let measurement = network("demo_conv", 10.0);
+    let observation = Observation { agent: "a".into(), measurement };
+    assert!(merge_row(std::slice::from_ref(&observation)).is_none());
+    assert!(merge_row(&[]).is_none());
+    assert_eq!(merge_network(&[observation]).unwrap().network.name(), "demo_conv");
+}
+
+#[test]
+fn networks_are_merged_by_the_rules_of_rows() {
+    let seen = |agent: &str, status, micros| {
+        let mut measurement = network("demo_conv", micros);
+        measurement.status = status;
+        if status == Status::Failed {
+            measurement.latency = None;
+        }
+        Observation { agent: agent.into(), measurement }
+    };
+    let truth = merge_network(&[
+        seen("a", Status::Ok, 1000.0),
+        seen("b", Status::Ok, 1400.0),
+        seen("c", Status::Ok, 1100.0),
+        seen("d", Status::NotConverged, 9.0),
+        seen("e", Status::Failed, 9.0),
+    ])
+    .unwrap();
+    assert_eq!((truth.latency.quiet_micros, truth.agents, truth.status), (1100.0, 3, Status::Ok));
+    assert!(truth.latency.ci95_low_micros < 1000.0 && truth.latency.ci95_high_micros > 1400.0);
+    assert!(merge_network(&[seen("e", Status::Failed, 9.0)]).is_none());
+    let row = observation(1, Status::Ok, 10.0, 100);
+    assert!(merge_network(&[row]).is_none());
+}
+
+fn observations() -> impl Strategy<Value = Vec<Observation>> {
+    let status = prop_oneof![Just(Status::Ok), Just(Status::NotConverged), Just(Status::Failed)];
+    // Few agents and few times, so that ties happen.
+    let one = (0u128..4, status, 1.0f64..1e4, 0i64..4, any::<u128>());
+    let one = one.prop_map(|(agent, status, micros, at, id)| {
+        let mut observation = observation(agent, status, micros, at);
+        observation.measurement.id = Uuid::from_u128(id);
+        observation
+    });
+    prop::collection::vec(one, 1..12)
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_measurements_does_not_matter(
+        (sorted, shuffled) in observations().prop_flat_map(|o| (Just(o.clone()), Just(o).prop_shuffle())),
+    ) {
+        prop_assert_eq!(merge_row(&sorted), merge_row(&shuffled));
+    }
+
+    #[test]
+    fn merging_the_same_again_changes_nothing(observations in observations()) {
+        let twice = [observations.clone(), observations.clone()].concat();
+        prop_assert_eq!(merge_row(&observations), merge_row(&twice));
+    }
+
+    #[test]
+    fn a_row_is_sound(observations in observations()) {
+        let row = merge_row(&observations).unwrap();
+        let values: Vec<f64> = observations
+            .iter()
+            .filter_map(|o| Some(o.measurement.latency.as_ref()?.curve[0].quiet_micros))
+            .collect();
+        match row.latency_micros {
+            None => prop_assert!(values.is_empty() && row.curve.is_empty()),
+            Some(latency) => {
+                let curve = Latency { curve: row.curve };
+                prop_assert!(curve.is_sound());
+                let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+                let high = values.iter().copied().fold(0.0, f64::max);
+                prop_assert!(low <= latency && latency <= high);
+            }
+        }
+    }
+
+    #[test]
+    fn networks_in_any_order_give_one_truth(
+        (sorted, shuffled) in observations().prop_flat_map(|o| (Just(o.clone()), Just(o).prop_shuffle())),
+    ) {
+        let as_networks = |observations: Vec<Observation>| -> Vec<Observation> {
+            let subject = network("demo_conv", 1.0).subject;
+            observations
+                .into_iter()
+                .map(|mut observation| {
+                    observation.measurement.subject = subject.clone();
+                    observation.measurement.latency.iter_mut().for_each(|latency| {
+                        latency.curve[0].reuse_distance_bytes = 0;
+                    });
+                    observation
+                })
+                .collect()
+        };
+        let (sorted, shuffled) = (as_networks(sorted), as_networks(shuffled));
+        let merged = merge_network(&sorted);
+        prop_assert_eq!(&merged, &merge_network(&shuffled));
+        let failed = sorted.iter().all(|o| o.measurement.status == Status::Failed);
+        prop_assert_eq!(merged.is_none(), failed);
+    }
+
+    #[test]
+    fn one_agent_s_number_is_taken_as_it_is(micros in 1.0f64..1e6) {
+        let only = observation(1, Status::Ok, micros, 5);
+        let row = merge_row(std::slice::from_ref(&only)).unwrap();
+        prop_assert_eq!(row.curve, only.measurement.latency.unwrap().curve);
+    }
+}

@@ -1,0 +1,183 @@
+//! A whole network as a piece of work: the definition that is sent, run and remembered.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ops_catalog::{
+    Catalog, Invalid, Network, NetworkPlan, NetworkSpec, Op, OpDef, Primitive, Value,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::identity::hex;
+
+/// The longest name of a network, in bytes.
+const MOST_NAME: usize = 200;
+
+/// The most bytes of a definition's JSON: it travels with each measurement, a hundred at a time. A
+/// network of a hundred layers has 10 KiB.
+const MOST_BYTES: usize = 64 << 10;
+
+/// How many characters of a digest stand for a network without a name.
+const SHORT_DIGEST: usize = 12;
+
+/// Hash of what a network computes: its input and its ops, by their digests, with shapes and wiring. The
+/// form that it is written in, names and prose are no part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NetworkDigest(pub String);
+
+impl fmt::Display for NetworkDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl NetworkDigest {
+    /// The digest of a plan.
+    pub fn of(plan: &NetworkPlan) -> NetworkDigest {
+        let index = |value: &Value| match *value {
+            Value::Input => -1,
+            Value::Of(step) => i64::try_from(step).unwrap_or(i64::MAX),
+        };
+        let steps: Vec<_> = plan
+            .steps
+            .iter()
+            .map(|step| {
+                let inputs: Vec<i64> = step.inputs.iter().map(index).collect();
+                (step.op.digest(), step.key.shape, inputs, step.merge)
+            })
+            .collect();
+        let text = serde_json::to_string(&(plan.input, steps)).expect("plain data serializes");
+        NetworkDigest(hex(&Sha256::digest(text)[..16]))
+    }
+}
+
+/// A network that is measured as a whole, with all that an agent needs to run it beside the built-in
+/// catalog.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WholeNetwork {
+    /// What tells it from other networks.
+    pub digest: NetworkDigest,
+    /// What was written, without prose.
+    pub spec: NetworkSpec,
+    /// Definitions of its ops that are not built in, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ops: Vec<OpDef>,
+}
+
+impl WholeNetwork {
+    /// A network whose ops are in a catalog.
+    ///
+    /// # Errors
+    /// When it is not valid, or too large to be measured.
+    pub fn new(spec: &NetworkSpec, catalog: &Catalog) -> Result<WholeNetwork, Invalid> {
+        let plan = Network::new(spec, catalog)?.plan(catalog)?;
+        let network = WholeNetwork {
+            digest: NetworkDigest::of(&plan),
+            spec: NetworkSpec { id: None, doc: None, published: None, ..spec.clone() },
+            ops: own_ops(&plan),
+        };
+        network.check_bounds()?;
+        Ok(network)
+    }
+
+    /// A built-in network.
+    ///
+    /// # Errors
+    /// When there is none of this name; the message lists them.
+    pub fn builtin(name: &str) -> Result<WholeNetwork, Invalid> {
+        let catalog = Catalog::builtin();
+        // The catalog's own look-up knows what to say of a name that it does not have.
+        catalog.network(name)?;
+        let spec = catalog.networks().find(|spec| spec.name.as_deref() == Some(name));
+        WholeNetwork::new(spec.expect("it was just found"), catalog)
+    }
+
+    /// Its name, or the beginning of its digest.
+    pub fn name(&self) -> &str {
+        let short = || self.digest.0.get(..SHORT_DIGEST).unwrap_or(&self.digest.0);
+        self.spec.name.as_deref().unwrap_or_else(short)
+    }
+
+    /// The network as op keys, after a check of the definition against its digest.
+    ///
+    /// # Errors
+    /// When the definition is not valid or too large, or is another network than the digest says: then
+    /// the built-in ops have changed since.
+    pub fn plan(&self) -> Result<NetworkPlan, Invalid> {
+        self.check_bounds()?;
+        let builtin = Catalog::builtin();
+        let plan = |catalog| Network::new(&self.spec, catalog)?.plan(catalog);
+        let plan = match self.ops.as_slice() {
+            [] => plan(builtin),
+            ops => plan(&builtin.with_ops(ops.iter().cloned())?),
+        }?;
+        let digest = NetworkDigest::of(&plan);
+        if digest != self.digest {
+            return Err(Invalid::new(
+                format!("network {}", self.name()),
+                format!(
+                    "its digest is {}, and with the ops of this program it is {digest}: it belongs to \
+                     another version of the catalog",
+                    self.digest
+                ),
+            ));
+        }
+        Ok(plan)
+    }
+
+    fn check_bounds(&self) -> Result<(), Invalid> {
+        let name = self.spec.name.as_deref().unwrap_or("unnamed");
+        if name.is_empty() || name.len() > MOST_NAME || name.chars().any(char::is_control) {
+            let bounds = format!("has 1 to {MOST_NAME} bytes on one line");
+            return Err(Invalid::new("a network's name", bounds));
+        }
+        let size = serde_json::to_string(self).map_or(usize::MAX, |text| text.len());
+        if size > MOST_BYTES {
+            return Err(Invalid::new(
+                format!("network {name}"),
+                format!(
+                    "has {size} bytes as JSON; a network that is measured has at most {MOST_BYTES}"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Definitions of a plan's ops that the built-in catalog lacks, by name.
+fn own_ops(plan: &NetworkPlan) -> Vec<OpDef> {
+    let own: BTreeMap<&str, &OpDef> = plan
+        .steps
+        .iter()
+        .filter(|step| !is_builtin(&step.op))
+        .map(|step| (step.op.name(), step.op.def()))
+        .collect();
+    own.into_values().cloned().collect()
+}
+
+/// Whether the built-in catalog has this op, by name and digest.
+pub(crate) fn is_builtin(op: &Op) -> bool {
+    Catalog::builtin().op(op.name()).is_ok_and(|builtin| builtin.digest() == op.digest())
+}
+
+/// The kind of a network, by which accuracy is told apart: `transformer` if it has attention, whatever
+/// else it has; `mobilenet` if a convolution is depthwise or grouped; `convnet` otherwise.
+pub(crate) fn family(plan: &NetworkPlan) -> &'static str {
+    let has = |kind: fn(&Primitive<u32>) -> bool| {
+        plan.steps.iter().flat_map(|step| &step.plan.steps).any(|step| kind(&step.primitive))
+    };
+    if has(|primitive| matches!(primitive, Primitive::SelfAttention { .. })) {
+        "transformer"
+    } else if has(|primitive| matches!(primitive, Primitive::Conv2d { groups, .. } if *groups > 1))
+    {
+        "mobilenet"
+    } else {
+        "convnet"
+    }
+}
+
+#[cfg(test)]
+mod tests;
