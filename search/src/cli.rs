@@ -20,6 +20,7 @@ A coordinator asks for a token: put it into the environment variable LATLAS_TOKE
 Example:
   latlas table list
   latlas table get amd-epyc-f25m1-2c-24gb.cpu -o table.json
+  latlas accuracy --table table.json
   latlas predict --table table.json --network mobilenet_v2"
 )]
 pub struct Cli {
@@ -61,6 +62,8 @@ pub enum Command {
     Request(Request),
     /// Predict the latency of whole networks from a table
     Predict(Predict),
+    /// Show how well a table predicts the whole networks that were measured
+    Accuracy(Accuracy),
     /// Judge candidate networks by latency, FLOPs, params and structure
     Prune(Prune),
 }
@@ -201,9 +204,38 @@ Example:
   latlas table get amd-epyc-f25m1-2c-24gb.cpu -o table.json
   latlas table get amd-epyc-f25m1-2c-24gb.cpu --format csv | head")]
     Get(TableGet),
+    /// Make a table from measurements, without a coordinator
+    #[command(after_help = "\
+The measurements are those that `latlas-agent bench` writes, of one class of device under one run config.
+Whole networks among them become the table's accuracy. The same measurements make the same version here
+and in a coordinator.
+
+Example:
+  latlas table build rows.ndjson -o table.json
+  latlas-agent bench --space quick --network demo_conv | latlas table build - -o table.json")]
+    Build(TableBuild),
     /// List the rows of a downloaded table
     #[command(after_help = "Example:\n  latlas table show table.json --op MBConv6_3x3")]
     Show(TableShow),
+}
+
+/// `latlas table build`.
+#[derive(Debug, Args)]
+pub struct TableBuild {
+    /// Measurements, one JSON object a line; `-` is stdin
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// A file that defines the ops that are not built in, as it was given to `latlas-agent bench --space`;
+    /// may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub op_file: Vec<PathBuf>,
+    /// What `latlas-agent probe --json` says of the box, to be kept with the table; may be given several
+    /// times
+    #[arg(long, value_name = "FILE")]
+    pub probe: Vec<PathBuf>,
+    /// Write to this file, which is whole or unchanged whatever happens
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// `latlas table show`.
@@ -362,6 +394,42 @@ pub struct PredictWhat {
     /// A built-in network; may be given several times
     #[arg(long, value_name = "NAME")]
     pub network: Vec<String>,
+}
+
+/// `latlas accuracy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For each family of networks: how many were measured and predicted, the mean absolute error (MAPE) and the
+mean signed error (BIAS, positive where predictions are too high), the share within ±5% and ±10%, Kendall's
+tau between predicted and measured, and the share of measured latencies inside the predicted intervals.
+
+Example:
+  latlas accuracy amd-epyc-f25m1-2c-24gb.cpu
+  latlas accuracy --table table.json --plot accuracy.svg")]
+pub struct Accuracy {
+    /// Whose accuracy.
+    #[command(flatten)]
+    pub of: AccuracyOf,
+    /// Id of the run config; the hardware's default when not given
+    #[arg(long, conflicts_with = "table")]
+    pub config: Option<String>,
+    /// Draw predictions against measurements into an SVG file
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The table that `latlas accuracy` is about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct AccuracyOf {
+    /// The class of device, whose latest table the coordinator is asked for
+    pub hardware: Option<HardwareId>,
+    /// A table, as `latlas table get` and `latlas table build` write it; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
 }
 
 /// `latlas prune`.

@@ -16,6 +16,7 @@ mod files;
 mod follow;
 mod lines;
 mod networks;
+mod plot;
 mod progress;
 mod text;
 
@@ -23,7 +24,7 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{hardware, ops, predict, profile, prune, request, table};
+use crate::commands::{accuracy, hardware, ops, predict, profile, prune, request, table};
 
 /// What is read from the environment, once.
 #[derive(Default)]
@@ -44,6 +45,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Profile(command) => profile::run(&command, &farm, &mut out),
         Command::Request(command) => request::run(&command, &farm, &mut out),
         Command::Predict(command) => predict::run(&command, &mut out),
+        Command::Accuracy(command) => accuracy::run(&command, &farm, &mut out),
         Command::Prune(command) => prune::run(&command, &mut out),
     };
     exit::code(result.and_then(|()| Ok(out.flush()?)))

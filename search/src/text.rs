@@ -57,6 +57,15 @@ pub(crate) fn duration(micros: f64) -> String {
     }
 }
 
+/// `4.7%`: a share, or `-` where there is none.
+pub(crate) fn percent(share: Option<f64>) -> String {
+    match share.map(|share| 100.0 * share) {
+        None => "-".to_owned(),
+        Some(p) if p < 99.95 => format!("{p:.1}%"),
+        Some(p) => format!("{p:.0}%"),
+    }
+}
+
 /// `300.8 M`: FLOPs and parameters.
 pub(crate) fn quantity(n: u64) -> String {
     match n as f64 {

@@ -20,11 +20,13 @@ fn every_command_has_help_with_an_example() {
         "hardware list",
         "table list",
         "table get",
+        "table build",
         "table show",
         "profile",
         "request list",
         "request show",
         "predict",
+        "accuracy",
         "prune",
     ] {
         let ran = desk.run(&format!("{command} --help"));

@@ -14,7 +14,9 @@ use ops_catalog::{OpDigest, OpKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{CurvePoint, Latency, Measurement, Row, Status, Subject, WholeNetwork, stats};
+use crate::{
+    CurvePoint, Latency, Measurement, NetworkDigest, Row, Status, Subject, WholeNetwork, stats,
+};
 
 /// One measurement and who made it.
 #[derive(Debug, Clone)]
@@ -70,6 +72,23 @@ pub fn merge_network(observations: &[Observation]) -> Option<MeasuredNetwork> {
         agents: u32::try_from(members.len()).unwrap_or(u32::MAX),
         measured_at: latest(&members, newest),
     })
+}
+
+/// All rows and networks of some measurements, which are all of one hardware id and run config. The boxes
+/// of one fingerprint count as one agent.
+pub fn merge_all(measurements: Vec<Measurement>) -> (Vec<Row>, Vec<MeasuredNetwork>) {
+    let mut ops: BTreeMap<(OpKey, OpDigest), Vec<Observation>> = BTreeMap::new();
+    let mut networks: BTreeMap<NetworkDigest, Vec<Observation>> = BTreeMap::new();
+    for measurement in measurements {
+        let group = match &measurement.subject {
+            Subject::Op { key, digest } => ops.entry((key.clone(), digest.clone())).or_default(),
+            Subject::Network(network) => networks.entry(network.digest.clone()).or_default(),
+        };
+        group.push(Observation { agent: measurement.fingerprint.clone(), measurement });
+    }
+    let rows = ops.values().filter_map(|group| merge_row(group)).collect();
+    let networks = networks.values().filter_map(|group| merge_network(group)).collect();
+    (rows, networks)
 }
 
 /// The measurements that count.

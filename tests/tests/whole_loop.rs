@@ -80,16 +80,66 @@ fn a_measured_space_becomes_a_table_and_a_prediction() {
 }
 
 #[tokio::test]
-async fn the_seed_s_view_has_the_numbers_of_the_http_interface() {
-    let (farm, hardware) = measured_farm();
-    let csv = farm.latlas(&["table", "get", &hardware, "--format", "csv"]).ok();
+async fn a_measured_network_becomes_the_accuracy_of_its_table() {
+    let farm = Farm::start();
+    let hardware = hardware_id();
+    farm.agent().ok();
+    let (space, network) = (farm.file("space.yaml", SPACE), farm.file("network.json", NETWORK));
+    let ask = ["profile", "--hardware", &hardware, "--space", &space, "--arch", &network];
+    let asked = farm.latlas(&ask).ok();
+    assert!(asked.contains("wanted    small + 1 network\n"), "{asked}");
+    farm.agent().ok();
+    // Everything is measured, so the wait ends at once.
+    farm.latlas(&[&ask[..], &["--wait"]].concat()).ok();
+
+    farm.latlas(&["table", "get", &hardware, "-o", "table.json"]).ok();
+    let table = json(&std::fs::read_to_string(farm.dir.path().join("table.json")).unwrap());
+    let rows = table["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 3, "the network is no row");
+    let accuracy = &table["accuracy"];
+    assert_eq!(accuracy["overall"]["networks"], 1);
+    let entry = &accuracy["networks"][0];
+    assert_eq!(entry["name"], "small");
+    assert!(entry["measured_micros"].as_f64().unwrap() > 0.0, "{entry}");
+    let predicted = entry["prediction"]["predicted_micros"].as_f64().unwrap();
+    assert!(predicted > 0.0, "{entry}");
+    let again =
+        farm.latlas(&["predict", "--table", "table.json", "--arch", &network, "--json"]).ok();
+    assert_eq!(json(&again)["latency_micros"].as_f64().unwrap(), predicted);
+
+    let from_farm = farm.latlas(&["accuracy", &hardware]).ok();
+    let from_file = farm.latlas(&["accuracy", "--table", "table.json", "--plot", "plot.svg"]).ok();
+    assert_eq!(from_farm, from_file);
+    let plot = std::fs::read_to_string(farm.dir.path().join("plot.svg")).unwrap();
+    assert!(plot.contains("<title>small: measured "), "{plot}");
+
+    // The same measurements make the same version without a coordinator.
+    let pool = sqlx::SqlitePool::connect(&database(&farm)).await.unwrap();
+    let measurements: Vec<String> =
+        sqlx::query_scalar("SELECT measurement FROM measurements").fetch_all(&pool).await.unwrap();
+    assert_eq!(measurements.len(), 4);
+    let file = farm.file("measured.ndjson", &measurements.join("\n"));
+    farm.latlas(&["table", "build", &file, "-o", "built.json"]).ok();
+    let built = json(&std::fs::read_to_string(farm.dir.path().join("built.json")).unwrap());
+    assert_eq!(built["version"], table["version"]);
+    assert_eq!(built["accuracy"], table["accuracy"]);
+}
+
+/// The address of a farm's database.
+fn database(farm: &Farm) -> String {
     let database = std::fs::read_dir(farm.data())
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .find(|path| path.extension().is_some_and(|e| e == "db" || e == "sqlite"))
         .expect("the data directory holds a database");
-    let pool =
-        sqlx::SqlitePool::connect(&format!("sqlite:{}?mode=ro", database.display())).await.unwrap();
+    format!("sqlite:{}?mode=ro", database.display())
+}
+
+#[tokio::test]
+async fn the_seed_s_view_has_the_numbers_of_the_http_interface() {
+    let (farm, hardware) = measured_farm();
+    let csv = farm.latlas(&["table", "get", &hardware, "--format", "csv"]).ok();
+    let pool = sqlx::SqlitePool::connect(&database(&farm)).await.unwrap();
     let rows = sqlx::query("SELECT * FROM latency_lookup ORDER BY op_type").fetch_all(&pool).await;
     let rows = rows.unwrap();
     assert_eq!(rows.len(), 3);

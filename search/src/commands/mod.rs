@@ -1,5 +1,6 @@
 //! What each command does: read, decide with the pure parts of the crate, write.
 
+pub mod accuracy;
 pub mod hardware;
 pub mod networks;
 pub mod ops;

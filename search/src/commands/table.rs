@@ -1,6 +1,9 @@
 //! `latlas table`.
 
+mod build;
+
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use latlas_shared::api::TableEntry;
@@ -20,6 +23,7 @@ pub fn run(command: &Command, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     match command {
         Command::List { json } => list(farm, *json, out),
         Command::Get(what) => get(what, farm, out),
+        Command::Build(what) => build::run(what, out),
         Command::Show(what) => show(what, out),
     }
 }
@@ -81,7 +85,7 @@ fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
 
 fn get(what: &TableGet, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     let content = farm.ask(async |client| download(&client, what).await)?;
-    let rows = match what.format {
+    let said = match what.format {
         // What is no table is better found now than by the program that reads the file.
         Format::Json => {
             let text = str::from_utf8(&content).context("the coordinator's answer is not text")?;
@@ -90,12 +94,17 @@ fn get(what: &TableGet, farm: &Farm, out: &mut dyn Write) -> Result<()> {
         }
         Format::Ndjson | Format::Csv => format!("{} bytes", content.len()),
     };
-    match &what.output {
+    write_to(what.output.as_deref(), &content, &said, out)
+}
+
+/// Writes to a file and says what, or to stdout.
+fn write_to(output: Option<&Path>, content: &[u8], said: &str, out: &mut dyn Write) -> Result<()> {
+    match output {
         Some(path) if !files::is_standard(path) => {
-            files::write_whole(path, &content)?;
-            eprintln!("wrote {}: {rows}", path.display());
+            files::write_whole(path, content)?;
+            eprintln!("wrote {}: {said}", path.display());
         }
-        _ => out.write_all(&content)?,
+        _ => out.write_all(content)?,
     }
     Ok(())
 }

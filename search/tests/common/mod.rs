@@ -196,3 +196,46 @@ pub fn table_of(networks: &[&str]) -> String {
     let rows = keys(networks).iter().map(|key| row(key, plausible(key))).collect();
     serde_json::to_string(&table(rows)).unwrap()
 }
+
+/// A line of a file of measurements, as `latlas-agent bench` writes it, about a subject in JSON.
+fn measurement(subject: serde_json::Value, micros: f64, distances: &[u64]) -> serde_json::Value {
+    let table = table(Vec::new());
+    let point = |distance: &u64| {
+        serde_json::json!({
+            "reuse_distance_bytes": distance, "quiet_micros": micros, "ci95_low_micros": micros * 0.96875,
+            "ci95_high_micros": micros * 1.03125, "median_micros": micros * 1.0625, "samples": 60,
+            "visits": 12,
+        })
+    };
+    serde_json::json!({
+        "id": uuid::Uuid::from_u128(7), "task": null, "hardware_id": table.hardware_id, "fingerprint": "f1",
+        "run_config": table.run_config, "subject": subject, "status": "ok", "reason": null,
+        "latency": {"curve": distances.iter().map(point).collect::<Vec<_>>()}, "energy": null,
+        "started_at": "2026-01-02T03:04:05Z", "finished_at": "2026-01-02T03:05:05Z",
+        "before": {}, "after": {}, "agent_version": "0.1.0",
+    })
+}
+
+/// A measurement of a key.
+pub fn op_measured(key: &OpKey, micros: f64) -> serde_json::Value {
+    let digest = Catalog::builtin().op(&key.op).unwrap().digest().clone();
+    measurement(
+        serde_json::json!({"op": {"key": key, "digest": digest}}),
+        micros,
+        &[8 << 20, 64 << 20],
+    )
+}
+
+/// A measurement of a whole network, given as JSON.
+pub fn network_measured(network: &str, micros: f64) -> serde_json::Value {
+    let spec = NetworkSpec::from_json(network).unwrap();
+    let whole = latlas_shared::WholeNetwork::new(&spec, Catalog::builtin()).unwrap();
+    measurement(serde_json::json!({ "network": whole }), micros, &[0])
+}
+
+/// All rows of some networks as measurements, a line each.
+pub fn rows_measured(networks: &[&str]) -> String {
+    let lines =
+        keys(networks).into_iter().map(|key| op_measured(&key, plausible(&key)).to_string() + "\n");
+    lines.collect()
+}

@@ -81,6 +81,28 @@ fn networks_are_merged_by_the_rules_of_rows() {
     assert!(merge_network(&[row]).is_none());
 }
 
+#[test]
+fn measurements_are_sorted_into_rows_and_networks() {
+    let (one, two) = ("Conv3x3:n1-h8-w8-i4-o4-s1", "Conv3x3:n1-h8-w8-i4-o5-s1");
+    let mut other_box = measurement(one, 30.0);
+    other_box.fingerprint = "f2".into();
+    let mut later = measurement(one, 20.0);
+    later.finished_at += jiff::SignedDuration::from_secs(1);
+    let (rows, networks) = merge_all(vec![
+        measurement(two, 5.0),
+        measurement(one, 10.0),
+        network("demo_conv", 9.0),
+        other_box,
+        later,
+        network("demo_conv", 9.0),
+    ]);
+    let found: Vec<_> =
+        rows.iter().map(|row| (row.key().to_string(), row.latency_micros, row.agents)).collect();
+    let expected = [(one, Some(25.0), 2), (two, Some(5.0), 1)];
+    assert_eq!(found, expected.map(|(key, micros, agents)| (key.to_owned(), micros, agents)));
+    assert_eq!((networks.len(), networks[0].agents), (1, 1));
+}
+
 fn observations() -> impl Strategy<Value = Vec<Observation>> {
     let status = prop_oneof![Just(Status::Ok), Just(Status::NotConverged), Just(Status::Failed)];
     // Few agents and few times, so that ties happen.
