@@ -130,12 +130,27 @@ class Reference:
             return f"F.linear({x}.flatten(1), {weight}, {bias})[:, :, None, None]"
         if kind == "self_attention":
             return self.attention(x, channels, self.size(sizes, "heads"))
+        if kind == "squeeze_excite":
+            return self.squeeze_excite(x, channels, sizes)
         return {
+            "hardswish": f"F.hardswish({x}, True)",
+            "silu": f"F.silu({x}, True)",
             "relu": f"torch.relu_({x})",
             "relu6": f"F.relu6({x}, True)",
             "global_avg_pool": f"F.adaptive_avg_pool2d({x}, 1)",
             "add": "torch.add({})".format(", ".join(inputs)),
         }[kind]
+
+    def squeeze_excite(self, x, channels, sizes):
+        squeeze, divisor = self.size(sizes, "squeeze"), sizes.get("divisor", 1)
+        squeeze = max(divisor, (squeeze + divisor // 2) // divisor * divisor)
+        reduce, reduce_bias = self.weight(squeeze, channels, 1, 1), self.weight(squeeze)
+        expand, expand_bias = self.weight(channels, squeeze, 1, 1), self.weight(channels)
+        activation = {"relu": "torch.relu", "silu": "F.silu"}[sizes.get("activation", "relu")]
+        gate = {"sigmoid": "torch.sigmoid", "hardsigmoid": "F.hardsigmoid"}[sizes.get("gate", "sigmoid")]
+        pooled = f"F.adaptive_avg_pool2d({x}, 1)"
+        inner = f"{activation}(torch.conv2d({pooled}, {reduce}, {reduce_bias}))"
+        return f"{x} * {gate}(torch.conv2d({inner}, {expand}, {expand_bias}))"
 
     def attention(self, x, channels, heads):
         qkv, out = torch.randn(3 * channels, channels), torch.randn(channels, channels)

@@ -20,9 +20,10 @@ const WARM_UP_AGREEMENT: f64 = 0.05;
 /// The most windows: something that never settles is measured as it is, and its interval tells.
 const WARM_UP_MOST_WINDOWS: usize = 8;
 
-/// The most memory that work which is kept ready may need together: enough for some hundreds of keys, and
+/// The most memory that work which is kept ready may need together: enough for some hundreds of keys and a
+/// dozen whole networks (making the weights of one anew takes up to a second at each visit), and
 /// the same however many a run has.
-const SHELF_BYTES: u64 = 1 << 30;
+const SHELF_BYTES: u64 = 4 << 30;
 
 enum Lowered {
     Op(LoweredOp),

@@ -1,0 +1,161 @@
+"""Whole networks predicted from a table, against the networks measured; beside it the sum of plain means."""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import common
+
+REAL = (
+    "resnet18 resnet50 mobilenet_v2 mobilenet_v3_large efficientnet_b0 vit_b_32 "
+    "squeezenet1_1 shufflenet_v2_x1_0 mnasnet1_0 regnet_y_400mf convnext_tiny"
+).split()
+RANDOM = 40
+
+
+def latlas(*arguments):
+    return common.run("latlas", *map(str, arguments))
+
+
+def bench(out, *arguments):
+    """`latlas-agent bench` into a file; its last line says where the time went."""
+    done = subprocess.run(
+        [common.BIN / "latlas-agent", "bench", "--out", out, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"latlas-agent ended with {done.returncode}: {done.stderr[-2000:]}")
+    print(done.stderr.splitlines()[-1])
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def is_network(measurement):
+    return "network" in measurement["subject"]
+
+
+def network_micros(measurements):
+    """Quiet quantile of each network that was measured, by name."""
+    return {
+        m["subject"]["network"]["spec"]["name"]: m["latency"]["curve"][0]["quiet_micros"]
+        for m in measurements
+        if is_network(m) and m["latency"]
+    }
+
+
+def accuracy(folder, name, measurements):
+    """The accuracy that a table of these measurements states of itself."""
+    rows = folder / f"{name}.ndjson"
+    rows.write_text("".join(json.dumps(m) + "\n" for m in measurements))
+    table = folder / f"{name}.json"
+    latlas("table", "build", rows, "-o", table)
+    return json.loads(latlas("accuracy", "--table", table, "--json"))
+
+
+def back_to_back(key):
+    """The usual protocol: 10 calls, then the mean of 100 in microseconds."""
+    with common.torch.inference_mode():
+        reference = common.Reference(key)
+        for _ in range(10):
+            reference.op(reference.input)
+        start = time.perf_counter()
+        for _ in range(100):
+            reference.op(reference.input)
+        return (time.perf_counter() - start) / 100 * 1e6
+
+
+def share(errors, most):
+    return 100 * sum(abs(error) <= most for error in errors) / len(errors)
+
+
+def summed_means(table, arch, truth):
+    """Relative errors of the sums of such means, over the networks of a file."""
+    means = {}
+    errors = []
+    for text in latlas("predict", "--table", table, "--arch", arch, "--json").splitlines():
+        prediction = json.loads(text)
+        keys = [op["key"] for op in prediction["ops"]]
+        for key in keys:
+            if key not in means:
+                means[key] = back_to_back(key)
+        errors.append(sum(means[key] for key in keys) / truth[prediction["name"]] - 1)
+    return errors
+
+
+def line(name, summary):
+    print(
+        f"  {name:<34} MAPE {100 * summary['mape']:5.1f}%   within 5% {100 * summary['within_5']:5.1f}%   "
+        f"within 10% {100 * summary['within_10']:5.1f}%   bias {100 * summary['bias']:+5.1f}%   "
+        f"tau {summary['kendall_tau']:.3f}   inside the interval {100 * summary['covered']:.0f}%"
+    )
+
+
+def halved(measurements, seed):
+    """Without a random half of the rows."""
+    rng = random.Random(seed)
+    rows = [m for m in measurements if not is_network(m)]
+    kept = rng.sample(rows, len(rows) // 2)
+    return kept + [m for m in measurements if is_network(m)]
+
+
+def main():
+    common.torch.set_num_threads(1)
+    seed = random.SystemRandom().randrange(1 << 32)
+    folder = Path(tempfile.mkdtemp())
+    drawn = latlas("networks", "draw", "--family", "mobilenet", "--count", RANDOM, "--seed", seed)
+    arch = folder / "drawn.ndjson"
+    arch.write_text(drawn)
+    networks = ["--arch", str(arch)] + [word for name in REAL for word in ("--network", name)]
+    keys = folder / "keys.yaml"
+    keys.write_text(latlas("networks", "keys", *networks))
+    print(f"seed {seed}: {RANDOM} random networks and {len(REAL)} real ones")
+    measurements = bench(folder / "all.ndjson", "--space", str(keys), *networks)
+    truth = network_micros(measurements)
+    again = network_micros(bench(folder / "again.ndjson", *networks))
+    floor = [again[name] / truth[name] - 1 for name in truth if name in again]
+    whole = accuracy(folder, "whole", measurements)
+    half = accuracy(folder, "half", halved(measurements, seed))
+    naive = summed_means(folder / "whole.json", arch, truth)
+
+    print("\nworst predicted from the rows alone:")
+    for network in [n for n in whole["networks"] if n["prediction"]][:8]:
+        print(
+            f"  {network['name']:<28} {network['measured_micros'] / 1e3:8.2f} ms measured, "
+            f"{network['prediction']['predicted_micros'] / 1e3:8.2f} predicted "
+            f"({100 * network['prediction']['error']:+.1f}%)"
+        )
+    print("\npredictions of all networks:")
+    line("the rows alone", whole["overall"])
+    for family, summary in whole["families"].items():
+        line(f"  family {family}", summary)
+    calibrated = {entry["fitted_on"]: entry["summary"] for entry in whole["calibrated"]}
+    for count, summary in calibrated.items():
+        line(f"calibrated on {count}, judged on the rest", summary)
+    line("half of the rows interpolated", half["overall"])
+    print(
+        f"  {'mean of 100 calls, summed (random)':<34} MAPE {100 * sum(map(abs, naive)) / len(naive):5.1f}%   "
+        f"within 5% {share(naive, 0.05):5.1f}%   within 10% {share(naive, 0.1):5.1f}%"
+    )
+    print(
+        f"  {'the same networks measured again':<34} MAPE {100 * sum(map(abs, floor)) / len(floor):5.1f}%   "
+        f"within 5% {share(floor, 0.05):5.1f}%   within 10% {share(floor, 0.1):5.1f}%"
+    )
+    figures = common.Figures()
+    for name, summary in [("rows_alone", whole["overall"])] + [
+        (f"calibrated_{count}", summary) for count, summary in calibrated.items()
+    ]:
+        figures.at_least(f"{name}_within_10", 100 * summary["within_10"], 95, "%")
+        figures.at_most(f"{name}_mape", 100 * summary["mape"], 4, "%")
+        figures.at_least(f"{name}_tau", summary["kendall_tau"], 0.95)
+    figures.at_least("half_interpolated_within_10", 100 * half["overall"]["within_10"], 90, "%")
+    predicted = half["overall"]["predicted"] / half["overall"]["networks"]
+    figures.at_least("half_interpolated_predicted", 100 * predicted, 90, "%")
+    figures.finish()
+
+
+if __name__ == "__main__":
+    main()
