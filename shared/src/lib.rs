@@ -11,6 +11,7 @@ mod identity;
 mod interpolate;
 mod measurement;
 mod predict;
+pub mod regression;
 pub mod samples;
 pub mod stats;
 mod table;
