@@ -285,7 +285,9 @@ fn compared(
     let (family, outcome) = match truth.network.plan() {
         Ok(plan) => {
             let prediction = predictor.predict_plan(&plan);
-            (Some(family(&plan).to_owned()), prediction.map_err(|missing| without(&missing)))
+            let written = truth.network.spec.family.clone();
+            let family = written.unwrap_or_else(|| family(&plan).to_owned());
+            (Some(family), prediction.map_err(|missing| without(&missing)))
         }
         Err(invalid) => (None, Err(invalid.to_string())),
     };

@@ -1,82 +1,31 @@
-//! Latencies of shapes that were not measured, from measured rows of the same op.
+//! Latencies of shapes that were not measured, learned from measured rows of the same op.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use ops_catalog::{Op, OpDigest, Shape};
 
-use crate::stats;
+use crate::regression::{FEWEST_POINTS, Guess, Point, Regression};
 use crate::table::{Row, TableIndex};
 
-/// Share of left-out rows that an estimate's interval contains.
-const COVERAGE: f64 = 0.9;
+pub(crate) mod hull;
 
-/// Fewest rows of an op, at one batch and stride, to interpolate from: with fewer, leaving each out
-/// does not support a statement about nine shapes in ten.
-pub(crate) const FEWEST_ROWS: usize = 9;
-
-/// Neighbours that an estimate is averaged from; more when several are equally near.
-const NEIGHBOURS: usize = 4;
-
-/// A shape may be this much farther from its nearest row than the rows are from one another.
-const FARTHEST: f64 = 2.0;
+use hull::{Hull, Sizes};
 
 /// An estimate that may be off by a larger factor than this is none.
 const WIDEST_FACTOR: f64 = 2.0;
 
-/// A shape in log space, with the work that latencies are compared by.
-#[derive(Debug, Clone, Copy)]
-struct Point {
-    at: [f64; 4],
-    work: f64,
-}
-
-impl Point {
-    fn new(op: &Op, shape: &Shape) -> Option<Point> {
-        let cost = op.at(shape).ok()?.cost;
-        let work =
-            cost.flops as f64 + cost.activation_elements as f64 + cost.weight_elements as f64;
-        let at = [shape.input_h, shape.input_w, shape.channels_in, shape.channels_out]
-            .map(|size| f64::from(size).ln());
-        Some(Point { at, work: work.max(1.0) })
-    }
-
-    fn distance(&self, other: &Point) -> f64 {
-        let squares = self.at.iter().zip(&other.at).map(|(a, b)| (a - b).powi(2));
-        squares.sum::<f64>().sqrt()
-    }
-}
-
-/// Rows of one kind: the digest of an op, a batch and a stride.
-type Kind = (OpDigest, u32, u32);
-
-/// A row that an estimate is averaged from, by index into its group.
-#[derive(Debug, Clone, Copy)]
-struct Neighbour {
-    row: usize,
-    distance: f64,
-}
-
-/// Rows of one op at one batch and stride.
-struct Group<'a> {
-    /// At least [`FEWEST_ROWS`].
-    rows: Vec<(&'a Row, Point)>,
-    /// The factor `exp(error)` up or down contains [`COVERAGE`] of the rows when each is left out.
-    error: f64,
-    /// Median and maximum over the rows of the distance to the nearest other row.
-    usual_gap: f64,
-    widest_gap: f64,
-}
+/// Standard deviations of one measurement in half of a row's interval: the interval is 95% wide, and
+/// made for a repetition, which errs as well.
+const DEVIATIONS: f64 = 1.96 * std::f64::consts::SQRT_2;
 
 /// Estimates for shapes between measured ones; it never reaches outside the measured range.
 ///
-/// Latency per unit of work (multiply-accumulates and elements moved) changes slowly with the shape, so
-/// its logarithm is averaged over the nearest measured shapes in log space, weighted by inverse distance
-/// (Shepard's method). The error that is stated is what the same rule makes on measured rows when each
-/// is left out, and larger for a shape that is farther from the rows than they are from one another.
+/// Latency per unit of work (multiply-accumulates and elements moved) is learned per op, in logarithms,
+/// as a function of the shape, its multiply-accumulates and the elements it moves; see
+/// [`crate::regression`]. All batches and strides of an op are learned together.
 pub(crate) struct Interpolator<'a> {
-    groups: HashMap<Kind, Group<'a>>,
-    /// How many rows there are of the kinds that have too few.
-    small: HashMap<Kind, usize>,
+    ops: HashMap<OpDigest, Rows<'a>>,
 }
 
 /// An estimate and its error.
@@ -88,31 +37,37 @@ pub(crate) struct Estimate {
     pub error: f64,
 }
 
+/// Rows of one op, and what is learned from them when an estimate is first asked for.
+struct Rows<'a> {
+    op: Arc<Op>,
+    rows: Vec<&'a Row>,
+    learned: OnceLock<Result<Learned, String>>,
+}
+
+/// What the rows of one op say.
+struct Learned {
+    hull: Hull,
+    /// The reuse distances of the curves' points, ascending; the regression's quantities are the
+    /// latencies there.
+    distances: Vec<u64>,
+    regression: Regression,
+}
+
 impl<'a> Interpolator<'a> {
     pub(crate) fn new(index: &'a TableIndex) -> Interpolator<'a> {
-        let mut rows: HashMap<Kind, Vec<(&Row, Point)>> = HashMap::new();
+        let mut ops: HashMap<OpDigest, Rows<'a>> = HashMap::new();
         for (op, row) in index.measured() {
-            let Some(point) = Point::new(op, &row.shape()) else { continue };
-            let key = (op.digest().clone(), row.batch, row.stride);
-            rows.entry(key).or_default().push((row, point));
+            let new = || Rows { op: Arc::clone(op), rows: Vec::new(), learned: OnceLock::new() };
+            ops.entry(op.digest().clone()).or_insert_with(new).rows.push(row);
         }
-        let reference = index.table().run_config.reuse_distance_bytes as f64;
-        let mut all = Interpolator { groups: HashMap::new(), small: HashMap::new() };
-        for (kind, rows) in rows {
-            if rows.len() < FEWEST_ROWS {
-                all.small.insert(kind, rows.len());
-            } else {
-                all.groups.insert(kind, Group::new(rows, reference));
-            }
-        }
-        all
+        Interpolator { ops }
     }
 
-    /// An estimate at a reuse distance.
+    /// An estimate at a reuse distance. The first of an op takes longer, for it learns from its rows.
     ///
     /// # Errors
-    /// Says why there is none: too few rows, a size outside the measured range, a shape far from
-    /// every row, or rows that say too little.
+    /// Says why there is none: too few rows, a size outside the measured range, or rows that say too
+    /// little of this shape.
     pub(crate) fn estimate(
         &self,
         op: &Op,
@@ -120,124 +75,71 @@ impl<'a> Interpolator<'a> {
         reuse_distance_bytes: f64,
     ) -> Result<Estimate, String> {
         let refused = |why: String| format!("not measured, and not interpolated: {why}");
-        let kind = (op.digest().clone(), shape.batch, shape.stride);
-        let Some(group) = self.groups.get(&kind) else {
-            let rows = self.small.get(&kind).copied().unwrap_or_default();
+        let count = self.ops.get(op.digest()).map_or(0, |rows| rows.rows.len());
+        let Some(rows) = self.ops.get(op.digest()).filter(|_| count >= FEWEST_POINTS) else {
+            let name = op.name();
             return Err(refused(format!(
-                "that takes {FEWEST_ROWS} rows of {} at batch {} and stride {}, and the table has {rows}",
-                op.name(),
-                shape.batch,
-                shape.stride
+                "that takes {FEWEST_POINTS} rows of {name}, and the table has {count}"
             )));
         };
-        let point = Point::new(op, shape)
+        let sizes = Sizes::new(op, shape)
             .ok_or_else(|| "not measured, and not possible for this op".to_owned())?;
-        group.check_range(&point).map_err(refused)?;
-        let near = group.neighbours(&point, None);
-        let nearest = near.first().map_or(f64::INFINITY, |n| n.distance);
-        if nearest > FARTHEST * group.widest_gap {
-            return Err(refused(format!(
-                "no measured shape is near; in its nearest one the sizes differ by a factor of {:.1}",
-                nearest.exp()
-            )));
-        }
-        let error = group.error * (nearest / group.usual_gap).max(1.0);
-        if error > WIDEST_FACTOR.ln() {
+        let learned = rows.learned.get_or_init(|| Learned::new(&rows.op, &rows.rows));
+        let learned = learned.as_ref().map_err(|why| refused(why.clone()))?;
+        learned.hull.check(&sizes).map_err(refused)?;
+        let estimate = learned.estimate(&sizes, reuse_distance_bytes);
+        if estimate.error > WIDEST_FACTOR.ln() {
             return Err(refused(format!(
                 "the estimate could be off by a factor of {:.1}, as left-out rows show",
-                error.exp()
+                estimate.error.exp()
             )));
         }
-        let micros = group.average(&point, &near, reuse_distance_bytes);
-        Ok(Estimate { micros, error })
+        Ok(estimate)
     }
 }
 
-impl<'a> Group<'a> {
-    /// `rows` are at least [`FEWEST_ROWS`].
-    fn new(rows: Vec<(&'a Row, Point)>, reference_distance: f64) -> Group<'a> {
-        let mut group = Group { rows, error: 0.0, usual_gap: 0.0, widest_gap: 0.0 };
-        let near: Vec<Vec<Neighbour>> = (0..group.rows.len())
-            .map(|left_out| group.neighbours(&group.rows[left_out].1, Some(left_out)))
-            .collect();
-        let gaps: Vec<f64> = near.iter().map(|near| near[0].distance).collect();
-        let gaps = stats::sorted(&gaps);
-        group.usual_gap = stats::quantile_of_sorted(&gaps, 0.5);
-        group.widest_gap = gaps[gaps.len() - 1];
-        // Networks of every size read the curves, so the error is the worst over the curves' length.
-        group.error = [0.0, reference_distance, f64::INFINITY]
-            .into_iter()
-            .map(|distance| group.left_out_error(&near, distance))
-            .fold(0.0, f64::max);
-        group
-    }
-
-    fn check_range(&self, point: &Point) -> Result<(), String> {
-        let names = ["input_h", "input_w", "channels_in", "channels_out"];
-        for (dimension, name) in names.into_iter().enumerate() {
-            let values = self.rows.iter().map(|(_, p)| p.at[dimension]);
-            let low = values.clone().fold(f64::INFINITY, f64::min);
-            let high = values.fold(f64::NEG_INFINITY, f64::max);
-            let value = point.at[dimension];
-            // Logarithms of equal integers are equal, so the comparison is exact.
-            if value < low || value > high {
-                return Err(format!(
-                    "{name} {:.0} is outside the measured range {:.0} to {:.0}",
-                    value.exp(),
-                    low.exp(),
-                    high.exp()
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// The nearest rows, nearest first, with all of those that are as near as the last of them: on a
-    /// grid many are, and which of them stands first in the table says nothing.
-    fn neighbours(&self, point: &Point, left_out: Option<usize>) -> Vec<Neighbour> {
-        let mut near: Vec<Neighbour> = (0..self.rows.len())
-            .filter(|&row| Some(row) != left_out)
-            .map(|row| Neighbour { row, distance: self.rows[row].1.distance(point) })
-            .collect();
-        let by_distance = |a: &Neighbour, b: &Neighbour| a.distance.total_cmp(&b.distance);
-        let (_, last, _) = near.select_nth_unstable_by(NEIGHBOURS - 1, by_distance);
-        let reach = last.distance * (1.0 + 1e-9);
-        near.retain(|n| n.distance <= reach);
-        near.sort_by(|a, b| by_distance(a, b).then(a.row.cmp(&b.row)));
-        near
-    }
-
-    /// Weighted mean of the neighbours' latencies per unit of work, times the shape's work.
-    fn average(&self, point: &Point, near: &[Neighbour], reuse_distance_bytes: f64) -> f64 {
-        let log_rate = |n: &Neighbour| {
-            let (row, at) = &self.rows[n.row];
-            let micros = row.read_curve(reuse_distance_bytes).map_or(f64::NAN, |(_, m, _)| m);
-            (micros / at.work).ln()
+impl Learned {
+    fn new(op: &Op, rows: &[&Row]) -> Result<Learned, String> {
+        let curves = rows.iter().flat_map(|row| &row.curve);
+        let mut distances: Vec<u64> = curves.map(|point| point.reuse_distance_bytes).collect();
+        distances.sort_unstable();
+        distances.dedup();
+        let learn_from = |row: &&Row| {
+            let sizes = Sizes::new(op, &row.shape())?;
+            let target = |&distance: &u64| {
+                let (_, micros, _) = row.read_curve(distance as f64)?;
+                Some(micros.ln() - sizes.log_work())
+            };
+            let point = Point {
+                features: sizes.features(),
+                targets: distances.iter().map(target).collect::<Option<Vec<f64>>>()?,
+                variance: (row.ci95_rel.unwrap_or_default() / DEVIATIONS).powi(2),
+            };
+            Some((sizes, point))
         };
-        if let Some(same) = near.first().filter(|n| n.distance == 0.0) {
-            return log_rate(same).exp() * point.work;
-        }
-        let total: f64 = near.iter().map(|n| 1.0 / n.distance).sum();
-        let mean = near.iter().map(|n| log_rate(n) / n.distance).sum::<f64>() / total;
-        mean.exp() * point.work
+        let (sizes, points): (Vec<Sizes>, Vec<Point>) = rows.iter().filter_map(learn_from).unzip();
+        let regression = Regression::fit(&points)?;
+        Ok(Learned { hull: Hull::new(&sizes), distances, regression })
     }
 
-    /// The order statistic of rank `ceil(COVERAGE * (n + 1))` among the errors of left-out rows: as in
-    /// conformal prediction, one rank above the plain quantile, since the next shape is one more.
-    fn left_out_error(&self, near: &[Vec<Neighbour>], reuse_distance_bytes: f64) -> f64 {
-        let errors: Vec<f64> = self
-            .rows
-            .iter()
-            .zip(near)
-            .filter_map(|((row, point), near)| {
-                let estimate = self.average(point, near, reuse_distance_bytes);
-                let (_, truth, _) = row.read_curve(reuse_distance_bytes)?;
-                Some((estimate / truth).ln().abs())
-            })
-            .collect();
-        let errors = stats::sorted(&errors);
-        let rank = (COVERAGE * (errors.len() + 1) as f64).ceil() as usize;
-        errors[rank.min(errors.len()) - 1]
+    /// Between two distances of the curves as rows are read there: on a line.
+    fn estimate(&self, sizes: &Sizes, reuse_distance_bytes: f64) -> Estimate {
+        let guesses = self.regression.at(&sizes.features());
+        let estimate = |guess: &Guess| Estimate {
+            micros: (guess.value + sizes.log_work()).exp(),
+            error: guess.error,
+        };
+        let x = reuse_distance_bytes;
+        let above = self.distances.partition_point(|&distance| (distance as f64) < x);
+        let below = above.saturating_sub(1);
+        let above = above.min(self.distances.len() - 1);
+        let (a, b) = (estimate(&guesses[below]), estimate(&guesses[above]));
+        if below == above {
+            return a;
+        }
+        let (x0, x1) = (self.distances[below] as f64, self.distances[above] as f64);
+        let share = (x - x0) / (x1 - x0);
+        Estimate { micros: a.micros + (b.micros - a.micros) * share, error: a.error.max(b.error) }
     }
 }
 

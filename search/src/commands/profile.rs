@@ -8,7 +8,6 @@ use latlas_shared::WholeNetwork;
 use latlas_shared::api::{NetworkChoice, OpAnswer, OpEntry, ProfileRequest, RequestStatus};
 use latlas_shared::client::Client;
 use ops_catalog::{Catalog, NetworkSpec, SpaceDef};
-use serde::de::IgnoredAny;
 
 use super::{Farm, ops, request};
 use crate::cli::{Profile, ProfileWhat};
@@ -147,21 +146,14 @@ fn read_networks(path: &Path) -> Result<Vec<Network>> {
     let text = files::read_text(path)?;
     let network =
         |place: String, spec| Network { place, choice: NetworkChoice::Defined(Box::new(spec)) };
-    let first = text.lines().next().unwrap_or_default();
-    let one_a_line =
-        first.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(first).is_ok();
-    if !one_a_line {
-        let spec = NetworkSpec::from_yaml(&text).map_err(|error| anyhow!("{file}: {error}"))?;
-        return Ok(vec![network(file, spec)]);
-    }
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(index, line)| {
-            let place = format!("{file}, line {}", index + 1);
-            let spec = NetworkSpec::from_json(line).with_context(|| place.clone())?;
-            Ok(network(place, spec))
+    let specs = NetworkSpec::read_all(&text).map_err(|error| anyhow!("{file}: {error}"))?;
+    Ok(specs
+        .into_iter()
+        .map(|(line, spec)| match line {
+            Some(line) => network(format!("{file}, line {line}"), spec),
+            None => network(file.clone(), spec),
         })
-        .collect()
+        .collect())
 }
 
 async fn submit(client: &Client, command: &Profile, wanted: &Wanted) -> Result<RequestStatus> {

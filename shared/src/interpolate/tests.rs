@@ -20,7 +20,7 @@ fn plausible(key: &OpKey) -> f64 {
     2.0 + cost.flops as f64 / 2e4 / efficiency + cost.activation_elements as f64 / 1e4
 }
 
-const SIZES: [u32; 4] = [14, 28, 56, 112];
+const SIZES: [u32; 3] = [14, 28, 56];
 const WIDTHS: [u32; 4] = [16, 32, 64, 96];
 
 fn grid() -> Vec<OpKey> {
@@ -37,29 +37,55 @@ fn index_of(keys: &[OpKey], micros: impl Fn(&OpKey) -> f64) -> TableIndex {
     TableIndex::new(table(keys.iter().map(|key| row(key, micros(key))).collect())).unwrap()
 }
 
+/// The grid at several batches and strides, thinned out.
+fn many_kinds() -> Vec<OpKey> {
+    let mut keys = grid();
+    for (number, key) in keys.iter_mut().enumerate() {
+        key.shape.batch = [1, 2, 4][number % 3];
+        key.shape.stride = [1, 2][number / 3 % 2];
+    }
+    keys
+}
+
 #[test]
 fn refusals_say_why() {
     let index = index_of(&grid(), plausible);
-    let few = index_of(&grid()[..FEWEST_ROWS - 1], plausible);
+    let few = index_of(&grid()[..FEWEST_POINTS - 1], plausible);
     let diagonal: Vec<OpKey> = (1..=12).map(|i| conv(16, 16 * i, 16 * i)).collect();
     let diagonal = index_of(&diagonal, plausible);
+    // Large maps of few channels, small ones of many, as networks have them.
+    let mut network = Vec::new();
+    for (size, c) in [(112, 16), (56, 32), (28, 64), (14, 128)] {
+        network.extend([conv(size, c, c), conv(size, c, 2 * c), conv(size, c / 2, c)]);
+    }
+    let network = index_of(&network, plausible);
+    let wild =
+        |key: &OpKey| plausible(key) * if key.shape.channels_in / 16 % 4 == 2 { 9.0 } else { 1.0 };
+    let wild = index_of(&grid(), wild);
     for (index, key, why) in [
-        (&index, conv(113, 32, 32), "input_h 113 is outside the measured range 14 to 112"),
+        (&index, conv(57, 32, 32), "input_h 57 is outside the measured range 14 to 56"),
         (&index, conv(56, 15, 32), "channels_in 15 is outside the measured range 16 to 96"),
         (&index, conv(56, 32, 97), "channels_out 97 is outside the measured range 16 to 96"),
+        (&index, key("Conv3x3:n2-h56-w56-i32-o32-s1"), "batch 2 was not measured, only 1"),
+        (&index, key("Conv3x3:n1-h56-w56-i32-o32-s2"), "stride 2 was not measured, only 1"),
         (
             &index,
-            key("Conv3x3:n2-h56-w56-i32-o32-s1"),
-            "that takes 9 rows of Conv3x3 at batch 2 and stride 1, and the table has 0",
+            key("Conv3x3:n1-h56-w14-i32-o32-s1"),
+            "input_w / input_h 0.250 was not measured, only 1",
         ),
-        (&index, key("Conv3x3:n1-h56-w56-i32-o32-s2"), "at batch 1 and stride 2"),
         (
-            &few,
-            conv(14, 20, 20),
-            "that takes 9 rows of Conv3x3 at batch 1 and stride 1, and the table has 8",
+            &index,
+            key("Conv5x5:n1-h56-w56-i32-o32-s1"),
+            "that takes 9 rows of Conv5x5, and the table has 0",
         ),
-        (&diagonal, conv(16, 16, 192), "could be off by a factor of"),
-        (&index, key("Conv3x3:n1-h112-w14-i32-o32-s1"), "no measured shape is near"),
+        (&few, conv(14, 20, 20), "that takes 9 rows of Conv3x3, and the table has 8"),
+        (&diagonal, conv(16, 32, 64), "channels_out / channels_in 2 was not measured, only 1"),
+        (
+            &network,
+            conv(112, 128, 128),
+            "FLOPs 1849688064 is outside the measured range 14450688 to 57802752",
+        ),
+        (&wild, conv(20, 24, 24), "could be off by a factor of"),
     ] {
         let error = estimate(index, &key, 0.0).unwrap_err();
         assert!(error.contains(why), "{key}: {error}");
@@ -70,7 +96,7 @@ fn refusals_say_why() {
 fn shapes_between_rows_are_estimated_with_an_error_that_holds() {
     let index = index_of(&grid(), plausible);
     let (mut inside, mut all) = (0, 0);
-    for size in [20, 40, 80] {
+    for size in [20, 40] {
         for c_in in [24, 48, 80] {
             for c_out in [24, 48, 80] {
                 let key = conv(size, c_in, c_out);
@@ -82,6 +108,16 @@ fn shapes_between_rows_are_estimated_with_an_error_that_holds() {
         }
     }
     assert!(inside * 10 >= all * 9, "{inside} of {all}");
+}
+
+/// Rows of one batch help with another, where groups by batch and stride would be too small to use.
+#[test]
+fn batches_and_strides_are_learned_together() {
+    let index = index_of(&many_kinds(), plausible);
+    let key = key("Conv3x3:n2-h28-w28-i48-o48-s2");
+    let found = estimate(&index, &key, (8 * MIB) as f64).unwrap();
+    let off = (found.micros / plausible(&key)).ln().abs();
+    assert!(off <= found.error && found.error < 0.4, "{off} {found:?}");
 }
 
 #[test]
@@ -106,12 +142,14 @@ fn with(latencies: &[f64]) -> TableIndex {
 }
 
 fn anywhere() -> impl Strategy<Value = OpKey> {
-    (10u32..130, 12u32..110, 12u32..110).prop_map(|(size, c_in, c_out)| conv(size, c_in, c_out))
+    (10u32..64, 12u32..110, 12u32..110).prop_map(|(size, c_in, c_out)| conv(size, c_in, c_out))
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
     #[test]
-    fn a_measured_shape_is_estimated_at_its_own_latency(
+    fn a_measured_shape_is_estimated_near_its_own_latency(
         latencies in latencies(),
         which in 0..grid().len(),
         distance in 0.0f64..1e8,
@@ -120,7 +158,7 @@ proptest! {
         let key = &grid()[which];
         let (_, measured, _) = index.table().rows[which].read_curve(distance).unwrap();
         let found = estimate(&index, key, distance).unwrap();
-        prop_assert!((found.micros / measured - 1.0).abs() < 1e-9);
+        prop_assert!((found.micros / measured).ln().abs() <= found.error.max(0.1));
     }
 
     #[test]
@@ -129,7 +167,7 @@ proptest! {
         key in anywhere(),
     ) {
         let shape = key.shape;
-        let inside = (14..=112).contains(&shape.input_h)
+        let inside = (14..=56).contains(&shape.input_h)
             && (16..=96).contains(&shape.channels_in)
             && (16..=96).contains(&shape.channels_out);
         let found = estimate(&with(&latencies), &key, 0.0);
@@ -148,14 +186,13 @@ proptest! {
         let other = estimate(&with(&scaled), &key, distance);
         match (one, other) {
             (Ok(one), Ok(other)) => {
-                prop_assert!((other.micros / one.micros / factor - 1.0).abs() < 1e-9);
-                prop_assert!((other.error - one.error).abs() < 1e-9);
+                prop_assert!((other.micros / one.micros / factor - 1.0).abs() < 1e-6);
+                prop_assert!((other.error - one.error).abs() < 1e-6);
             }
             (one, other) => prop_assert_eq!(one, other),
         }
     }
 
-    /// Neighbours that are equally near count alike, whichever stands first.
     #[test]
     fn the_order_of_rows_does_not_matter(latencies in latencies(), key in anywhere()) {
         let index = with(&latencies);
@@ -167,7 +204,9 @@ proptest! {
             prop_assert!((other.error - one.error).abs() < 1e-9);
         }
     }
+}
 
+proptest! {
     #[test]
     fn a_curve_stays_within_its_points(micros in 1.0f64..1e6, a in 0.0f64..1e8, b in 0.0f64..1e8) {
         let row = row(&conv(56, 32, 32), micros);

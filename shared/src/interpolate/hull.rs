@@ -1,0 +1,129 @@
+//! The range of shapes that were measured.
+
+use ops_catalog::{Op, Shape};
+
+/// The sizes that a shape's latency depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    values: [f64; 8],
+}
+
+const NAMES: [&str; 8] = [
+    "FLOPs",
+    "elements moved",
+    "batch",
+    "input_h",
+    "input_w",
+    "channels_in",
+    "channels_out",
+    "stride",
+];
+
+const FLOPS: usize = 0;
+const MOVED: usize = 1;
+const BATCH: usize = 2;
+const HEIGHT: usize = 3;
+const WIDTH: usize = 4;
+const CHANNELS_IN: usize = 5;
+const CHANNELS_OUT: usize = 6;
+
+/// Quotients whose range counts as well: rows of square maps say nothing of long ones, and rows with as
+/// many channels out as in say nothing of those with more.
+const QUOTIENTS: [(usize, usize); 2] = [(WIDTH, HEIGHT), (CHANNELS_OUT, CHANNELS_IN)];
+
+/// How many sizes and quotients have a range.
+const MEASURES: usize = NAMES.len() + QUOTIENTS.len();
+
+impl Sizes {
+    /// None when the op does not exist at this shape.
+    pub(crate) fn new(op: &Op, shape: &Shape) -> Option<Sizes> {
+        let cost = op.at(shape).ok()?.cost;
+        let moved = cost.activation_elements as f64 + cost.weight_elements as f64;
+        let Shape { batch, input_h, input_w, channels_in, channels_out, stride } = *shape;
+        let [n, h, w, i, o, s] =
+            [batch, input_h, input_w, channels_in, channels_out, stride].map(f64::from);
+        Some(Sizes { values: [cost.flops as f64, moved, n, h, w, i, o, s] })
+    }
+
+    /// Logarithm of the multiply-accumulates and elements moved: what latencies are compared by.
+    pub(crate) fn log_work(&self) -> f64 {
+        (self.values[FLOPS] + self.values[MOVED]).max(1.0).ln()
+    }
+
+    /// What has a range: the sizes, then the quotients.
+    fn measures(&self) -> [f64; MEASURES] {
+        std::array::from_fn(|measure| match measure.checked_sub(NAMES.len()) {
+            None => self.values[measure],
+            Some(quotient) => {
+                let (a, b) = QUOTIENTS[quotient];
+                self.values[a] / self.values[b]
+            }
+        })
+    }
+
+    /// Logarithms of the work and the sizes.
+    pub(crate) fn features(&self) -> Vec<f64> {
+        let sizes = self.values.iter().map(|size| size.max(1.0).ln());
+        std::iter::once(self.log_work()).chain(sizes).collect()
+    }
+}
+
+/// The range of each size and quotient over measured shapes. A shape is inside when all of its own
+/// are: a simple rule that can say which size is outside. FLOPs and elements moved count, since a
+/// shape of large maps and many channels may be far beyond rows that have one or the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Hull {
+    ranges: [(f64, f64); MEASURES],
+}
+
+impl Hull {
+    pub(crate) fn new<'a>(measured: impl IntoIterator<Item = &'a Sizes>) -> Hull {
+        let nothing = Hull { ranges: [(f64::INFINITY, f64::NEG_INFINITY); MEASURES] };
+        measured.into_iter().fold(nothing, |hull, sizes| hull.with(sizes))
+    }
+
+    /// # Errors
+    /// Names the first size that is outside, and the measured range.
+    pub(crate) fn check(&self, sizes: &Sizes) -> Result<(), String> {
+        // The sizes that the caller wrote come before what follows from them.
+        let order = (BATCH..NAMES.len()).chain([FLOPS, MOVED]).chain(NAMES.len()..MEASURES);
+        let values = sizes.measures();
+        for measure in order {
+            check(&name(measure), values[measure], self.ranges[measure])?;
+        }
+        Ok(())
+    }
+
+    /// The hull when one more shape is measured.
+    pub(crate) fn with(&self, sizes: &Sizes) -> Hull {
+        let mut hull = self.clone();
+        for ((low, high), value) in hull.ranges.iter_mut().zip(sizes.measures()) {
+            (*low, *high) = (low.min(value), high.max(value));
+        }
+        hull
+    }
+}
+
+fn name(measure: usize) -> String {
+    match measure.checked_sub(NAMES.len()) {
+        None => NAMES[measure].to_owned(),
+        Some(quotient) => {
+            let (a, b) = QUOTIENTS[quotient];
+            format!("{} / {}", NAMES[a], NAMES[b])
+        }
+    }
+}
+
+fn check(name: &str, value: f64, (low, high): (f64, f64)) -> Result<(), String> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    // Three digits of a quotient, all of a size.
+    let shown = |v: f64| if v.fract() == 0.0 { format!("{v}") } else { format!("{v:.3}") };
+    let value = shown(value);
+    Err(if low == high {
+        format!("{name} {value} was not measured, only {}", shown(low))
+    } else {
+        format!("{name} {value} is outside the measured range {} to {}", shown(low), shown(high))
+    })
+}

@@ -1,0 +1,289 @@
+//! A function of several variables, learned from measured points, that knows how wrong it may be.
+//!
+//! It is a Gaussian process (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006)
+//! around a linear trend. Its kernel is a product of exponentials, one per feature with a length of its
+//! own: latency as a function of a size is made of steps (tiles, vectors, another algorithm), so a rough
+//! kernel fits it better than a smooth one, and features that say little get great lengths. The
+//! intervals do not rest on the errors' being Gaussian: they are scaled by what leaving out points shows.
+
+use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
+
+use crate::stats;
+
+mod evidence;
+mod left_out;
+
+use evidence::Hyper;
+use left_out::Levels;
+
+/// Share of new points that an interval contains.
+pub const COVERAGE: f64 = 0.9;
+
+/// Fewest points to learn from: with fewer, leaving each out does not support a statement about nine
+/// points in ten.
+pub const FEWEST_POINTS: usize = 9;
+
+/// The kernel is chosen on this many points at most, spread over all; the function then goes through
+/// all of them. Each step of the choice costs the cube of this.
+const MOST_POINTS: usize = 400;
+
+/// Steps of the search for a kernel, and of the search again from one that is near.
+const STEPS: usize = 60;
+const STEPS_AGAIN: usize = 15;
+
+/// A measured point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Where it was measured, all finite. The noise may grow or shrink along the first feature.
+    pub features: Vec<f64>,
+    /// What was measured, finite: one or several quantities, as many for each point.
+    pub targets: Vec<f64>,
+    /// Variance of what was measured around what it is, as far as it is known.
+    pub variance: f64,
+}
+
+/// A quantity at a place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Guess {
+    /// Its most likely value.
+    pub value: f64,
+    /// The value plus and minus this contains [`COVERAGE`] of new points.
+    pub error: f64,
+}
+
+/// A learned function.
+#[derive(Debug, Clone)]
+pub struct Regression {
+    scale: Scale,
+    process: Process,
+    levels: Vec<Levels>,
+    /// Per quantity, the errors' [`COVERAGE`] quantile in units of the process' standard deviation.
+    width: Vec<f64>,
+    /// The same for places between levels.
+    width_between: Vec<f64>,
+}
+
+/// A Gaussian process that has seen points, in units of [`Scale`].
+#[derive(Debug, Clone)]
+struct Process {
+    hyper: Hyper,
+    places: Vec<Vec<f64>>,
+    /// Inverse of the points' covariance matrix.
+    inverse: DMatrix<f64>,
+    /// The inverse times the targets, one column per quantity.
+    weights: DMatrix<f64>,
+    /// Variance of a typical point's measurement.
+    measured_variance: f64,
+}
+
+/// Points in units of [`Scale`].
+#[derive(Debug, Clone)]
+struct Seen {
+    places: Vec<Vec<f64>>,
+    /// One row per point, one column per quantity.
+    targets: DMatrix<f64>,
+    variances: Vec<f64>,
+}
+
+/// Units in which features and targets have mean 0 and variance 1.
+#[derive(Debug, Clone)]
+struct Scale {
+    /// Which features tell points apart.
+    used: Vec<usize>,
+    centre: Vec<f64>,
+    spread: Vec<f64>,
+    target_centre: Vec<f64>,
+    /// One for all quantities, since they share a kernel.
+    target_spread: f64,
+}
+
+impl Regression {
+    /// Learns from points in any order.
+    ///
+    /// # Errors
+    /// When they are fewer than [`FEWEST_POINTS`], or so damaged that no function goes through them.
+    pub fn fit(points: &[Point]) -> Result<Regression, String> {
+        if points.len() < FEWEST_POINTS {
+            return Err(format!(
+                "that takes {FEWEST_POINTS} points, and there are {}",
+                points.len()
+            ));
+        }
+        let mut points: Vec<&Point> = points.iter().collect();
+        // Sums of floats depend on their order, which the caller's must not.
+        points.sort_by(|a, b| total_order(&a.features, &b.features, &a.targets, &b.targets));
+        let scale = Scale::new(&points);
+        let seen = scale.seen(&points);
+        let learned = || {
+            let process = Process::learn(&seen)?;
+            let levels = Levels::all(&seen.places);
+            let width = widths(vec![left_out::points(&seen, &process)?]);
+            let between = left_out::levels(&seen, &process, &levels)?;
+            let width_between = if between.is_empty() { width.clone() } else { widths(between) };
+            Some(Regression { scale, process, levels, width, width_between })
+        };
+        learned().ok_or_else(|| "no function goes through these points".to_owned())
+    }
+
+    /// Every quantity at a place.
+    pub fn at(&self, features: &[f64]) -> Vec<Guess> {
+        let place = self.scale.place(features);
+        let (values, deviation) = self.process.at(&place);
+        let between = self.levels.iter().any(|levels| levels.are_around(&place));
+        let width = if between { &self.width_between } else { &self.width };
+        let unit = self.scale.target_spread;
+        let guess = |(quantity, value): (usize, &f64)| Guess {
+            value: self.scale.target_centre[quantity] + unit * value,
+            error: unit * deviation * width[quantity],
+        };
+        values.iter().enumerate().map(guess).collect()
+    }
+}
+
+impl Process {
+    fn learn(seen: &Seen) -> Option<Process> {
+        let start = Hyper::start(seen.places.first().map_or(0, Vec::len));
+        Process::with(seen, seen.some(MOST_POINTS).most_likely(start, STEPS))
+    }
+
+    /// Learned again from a part of the points, whose kernel is not far from this one.
+    fn learn_again(&self, seen: &Seen) -> Option<Process> {
+        Process::with(seen, seen.most_likely(self.hyper.clone(), STEPS_AGAIN))
+    }
+
+    fn with(seen: &Seen, hyper: Hyper) -> Option<Process> {
+        let inverse = factorize(&hyper, seen)?.inverse();
+        let weights = &inverse * &seen.targets;
+        let measured_variance = stats::median(&seen.variances);
+        Some(Process { hyper, places: seen.places.clone(), inverse, weights, measured_variance })
+    }
+
+    /// Every quantity at a place, and the standard deviation of a new measurement there.
+    fn at(&self, place: &[f64]) -> (DVector<f64>, f64) {
+        let covariance = |other: &Vec<f64>| self.hyper.covariance(place, other);
+        let towards = DVector::from_iterator(self.places.len(), self.places.iter().map(covariance));
+        let known = towards.dot(&(&self.inverse * &towards));
+        let left = (self.hyper.covariance(place, place) - known).max(0.0);
+        let variance = left + self.hyper.noise(place) + self.measured_variance;
+        (self.weights.tr_mul(&towards), variance.sqrt())
+    }
+}
+
+impl Seen {
+    /// Those of some numbers.
+    fn these(&self, which: &[usize]) -> Seen {
+        Seen {
+            places: which.iter().map(|&i| self.places[i].clone()).collect(),
+            targets: self.targets.select_rows(which),
+            variances: which.iter().map(|&i| self.variances[i]).collect(),
+        }
+    }
+
+    /// The points' numbers in an order that is spread evenly over theirs all along, without falling in
+    /// step with a grid as every tenth would: that of multiples of the golden ratio.
+    fn spread(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.places.len()).collect();
+        order.sort_by_key(|&i| (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        order
+    }
+
+    fn some(&self, most: usize) -> Seen {
+        let mut order = self.spread();
+        order.truncate(most);
+        self.these(&order)
+    }
+}
+
+fn total_order(a: &[f64], b: &[f64], then_a: &[f64], then_b: &[f64]) -> std::cmp::Ordering {
+    let pairs = a.iter().zip(b).chain(then_a.iter().zip(then_b));
+    pairs
+        .map(|(a, b)| a.total_cmp(b))
+        .find(|order| order.is_ne())
+        .unwrap_or(std::cmp::Ordering::Equal)
+}
+
+fn factorize(hyper: &Hyper, seen: &Seen) -> Option<Cholesky<f64, Dyn>> {
+    let n = seen.places.len();
+    let mut matrix = DMatrix::zeros(n, n);
+    for (i, place) in seen.places.iter().enumerate() {
+        for (j, other) in seen.places[..i].iter().enumerate() {
+            let covariance = hyper.covariance(place, other);
+            matrix[(i, j)] = covariance;
+            matrix[(j, i)] = covariance;
+        }
+        matrix[(i, i)] = hyper.covariance(place, place) + hyper.noise(place) + seen.variances[i];
+    }
+    Cholesky::new(matrix)
+}
+
+/// Per quantity, how many standard deviations contain [`COVERAGE`] of the scores.
+///
+/// As in conformal prediction the rank is `ceil(COVERAGE (n + 1))`, one above the plain quantile's,
+/// since the next point is one more.
+fn widths(scores: Vec<DMatrix<f64>>) -> Vec<f64> {
+    let width = |quantity: usize| {
+        let of =
+            |scores: &DMatrix<f64>| scores.column(quantity).iter().copied().collect::<Vec<_>>();
+        let sorted = stats::sorted(&scores.iter().flat_map(of).collect::<Vec<f64>>());
+        let rank = (COVERAGE * (sorted.len() + 1) as f64).ceil() as usize;
+        sorted[rank.min(sorted.len()) - 1]
+    };
+    (0..scores[0].ncols()).map(width).collect()
+}
+
+impl Scale {
+    fn new(points: &[&Point]) -> Scale {
+        let column =
+            |of: &dyn Fn(&Point) -> f64| points.iter().map(|p| of(p)).collect::<Vec<f64>>();
+        let mut used: Vec<usize> = Vec::new();
+        let (mut centre, mut spread) = (Vec::new(), Vec::new());
+        let mut columns: Vec<Vec<f64>> = Vec::new();
+        for feature in 0..points[0].features.len() {
+            let values = column(&|p| p.features[feature]);
+            let (mean, deviation) = mean_and_deviation(&values);
+            if deviation <= 1e-9 * (1.0 + mean.abs()) || columns.contains(&values) {
+                continue;
+            }
+            used.push(feature);
+            centre.push(mean);
+            spread.push(deviation);
+            columns.push(values);
+        }
+        let quantities: Vec<(f64, f64)> = (0..points[0].targets.len())
+            .map(|quantity| mean_and_deviation(&column(&|p| p.targets[quantity])))
+            .collect();
+        let square = quantities.iter().map(|(_, d)| d * d).sum::<f64>() / quantities.len() as f64;
+        Scale {
+            used,
+            centre,
+            spread,
+            target_centre: quantities.iter().map(|(mean, _)| *mean).collect(),
+            target_spread: square.sqrt().max(1e-6),
+        }
+    }
+
+    fn seen(&self, points: &[&Point]) -> Seen {
+        Seen {
+            places: points.iter().map(|p| self.place(&p.features)).collect(),
+            targets: DMatrix::from_fn(points.len(), self.target_centre.len(), |i, q| {
+                (points[i].targets[q] - self.target_centre[q]) / self.target_spread
+            }),
+            variances: points.iter().map(|p| p.variance / self.target_spread.powi(2)).collect(),
+        }
+    }
+
+    fn place(&self, features: &[f64]) -> Vec<f64> {
+        let units = self.centre.iter().zip(&self.spread);
+        self.used.iter().zip(units).map(|(&f, (c, s))| (features[f] - c) / s).collect()
+    }
+}
+
+fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    (mean, square.sqrt())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! How wrong guesses are, in standard deviations of the process: each point is guessed from others.
+
+use nalgebra::DMatrix;
+
+use super::{Process, Seen};
+
+/// Parts that points are left out in.
+const FOLDS: usize = 5;
+
+/// With more points than this, a single one has no say in the choice of the kernel.
+const MANY_POINTS: usize = 200;
+
+/// Points per value of a feature, on average, from which on the values are levels.
+const POINTS_PER_LEVEL: usize = 3;
+
+/// The values of a feature that takes few, as on a grid.
+///
+/// Points on a grid vouch for one another: leaving out one of them leaves all others of its row and
+/// column, so its error says nothing of a place between the levels. For that, whole levels are left out.
+#[derive(Debug, Clone)]
+pub(super) struct Levels {
+    feature: usize,
+    /// At least three, ascending.
+    values: Vec<f64>,
+}
+
+impl Levels {
+    pub(super) fn all(places: &[Vec<f64>]) -> Vec<Levels> {
+        let features = 0..places.first().map_or(0, Vec::len);
+        let of = |feature: usize| {
+            let mut values: Vec<f64> = places.iter().map(|place| place[feature]).collect();
+            values.sort_by(f64::total_cmp);
+            values.dedup();
+            let few = values.len() >= 3 && values.len() * POINTS_PER_LEVEL <= places.len();
+            few.then_some(Levels { feature, values })
+        };
+        features.filter_map(of).collect()
+    }
+
+    /// Whether a place lies off the levels. Equal sizes make equal floats.
+    pub(super) fn are_around(&self, place: &[f64]) -> bool {
+        self.level(place).is_none()
+    }
+
+    fn level(&self, place: &[f64]) -> Option<usize> {
+        self.values.iter().position(|value| *value == place[self.feature])
+    }
+
+    /// Whether a place is on a level of this parity that has levels on both sides.
+    fn is_inner(&self, place: &[f64], parity: usize) -> bool {
+        let inner = |&level: &usize| level > 0 && level + 1 < self.values.len();
+        self.level(place).filter(inner).is_some_and(|level| level % 2 == parity)
+    }
+}
+
+/// Scores of points that are left out by themselves, one row per point.
+///
+/// Few points are left out in parts, and everything, the kernel too, is learned from the other parts: a
+/// kernel that was chosen with a point in view knows it. Of many points each is left out alone and the
+/// kernel stays; then errors follow without learning again (Rasmussen and Williams, equations 5.10 to
+/// 5.12): point `i` is off by `weights[i] / inverse[i, i]`, with variance `1 / inverse[i, i]`.
+pub(super) fn points(seen: &Seen, process: &Process) -> Option<DMatrix<f64>> {
+    let Process { inverse, weights, .. } = process;
+    if seen.places.len() > MANY_POINTS {
+        let score = |i: usize, q: usize| weights[(i, q)].abs() / inverse[(i, i)].sqrt();
+        return Some(DMatrix::from_fn(weights.nrows(), weights.ncols(), score));
+    }
+    let order = seen.spread();
+    let mut scores = Vec::new();
+    for fold in 0..FOLDS {
+        let (mut out, mut rest) = (Vec::new(), Vec::new());
+        for (rank, &i) in order.iter().enumerate() {
+            if rank % FOLDS == fold { out.push(i) } else { rest.push(i) }
+        }
+        scores.extend(scores_of(seen, process, &out, &rest)?);
+    }
+    Some(by_rows(&scores))
+}
+
+/// Scores of points whose level is left out, every other inner level of a feature at a time. Empty
+/// when there are no levels.
+pub(super) fn levels(
+    seen: &Seen,
+    process: &Process,
+    levels: &[Levels],
+) -> Option<Vec<DMatrix<f64>>> {
+    let seen = seen.some(MANY_POINTS);
+    let mut all = Vec::new();
+    for levels in levels {
+        for parity in 0..2 {
+            let is_out = |i: &usize| levels.is_inner(&seen.places[*i], parity);
+            let (out, rest): (Vec<usize>, Vec<usize>) = (0..seen.places.len()).partition(is_out);
+            if !out.is_empty() {
+                all.push(by_rows(&scores_of(&seen, process, &out, &rest)?));
+            }
+        }
+    }
+    Some(all)
+}
+
+/// Errors of some points, in standard deviations, as guessed from the rest.
+fn scores_of(
+    seen: &Seen,
+    process: &Process,
+    out: &[usize],
+    rest: &[usize],
+) -> Option<Vec<Vec<f64>>> {
+    let process = process.learn_again(&seen.these(rest))?;
+    let scores = |&i: &usize| {
+        let (values, deviation) = process.at(&seen.places[i]);
+        let off = |(value, truth): (&f64, &f64)| (truth - value).abs() / deviation;
+        values.iter().zip(seen.targets.row(i).iter()).map(off).collect()
+    };
+    Some(out.iter().map(scores).collect())
+}
+
+fn by_rows(scores: &[Vec<f64>]) -> DMatrix<f64> {
+    DMatrix::from_fn(scores.len(), scores[0].len(), |i, q| scores[i][q])
+}
