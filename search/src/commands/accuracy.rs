@@ -74,6 +74,9 @@ fn write_accuracy(table: &Table, accuracy: &Accuracy, out: &mut dyn Write) -> Re
         columns.push(cells(family, summary));
     }
     columns.push(cells("all", &accuracy.overall));
+    for entry in &accuracy.calibrated {
+        columns.push(cells(&format!("fitted on {}", entry.fitted_on), &entry.summary));
+    }
     columns.write(out)?;
     let worst: Vec<(&NetworkAccuracy, &Comparison)> = accuracy
         .networks
