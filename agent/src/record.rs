@@ -10,7 +10,7 @@ use latlas_shared::{Fingerprint, HardwareId, Measurement, RunConfig, Status, Sub
 use uuid::Uuid;
 
 use crate::cli::How;
-use crate::engine::Outcome;
+use crate::engine::{Job, Outcome};
 use crate::references::{self, History, Values};
 use crate::system::System;
 use crate::system::energy::Meter;
@@ -157,6 +157,15 @@ impl Recorder {
 }
 
 impl Run {
+    /// Lets jobs publish intervals that hold what this box does between runs, as far as its earlier runs
+    /// tell.
+    pub fn prepare(&self, jobs: &mut [Job]) {
+        let history = self.history.as_ref().map_or(&[][..], |history| &history.runs);
+        if let Some(between_runs) = references::between_runs(history) {
+            jobs.iter_mut().for_each(|job| job.protocol.between_runs = between_runs);
+        }
+    }
+
     /// Remembers how fast the references ran, for later runs.
     pub fn end(self) {
         let references = self.references.into_inner();

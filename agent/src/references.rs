@@ -25,6 +25,9 @@ const FEWEST_RUNS: usize = 3;
 /// A run whose references are slower than usual by more than this factor is marked.
 const MOST_SHIFT: f64 = 1.1;
 
+/// Fewest steps of a reference from one run to the next, to tell how much a box moves between runs.
+const FEWEST_MOVES: usize = 10;
+
 /// Quiet quantiles in microseconds, by op key.
 pub type Values = BTreeMap<OpKey, f64>;
 
@@ -55,6 +58,21 @@ pub fn shift(now: &Values, history: &[Values]) -> Option<f64> {
     };
     let ratios: Vec<f64> = now.iter().filter_map(ratio).collect();
     (!ratios.is_empty()).then(|| stats::median(&ratios))
+}
+
+/// By which share a box moves between two runs in 95% of cases, from how its references did from each run to
+/// the next. None as long as there are too few of these; within bounds, since twenty runs may all have
+/// been lucky, or one of them made while something else ran.
+pub fn between_runs(history: &[Values]) -> Option<f64> {
+    let moves: Vec<f64> = history
+        .windows(2)
+        .flat_map(|pair| {
+            let other = &pair[1];
+            pair[0].iter().filter_map(|(key, value)| Some((other.get(key)? / value).ln().abs()))
+        })
+        .collect();
+    (moves.len() >= FEWEST_MOVES)
+        .then(|| stats::quantile_of_sorted(&stats::sorted(&moves), 0.95).clamp(0.02, 0.1))
 }
 
 /// Why a row of such a run is not to be trusted, if it is not.
@@ -135,6 +153,19 @@ mod tests {
         assert_eq!(complaint(shift(&values(103.0, 10.2), &history)), None);
         assert_eq!(complaint(shift(&values(50.0, 5.0), &history)), None);
         assert_eq!(shift(&Values::new(), &history), None);
+    }
+
+    #[test]
+    fn a_box_says_itself_how_much_it_moves() {
+        let steady = vec![values(100.0, 10.0); 6];
+        assert_eq!(between_runs(&steady[..5]), None);
+        assert_eq!(between_runs(&steady), Some(0.02));
+        let swinging: Vec<Values> = (0..8)
+            .map(|run| if run % 2 == 0 { values(100.0, 10.0) } else { values(105.0, 10.5) })
+            .collect();
+        assert!((between_runs(&swinging).unwrap() - 1.05f64.ln()).abs() < 1e-12);
+        let wild: Vec<Values> = (0..8).map(|run| values(2f64.powi(run), 1.0)).collect();
+        assert_eq!(between_runs(&wild), Some(0.1));
     }
 
     #[test]

@@ -154,11 +154,12 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         }
         None => Box::new(io::stdout().lock()),
     };
-    let (subjects, jobs): (Vec<Subject>, Vec<Job>) = all.into_iter().unzip();
+    let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = all.into_iter().unzip();
     let total = subjects.len();
     eprintln!("measuring {total} on {} under {}", recorder.hardware_id, recorder.run_config.id());
     let stop = stop_on_ctrl_c()?;
     let run = recorder.start(&default_state_dir()?);
+    run.prepare(&mut jobs);
     let mut finished = 0;
     let mut failed_write = None;
     let spent = engine::measure(

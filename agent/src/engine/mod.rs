@@ -497,7 +497,9 @@ impl Open {
             .zip(self.samples.iter().zip(&self.host_samples))
             // A row that ran out of time early may not have come round to every distance.
             .filter(|(_, (visits, _))| !visits.is_empty())
-            .map(|(&distance, (visits, host))| point(distance, visits, host))
+            .map(|(&distance, (visits, host))| {
+                point(distance, visits, host, self.job.protocol.between_runs)
+            })
             .collect();
         Outcome {
             job: self.index,
@@ -518,13 +520,18 @@ impl Open {
 }
 
 /// Summarizes the visits at one distance.
-fn point(reuse_distance_bytes: u64, visits: &[Visit], host: &[Visit]) -> CurvePoint {
+fn point(
+    reuse_distance_bytes: u64,
+    visits: &[Visit],
+    host: &[Visit],
+    between_runs: f64,
+) -> CurvePoint {
     let pooled = stats::sorted(&visits.concat());
     let quiet = stats::quantile_of_sorted(&pooled, QUIET);
     // With a single visit nothing is known but the samples themselves.
     let own =
         stats::repetition_interval(visits, QUIET).unwrap_or((pooled[0], pooled[pooled.len() - 1]));
-    let (low, high) = protocol::published_interval(quiet, own);
+    let (low, high) = protocol::published_interval(quiet, own, between_runs);
     let host = stats::sorted(&host.concat());
     CurvePoint {
         reuse_distance_bytes,

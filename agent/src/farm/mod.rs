@@ -234,7 +234,8 @@ impl Farm {
                 let _ =
                     sender.send(recorder.measurement(&run, Some(task.id), task.subject(), outcome));
             }
-            let jobs = tasks.iter().map(|task| job(task, reference)).collect();
+            let mut jobs: Vec<Job> = tasks.iter().map(|task| job(task, reference)).collect();
+            run.prepare(&mut jobs);
             let stopped = || {
                 recorder.look(&run);
                 stop.load(Ordering::Relaxed) || dropped.load(Ordering::Relaxed)
