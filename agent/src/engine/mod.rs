@@ -482,7 +482,7 @@ impl Open {
         // Converged on disturbed samples is not converged on the op.
         let (status, reason) = if share > protocol::MOST_DISTURBED {
             let reason = format!(
-                "{:.0}% of its samples were disturbed by other processes, and no better ones came",
+                "{:.0}% of its samples were taken while the machine was disturbed, and no better ones came",
                 100.0 * share
             );
             (Status::Degraded, Some(reason))

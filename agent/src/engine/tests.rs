@@ -225,7 +225,7 @@ fn a_span_in_which_all_is_slow_is_made_again() {
 #[test]
 fn rows_of_a_machine_that_stays_disturbed_are_marked() {
     // From the fourth round on, and when its spans are made again.
-    let (outcomes, spent) = run_on(|visit| (37..=108).contains(&visit));
+    let (outcomes, spent) = run_on(|visit| (37..=144).contains(&visit));
     assert!(spent.redone >= 1);
     for outcome in &outcomes {
         assert_eq!(outcome.status, Status::Degraded, "{:?}", outcome.reason);
