@@ -222,14 +222,38 @@ fn a_span_in_which_all_is_slow_is_made_again() {
     }
 }
 
+/// A worker that saw signs of disturbance in its first visits to each job.
+struct Disturbed<F> {
+    script: Script<F>,
+    first: usize,
+}
+
+impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Disturbed<F> {
+    fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
+        let result = self.script.visit(job, passes)?;
+        let nth = self.script.visits.iter().filter(|&&v| v == which(job)).count();
+        Ok(result.map(|mut visited| {
+            for samples in visited.passes.iter_mut().filter(|_| nth <= self.first) {
+                samples.disturbed = samples.micros.len() as u32;
+            }
+            visited
+        }))
+    }
+}
+
 #[test]
 fn rows_of_a_machine_that_stays_disturbed_are_marked() {
-    // From the fourth round on, and when its spans are made again.
-    let (outcomes, spent) = run_on(|visit| (37..=144).contains(&visit));
-    assert!(spent.redone >= 1);
-    for outcome in &outcomes {
-        assert_eq!(outcome.status, Status::Degraded, "{:?}", outcome.reason);
-        assert!(outcome.reason.as_ref().unwrap().contains("disturbed"));
+    for (first, status) in [(3, Status::Ok), (4, Status::Degraded), (6, Status::Degraded)] {
+        let script = Script { answer: |_, _| Ok(100.0), visits: vec![] };
+        let mut outcomes = vec![];
+        let mut worker = Disturbed { script, first };
+        measure(jobs(3), vec![], &mut worker, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+        assert_eq!(outcomes.len(), 3);
+        for outcome in &outcomes {
+            assert_eq!(outcome.status, status, "{first}: {:?}", outcome.reason);
+            let reason = outcome.reason.as_deref().unwrap_or_default();
+            assert_eq!(reason.contains("disturbed"), status == Status::Degraded);
+        }
     }
 }
 
