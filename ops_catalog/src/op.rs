@@ -154,6 +154,8 @@ pub struct Step {
     pub inputs: Vec<Source>,
     /// Shapes of what it gives.
     pub outputs: Vec<TensorShape>,
+    /// What it costs.
+    pub cost: Cost,
 }
 
 /// An op at a shape: what the agent lowers and what costs are derived from.
@@ -255,7 +257,7 @@ impl Op {
             cost += step_cost;
             places.push(Source::Node { index: steps.len(), port: 0 });
             origins.push(index);
-            steps.push(Step { primitive, inputs, outputs });
+            steps.push(Step { primitive, inputs, outputs, cost: step_cost });
         }
         let result = *places.last().unwrap_or(&Source::Input);
         if let Some(step) = unused(&steps, result) {

@@ -8,12 +8,15 @@ use ops_catalog::{Op, OpDigest, Shape};
 use crate::regression::{FEWEST_POINTS, Guess, Point, Regression};
 use crate::table::{Row, TableIndex};
 
+mod across;
 pub(crate) mod hull;
 
+use across::Across;
 use hull::{Hull, Sizes};
 
-/// An estimate that may be off by a larger factor than this is none.
-const WIDEST_FACTOR: f64 = 2.0;
+/// An estimate that may be off by a larger factor than this is none. It is large, since such an op may be a
+/// small part of a network, whose interval says how much it matters.
+const WIDEST_FACTOR: f64 = 5.0;
 
 /// Standard deviations of one measurement in half of a row's interval: the interval is 95% wide, and
 /// made for a repetition, which errs as well.
@@ -23,9 +26,11 @@ const DEVIATIONS: f64 = 1.96 * std::f64::consts::SQRT_2;
 ///
 /// Latency per unit of work (multiply-accumulates and elements moved) is learned per op, in logarithms,
 /// as a function of the shape, its multiply-accumulates and the elements it moves; see
-/// [`crate::regression`]. All batches and strides of an op are learned together.
+/// [`crate::regression`]. All batches and strides of an op are learned together. Where the rows of an op
+/// are too few or do not surround a shape, all ops are learned together, see [`Across`].
 pub(crate) struct Interpolator<'a> {
     ops: HashMap<OpDigest, Rows<'a>>,
+    across: OnceLock<Result<Across, String>>,
 }
 
 /// An estimate and its error.
@@ -47,6 +52,11 @@ struct Rows<'a> {
 /// What the rows of one op say.
 struct Learned {
     hull: Hull,
+    curves: Curves,
+}
+
+/// Latencies per unit of work along the reuse distance.
+struct Curves {
     /// The reuse distances of the curves' points, ascending; the regression's quantities are the
     /// latencies there.
     distances: Vec<u64>,
@@ -60,13 +70,13 @@ impl<'a> Interpolator<'a> {
             let new = || Rows { op: Arc::clone(op), rows: Vec::new(), learned: OnceLock::new() };
             ops.entry(op.digest().clone()).or_insert_with(new).rows.push(row);
         }
-        Interpolator { ops }
+        Interpolator { ops, across: OnceLock::new() }
     }
 
     /// An estimate at a reuse distance. The first of an op takes longer, for it learns from its rows.
     ///
     /// # Errors
-    /// Says why there is none: too few rows, a size outside the measured range, or rows that say too
+    /// Says why there is none: no rows or too few, a size outside the measured range, or rows that say too
     /// little of this shape.
     pub(crate) fn estimate(
         &self,
@@ -75,71 +85,109 @@ impl<'a> Interpolator<'a> {
         reuse_distance_bytes: f64,
     ) -> Result<Estimate, String> {
         let refused = |why: String| format!("not measured, and not interpolated: {why}");
-        let count = self.ops.get(op.digest()).map_or(0, |rows| rows.rows.len());
-        let Some(rows) = self.ops.get(op.digest()).filter(|_| count >= FEWEST_POINTS) else {
+        let Some(rows) = self.ops.get(op.digest()) else {
             let name = op.name();
-            return Err(refused(format!(
-                "that takes {FEWEST_POINTS} rows of {name}, and the table has {count}"
-            )));
+            return Err(refused(format!("the table has no row of {name}")));
         };
         let sizes = Sizes::new(op, shape)
             .ok_or_else(|| "not measured, and not possible for this op".to_owned())?;
-        let learned = rows.learned.get_or_init(|| Learned::new(&rows.op, &rows.rows));
-        let learned = learned.as_ref().map_err(|why| refused(why.clone()))?;
-        learned.hull.check(&sizes).map_err(refused)?;
-        let estimate = learned.estimate(&sizes, reuse_distance_bytes);
-        if estimate.error > WIDEST_FACTOR.ln() {
-            return Err(refused(format!(
-                "the estimate could be off by a factor of {:.1}, as left-out rows show",
-                estimate.error.exp()
-            )));
+        let by_own_rows = rows.estimate(&sizes, reuse_distance_bytes);
+        by_own_rows.or_else(|why| {
+            let across = self.across.get_or_init(|| Across::new(&self.ops));
+            let estimate =
+                |across: &Across| across.estimate(op, shape, &sizes, reuse_distance_bytes);
+            across.as_ref().map_err(String::clone).and_then(estimate).map_err(|why_not_across| {
+                refused(format!("{why}; nor from the rows of other ops: {why_not_across}"))
+            })
+        })
+    }
+}
+
+impl Rows<'_> {
+    /// From the rows of the op itself.
+    fn estimate(&self, sizes: &Sizes, reuse_distance_bytes: f64) -> Result<Estimate, String> {
+        if self.rows.len() < FEWEST_POINTS {
+            return Err(format!(
+                "that takes {FEWEST_POINTS} rows of {}, and the table has {}",
+                self.op.name(),
+                self.rows.len()
+            ));
         }
-        Ok(estimate)
+        let learned = self.learned.get_or_init(|| Learned::of_op(&self.op, &self.rows));
+        let learned = learned.as_ref().map_err(String::clone)?;
+        learned.hull.check(sizes)?;
+        learned.curves.estimate(&sizes.features(), sizes.log_work(), reuse_distance_bytes)
     }
 }
 
 impl Learned {
-    fn new(op: &Op, rows: &[&Row]) -> Result<Learned, String> {
-        let curves = rows.iter().flat_map(|row| &row.curve);
-        let mut distances: Vec<u64> = curves.map(|point| point.reuse_distance_bytes).collect();
-        distances.sort_unstable();
-        distances.dedup();
+    fn of_op(op: &Op, rows: &[&Row]) -> Result<Learned, String> {
+        let distances = distances(rows);
         let learn_from = |row: &&Row| {
             let sizes = Sizes::new(op, &row.shape())?;
-            let target = |&distance: &u64| {
-                let (_, micros, _) = row.read_curve(distance as f64)?;
-                Some(micros.ln() - sizes.log_work())
-            };
-            let point = Point {
-                features: sizes.features(),
-                targets: distances.iter().map(target).collect::<Option<Vec<f64>>>()?,
-                variance: (row.ci95_rel.unwrap_or_default() / DEVIATIONS).powi(2),
-            };
+            let point = point(row, sizes.features(), sizes.log_work(), &distances)?;
             Some((sizes, point))
         };
         let (sizes, points): (Vec<Sizes>, Vec<Point>) = rows.iter().filter_map(learn_from).unzip();
         let regression = Regression::fit(&points)?;
-        Ok(Learned { hull: Hull::new(&sizes), distances, regression })
+        Ok(Learned { hull: Hull::new(&sizes), curves: Curves { distances, regression } })
     }
+}
 
+/// Reuse distances of the rows' curves, ascending.
+fn distances(rows: &[&Row]) -> Vec<u64> {
+    let curves = rows.iter().flat_map(|row| &row.curve);
+    let mut distances: Vec<u64> = curves.map(|point| point.reuse_distance_bytes).collect();
+    distances.sort_unstable();
+    distances.dedup();
+    distances
+}
+
+/// What a row says of latency per unit of work, as a function of some features.
+fn point(row: &Row, features: Vec<f64>, log_work: f64, distances: &[u64]) -> Option<Point> {
+    let target = |&distance: &u64| {
+        let (_, micros, _) = row.read_curve(distance as f64)?;
+        Some(micros.ln() - log_work)
+    };
+    Some(Point {
+        features,
+        targets: distances.iter().map(target).collect::<Option<Vec<f64>>>()?,
+        variance: (row.ci95_rel.unwrap_or_default() / DEVIATIONS).powi(2),
+    })
+}
+
+impl Curves {
     /// Between two distances of the curves as rows are read there: on a line.
-    fn estimate(&self, sizes: &Sizes, reuse_distance_bytes: f64) -> Estimate {
-        let guesses = self.regression.at(&sizes.features());
-        let estimate = |guess: &Guess| Estimate {
-            micros: (guess.value + sizes.log_work()).exp(),
-            error: guess.error,
-        };
+    ///
+    /// # Errors
+    /// When the error is too large for an estimate.
+    fn estimate(
+        &self,
+        features: &[f64],
+        log_work: f64,
+        reuse_distance_bytes: f64,
+    ) -> Result<Estimate, String> {
+        let guesses = self.regression.at(features);
+        let estimate =
+            |guess: &Guess| Estimate { micros: (guess.value + log_work).exp(), error: guess.error };
         let x = reuse_distance_bytes;
         let above = self.distances.partition_point(|&distance| (distance as f64) < x);
         let below = above.saturating_sub(1);
         let above = above.min(self.distances.len() - 1);
         let (a, b) = (estimate(&guesses[below]), estimate(&guesses[above]));
-        if below == above {
-            return a;
-        }
         let (x0, x1) = (self.distances[below] as f64, self.distances[above] as f64);
-        let share = (x - x0) / (x1 - x0);
-        Estimate { micros: a.micros + (b.micros - a.micros) * share, error: a.error.max(b.error) }
+        let share = if below == above { 0.0 } else { (x - x0) / (x1 - x0) };
+        let estimate = Estimate {
+            micros: a.micros + (b.micros - a.micros) * share,
+            error: a.error.max(b.error),
+        };
+        if estimate.error > WIDEST_FACTOR.ln() {
+            return Err(format!(
+                "the estimate could be off by a factor of {:.1}, as left-out rows show",
+                estimate.error.exp()
+            ));
+        }
+        Ok(estimate)
     }
 }
 

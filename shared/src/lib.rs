@@ -14,6 +14,7 @@ mod measurement;
 pub mod merge;
 mod network;
 mod predict;
+pub mod profile_order;
 pub mod regression;
 pub mod samples;
 pub mod stats;

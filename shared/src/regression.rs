@@ -6,6 +6,8 @@
 //! kernel fits it better than a smooth one, and features that say little get great lengths. The
 //! intervals do not rest on the errors' being Gaussian: they are scaled by what leaving out points shows.
 
+use std::collections::HashSet;
+
 use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 
 use crate::stats;
@@ -103,21 +105,49 @@ impl Regression {
     /// # Errors
     /// When they are fewer than [`FEWEST_POINTS`], or so damaged that no function goes through them.
     pub fn fit(points: &[Point]) -> Result<Regression, String> {
-        if points.len() < FEWEST_POINTS {
-            return Err(format!(
-                "that takes {FEWEST_POINTS} points, and there are {}",
-                points.len()
-            ));
+        Regression::learn(points, None)
+    }
+
+    /// Learns from points of several groups. The errors are those of points whose whole group is left out:
+    /// a statement about a group of which nothing is known.
+    ///
+    /// # Errors
+    /// As [`Regression::fit`], and when there are fewer than [`FEWEST_POINTS`] groups.
+    ///
+    /// # Panics
+    /// When there are not as many numbers of groups as points.
+    pub fn fit_in_groups(points: &[Point], groups: &[usize]) -> Result<Regression, String> {
+        assert_eq!(points.len(), groups.len(), "each point has a group");
+        Regression::learn(points, Some(groups))
+    }
+
+    fn learn(points: &[Point], groups: Option<&[usize]>) -> Result<Regression, String> {
+        let distinct = |groups: &[usize]| groups.iter().collect::<HashSet<_>>().len();
+        let (count, of) = match groups {
+            Some(groups) => (distinct(groups), "groups of points"),
+            None => (points.len(), "points"),
+        };
+        if count < FEWEST_POINTS {
+            return Err(format!("that takes {FEWEST_POINTS} {of}, and there are {count}"));
         }
-        let mut points: Vec<&Point> = points.iter().collect();
         // Sums of floats depend on their order, which the caller's must not.
-        points.sort_by(|a, b| total_order(&a.features, &b.features, &a.targets, &b.targets));
+        let mut order: Vec<usize> = (0..points.len()).collect();
+        order.sort_by(|&a, &b| total_order(&points[a], &points[b]));
+        let points: Vec<&Point> = order.iter().map(|&i| &points[i]).collect();
+        let groups: Option<Vec<usize>> =
+            groups.map(|groups| order.iter().map(|&i| groups[i]).collect());
         let scale = Scale::new(&points);
         let seen = scale.seen(&points);
         let learned = || {
             let process = Process::learn(&seen)?;
+            let width_of = |scores: DMatrix<f64>| widths(vec![scores]);
+            if let Some(groups) = groups {
+                let width = width_of(left_out::groups(&seen, &process, &groups)?);
+                let width_between = width.clone();
+                return Some(Regression { scale, process, levels: vec![], width, width_between });
+            }
             let levels = Levels::all(&seen.places);
-            let width = widths(vec![left_out::points(&seen, &process)?]);
+            let width = width_of(left_out::points(&seen, &process)?);
             let between = left_out::levels(&seen, &process, &levels)?;
             let width_between = if between.is_empty() { width.clone() } else { widths(between) };
             Some(Regression { scale, process, levels, width, width_between })
@@ -194,8 +224,8 @@ impl Seen {
     }
 }
 
-fn total_order(a: &[f64], b: &[f64], then_a: &[f64], then_b: &[f64]) -> std::cmp::Ordering {
-    let pairs = a.iter().zip(b).chain(then_a.iter().zip(then_b));
+fn total_order(a: &Point, b: &Point) -> std::cmp::Ordering {
+    let pairs = a.features.iter().zip(&b.features).chain(a.targets.iter().zip(&b.targets));
     pairs
         .map(|(a, b)| a.total_cmp(b))
         .find(|order| order.is_ne())

@@ -8,16 +8,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
-use ops_catalog::{Catalog, NetworkSpec, OpKey, SpaceDef};
+use ops_catalog::{Catalog, NetworkSpec, Op, OpKey, Space, SpaceDef};
 
 use crate::cli::{How, default_state_dir};
-use crate::engine::{self, Job, Protocol, Workers};
+use crate::engine::{self, Job, Protocol, Spent, Workers};
 use crate::explain::explain;
-use crate::record::Recorder;
+use crate::record::{Recorder, Run};
 use crate::references;
 use crate::worker::Work;
+
+mod informative;
+
+/// See `--order`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Order {
+    /// All at once, visited in a random order.
+    #[default]
+    Shuffled,
+    /// The rows that say most first.
+    Informative,
+}
 
 /// Flags of `bench`.
 #[derive(Debug, Args)]
@@ -40,6 +52,13 @@ pub struct BenchArgs {
     explain: Option<OpKey>,
     #[command(flatten)]
     how: How,
+    /// In which order: `informative` measures the rows of a space in batches, those first that lower the
+    /// error of predictions most, and stops when more rows do not help.
+    #[arg(long, value_enum, default_value_t, requires = "space", conflicts_with_all = ["key", "network", "arch"])]
+    order: Order,
+    /// The expected error at which `--order informative` stops, in percent of all latencies.
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
+    stop_at: f64,
     /// Writes the measurements to a file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -57,29 +76,26 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("reading {path}"))
 }
 
-fn space_jobs(name: &str, reference: u64) -> Result<Vec<(Subject, Job)>> {
+fn space(name: &str) -> Result<Space> {
     let catalog = Catalog::builtin();
-    let space = if is_file(name) {
-        SpaceDef::from_yaml(&read(name)?)
+    if is_file(name) {
+        return SpaceDef::from_yaml(&read(name)?)
             .and_then(|def| def.resolve(catalog))
-            .context(name.to_owned())?
-    } else {
-        catalog.space(name)?.resolve(catalog)?
-    };
-    let job = |(key, op): (OpKey, Arc<ops_catalog::Op>)| {
-        let work = Work::Op { def: op.def().clone(), shape: key.shape };
-        let subject = Subject::Op { key, digest: op.digest().clone() };
-        (subject, Job { work, protocol: Protocol::for_ops(reference) })
-    };
-    Ok(space.entries.into_iter().map(job).collect())
+            .context(name.to_owned());
+    }
+    Ok(catalog.space(name)?.resolve(catalog)?)
+}
+
+fn op_job((key, op): (OpKey, Arc<Op>), reference: u64) -> (Subject, Job) {
+    let work = Work::Op { def: op.def().clone(), shape: key.shape };
+    let subject = Subject::Op { key, digest: op.digest().clone() };
+    (subject, Job { work, protocol: Protocol::for_ops(reference) })
 }
 
 fn key_job(key: &OpKey, reference: u64) -> Result<(Subject, Job)> {
     let op = Catalog::builtin().op(&key.op)?;
     op.at(&key.shape)?;
-    let work = Work::Op { def: op.def().clone(), shape: key.shape };
-    let subject = Subject::Op { key: op.key(key.shape), digest: op.digest().clone() };
-    Ok((subject, Job { work, protocol: Protocol::for_ops(reference) }))
+    Ok(op_job((op.key(key.shape), Arc::clone(op)), reference))
 }
 
 /// Networks that were asked for, each with where it was written.
@@ -141,61 +157,116 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let recorder = Recorder::new(&args.how)?;
     let reference = recorder.run_config.reuse_distance_bytes;
     let mut all = match &args.space {
-        Some(name) => space_jobs(name, reference)?,
+        Some(name) => {
+            space(name)?.entries.into_iter().map(|entry| op_job(entry, reference)).collect()
+        }
         None => vec![],
     };
     for key in args.key.iter().chain(&args.explain) {
         all.push(key_job(key, reference)?);
     }
     all.extend(network_jobs(networks(&args.network, &args.arch)?)?);
-    let mut out: Box<dyn Write> = match &args.out {
+    let out: Box<dyn Write> = match &args.out {
         Some(path) => {
             Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?)
         }
         None => Box::new(io::stdout().lock()),
     };
-    let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = all.into_iter().unzip();
-    let total = subjects.len();
-    eprintln!("measuring {total} on {} under {}", recorder.hardware_id, recorder.run_config.id());
-    let stop = stop_on_ctrl_c()?;
-    let run = recorder.start(&default_state_dir()?);
-    run.prepare(&mut jobs);
-    let mut finished = 0;
-    let mut failed_write = None;
-    let spent = engine::measure(
-        jobs,
-        references::jobs(reference)?,
-        &mut Workers::new(settings).with_meter(recorder.meter()),
-        args.seed.unwrap_or_else(|| fastrand::u64(..)),
-        &|| {
-            recorder.look(&run);
-            stop.load(Ordering::Relaxed)
-        },
-        &mut |outcome| {
-            finished += 1;
-            let subject = subjects[outcome.job].clone();
-            let measurement = recorder.measurement(&run, None, subject, outcome);
-            eprintln!("[{finished}/{total}] {}", describe(&measurement));
-            let written = match &args.explain {
-                Some(_) => out.write_all(explain(&measurement).as_bytes()),
-                None => write_line(&mut out, &measurement),
-            };
-            if let Err(e) = written {
-                // Nobody reads the results any more, so measuring on would be for nothing.
-                stop.store(true, Ordering::Relaxed);
-                failed_write.get_or_insert(e);
-            }
-        },
-    )?;
-    run.end();
-    if let Some(e) = failed_write {
-        return Err(e).context("writing the measurements");
+    eprintln!(
+        "measuring {} on {} under {}",
+        all.len(),
+        recorder.hardware_id,
+        recorder.run_config.id()
+    );
+    let mut bench = Bench {
+        workers: Workers::new(settings).with_meter(recorder.meter()),
+        run: recorder.start(&default_state_dir()?),
+        recorder,
+        seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
+        explain: args.explain.is_some(),
+        total: all.len(),
+        finished: 0,
+        stop: stop_on_ctrl_c()?,
+        out,
+    };
+    match args.order {
+        Order::Shuffled => {
+            let spent = bench.measure(all, &mut |_| {})?;
+            eprintln!("{spent}");
+        }
+        Order::Informative => {
+            // The flag requires a space, which is all there is then.
+            let space = space(args.space.as_deref().unwrap_or_default())?;
+            informative::measure(&mut bench, &space, args.stop_at)?;
+        }
     }
-    if finished < total {
-        bail!("interrupted: {finished} of {total} were measured");
-    }
-    eprintln!("{spent}");
+    bench.run.end();
     Ok(())
+}
+
+/// A run and where its results go.
+struct Bench {
+    recorder: Recorder,
+    run: Run,
+    workers: Workers,
+    seed: u64,
+    explain: bool,
+    total: usize,
+    finished: usize,
+    stop: Arc<AtomicBool>,
+    out: Box<dyn Write>,
+}
+
+impl Bench {
+    /// Measures jobs, and hands over and prints each measurement as soon as it is known.
+    ///
+    /// # Errors
+    /// When nothing can be measured or written, or the run was interrupted.
+    fn measure(
+        &mut self,
+        jobs: Vec<(Subject, Job)>,
+        done: &mut dyn FnMut(Measurement),
+    ) -> Result<Spent> {
+        let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = jobs.into_iter().unzip();
+        let Bench { recorder, run, stop, out, finished, total, .. } = self;
+        run.prepare(&mut jobs);
+        let expected = *finished + jobs.len();
+        let mut failed_write = None;
+        let spent = engine::measure(
+            jobs,
+            references::jobs(recorder.run_config.reuse_distance_bytes)?,
+            &mut self.workers,
+            self.seed,
+            &|| {
+                recorder.look(run);
+                stop.load(Ordering::Relaxed)
+            },
+            &mut |outcome| {
+                *finished += 1;
+                let subject = subjects[outcome.job].clone();
+                let measurement = recorder.measurement(run, None, subject, outcome);
+                eprintln!("[{finished}/{total}] {}", describe(&measurement));
+                let written = if self.explain {
+                    out.write_all(explain(&measurement).as_bytes())
+                } else {
+                    write_line(out, &measurement)
+                };
+                if let Err(e) = written {
+                    // Nobody reads the results any more, so measuring on would be for nothing.
+                    stop.store(true, Ordering::Relaxed);
+                    failed_write.get_or_insert(e);
+                }
+                done(measurement);
+            },
+        )?;
+        if let Some(e) = failed_write {
+            return Err(e).context("writing the measurements");
+        }
+        if *finished < expected {
+            bail!("interrupted: {finished} of {total} were measured");
+        }
+        Ok(spent)
+    }
 }
 
 fn write_line(out: &mut impl Write, measurement: &Measurement) -> io::Result<()> {

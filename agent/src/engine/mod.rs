@@ -71,6 +71,8 @@ struct Open {
     rejected: u32,
     /// Samples at the reference distance that count although they were disturbed.
     disturbed: u32,
+    /// Nothing more is needed of it; see [`Protocol::stays`].
+    converged: bool,
     peak_memory_bytes: Option<u64>,
 }
 
@@ -220,30 +222,33 @@ pub fn measure(
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut open: Vec<Open> = open_jobs(jobs);
     let mut round = 0;
-    while !open.is_empty() {
+    let mut stopped = false;
+    while !stopped && open.iter().any(|job| !job.converged) {
         round += 1;
-        rng.shuffle(&mut open);
-        let mut rest = open.into_iter();
-        let mut still_open = Vec::new();
-        while rest.len() > 0 {
-            let mut span: Vec<Open> = rest.by_ref().take(protocol::SPAN).collect();
+        let (mut due, mut still_open): (Vec<Open>, Vec<Open>) =
+            open.into_iter().partition(|job| job.is_due(round));
+        rng.shuffle(&mut due);
+        let mut due = due.into_iter();
+        while due.len() > 0 && !stopped {
+            let mut span: Vec<Open> = due.by_ref().take(protocol::SPAN).collect();
             let Some(outcomes) = run.span(&mut span, round)? else {
-                return Ok(run.spent(start.elapsed()));
+                stopped = true;
+                still_open.extend(span);
+                continue;
             };
             for (job, outcome) in span.into_iter().zip(outcomes) {
                 match outcome {
-                    Some(mut outcome) => {
-                        if outcome.latency.is_some() {
-                            outcome.energy = run.visitor.energy(&job.job)?;
-                        }
-                        outcome.references = run.quiet_references();
-                        done(outcome);
-                    }
+                    Some(outcome) => done(run.completed(&job, outcome)?),
                     None => still_open.push(job),
                 }
             }
         }
+        still_open.extend(due);
         open = still_open;
+    }
+    for job in open.into_iter().filter(|job| job.converged) {
+        let outcome = job.measured(Status::Ok, None);
+        done(run.completed(&job, outcome)?);
     }
     Ok(run.spent(start.elapsed()))
 }
@@ -339,6 +344,15 @@ impl Run<'_> {
         protocol::is_suspect(&of_jobs.chain(of_references).collect::<Vec<f64>>())
     }
 
+    /// An outcome with what is known of it at its end.
+    fn completed(&mut self, job: &Open, mut outcome: Outcome) -> Result<Outcome> {
+        if outcome.latency.is_some() {
+            outcome.energy = self.visitor.energy(&job.job)?;
+        }
+        outcome.references = self.quiet_references();
+        Ok(outcome)
+    }
+
     fn quiet_references(&self) -> Vec<Option<f64>> {
         let quiet = |reference: &Open| {
             let visits = reference.at_reference();
@@ -372,8 +386,15 @@ impl Open {
             deaths: 0,
             rejected: 0,
             disturbed: 0,
+            converged: false,
             peak_memory_bytes: None,
         }
+    }
+
+    /// Whether it is visited in a round: every round until it has converged, and if it stays, at each
+    /// later check.
+    fn is_due(&self, round: u32) -> bool {
+        !self.converged || self.job.protocol.is_check(round)
     }
 
     /// Lets a visit count for nothing.
@@ -423,7 +444,12 @@ impl Open {
         let protocol = &self.job.protocol;
         match protocol.decide(self.at_reference(), self.spent) {
             Decision::Continue => None,
+            Decision::Converged if self.job.protocol.stays => {
+                self.converged = true;
+                None
+            }
             Decision::Converged => Some(self.measured(Status::Ok, None)),
+            Decision::OutOfTime if self.converged => Some(self.measured(Status::Ok, None)),
             Decision::OutOfTime => {
                 let width = relative_width(self.at_reference());
                 let reason = match width {

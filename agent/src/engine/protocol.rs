@@ -44,6 +44,9 @@ pub struct Protocol {
     pub most_time: Duration,
     /// How long a visit may take before its worker counts as hung.
     pub visit_limit: Duration,
+    /// Whether it is visited again, at each later check, once it has converged and as long as other work
+    /// goes on.
+    pub stays: bool,
     /// By which share all ops of this box move together between runs, in 95% of cases.
     pub between_runs: f64,
 }
@@ -69,14 +72,16 @@ impl Protocol {
             target: 0.02,
             most_time: Duration::from_secs(60),
             visit_limit: Duration::from_secs(120),
+            stays: false,
             between_runs: BETWEEN_RUNS,
         }
     }
 
     /// The protocol for whole networks: nothing is read between two inferences, since a network
-    /// brings its own reuse distance.
+    /// brings its own reuse distance. It stays to the end of the run: predictions from all of the run's
+    /// rows are held against it, and the machine may have been slow while it converged.
     pub fn for_networks() -> Protocol {
-        Protocol { curve: vec![0], pass_micros: 200_000.0, ..Protocol::for_ops(0) }
+        Protocol { curve: vec![0], pass_micros: 200_000.0, stays: true, ..Protocol::for_ops(0) }
     }
 
     /// The protocol for reference ops: a few samples at the reference distance, as long as the run goes on.

@@ -151,6 +151,42 @@ fn a_stopped_run_hands_over_only_what_had_ended() {
     assert_eq!(script.visits.len(), 7);
 }
 
+/// Two jobs: one converges at once and stays, the other takes until its 20th visit.
+fn staying(stop: &dyn Fn(usize) -> bool) -> (Vec<Outcome>, Vec<u32>) {
+    let mut all = jobs(2);
+    all[0].protocol.stays = true;
+    let visits = Cell::new(0);
+    let answer = |index: u32, nth: u32| {
+        visits.set(visits.get() + 1);
+        Ok(if index == 1 && nth < 15 { 10.0 * f64::from(nth) } else { 500.0 })
+    };
+    let mut script = Script { answer, visits: vec![] };
+    let mut outcomes = vec![];
+    let stop = || stop(visits.get());
+    measure(all, vec![], &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome)).unwrap();
+    (outcomes, script.visits)
+}
+
+#[test]
+fn work_that_stays_is_visited_all_along_the_run() {
+    let (outcomes, visits) = staying(&|_| false);
+    let of = |index: u32| visits.iter().filter(|&&v| v == index).count();
+    // Six visits to converge, then one at each check that the other needed.
+    let rounds = of(1);
+    assert!(rounds >= 20, "{rounds}");
+    let checks = [9, 14, 20, 30, 46, 60].iter().filter(|&&check| check <= rounds).count();
+    assert_eq!(of(0), 6 + checks);
+    assert_eq!(outcomes.iter().map(|o| o.job).collect::<Vec<_>>(), [1, 0]);
+    assert_eq!(outcomes[1].status, Status::Ok);
+}
+
+#[test]
+fn a_stopped_run_hands_over_work_that_stayed() {
+    let (outcomes, _) = staying(&|visits| visits == 20);
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!((outcomes[0].job, outcomes[0].status), (0, Status::Ok));
+}
+
 /// What a job answers at its nth visit.
 type Answer = fn(u32, u32) -> Result<f64, Fault>;
 

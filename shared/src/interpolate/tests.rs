@@ -73,11 +73,7 @@ fn refusals_say_why() {
             key("Conv3x3:n1-h56-w14-i32-o32-s1"),
             "input_w / input_h 0.250 was not measured, only 1",
         ),
-        (
-            &index,
-            key("Conv5x5:n1-h56-w56-i32-o32-s1"),
-            "that takes 9 rows of Conv5x5, and the table has 0",
-        ),
+        (&index, key("Conv5x5:n1-h56-w56-i32-o32-s1"), "the table has no row of Conv5x5"),
         (&few, conv(14, 20, 20), "that takes 9 rows of Conv3x3, and the table has 8"),
         (&diagonal, conv(16, 32, 64), "channels_out / channels_in 2 was not measured, only 1"),
         (
@@ -128,6 +124,54 @@ fn a_shape_far_from_the_rows_has_a_larger_error() {
     let near = estimate(&index, &conv(56, 62, 64), 0.0).unwrap();
     let far = estimate(&index, &conv(40, 31, 46), 0.0).unwrap();
     assert!(far.error > 1.2 * near.error, "{far:?} {near:?}");
+}
+
+/// Rows of ten ops with many rows each, and of one with two.
+fn of_many_ops() -> Vec<OpKey> {
+    let many = [
+        "Conv3x3",
+        "Conv5x5",
+        "Conv1x1",
+        "DepthwiseConv3x3",
+        "MBConv3_3x3",
+        "MBConv6_3x3",
+        "MBConv3_5x5",
+        "MBConv6_5x5",
+        "MBConv3_3x3_ReLU",
+        "MBConv6_5x5_ReLU",
+    ];
+    let mut keys = Vec::new();
+    for op in many {
+        for size in SIZES {
+            for c in WIDTHS {
+                keys.push(key(&format!("{op}:n1-h{size}-w{size}-i{c}-o{c}-s1")));
+            }
+        }
+    }
+    keys.push(key("MBConv6_3x3_ReLU:n1-h14-w14-i32-o32-s1"));
+    keys.push(key("MBConv6_3x3_ReLU:n1-h28-w28-i16-o16-s1"));
+    keys
+}
+
+#[test]
+fn an_op_with_few_rows_is_estimated_from_those_of_others() {
+    let index = index_of(&of_many_ops(), plausible);
+    let asked = key("MBConv6_3x3_ReLU:n1-h56-w56-i64-o64-s1");
+    let found = estimate(&index, &asked, (8 * MIB) as f64).unwrap();
+    let off = (found.micros / plausible(&asked)).ln().abs();
+    assert!(off <= found.error && found.error < 0.5, "{off} {found:?}");
+    // Never measured, or larger than everything that was.
+    for (asked, why) in [
+        ("MBConv3_3x3_SE:n1-h56-w56-i64-o64-s1", "the table has no row of MBConv3_3x3_SE"),
+        (
+            "MBConv6_3x3_ReLU:n1-h112-w112-i64-o64-s1",
+            "input_h 112 is outside the measured range 14 to 56",
+        ),
+        ("Conv3x3:n1-h112-w112-i64-o64-s1", "input_h 112 is outside the measured range 14 to 56"),
+    ] {
+        let error = estimate(&index, &key(asked), 0.0).unwrap_err();
+        assert!(error.contains(why), "{asked}: {error}");
+    }
 }
 
 fn latencies() -> impl Strategy<Value = Vec<f64>> {

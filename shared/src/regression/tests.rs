@@ -68,6 +68,39 @@ fn intervals_cover_nine_new_points_in_ten() {
 /// Nearer than "latency is proportional to work", whose errors are the targets' spread. Of the error
 /// that is left, 0.02 is the noise of the new points themselves.
 #[test]
+fn intervals_cover_points_of_groups_that_were_never_seen() {
+    // Each group of five is faster or slower as a whole than its features say.
+    let (mut inside, mut all) = (0, 0);
+    for seed in 0..4 {
+        let mut numbers = Numbers(seed);
+        let mut group = || {
+            let offset = 0.3 * numbers.normal();
+            let mut points: Vec<Point> = (0..5).map(|_| numbers.roofline(0.03)).collect();
+            points.iter_mut().for_each(|point| point.targets[0] += offset);
+            points
+        };
+        let points: Vec<Point> = (0..25).flat_map(|_| group()).collect();
+        let groups: Vec<usize> = (0..points.len()).map(|i| i / 5).collect();
+        let regression = Regression::fit_in_groups(&points, &groups).unwrap();
+        for point in (0..20).flat_map(|_| group()) {
+            let guess = regression.at(&point.features)[0];
+            all += 1;
+            inside += u32::from((guess.value - point.targets[0]).abs() <= guess.error);
+        }
+    }
+    let share = f64::from(inside) / f64::from(all);
+    assert!((0.82..=0.97).contains(&share), "{share}");
+}
+
+#[test]
+fn few_groups_say_nothing_of_others() {
+    let points = rooflines(1, 40);
+    let groups: Vec<usize> = (0..40).map(|i| i % (FEWEST_POINTS - 1)).collect();
+    let error = Regression::fit_in_groups(&points, &groups).unwrap_err();
+    assert_eq!(error, "that takes 9 groups of points, and there are 8");
+}
+
+#[test]
 fn more_points_come_nearer_than_proportionality_does() {
     let mut points = rooflines(1, 340);
     let new = points.split_off(240);

@@ -1,0 +1,186 @@
+//! In which order to measure the rows of a space, so that a part of them already predicts well.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ops_catalog::{Catalog, Family, Network, Op, OpKey, Space};
+
+use crate::interpolate::Interpolator;
+use crate::stats;
+use crate::table::TableIndex;
+
+/// Networks that are drawn to see how often a space's networks use each of its rows.
+const NETWORKS: usize = 400;
+
+/// What a row counts that none of them uses: other networks may.
+const UNUSED: f64 = 0.1;
+
+/// Mean of a Gaussian error's size over half the interval that contains nine in ten.
+const MEAN_OVER_HALF_WIDTH: f64 = 0.798 / 1.645;
+
+/// An expected error that falls by less than this share of itself is no improvement.
+const IMPROVEMENT: f64 = 0.05;
+
+/// A row that may be measured.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The row.
+    pub key: OpKey,
+    /// Its op.
+    pub op: Arc<Op>,
+    /// How often networks use it, in any unit.
+    pub uses: f64,
+}
+
+/// What to measure next, and what is known without it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The rows, the one that says most first.
+    pub keys: Vec<OpKey>,
+    /// The error that is expected of the candidates' latencies before this batch is measured, weighted by
+    /// uses and latency, as a share of their sum. A measured row has none, one that cannot be estimated all
+    /// of its latency. Errors are added up as if all went in one direction, so that of a network is smaller.
+    pub expected_error: f64,
+}
+
+/// The rows of a space, by how often networks that are drawn from its family use them. All alike when the
+/// space belongs to no family.
+pub fn candidates(space: &Space) -> Vec<Candidate> {
+    let family = Family::ALL.into_iter().find(|family| family.name() == space.name);
+    let mut uses: HashMap<OpKey, f64> = HashMap::new();
+    let catalog = Catalog::builtin();
+    for spec in family.iter().flat_map(|family| family.draw(0).take(NETWORKS)) {
+        let plan = Network::new(&spec, catalog).and_then(|network| network.plan(catalog));
+        // What is drawn is possible: the drawing has a test for that.
+        for step in plan.into_iter().flat_map(|plan| plan.steps) {
+            *uses.entry(step.key).or_default() += 1.0;
+        }
+    }
+    let none = if family.is_some() { UNUSED } else { 1.0 };
+    let candidate = |(key, op): &(OpKey, Arc<Op>)| Candidate {
+        key: key.clone(),
+        op: Arc::clone(op),
+        uses: uses.get(key).copied().unwrap_or(none),
+    };
+    space.entries.iter().map(candidate).collect()
+}
+
+/// Chooses up to `size` rows to measure next: those whose latencies are expected to be off by most, by the
+/// interval of their estimate, their latency and their uses.
+///
+/// A row tells of others of its op too. So after each choice the next of the same op counts less in this
+/// batch, by the number of those that were chosen; the estimates after the batch then say where to go on.
+pub fn next_batch(index: &TableIndex, candidates: &[Candidate], size: usize) -> Batch {
+    let mut open = open(index, candidates);
+    let expected: f64 = open.rows.iter().map(|row| row.error).sum();
+    let mut chosen: HashMap<&str, u32> = HashMap::new();
+    let mut keys: Vec<OpKey> = Vec::new();
+    // By key where errors are equal, so that the same table gives the same order.
+    open.rows.sort_by(|a, b| b.error.total_cmp(&a.error).then_with(|| a.key.cmp(b.key)));
+    while keys.len() < size && !open.rows.is_empty() {
+        let worth = |row: &Open<'_>| {
+            row.error / f64::from(1 + chosen.get(row.key.op.as_str()).copied().unwrap_or(0))
+        };
+        let mut best = 0;
+        for (place, row) in open.rows.iter().enumerate() {
+            if worth(row) > worth(&open.rows[best]) {
+                best = place;
+            }
+        }
+        let row = open.rows.remove(best);
+        *chosen.entry(row.key.op.as_str()).or_default() += 1;
+        keys.push(row.key.clone());
+    }
+    Batch { keys, expected_error: if open.total > 0.0 { expected / open.total } else { 0.0 } }
+}
+
+/// A candidate that is not measured.
+struct Open<'a> {
+    key: &'a OpKey,
+    /// Uses times the expected error in microseconds.
+    error: f64,
+}
+
+/// Those, and the sum of all candidates' uses times latencies.
+struct AllOpen<'a> {
+    rows: Vec<Open<'a>>,
+    total: f64,
+}
+
+fn open<'a>(index: &TableIndex, candidates: &'a [Candidate]) -> AllOpen<'a> {
+    let interpolator = Interpolator::new(index);
+    let reference = index.table().run_config.reuse_distance_bytes as f64;
+    let rate = usual_rate(index);
+    let mut open = AllOpen { rows: Vec::new(), total: 0.0 };
+    for Candidate { key, op, uses } in candidates {
+        let (micros, error) = match index.row(op, &key.shape) {
+            Some(row) => (row.latency_micros.unwrap_or(0.0), None),
+            None => match interpolator.estimate(op, &key.shape, reference) {
+                Ok(found) => (found.micros, Some(found.error.exp_m1() * MEAN_OVER_HALF_WIDTH)),
+                Err(_) => (rate * work(op, key), Some(1.0)),
+            },
+        };
+        open.total += uses * micros;
+        if let Some(error) = error {
+            open.rows.push(Open { key, error: uses * micros * error.min(1.0) });
+        }
+    }
+    open
+}
+
+/// Multiply-accumulates and elements moved; what a shape costs that nothing is known of.
+fn work(op: &Op, key: &OpKey) -> f64 {
+    op.at(&key.shape).map_or(0.0, |plan| (plan.cost.flops + plan.cost.activation_elements) as f64)
+}
+
+/// Microseconds per unit of work over all rows.
+fn usual_rate(index: &TableIndex) -> f64 {
+    let rates: Vec<f64> = index
+        .measured()
+        .filter_map(|(op, row)| Some(row.latency_micros? / work(op, &row.key()).max(1.0)))
+        .collect();
+    if rates.is_empty() { 1.0 } else { stats::median(&rates) }
+}
+
+/// Rows of a batch when `measured` rows are there: few at first, when each says much, and then as many as
+/// change something.
+pub fn batch_size(measured: usize) -> usize {
+    (measured / 4).max(20)
+}
+
+/// When measuring more rows does not pay: the expected error is what was asked for, or falls no more.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    target: f64,
+    patience: usize,
+    best: f64,
+    without: usize,
+}
+
+impl Stop {
+    /// Stops at an expected error of `target`, or after `patience` batches that improved nothing.
+    pub fn new(target: f64, patience: usize) -> Stop {
+        Stop { target, patience, best: f64::INFINITY, without: 0 }
+    }
+
+    /// Takes the error that is expected after a batch, and says why to stop, if that is so.
+    pub fn after(&mut self, expected_error: f64) -> Option<String> {
+        if expected_error <= self.target {
+            return Some(format!(
+                "the expected error, {:.1}%, is at most {:.1}%",
+                100.0 * expected_error,
+                100.0 * self.target
+            ));
+        }
+        if expected_error < self.best * (1.0 - IMPROVEMENT) {
+            (self.best, self.without) = (expected_error, 0);
+            return None;
+        }
+        self.without += 1;
+        (self.without >= self.patience)
+            .then(|| format!("the last {} batches did not lower the expected error", self.without))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+use ops_catalog::{Catalog, SpaceDef};
+use proptest::prelude::*;
+
+use super::*;
+use crate::table::testing::{row, table};
+
+fn space(text: &str) -> Space {
+    SpaceDef::from_yaml(text).unwrap().resolve(Catalog::builtin()).unwrap()
+}
+
+fn convs() -> Space {
+    space(
+        "name: convs\ngrids: [{ops: [Conv3x3, Conv1x1], resolution: [14, 28], c_in: [16, 32, 64], c_out: [16, 32, 64]}]",
+    )
+}
+
+/// Nearly proportional to the work.
+fn plausible(key: &OpKey) -> f64 {
+    let op = Catalog::builtin().op(&key.op).unwrap();
+    3.0 + work(op, key) / 1e4
+}
+
+fn index_of(keys: &[OpKey]) -> TableIndex {
+    TableIndex::new(table(keys.iter().map(|key| row(key, plausible(key))).collect())).unwrap()
+}
+
+/// The keys of a space in the order in which they would be measured, and the error before each batch.
+fn whole_order(space: &Space, size: usize) -> (Vec<OpKey>, Vec<f64>) {
+    let candidates = candidates(space);
+    let (mut keys, mut errors) = (Vec::new(), Vec::new());
+    loop {
+        let batch = next_batch(&index_of(&keys), &candidates, size);
+        errors.push(batch.expected_error);
+        if batch.keys.is_empty() {
+            return (keys, errors);
+        }
+        keys.extend(batch.keys);
+    }
+}
+
+#[test]
+fn every_row_comes_once_and_the_error_falls_to_nothing() {
+    let space = convs();
+    let (mut keys, errors) = whole_order(&space, 6);
+    assert_eq!(errors[0], 1.0);
+    assert_eq!(*errors.last().unwrap(), 0.0);
+    // By the time when both ops can be learned, at half of the rows, most of it is gone.
+    assert!(errors[errors.len() / 2 + 1] < 0.2, "{errors:?}");
+    keys.sort();
+    let mut all: Vec<OpKey> = space.entries.into_iter().map(|(key, _)| key).collect();
+    all.sort();
+    assert_eq!(keys, all);
+}
+
+#[test]
+fn the_first_batch_has_rows_of_several_ops_and_large_ones() {
+    let batch = next_batch(&index_of(&[]), &candidates(&convs()), 4);
+    let of = |name: &str| batch.keys.iter().filter(|key| key.op == name).count();
+    assert!(of("Conv3x3") > 0 && of("Conv1x1") > 0, "{:?}", batch.keys);
+    assert_eq!(batch.keys[0].to_string(), "Conv3x3:n1-h28-w28-i64-o64-s1");
+}
+
+#[test]
+fn rows_that_networks_use_come_first() {
+    let mobilenet = Catalog::builtin().space("mobilenet").unwrap();
+    let candidates = candidates(&mobilenet.resolve(Catalog::builtin()).unwrap());
+    let used = candidates.iter().filter(|candidate| candidate.uses >= 1.0).count();
+    assert!(used > 100 && used < candidates.len(), "{used} of {}", candidates.len());
+    let batch = next_batch(&index_of(&[]), &candidates, 20);
+    for key in &batch.keys {
+        let candidate = candidates.iter().find(|candidate| candidate.key == *key).unwrap();
+        assert!(candidate.uses >= 1.0, "{key}");
+    }
+}
+
+#[test]
+fn a_row_that_failed_is_not_measured_again() {
+    let space = convs();
+    let key = space.entries[0].0.clone();
+    let mut failed = row(&key, 1.0);
+    failed.latency_micros = None;
+    failed.curve.clear();
+    failed.status = crate::Status::Failed;
+    failed.reason = Some("out of memory".into());
+    let index = TableIndex::new(table(vec![failed])).unwrap();
+    let batch = next_batch(&index, &candidates(&space), 1000);
+    assert_eq!(batch.keys.len(), space.entries.len() - 1);
+    assert!(!batch.keys.contains(&key));
+}
+
+#[test]
+fn measuring_stops_at_the_target_or_when_it_does_not_help() {
+    let mut stop = Stop::new(0.03, 2);
+    assert_eq!(stop.after(0.5), None);
+    assert_eq!(stop.after(0.49), None);
+    assert!(stop.after(0.48).unwrap().contains("the last 2 batches"));
+    let mut stop = Stop::new(0.03, 2);
+    for error in [0.5, 0.4, 0.4, 0.3, 0.3] {
+        assert_eq!(stop.after(error), None);
+    }
+    assert!(stop.after(0.03).unwrap().contains("at most 3.0%"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn the_order_of_the_candidates_has_no_say(seed: u64, size in 1usize..20) {
+        let candidates = candidates(&convs());
+        let mut shuffled = candidates.clone();
+        shuffle(&mut shuffled, seed);
+        let index = index_of(&[]);
+        let (batch, again) = (next_batch(&index, &candidates, size), next_batch(&index, &shuffled, size));
+        prop_assert_eq!(batch.keys, again.keys);
+    }
+}
+
+/// Any permutation will do.
+fn shuffle<T>(values: &mut [T], mut seed: u64) {
+    for i in (1..values.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        values.swap(i, (seed >> 33) as usize % (i + 1));
+    }
+}
