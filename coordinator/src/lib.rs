@@ -29,5 +29,5 @@ mod testing;
 mod tests;
 
 pub use app::{App, Settings, build_app, serve};
-pub use tls::{Tls, TlsError};
 pub use data_dir::{DATABASE, DataDir, DataDirError, ServerLock};
+pub use tls::{Tls, TlsError};

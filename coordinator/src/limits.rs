@@ -236,7 +236,8 @@ mod tests {
         let (here, elsewhere) = (address("192.0.2.1"), address("192.0.2.2"));
         let start = Instant::now();
         limits.found([1; 32], start).unwrap();
-        let guess = |now| limits.may_try(here, &[9; 32], now).and_then(|()| limits.guessed(here, now));
+        let guess =
+            |now| limits.may_try(here, &[9; 32], now).and_then(|()| limits.guessed(here, now));
         assert_eq!((0..1000).filter(|_| guess(start).is_ok()).count(), 10);
         assert_eq!(guess(start), Err(6 * SECOND));
         assert_eq!(limits.may_try(here, &[1; 32], start), Ok(()), "found before");

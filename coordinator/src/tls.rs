@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::TlsAcceptor;
 
 /// Why nothing can be served with some files.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,9 @@ pub enum TlsError {
         cause: pem::Error,
     },
     /// The file of certificates has none.
-    #[error("{path} has no certificate in it: it is a PEM file with the server's certificate first")]
+    #[error(
+        "{path} has no certificate in it: it is a PEM file with the server's certificate first"
+    )]
     NoCertificate {
         /// The file.
         path: PathBuf,
@@ -82,12 +84,13 @@ impl Tls {
             key: key.to_owned(),
             cause,
         };
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(unfit)?
-            .with_no_client_auth()
-            .with_single_cert(chain, private)
-            .map_err(unfit)?;
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(unfit)?
+                .with_no_client_auth()
+                .with_single_cert(chain, private)
+                .map_err(unfit)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Tls(TlsAcceptor::from(Arc::new(config))))
     }

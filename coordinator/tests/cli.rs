@@ -110,7 +110,8 @@ fn a_token_works_at_once_in_a_server_that_runs() {
 fn tokens_are_listed_and_revoked() {
     let dir = tempfile::tempdir().unwrap();
     let create = |arguments: &str| {
-        let words: Vec<&str> = "token create --json".split(' ').chain(arguments.split(' ')).collect();
+        let words: Vec<&str> =
+            "token create --json".split(' ').chain(arguments.split(' ')).collect();
         let output = run(&words, dir.path());
         assert!(output.status.success(), "{}", stderr(&output));
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()

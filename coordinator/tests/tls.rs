@@ -164,10 +164,8 @@ fn files_that_are_no_certificate_or_no_key_are_named() {
 fn a_ca_file_that_is_none_is_named() {
     let files = Certificates::new();
     let text = files.put("text.pem", "nothing in PEM here\n");
-    let broken = files.put(
-        "broken.pem",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    );
+    let broken =
+        files.put("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     for path in [&text, &broken, &files.path("missing.pem")] {
         let error = Client::trusting(Some(path), "https://127.0.0.1:1", None).unwrap_err();
         assert!(matches!(&error, ClientError::CaFile { path: named, .. } if named == path));

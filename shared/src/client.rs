@@ -291,8 +291,7 @@ const UNTRUSTED: &str = "invalid peer certificate";
 fn certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
     let unusable = |cause: String| ClientError::CaFile { path: path.to_owned(), cause };
     let text = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
-    let certificates =
-        Certificate::from_pem_bundle(&text).map_err(|e| unusable(innermost(&e)))?;
+    let certificates = Certificate::from_pem_bundle(&text).map_err(|e| unusable(innermost(&e)))?;
     if certificates.is_empty() {
         return Err(unusable("it has none".to_owned()));
     }

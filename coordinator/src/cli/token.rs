@@ -37,10 +37,11 @@ pub struct CreateArguments {
     #[arg(long, value_enum)]
     role: PersonRole,
     /// Who or what it is for: lists and the audit log show it
-    #[arg(long, value_name = "TEXT", default_value = "", value_parser = label)]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true,
+          value_parser = label)]
     label: String,
-    /// For how long it is good: a time such as 12h, 7d, 2w or 1y, or `never` to end
-    /// [default: 30d for the role enroll, never for others]
+    /// For how long it is good: 12h, 7d, 2w or 1y, or `never` for no end [default: 30d for the role enroll,
+    /// never for others]
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     expires: Option<Lifetime>,
     /// How many boxes may be enrolled with it, only for the role enroll [default: 100]
@@ -183,8 +184,7 @@ async fn list(arguments: ListArguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let heading =
-        ["ID", "ROLE", "LABEL", "STATE", "CREATED", "LAST USED", "EXPIRES", "USES LEFT"];
+    let heading = ["ID", "ROLE", "LABEL", "STATE", "CREATED", "LAST USED", "EXPIRES", "USES LEFT"];
     let now = Timestamp::now();
     let rows: Vec<[String; 8]> = std::iter::once(heading.map(str::to_owned))
         .chain(tokens.iter().map(|token| cells(token, now)))
@@ -232,7 +232,9 @@ async fn revoke(arguments: RevokeArguments) -> Result<(), Failure> {
     let revoked = store.revoke_token(id, &Actor::CommandLine, Timestamp::now()).await?;
     store.close().await;
     let Some(token) = revoked else {
-        return Err(anyhow!("there is no token {id}; `latlas-coordinator token list` lists them").into());
+        return Err(
+            anyhow!("there is no token {id}; `latlas-coordinator token list` lists them").into()
+        );
     };
     if json {
         println!("{}", serde_json::to_string(&token)?);

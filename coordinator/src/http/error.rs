@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use latlas_shared::api::{PROBLEM_JSON, Problem};
 
-use crate::op_book::NotTaken;
 use super::access::{self, Access};
+use crate::op_book::NotTaken;
 use crate::store::{EnrolError, Lookup, RequestError, StoreError, SubmitError};
 
 /// Why a call failed. The texts are for the client; what must not leave the machine is in

@@ -8,8 +8,8 @@ use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::{
-    Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, from_json, micros, time,
-    to_json, tokens,
+    Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, from_json, micros,
+    time, to_json, tokens,
 };
 use crate::lease;
 use crate::token::{Role, Terms, Token};

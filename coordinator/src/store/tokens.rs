@@ -129,12 +129,11 @@ impl Store {
                 .bind(id)
                 .execute(&mut *tx)
                 .await?;
-        let found: Option<Entry> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "{ENTRY} WHERE tokens.id = ?1"
-        )))
-        .bind(id)
-        .fetch_optional(&mut *tx)
-        .await?;
+        let found: Option<Entry> =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("{ENTRY} WHERE tokens.id = ?1")))
+                .bind(id)
+                .fetch_optional(&mut *tx)
+                .await?;
         let entry = found.map(entry).transpose()?;
         if let Some(entry) = entry.as_ref().filter(|_| revoked.rows_affected() > 0) {
             let detail =

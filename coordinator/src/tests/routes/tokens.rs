@@ -66,9 +66,8 @@ async fn tokens_that_ended_are_refused_like_those_that_never_were() {
     let (_, used_up) = farm.token_on(Role::Enroll, used_up, now).await;
     let (id, revoked) = farm.token_on(Role::Enroll, Terms::default(), now).await;
     farm.store().revoke_token(id, &crate::store::Actor::CommandLine, now).await.unwrap();
-    let enrol = |token: &str| {
-        farm.post("/v1/agents").token(token).json(&testing::enrolment("box", 8))
-    };
+    let enrol =
+        |token: &str| farm.post("/v1/agents").token(token).json(&testing::enrolment("box", 8));
     assert_eq!(enrol(&used_up).send().await.status, StatusCode::CREATED);
     let unknown = enrol("latlas_enroll_00").send().await;
     check("token_not_in_force", &unknown);
@@ -107,8 +106,14 @@ async fn what_people_change_is_in_the_audit_log() {
         path = format!("/v1/audit?limit=3&cursor={cursor}");
     }
     let expected = [
-        "token.revoke", "op.submit", "token.create", "request.create", "token.create", "agent.enrol",
-        "token.create", "token.create",
+        "token.revoke",
+        "op.submit",
+        "token.create",
+        "request.create",
+        "token.create",
+        "agent.enrol",
+        "token.create",
+        "token.create",
     ];
     assert_eq!(actions, expected);
 }

@@ -8,11 +8,11 @@ use latlas_shared::api::{AuditEntry, TokenEntry};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
 
+use crate::DATABASE;
 use crate::store::{Actor, After, EnrolError, Found, NewToken, Store};
 use crate::testing;
 use crate::tests::harness::Farm;
 use crate::token::{Role, Terms, Token};
-use crate::DATABASE;
 
 const ALL: After<i64> = After { cursor: None, limit: 1000 };
 
@@ -113,7 +113,14 @@ async fn a_token_that_ends_during_a_call_enrols_nobody() {
     let refused = farm.store().enrol(&enrolment, &credential, &actor, now).await;
     assert!(matches!(refused, Err(EnrolError::TokenEnded)), "{refused:?}");
     assert!(farm.store().list_agents(&ALL).await.unwrap().items.is_empty());
-    assert!(farm.store().list_hardware(&After { cursor: None, limit: 9 }).await.unwrap().items.is_empty());
+    assert!(
+        farm.store()
+            .list_hardware(&After { cursor: None, limit: 9 })
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -183,13 +190,15 @@ async fn tokens_of_an_older_database_go_on_working() {
     let enroller = Token::generate(Role::Enroll).unwrap();
     let revoked = Token::generate(Role::Admin).unwrap();
     for (token, role, revoked_at) in [(&enroller, "enroll", None), (&revoked, "admin", Some(5))] {
-        sqlx::query("INSERT INTO tokens (hash, role, created_at, revoked_at) VALUES (?1, ?2, 0, ?3)")
-            .bind(token.hash().as_slice())
-            .bind(role)
-            .bind(revoked_at)
-            .execute(&pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "INSERT INTO tokens (hash, role, created_at, revoked_at) VALUES (?1, ?2, 0, ?3)",
+        )
+        .bind(token.hash().as_slice())
+        .bind(role)
+        .bind(revoked_at)
+        .execute(&pool)
+        .await
+        .unwrap();
     }
     pool.close().await;
     let store = Store::open(&path).await.unwrap();

@@ -27,7 +27,14 @@ fn list(json: bool, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     let now = Timestamp::now();
     let time = |time: Option<Timestamp>, none: &str| time.map_or(none.to_owned(), moment);
     let mut columns = Columns::new([
-        "ID", "ROLE", "LABEL", "STATE", "CREATED", "LAST USED", "EXPIRES", "USES LEFT",
+        "ID",
+        "ROLE",
+        "LABEL",
+        "STATE",
+        "CREATED",
+        "LAST USED",
+        "EXPIRES",
+        "USES LEFT",
     ]);
     for token in &tokens {
         columns.push([
