@@ -10,15 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::{self, IndexCache};
 use crate::limits::{Limits, Rate};
-use crate::server;
+use crate::server::{self, Bounds};
 use crate::store::Store;
 use crate::tls::Tls;
 
 /// How often leases are looked through for those that ran out.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// After a stop was asked for, connections have this long to finish what they are doing.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// After everything else has ended, the database has this long to be closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What an operator decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,12 +111,12 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     app.store().resume(Timestamp::now()).await?;
     let sweeper = tokio::spawn(sweep(app.clone()));
     let router = build_app(app.clone());
-    if !server::run(listener, tls, router, app.stopping(), STOP_WITHIN).await {
+    if !server::run(listener, tls, router, app.stopping(), Bounds::default()).await {
         tracing::warn!("some connections did not end in time and were cut off");
     }
     app.stop();
     sweeper.await?;
-    if tokio::time::timeout(STOP_WITHIN, app.store().close()).await.is_err() {
+    if tokio::time::timeout(CLOSE_WITHIN, app.store().close()).await.is_err() {
         tracing::warn!("the database was still in use; the next start recovers it");
     }
     Ok(())

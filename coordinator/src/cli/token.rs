@@ -1,5 +1,7 @@
 //! `latlas-coordinator token create`, `token list` and `token revoke`
 
+use std::io::{self, Write};
+
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
@@ -178,25 +180,36 @@ async fn list(arguments: ListArguments) -> Result<(), Failure> {
     let store = arguments.data.open()?.open_store().await?;
     let tokens = all(&store).await?;
     store.close().await;
+    let mut text = String::new();
     if arguments.json {
         for token in &tokens {
-            println!("{}", serde_json::to_string(token)?);
+            text += &serde_json::to_string(token)?;
+            text.push('\n');
         }
-        return Ok(());
+    } else {
+        text = columns(&tokens, Timestamp::now());
     }
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads the list, such as `head`, has enough of it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// A line for each token, in columns that are as wide as their widest entry.
+fn columns(tokens: &[TokenEntry], now: Timestamp) -> String {
     let heading = ["ID", "ROLE", "LABEL", "STATE", "CREATED", "LAST USED", "EXPIRES", "USES LEFT"];
-    let now = Timestamp::now();
     let rows: Vec<[String; 8]> = std::iter::once(heading.map(str::to_owned))
         .chain(tokens.iter().map(|token| cells(token, now)))
         .collect();
     let widths: [usize; 8] = std::array::from_fn(|column| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
     });
-    for row in &rows {
+    let line = |row: &[String; 8]| {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    Ok(())
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 async fn all(store: &Store) -> Result<Vec<TokenEntry>, Failure> {
