@@ -1,6 +1,5 @@
 //! The running coordinator: its parts together, and serving them until told to stop.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +9,33 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{self, IndexCache};
+use crate::limits::{Limits, Rate};
+use crate::server::{self, Bounds};
 use crate::store::Store;
+use crate::tls::Tls;
 
 /// How often leases are looked through for those that ran out.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// After a stop was asked for, connections have this long to finish what they are doing.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// After everything else has ended, the database has this long to be closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What an operator decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Whether tables, lists and predictions are open to whoever can connect.
     pub open_reads: bool,
+    /// Whether a proxy in front says in `X-Forwarded-For` where a call comes from.
+    pub behind_proxy: bool,
+    /// How often one token may call.
+    pub rate: Rate,
+}
+
+impl Default for Settings {
+    /// Those of a coordinator that only its own machine can reach.
+    fn default() -> Settings {
+        Settings { open_reads: true, behind_proxy: false, rate: Rate::default() }
+    }
 }
 
 /// The parts that every handler may use; clones share them.
@@ -34,6 +47,7 @@ struct Parts {
     store: Store,
     settings: Settings,
     indexes: IndexCache,
+    limits: Limits,
     stop: CancellationToken,
 }
 
@@ -44,6 +58,7 @@ impl App {
             store,
             settings,
             indexes: IndexCache::default(),
+            limits: Limits::new(settings.rate),
             stop: CancellationToken::new(),
         }))
     }
@@ -56,6 +71,10 @@ impl App {
     /// What the operator decided.
     pub fn settings(&self) -> Settings {
         self.0.settings
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     pub(crate) fn indexes(&self) -> &IndexCache {
@@ -83,33 +102,24 @@ pub fn build_app(app: App) -> Router {
     http::router(app)
 }
 
-/// Serves until [`App::stop`] is called and what was under way is done, at most ten seconds later.
+/// Serves, over TLS where that is given, until [`App::stop`] is called and what was under way is done, at
+/// most ten seconds later.
 ///
 /// # Errors
-/// When the listener or the store fails.
-pub async fn serve(listener: TcpListener, app: App) -> anyhow::Result<()> {
+/// When the store fails.
+pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow::Result<()> {
     app.store().resume(Timestamp::now()).await?;
     let sweeper = tokio::spawn(sweep(app.clone()));
-    let server = axum::serve(listener, build_app(app.clone()))
-        .with_graceful_shutdown(app.stopping())
-        .into_future();
-    let too_late = async {
-        app.stopping().await;
-        tokio::time::sleep(STOP_WITHIN).await;
-    };
-    let served: io::Result<()> = tokio::select! {
-        served = server => served,
-        () = too_late => {
-            tracing::warn!("some connections did not end in time and were cut off");
-            Ok(())
-        }
-    };
+    let router = build_app(app.clone());
+    if !server::run(listener, tls, router, app.stopping(), Bounds::default()).await {
+        tracing::warn!("some connections did not end in time and were cut off");
+    }
     app.stop();
     sweeper.await?;
-    if tokio::time::timeout(STOP_WITHIN, app.store().close()).await.is_err() {
+    if tokio::time::timeout(CLOSE_WITHIN, app.store().close()).await.is_err() {
         tracing::warn!("the database was still in use; the next start recovers it");
     }
-    Ok(served?)
+    Ok(())
 }
 
 /// Takes back what dead agents hold, until the coordinator stops.
@@ -121,6 +131,9 @@ async fn sweep(app: App) {
         }
         if let Err(error) = app.store().sweep(Timestamp::now()).await {
             tracing::error!("leases could not be swept: {error}");
+        }
+        if let Err(error) = app.store().note_uses().await {
+            tracing::error!("the uses of tokens could not be noted: {error}");
         }
     }
 }

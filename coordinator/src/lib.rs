@@ -5,6 +5,7 @@
 //! - `lease` and `admission` are the rules, as pure functions; how measurements merge stands in
 //!   `latlas_shared`;
 //! - `http` is the interface: one file per resource, thin handlers;
+//! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
 //! - `op_book`, `token`, `export` and `data_dir` are what their names say.
 //!
 //! It knows nothing of libtorch, and no box is ever connected to: agents dial in.
@@ -15,8 +16,11 @@ mod data_dir;
 pub mod export;
 mod http;
 pub mod lease;
+pub mod limits;
 pub mod op_book;
+mod server;
 pub mod store;
+mod tls;
 pub mod token;
 
 #[cfg(test)]
@@ -26,3 +30,4 @@ mod tests;
 
 pub use app::{App, Settings, build_app, serve};
 pub use data_dir::{DATABASE, DataDir, DataDirError, ServerLock};
+pub use tls::{Tls, TlsError};

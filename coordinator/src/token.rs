@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 /// What the holder of a token may do; `http::access` says which routes that opens.
@@ -41,6 +42,39 @@ impl FromStr for Role {
     }
 }
 
+/// Enrol tokens lie about in scripts and images, so unless somebody says otherwise they end by themselves.
+const ENROL_DAYS: i64 = 30;
+
+/// Boxes that one enrol token brings in, unless somebody says otherwise.
+const ENROL_USES: u32 = 100;
+
+/// For how long and how often a token is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// From this moment on it is not; none: it is for good.
+    pub expires_at: Option<Timestamp>,
+    /// Boxes that may still be enrolled with it; none: no limit.
+    pub uses_left: Option<u32>,
+}
+
+impl Terms {
+    /// What a token of a role gets when nothing else is asked for.
+    pub fn usual(role: Role, now: Timestamp) -> Terms {
+        match role {
+            Role::Enroll => Terms {
+                expires_at: now.checked_add(SignedDuration::from_hours(24 * ENROL_DAYS)).ok(),
+                uses_left: Some(ENROL_USES),
+            },
+            Role::Researcher | Role::Admin | Role::Agent => Terms::default(),
+        }
+    }
+
+    /// Whether a token on these terms is good at this moment.
+    pub fn hold(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end) && self.uses_left != Some(0)
+    }
+}
+
 /// A token in clear: `latlas_`, the role, and 256 random bits in hexadecimal. The prefix lets people and
 /// secret scanners see what they have found.
 ///
@@ -72,8 +106,10 @@ impl Token {
 
     /// What is stored, and what a token is found by.
     ///
-    /// A plain hash is enough, and looking it up by index is too: nobody can choose a token whose
-    /// hash is near another's, so how long a look-up takes tells nothing about 256 random bits.
+    /// A plain hash is enough, since 256 random bits can't be tried one by one. Looking it up by index is
+    /// enough too, without a comparison in constant time: how long a look-up takes may tell how near a
+    /// stored hash is to that of what was sent, and from a hash nobody gets to a token, nor to one whose
+    /// hash is nearer still.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }
@@ -97,6 +133,24 @@ mod tests {
         assert_eq!(one.reveal().len(), "latlas_enroll_".len() + 64);
         assert_ne!(one, other);
         assert_eq!(one.hash(), Token::from_client(one.reveal()).hash());
+    }
+
+    #[test]
+    fn terms_end_by_time_and_by_use() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let second = SignedDuration::from_secs(1);
+        assert!(Terms::default().hold(now));
+        let until = Terms { expires_at: Some(now), uses_left: None };
+        assert!(until.hold(now - second) && !until.hold(now) && !until.hold(now + second));
+        let times = |uses_left| Terms { expires_at: None, uses_left: Some(uses_left) };
+        assert!(times(1).hold(now) && !times(0).hold(now));
+        let usual = Terms::usual(Role::Enroll, now);
+        assert!(usual.hold(now + SignedDuration::from_hours(24 * 30) - second));
+        assert!(!usual.hold(now + SignedDuration::from_hours(24 * 30)));
+        assert_eq!(usual.uses_left, Some(100));
+        for role in [Role::Researcher, Role::Admin, Role::Agent] {
+            assert_eq!(Terms::usual(role, now), Terms::default());
+        }
     }
 
     #[test]

@@ -30,7 +30,11 @@ struct Server {
 
 impl Server {
     fn start(data: &Path) -> Server {
-        let mut process = coordinator(&["serve", "--listen", "127.0.0.1:0"], data)
+        Server::start_with(&["serve", "--listen", "127.0.0.1:0"], data)
+    }
+
+    fn start_with(arguments: &[&str], data: &Path) -> Server {
+        let mut process = coordinator(arguments, data)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -98,6 +102,71 @@ fn a_token_works_at_once_in_a_server_that_runs() {
     let json = run(&["token", "create", "--role", "admin", "--json"], dir.path());
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["role"], "admin");
+    assert_eq!(run(&["token", "revoke", "1"], dir.path()).status.code(), Some(0));
+    assert!(call(&token).starts_with("HTTP/1.1 401"), "revoked at once");
+}
+
+#[test]
+fn tokens_are_listed_and_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let create = |arguments: &str| {
+        let words: Vec<&str> =
+            "token create --json".split(' ').chain(arguments.split(' ')).collect();
+        let output = run(&words, dir.path());
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let enroll = create("--role enroll");
+    assert_eq!(enroll["uses_left"], 100);
+    assert!(enroll["expires_at"].is_string());
+    let rack = create("--role enroll --label rack-3 --uses 4 --expires never");
+    assert_eq!((&rack["id"], &rack["uses_left"]), (&2.into(), &4.into()));
+    assert!(rack["expires_at"].is_null());
+    let ada = create("--role researcher --label ada --expires 7d");
+    let days = |token: &serde_json::Value| -> i64 {
+        let end: jiff::Timestamp = token["expires_at"].as_str().unwrap().parse().unwrap();
+        // The command itself took a moment.
+        (end.duration_since(jiff::Timestamp::now()).as_hours() + 1) / 24
+    };
+    assert_eq!((days(&enroll), days(&ada)), (30, 7));
+
+    let output = run(&["token", "revoke", "2"], dir.path());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "token 2 (enroll) is revoked\n");
+    let missing = run(&["token", "revoke", "9"], dir.path());
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("there is no token 9"), "{}", stderr(&missing));
+
+    let list = run(&["token", "list"], dir.path());
+    let text = String::from_utf8(list.stdout).unwrap();
+    let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let lines: Vec<Vec<String>> = text.lines().map(cells).collect();
+    assert_eq!(lines[0][..4], ["ID", "ROLE", "LABEL", "STATE"]);
+    assert_eq!(lines[2][..4], ["2", "enroll", "rack-3", "revoked"]);
+    assert_eq!(lines[3][..5], ["3", "researcher", "ada", "in", "force"]);
+    let json = run(&["token", "list", "--json"], dir.path());
+    let json = String::from_utf8(json.stdout).unwrap();
+    assert_eq!(json.lines().count(), 3);
+    for token in [&enroll, &rack, &ada] {
+        let secret = token["token"].as_str().unwrap().rsplit('_').next().unwrap();
+        assert!(!text.contains(secret) && !json.contains(secret), "it is not shown again");
+    }
+}
+
+#[test]
+fn a_public_address_needs_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = run(&["serve", "--listen", "0.0.0.0:0"], &dir.path().join("data"));
+    assert_eq!(refused.status.code(), Some(2));
+    let text = stderr(&refused);
+    for way in ["--tls-cert", "--tls-key", "--behind-proxy", "--insecure-public"] {
+        assert!(text.contains(way), "{text}");
+    }
+    for way in ["--behind-proxy", "--insecure-public"] {
+        let mut server = Server::start_with(&["serve", "--listen", "0.0.0.0:0", way], dir.path());
+        server.address = server.address.replace("0.0.0.0", "127.0.0.1");
+        let answer = server.call("GET /v1/tables", "");
+        assert!(answer.starts_with("HTTP/1.1 401"), "reading is not open then: {answer}");
+    }
 }
 
 #[cfg(unix)]
@@ -121,6 +190,17 @@ fn wrong_usage_ends_with_2() {
         &["serve", "--listen", "0.0.0.0:0"],
         &["token", "create"],
         &["token", "create", "--role", "agent"],
+        &["token", "create", "--role", "admin", "--uses", "3"],
+        &["token", "create", "--role", "enroll", "--uses", "0"],
+        &["token", "create", "--role", "admin", "--expires", "soon"],
+        &["token", "create", "--role", "admin", "--expires=-1d"],
+        &["token", "create", "--role", "admin", "--expires", "19000y"],
+        &["token", "create", "--role", "admin", "--label", "two\nlines"],
+        &["token", "revoke"],
+        &["token", "revoke", "one"],
+        &["serve", "--tls-cert", "cert.pem"],
+        &["serve", "--behind-proxy", "--tls-cert", "cert.pem", "--tls-key", "key.pem"],
+        &["serve", "--rate", "0"],
         &["destroy"],
     ] {
         let output = run(arguments, &dir.path().join("data"));
@@ -143,7 +223,15 @@ fn other_trouble_ends_with_1_and_a_remedy() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in [&[][..], &["serve"], &["token"], &["token", "create"], &["rebuild"]] {
+    for command in [
+        &[][..],
+        &["serve"],
+        &["token"],
+        &["token", "create"],
+        &["token", "list"],
+        &["token", "revoke"],
+        &["rebuild"],
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_latlas-coordinator"))
             .args(command)
             .arg("--help")

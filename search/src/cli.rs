@@ -35,6 +35,17 @@ pub struct Cli {
         default_value = "http://127.0.0.1:8700"
     )]
     pub coordinator: String,
+    /// Certificates to trust beside the system's, as a PEM file: for a coordinator whose certificate is of
+    /// your own making
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LATLAS_CA_FILE",
+        hide_env_values = true,
+        display_order = 901
+    )]
+    pub ca_file: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -66,6 +77,53 @@ pub enum Command {
     Accuracy(Accuracy),
     /// Judge candidate networks by latency, FLOPs, params and structure
     Prune(Prune),
+    /// Host a farm: who may use it, and what was changed
+    #[command(subcommand)]
+    Farm(Farm),
+}
+
+/// `latlas farm`.
+#[derive(Debug, Subcommand)]
+pub enum Farm {
+    /// The tokens of people and the credentials of agents; needs an admin token
+    #[command(subcommand)]
+    Tokens(Tokens),
+    /// Show what people changed, the latest first; needs an admin token
+    #[command(after_help = "Example:\n  latlas farm audit --last 20")]
+    Audit {
+        /// How many entries
+        #[arg(long, value_name = "N", default_value_t = 100,
+              value_parser = clap::value_parser!(u32).range(1..=1000))]
+        last: u32,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `latlas farm tokens`.
+#[derive(Debug, Subcommand)]
+pub enum Tokens {
+    /// List them, without their secrets
+    #[command(after_help = "Example:\n  latlas farm tokens list")]
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a token for good, or the credential of an agent
+    #[command(after_help = "\
+It is refused from the next call on. A lease that the agent holds runs out by itself, within a minute.
+
+Example:
+  latlas farm tokens revoke 7")]
+    Revoke {
+        /// Its number, as `latlas farm tokens list` prints it
+        id: i64,
+        /// Print what it is now as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `latlas ops`.

@@ -36,7 +36,7 @@ pub struct Environment {
 /// Runs one command, and says on stderr what went wrong.
 pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let farm = commands::Farm::new(cli.coordinator, environment.token.clone());
+    let farm = commands::Farm::new(cli.coordinator, environment.token.clone(), cli.ca_file);
     let result = match cli.command {
         Command::Ops(command) => ops::run(&command, &farm, &mut out),
         Command::Networks(command) => commands::networks::run(&command, &farm, &mut out),
@@ -47,6 +47,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Predict(command) => predict::run(&command, &mut out),
         Command::Accuracy(command) => accuracy::run(&command, &farm, &mut out),
         Command::Prune(command) => prune::run(&command, &mut out),
+        Command::Farm(command) => commands::farm::run(&command, &farm, &mut out),
     };
     exit::code(result.and_then(|()| Ok(out.flush()?)))
 }

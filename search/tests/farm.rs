@@ -58,6 +58,78 @@ fn lists_are_printed_for_people_and_for_programs() {
 }
 
 #[test]
+fn the_host_of_a_farm_sees_tokens_and_what_was_changed() {
+    let token = |id: u32, rest: &str| {
+        format!(r#"{{"id": {id}, "created_at": "2026-01-02T03:04:05Z", "agent_id": null, {rest}}}"#)
+    };
+    let tokens = [
+        token(
+            1,
+            r#""role": "admin", "label": "grace", "last_used_at": "2026-01-02T04:00:00Z",
+            "expires_at": null, "uses_left": null, "revoked_at": null"#,
+        ),
+        token(
+            2,
+            r#""role": "enroll", "label": "", "last_used_at": null,
+            "expires_at": "2026-01-09T03:04:05Z", "uses_left": 7, "revoked_at": null"#,
+        ),
+        token(
+            3,
+            r#""role": "enroll", "label": "rack\u001b[2J", "last_used_at": null, "expires_at": null,
+            "uses_left": 0, "revoked_at": null"#,
+        ),
+    ];
+    let revoked = token(
+        4,
+        r#""role": "agent", "label": "box-1", "last_used_at": "2026-01-02T04:00:00Z",
+        "expires_at": null, "uses_left": null, "revoked_at": "2026-01-03T00:00:00Z""#,
+    );
+    let entry = |id: u32, who: &str, token: &str, what: &str| {
+        format!(
+            r#"{{"id": {id}, "at": "2026-01-02T03:04:05Z", "who": "{who}", "token_id": {token}, {what}}}"#
+        )
+    };
+    let create = r#""action": "token.create", "subject": "token 2", "detail": {"role": "enroll",
+        "label": "", "uses": 7, "expires_at": null}"#;
+    let enrol = r#""action": "agent.enrol", "subject": "agent 8a", "detail": {"name": "box-1"}"#;
+    let audit = [entry(9, "", "2", enrol), entry(8, "command line", "null", create)];
+    let farm = Farm::new(&[
+        ("GET /v1/tokens?limit=1000", "200", &page(&tokens.join(", "))),
+        ("POST /v1/tokens/4/revoke", "200", &revoked),
+        ("POST /v1/tokens/5/revoke", "404 No", &problem_json(404, "there is no token 5")),
+        ("GET /v1/audit?limit=100", "200", &page(&audit.join(", "))),
+        ("GET /v1/audit?limit=2", "200", &page(&audit.join(", "))),
+    ]);
+    let desk = desk(&farm);
+    let mut all = String::new();
+    for command in [
+        "farm tokens list",
+        "farm tokens list --json",
+        "farm tokens revoke 4",
+        "farm tokens revoke 4 --json",
+        "farm tokens revoke 5",
+        "farm audit",
+        "farm audit --last 2 --json",
+    ] {
+        all.push_str(&format!("latlas {command}\n{}\n", desk.run(command).report()));
+    }
+    assert_snapshot!(all);
+}
+
+#[test]
+fn a_ca_file_that_can_t_be_used_is_named() {
+    let mut desk = Desk::new();
+    desk.coordinator = Some("https://127.0.0.1:1".to_owned());
+    desk.put("text.pem", "no certificate\n");
+    for file in ["text.pem", "missing.pem"] {
+        let ran = desk.run(&format!("table list --ca-file {file}"));
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+        let start = format!("error: the certificates in {file} can't be used");
+        assert!(ran.stderr.starts_with(&start), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_table_is_downloaded_whole_or_not_at_all() {
     let table = table_of(&[SMALL]);
     let farm = Farm::new(&[

@@ -28,6 +28,9 @@ fn every_command_has_help_with_an_example() {
         "predict",
         "accuracy",
         "prune",
+        "farm tokens list",
+        "farm tokens revoke",
+        "farm audit",
     ] {
         let ran = desk.run(&format!("{command} --help"));
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.report());
@@ -61,6 +64,11 @@ fn wrong_usage_exits_with_two() {
         "table list --coordinator 127.0.0.1:8700",
         "predict --table - --arch -",
         "prune --table - --config x.yaml",
+        "farm",
+        "farm tokens",
+        "farm tokens revoke",
+        "farm tokens revoke seven",
+        "farm audit --last 0",
         "ops show Conv3x3 --key n1-h5",
         "ops show Conv3x3 --key Conv5x5:n1-h5-w5-i1-o1-s1",
     ] {

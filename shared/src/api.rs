@@ -354,6 +354,60 @@ pub struct PredictAnswer {
     pub prediction: Prediction,
 }
 
+/// One entry of `GET /tokens`, and answer to `POST /tokens/{id}/revoke`: a token without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenEntry {
+    /// Its number.
+    pub id: i64,
+    /// What its holder may do: `enroll`, `researcher`, `admin` or `agent`.
+    pub role: String,
+    /// What it is for; of an agent's credential, the agent's name.
+    pub label: String,
+    /// The agent whose credential it is.
+    pub agent_id: Option<Uuid>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last used, to the hour; of an agent's credential, when the agent was last heard of.
+    pub last_used_at: Option<Timestamp>,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+    /// How many boxes may still be enrolled with it; null where there is no limit.
+    pub uses_left: Option<u32>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl TokenEntry {
+    /// Whether it is still good, in a word or two: `in force`, `revoked`, `expired` or `used up`.
+    pub fn state(&self, now: Timestamp) -> &'static str {
+        match self {
+            TokenEntry { revoked_at: Some(_), .. } => "revoked",
+            TokenEntry { expires_at: Some(end), .. } if *end <= now => "expired",
+            TokenEntry { uses_left: Some(0), .. } => "used up",
+            _ => "in force",
+        }
+    }
+}
+
+/// One entry of `GET /audit`: what somebody changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Its number, ascending in time.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who: the label of a token, or `command line`.
+    pub who: String,
+    /// The number of that token; null at the coordinator's own command line.
+    pub token_id: Option<i64>,
+    /// What was done, such as `token.revoke`.
+    pub action: String,
+    /// To what, such as `token 3`.
+    pub subject: String,
+    /// What else there is to know.
+    pub detail: serde_json::Value,
+}
+
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {

@@ -2,10 +2,11 @@
 //! went wrong.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,6 +23,28 @@ pub enum ClientError {
         "the token has characters that no token has: copy it again, without spaces and line ends"
     )]
     Token,
+    /// The file of certificates can't be used.
+    #[error(
+        "the certificates in {path} can't be used ({cause}): --ca-file or LATLAS_CA_FILE names a PEM file \
+         with the certificates to trust"
+    )]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: String,
+    },
+    /// The coordinator's certificate is not trusted.
+    #[error(
+        "the coordinator at {url} is not trusted ({cause}): if its certificate is of your own making, name \
+         it with --ca-file or LATLAS_CA_FILE, and use the host name that is in it"
+    )]
+    Untrusted {
+        /// Where it is.
+        url: String,
+        /// What is wrong with its certificate.
+        cause: String,
+    },
     /// Nobody answered, or the connection broke.
     #[error(
         "the coordinator at {url} does not answer ({cause}): is it running (`latlas-coordinator serve`), \
@@ -64,9 +87,11 @@ impl ClientError {
         match self {
             ClientError::Unreachable { .. } => true,
             ClientError::Refused(problem) => problem.status >= 500 || problem.status == 429,
-            ClientError::Address(_) | ClientError::Token | ClientError::NotUnderstood { .. } => {
-                false
-            }
+            ClientError::Address(_)
+            | ClientError::Token
+            | ClientError::CaFile { .. }
+            | ClientError::Untrusted { .. }
+            | ClientError::NotUnderstood { .. } => false,
         }
     }
 }
@@ -87,11 +112,24 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of the coordinator at `base`, e.g. `http://127.0.0.1:8700`.
+    /// A client of the coordinator at `base`, e.g. `http://127.0.0.1:8700`, that trusts whom the system
+    /// trusts.
     ///
     /// # Errors
     /// When `base` is not an http address.
     pub fn new(base: &str, token: Option<String>) -> Result<Client, ClientError> {
+        Client::trusting(None, base, token)
+    }
+
+    /// The same, which also trusts the certificates in a PEM file.
+    ///
+    /// # Errors
+    /// When `base` is not an http address, or the file has no certificates.
+    pub fn trusting(
+        ca_file: Option<&Path>,
+        base: &str,
+        token: Option<String>,
+    ) -> Result<Client, ClientError> {
         let address = || ClientError::Address(base.to_owned());
         let mut url = Url::parse(base).map_err(|_| address())?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -104,14 +142,21 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_secs(60))
+            // Sooner than a coordinator closes it, so that no call is sent into a closing connection.
+            .pool_idle_timeout(Duration::from_secs(20))
             .user_agent(concat!("latlas/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&url) {
             // A proxy that the environment names reaches its own loopback, not this machine's.
             builder = builder.no_proxy();
         }
-        let http = builder
-            .build()
-            .map_err(|e| ClientError::Unreachable { url: base.to_owned(), cause: innermost(&e) })?;
+        if let Some(path) = ca_file {
+            builder = builder.tls_certs_merge(certificates(path)?);
+        }
+        let http = builder.build().map_err(|e| match ca_file {
+            // Whether a certificate is one shows only here.
+            Some(path) => ClientError::CaFile { path: path.to_owned(), cause: innermost(&e) },
+            None => ClientError::Unreachable { url: base.to_owned(), cause: innermost(&e) },
+        })?;
         Ok(Client { base: url, token, http })
     }
 
@@ -232,8 +277,25 @@ impl Client {
 
     /// What is said when the connection failed, also in the middle of a body that the caller reads.
     pub fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable { url: self.shown_base(), cause: innermost(error) }
+        let (url, cause) = (self.shown_base(), innermost(error));
+        if cause.starts_with(UNTRUSTED) {
+            return ClientError::Untrusted { url, cause };
+        }
+        ClientError::Unreachable { url, cause }
     }
+}
+
+/// How rustls begins what it says of a certificate that it does not take.
+const UNTRUSTED: &str = "invalid peer certificate";
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
+    let unusable = |cause: String| ClientError::CaFile { path: path.to_owned(), cause };
+    let text = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&text).map_err(|e| unusable(innermost(&e)))?;
+    if certificates.is_empty() {
+        return Err(unusable("it has none".to_owned()));
+    }
+    Ok(certificates)
 }
 
 /// A path with a query, its values percent-encoded.

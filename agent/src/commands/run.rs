@@ -15,6 +15,10 @@ pub struct RunArgs {
     /// Address of the coordinator, e.g. `http://127.0.0.1:8700`.
     #[arg(long, value_name = "URL", env = "LATLAS_COORDINATOR")]
     coordinator: String,
+    /// Certificates to trust beside the system's, as a PEM file: for a coordinator whose certificate is of
+    /// your own making.
+    #[arg(long, value_name = "FILE", env = "LATLAS_CA_FILE", hide_env_values = true)]
+    ca_file: Option<PathBuf>,
     /// Token to enrol with; needed once, on the first start.
     #[arg(long, value_name = "T", env = "LATLAS_ENROLL_TOKEN", hide_env_values = true)]
     enroll_token: Option<String>,
@@ -38,6 +42,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let state = args.state.map_or_else(default_state_dir, Ok)?;
     let settings = Settings {
         coordinator: args.coordinator,
+        ca_file: args.ca_file,
         enroll_token: args.enroll_token,
         state,
         once: args.once,

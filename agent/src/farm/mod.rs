@@ -42,6 +42,8 @@ const ONCE_TRIES: u32 = 6;
 pub struct Settings {
     /// Address of the coordinator.
     pub coordinator: String,
+    /// Certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
     /// Token to enrol with.
     pub enroll_token: Option<String>,
     /// Where identity and spool are kept.
@@ -75,7 +77,7 @@ impl Farm {
         std::fs::create_dir_all(&settings.state)
             .with_context(|| format!("creating {}", settings.state.display()))?;
         let spool = Spool::open(&settings.state)?;
-        let client = Client::new(&settings.coordinator, None)?;
+        let client = Client::trusting(settings.ca_file.as_deref(), &settings.coordinator, None)?;
         let identity =
             identity::identify(&client, &settings.state, settings.enroll_token, &recorder).await?;
         let client = client.with_token(identity.credential.clone());

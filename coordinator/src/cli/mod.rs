@@ -28,7 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Arguments),
-    /// Make tokens: each is shown once and kept as a hash
+    /// Make tokens, which are shown once and kept as hashes, list them and revoke them
     #[command(
         subcommand,
         after_help = "Example:\n  latlas-coordinator token create --role researcher"
@@ -90,7 +90,7 @@ fn run(command: Command) -> Result<(), Failure> {
     runtime.block_on(async {
         match command {
             Command::Serve(arguments) => serve::run(arguments).await,
-            Command::Token(token::Command::Create(arguments)) => token::create(arguments).await,
+            Command::Token(command) => token::run(command).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
         }
     })

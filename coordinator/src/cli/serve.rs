@@ -2,21 +2,24 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
-use latlas_coordinator::{App, Settings};
+use latlas_coordinator::limits::Rate;
+use latlas_coordinator::{App, Settings, Tls};
 use tokio::net::TcpListener;
 
 use super::{DataArgument, Failure};
 
 /// Serve until SIGINT or SIGTERM
 ///
-/// Once it accepts connections it prints one line to stdout: `listening on http://ADDRESS`.
+/// Once it accepts connections it prints one line to stdout: `listening on http://ADDRESS`, or https.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     latlas-coordinator serve\n  \
-    latlas-coordinator serve --listen 127.0.0.1:0 --data /srv/latlas\n\n\
+    latlas-coordinator serve --listen 127.0.0.1:0 --data /srv/latlas\n  \
+    latlas-coordinator serve --listen 0.0.0.0:8700 --tls-cert cert.pem --tls-key key.pem\n\n\
     RUST_LOG sets what is logged to stderr, e.g. RUST_LOG=debug.")]
 pub struct Arguments {
     /// Address and port to listen on; port 0 takes a free one
@@ -24,11 +27,23 @@ pub struct Arguments {
     listen: SocketAddr,
     #[command(flatten)]
     data: DataArgument,
-    /// Listen on an address that others can reach although there is no TLS: tokens and results then
-    /// cross the network in clear. Put a proxy with TLS in front instead where you can. Reading
-    /// needs a token then
+    /// Serve over TLS with this certificate: a PEM file with those that lead to its root after it
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A proxy stands in front, does TLS, and says in X-Forwarded-For who calls. Reading needs a token then
+    #[arg(long, conflicts_with = "tls_cert")]
+    behind_proxy: bool,
+    /// Listen on an address that others can reach although nothing does TLS: tokens and results then cross
+    /// the network in clear. For a network that is yours alone. Reading needs a token then
     #[arg(long)]
     insecure_public: bool,
+    /// Calls a second that one token may make, sustained; four times as many at once
+    #[arg(long, value_name = "N", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -36,15 +51,8 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { listen, data, insecure_public } = arguments;
-    let public = !listen.ip().is_loopback();
-    if public && !insecure_public {
-        return Err(Failure::Usage(format!(
-            "--listen {listen}: others can reach this address, and tokens would cross the network in \
-             clear. Listen on 127.0.0.1 with a TLS proxy in front, or say --insecure-public if the \
-             network is yours alone"
-        )));
-    }
+    let tls = check_exposure(&arguments)?;
+    let Arguments { listen, data, behind_proxy, rate, .. } = arguments;
     let data = data.open()?;
     let _lock = data.lock_for_serving()?;
     let listener =
@@ -56,16 +64,39 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
              boxes, and with `--role researcher` for people"
         );
     }
-    let app = App::new(store, Settings { open_reads: !public });
+    let settings = Settings {
+        open_reads: listen.ip().is_loopback() && !behind_proxy,
+        behind_proxy,
+        rate: Rate::per_second(rate),
+    };
+    let app = App::new(store, settings);
     stop_on_signals(app.clone())?;
 
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    writeln!(stdout, "listening on {scheme}://{}", listener.local_addr()?)?;
     stdout.flush()?;
     tracing::info!(database = %data.database().display(), "serving");
-    latlas_coordinator::serve(listener, app).await?;
+    latlas_coordinator::serve(listener, tls, app).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What others can reach is served over TLS, by this process or by a proxy, unless somebody says that the
+/// network is closed.
+fn check_exposure(arguments: &Arguments) -> Result<Option<Tls>, Failure> {
+    let Arguments { listen, tls_cert, tls_key, behind_proxy, insecure_public, .. } = arguments;
+    if let (Some(certificates), Some(key)) = (tls_cert, tls_key) {
+        return Ok(Some(Tls::load(certificates, key)?));
+    }
+    if listen.ip().is_loopback() || *behind_proxy || *insecure_public {
+        return Ok(None);
+    }
+    Err(Failure::Usage(format!(
+        "--listen {listen}: others can reach this address, and tokens would cross the network in clear. \
+         Give --tls-cert and --tls-key; or say --behind-proxy if a proxy in front does TLS and nobody gets \
+         around it; or say --insecure-public if the network is yours alone"
+    )))
 }
 
 fn cannot_listen(listen: SocketAddr, cause: &io::Error) -> anyhow::Error {

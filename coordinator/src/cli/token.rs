@@ -1,31 +1,83 @@
-//! `latlas-coordinator token create`
+//! `latlas-coordinator token create`, `token list` and `token revoke`
+
+use std::io::{self, Write};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
-use jiff::Timestamp;
-use latlas_coordinator::token::{Role, Token};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+use latlas_coordinator::store::{Actor, After, NewToken, Store};
+use latlas_coordinator::token::{Role, Terms, Token};
+use latlas_shared::api::TokenEntry;
 
 use super::{DataArgument, Failure};
+
+/// Tokens that are read at once.
+const PAGE: u32 = 1000;
+
+/// The longest label.
+const LONGEST_LABEL: usize = 64;
 
 #[derive(Subcommand)]
 pub enum Command {
     Create(CreateArguments),
+    List(ListArguments),
+    Revoke(RevokeArguments),
 }
 
 /// Make a token and print it; it is not shown again
 ///
 /// A server that is running on the same data directory knows it at once.
 #[derive(Args)]
-#[command(after_help = "Example:\n  \
+#[command(after_help = "Examples:\n  \
     latlas-agent run --coordinator http://127.0.0.1:8700 \\\n    \
-    --enroll-token \"$(latlas-coordinator token create --role enroll)\"")]
+    --enroll-token \"$(latlas-coordinator token create --role enroll)\"\n  \
+    latlas-coordinator token create --role enroll --label rack-3 --uses 40 --expires 2d\n  \
+    latlas-coordinator token create --role researcher --label ada")]
 pub struct CreateArguments {
     /// What its holder may do
     #[arg(long, value_enum)]
     role: PersonRole,
+    /// Who or what it is for: lists and the audit log show it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true,
+          value_parser = label)]
+    label: String,
+    /// For how long it is good: 12h, 7d, 2w or 1y, or `never` for no end [default: 30d for the role enroll,
+    /// never for others]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    expires: Option<Lifetime>,
+    /// How many boxes may be enrolled with it, only for the role enroll [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    uses: Option<u32>,
     #[command(flatten)]
     data: DataArgument,
-    /// Print an object with the role and the token
+    /// Print an object with the token and what is kept of it
+    #[arg(long)]
+    json: bool,
+}
+
+/// List the tokens of people and the credentials of agents, without their secrets
+#[derive(Args)]
+#[command(after_help = "Example:\n  latlas-coordinator token list")]
+pub struct ListArguments {
+    #[command(flatten)]
+    data: DataArgument,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// End a token for good, or the credential of an agent
+///
+/// A server that is running on the same data directory refuses it at once.
+#[derive(Args)]
+#[command(after_help = "Example:\n  latlas-coordinator token revoke 7")]
+pub struct RevokeArguments {
+    /// Its number, as `token list` prints it
+    id: i64,
+    #[command(flatten)]
+    data: DataArgument,
+    /// Print what it is now as an object
     #[arg(long)]
     json: bool,
 }
@@ -51,17 +103,156 @@ impl From<PersonRole> for Role {
     }
 }
 
-pub async fn create(arguments: CreateArguments) -> Result<(), Failure> {
-    let role = Role::from(arguments.role);
-    let store = arguments.data.open()?.open_store().await?;
+#[derive(Clone, Copy)]
+enum Lifetime {
+    Never,
+    For(Span),
+}
+
+fn label(text: &str) -> Result<String, String> {
+    if text.chars().count() > LONGEST_LABEL || text.chars().any(char::is_control) {
+        return Err(format!("a label is one line of at most {LONGEST_LABEL} characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn lifetime(text: &str) -> Result<Lifetime, String> {
+    if text == "never" {
+        return Ok(Lifetime::Never);
+    }
+    let span: Span = text.parse().map_err(|_| "write a time such as 12h, 7d or 2w, or never")?;
+    if !span.is_positive() {
+        return Err("a token that is good for no time would be refused at once".to_owned());
+    }
+    Ok(Lifetime::For(span))
+}
+
+/// The end of a time that begins now. Days are 24 hours long, and months those of the calendar.
+fn end(span: Span, now: Timestamp) -> Result<Timestamp, Failure> {
+    let end = now.to_zoned_datetime(TimeZone::UTC).checked_add(span);
+    end.map(|end| end.timestamp()).map_err(|_| {
+        Failure::Usage("--expires: that is beyond all calendars; say never instead".to_owned())
+    })
+}
+
+pub async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(arguments) => create(arguments).await,
+        Command::List(arguments) => list(arguments).await,
+        Command::Revoke(arguments) => revoke(arguments).await,
+    }
+}
+
+async fn create(arguments: CreateArguments) -> Result<(), Failure> {
+    let CreateArguments { role, label, expires, uses, data, json } = arguments;
+    let (role, now) = (Role::from(role), Timestamp::now());
+    let mut terms = Terms::usual(role, now);
+    match expires {
+        None => {}
+        Some(Lifetime::Never) => terms.expires_at = None,
+        Some(Lifetime::For(span)) => terms.expires_at = Some(end(span, now)?),
+    }
+    if uses.is_some() && role != Role::Enroll {
+        return Err(Failure::Usage(
+            "--uses counts boxes that are enrolled, so it goes with --role enroll only".to_owned(),
+        ));
+    }
+    terms.uses_left = uses.or(terms.uses_left);
+    let store = data.open()?.open_store().await?;
     let token =
         Token::generate(role).map_err(|e| anyhow!("the system has no randomness to give: {e}"))?;
-    store.add_token(&token, role, Timestamp::now()).await?;
+    let new = NewToken { role, label, terms };
+    let id = store.add_token(&token, &new, &Actor::CommandLine, now).await?;
     store.close().await;
-    if arguments.json {
-        println!("{}", serde_json::json!({"role": role.name(), "token": token.reveal()}));
+    if json {
+        let object = serde_json::json!({
+            "id": id, "role": role.name(), "label": new.label, "expires_at": terms.expires_at,
+            "uses_left": terms.uses_left, "token": token.reveal(),
+        });
+        println!("{object}");
     } else {
         println!("{}", token.reveal());
+    }
+    Ok(())
+}
+
+async fn list(arguments: ListArguments) -> Result<(), Failure> {
+    let store = arguments.data.open()?.open_store().await?;
+    let tokens = all(&store).await?;
+    store.close().await;
+    let mut text = String::new();
+    if arguments.json {
+        for token in &tokens {
+            text += &serde_json::to_string(token)?;
+            text.push('\n');
+        }
+    } else {
+        text = columns(&tokens, Timestamp::now());
+    }
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads the list, such as `head`, has enough of it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// A line for each token, in columns that are as wide as their widest entry.
+fn columns(tokens: &[TokenEntry], now: Timestamp) -> String {
+    let heading = ["ID", "ROLE", "LABEL", "STATE", "CREATED", "LAST USED", "EXPIRES", "USES LEFT"];
+    let rows: Vec<[String; 8]> = std::iter::once(heading.map(str::to_owned))
+        .chain(tokens.iter().map(|token| cells(token, now)))
+        .collect();
+    let widths: [usize; 8] = std::array::from_fn(|column| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    });
+    let line = |row: &[String; 8]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+async fn all(store: &Store) -> Result<Vec<TokenEntry>, Failure> {
+    let mut tokens: Vec<TokenEntry> = Vec::new();
+    loop {
+        let cursor = tokens.last().map(|token| token.id);
+        let page = store.list_tokens(&After { cursor, limit: PAGE }).await?;
+        tokens.extend(page.items);
+        if page.next_cursor.is_none() {
+            return Ok(tokens);
+        }
+    }
+}
+
+fn cells(token: &TokenEntry, now: Timestamp) -> [String; 8] {
+    let time = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+    let optional = |at: Option<Timestamp>, none: &str| at.map_or(none.to_owned(), time);
+    [
+        token.id.to_string(),
+        token.role.clone(),
+        token.label.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+        token.state(now).to_owned(),
+        time(token.created_at),
+        optional(token.last_used_at, "-"),
+        optional(token.expires_at, "never"),
+        token.uses_left.map_or("-".to_owned(), |uses| uses.to_string()),
+    ]
+}
+
+async fn revoke(arguments: RevokeArguments) -> Result<(), Failure> {
+    let RevokeArguments { id, data, json } = arguments;
+    let store = data.open()?.open_store().await?;
+    let revoked = store.revoke_token(id, &Actor::CommandLine, Timestamp::now()).await?;
+    store.close().await;
+    let Some(token) = revoked else {
+        return Err(
+            anyhow!("there is no token {id}; `latlas-coordinator token list` lists them").into()
+        );
+    };
+    if json {
+        println!("{}", serde_json::to_string(&token)?);
+    } else {
+        println!("token {id} ({}) is revoked", token.role);
     }
     Ok(())
 }

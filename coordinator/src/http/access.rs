@@ -1,18 +1,25 @@
 //! Who may call what. A handler names its kind of caller in its arguments, and everything else about
 //! tokens is here.
 
-use axum::extract::FromRequestParts;
-use axum::http::header;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use jiff::Timestamp;
 
 use super::error::ApiError;
 use crate::app::App;
-use crate::store::{Agent, Holder};
+use crate::store::{Actor, Agent, Found, Holder};
 use crate::token::{Role, Token};
+
+/// How proxies name the client.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Kinds of access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
+pub enum Access {
     /// See tables, lists and predictions.
     Read,
     /// Ask for measurements and submit ops.
@@ -21,6 +28,8 @@ enum Access {
     Enrol,
     /// Work as a box.
     Work,
+    /// Host the farm: see and revoke tokens, read the audit log.
+    Host,
 }
 
 impl Access {
@@ -31,6 +40,7 @@ impl Access {
             Access::Ask => matches!(role, Role::Researcher | Role::Admin),
             Access::Enrol => matches!(role, Role::Enroll | Role::Admin),
             Access::Work => role == Role::Agent,
+            Access::Host => role == Role::Admin,
         }
     }
 
@@ -51,15 +61,35 @@ impl Access {
                 "this needs the credential that the agent got when it was enrolled: enrol the agent \
                  again if it is lost"
             }
+            Access::Host => {
+                "this needs an admin's token: make one on the coordinator's machine with \
+                 `latlas-coordinator token create --role admin`, and send it as `Authorization: Bearer \
+                 TOKEN` (for `latlas`: LATLAS_TOKEN)"
+            }
         }
     }
 }
 
+/// The caller, whose token is good for this.
 async fn holder(app: &App, parts: &Parts, access: Access) -> Result<Holder, ApiError> {
-    let header = parts.headers.get(header::AUTHORIZATION);
-    let Some(header) = header else {
+    let Some(header) = parts.headers.get(header::AUTHORIZATION) else {
         return Err(ApiError::Unauthorized(format!("there is no token; {}", access.remedy())));
     };
+    let holder = known(app, parts, header, access).await?;
+    if access.is_open_to(holder.role) {
+        return Ok(holder);
+    }
+    let role = holder.role.name();
+    Err(ApiError::Forbidden(format!("the token has the role {role}; {}", access.remedy())))
+}
+
+/// The caller, whose token is in force, whatever it is good for.
+async fn known(
+    app: &App,
+    parts: &Parts,
+    header: &HeaderValue,
+    access: Access,
+) -> Result<Holder, ApiError> {
     let token = header
         .to_str()
         .ok()
@@ -72,27 +102,64 @@ async fn holder(app: &App, parts: &Parts, access: Access) -> Result<Holder, ApiE
             access.remedy()
         )));
     };
-    let Some(holder) = app.store().holder(&token).await? else {
-        return Err(ApiError::Unauthorized(format!(
-            "the token is not known here; {}",
-            access.remedy()
-        )));
+    let guesses = |wait| ApiError::TooMany {
+        cause: "too many calls with tokens that are not known came from this address",
+        wait,
     };
-    if access.is_open_to(holder.role) {
-        return Ok(holder);
+    let calls = |wait| ApiError::TooMany { cause: "this token calls too often", wait };
+    let (hash, now, address) = (token.hash(), Instant::now(), address(app, parts));
+    app.limits().may_try(address, &hash, now).map_err(guesses)?;
+    match app.store().find_token(&token, Timestamp::now()).await? {
+        Found::InForce(holder) => {
+            app.limits().found(hash, now).map_err(calls)?;
+            Ok(holder)
+        }
+        // Whoever has such a token has not guessed it.
+        Found::Ended => {
+            app.limits().found(hash, now).map_err(calls)?;
+            Err(ended(access))
+        }
+        Found::Unknown => {
+            app.limits().guessed(address, now).map_err(guesses)?;
+            tracing::warn!(%address, "a call came with a token that is not known");
+            Err(ended(access))
+        }
     }
-    let role = holder.role.name();
-    Err(ApiError::Forbidden(format!("the token has the role {role}; {}", access.remedy())))
+}
+
+/// What is said of a token that is not in force. It is the same for one that never was, so that a stranger
+/// who tries tokens learns nothing.
+pub fn ended(access: Access) -> ApiError {
+    ApiError::Unauthorized(format!(
+        "the token is not in force here: it is mistyped, has expired, is used up, or was revoked; {}",
+        access.remedy()
+    ))
+}
+
+/// Where a call came from. Behind a proxy, what that proxy says: the last entry, since those before it are
+/// the client's own words.
+fn address(app: &App, parts: &Parts) -> IpAddr {
+    let forwarded = || {
+        let last = parts.headers.get_all(FORWARDED_FOR).iter().next_back()?;
+        last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+    };
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    let proxied = if app.settings().behind_proxy { forwarded() } else { None };
+    // Without a connection, as in tests, all calls are from one address.
+    proxied.or(peer).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
 /// Somebody who may read: anybody, where the settings say so.
 pub struct Reader;
 
 /// Somebody who may ask for measurements.
-pub struct Researcher;
+pub struct Researcher(pub Actor);
 
 /// Somebody who may bring a box in.
-pub struct Enroller;
+pub struct Enroller(pub Actor);
+
+/// The host of the farm.
+pub struct Admin(pub Actor);
 
 /// A box.
 pub struct Worker(pub Agent);
@@ -101,8 +168,17 @@ impl FromRequestParts<App> for Reader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        if !app.settings().open_reads {
-            holder(app, parts, Access::Read).await?;
+        // What comes through a proxy is from elsewhere, whoever may connect to this port.
+        let direct = !parts.headers.contains_key(FORWARDED_FOR);
+        match parts.headers.get(header::AUTHORIZATION) {
+            // A wrong token is a mistake that its sender wants to know of, also where none is needed.
+            Some(header) if app.settings().open_reads && direct => {
+                known(app, parts, header, Access::Read).await?;
+            }
+            None if app.settings().open_reads && direct => {}
+            _ => {
+                holder(app, parts, Access::Read).await?;
+            }
         }
         Ok(Reader)
     }
@@ -112,8 +188,7 @@ impl FromRequestParts<App> for Researcher {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        holder(app, parts, Access::Ask).await?;
-        Ok(Researcher)
+        Ok(Researcher(holder(app, parts, Access::Ask).await?.actor()))
     }
 }
 
@@ -121,8 +196,15 @@ impl FromRequestParts<App> for Enroller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        holder(app, parts, Access::Enrol).await?;
-        Ok(Enroller)
+        Ok(Enroller(holder(app, parts, Access::Enrol).await?.actor()))
+    }
+}
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        Ok(Admin(holder(app, parts, Access::Host).await?.actor()))
     }
 }
 
@@ -144,14 +226,14 @@ mod tests {
 
     #[test]
     fn each_role_opens_what_it_is_for() {
-        use Access::{Ask, Enrol, Read, Work};
+        use Access::{Ask, Enrol, Host, Read, Work};
         for (role, open) in [
             (Role::Enroll, vec![Enrol]),
             (Role::Researcher, vec![Read, Ask]),
-            (Role::Admin, vec![Read, Ask, Enrol]),
+            (Role::Admin, vec![Read, Ask, Enrol, Host]),
             (Role::Agent, vec![Read, Work]),
         ] {
-            for access in [Read, Ask, Enrol, Work] {
+            for access in [Read, Ask, Enrol, Work, Host] {
                 assert_eq!(access.is_open_to(role), open.contains(&access), "{role:?} {access:?}");
             }
         }

@@ -35,14 +35,14 @@ async fn list(
 }
 
 async fn enrol(
-    _: Enroller,
+    Enroller(actor): Enroller,
     State(app): State<App>,
     Body(request): Body<EnrolRequest>,
 ) -> Result<(StatusCode, Json<Enrolled>), ApiError> {
     check_enrolment(&request).map_err(ApiError::Invalid)?;
     let credential =
         Token::generate(Role::Agent).map_err(|e| ApiError::Internal(anyhow::Error::msg(e)))?;
-    let agent = app.store().enrol(&request, &credential, Timestamp::now()).await?;
+    let agent = app.store().enrol(&request, &credential, &actor, Timestamp::now()).await?;
     tracing::info!(agent = %agent.uuid, name = agent.name, hardware = %agent.table.hardware_id, "enrolled");
     let enrolled = Enrolled {
         agent_id: agent.uuid,

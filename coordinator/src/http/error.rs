@@ -1,12 +1,15 @@
 //! Every way in which a call fails, and the one place that turns them into answers.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use latlas_shared::api::{PROBLEM_JSON, Problem};
 
+use super::access::{self, Access};
 use crate::op_book::NotTaken;
-use crate::store::{Lookup, RequestError, StoreError, SubmitError};
+use crate::store::{EnrolError, Lookup, RequestError, StoreError, SubmitError};
 
 /// Why a call failed. The texts are for the client; what must not leave the machine is in
 /// [`ApiError::Internal`] only, and is logged instead.
@@ -54,6 +57,14 @@ pub enum ApiError {
     /// A prediction lacks rows.
     #[error("{0}")]
     MissingRows(String),
+    /// It came too soon after others.
+    #[error("{cause}: try again in {} s", seconds(.wait))]
+    TooMany {
+        /// Which limit it is.
+        cause: &'static str,
+        /// How long to wait.
+        wait: Duration,
+    },
     /// It took too long.
     #[error("the coordinator did not finish this call in time: try it again later")]
     Timeout,
@@ -87,6 +98,7 @@ impl ApiError {
             E::MediaType(_) => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON"),
             E::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid", "The content is not valid"),
             E::MissingRows(_) => (S::UNPROCESSABLE_ENTITY, "missing-rows", "Rows are missing"),
+            E::TooMany { .. } => (S::TOO_MANY_REQUESTS, "too-many-requests", "Too many calls"),
             E::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "It took too long"),
             E::Busy => (S::SERVICE_UNAVAILABLE, "busy", "The coordinator is busy"),
             E::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "An internal error"),
@@ -115,6 +127,11 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         match status {
+            StatusCode::TOO_MANY_REQUESTS => {
+                if let ApiError::TooMany { wait, .. } = &self {
+                    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
+                }
+            }
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -135,6 +152,15 @@ impl From<StoreError> for ApiError {
                 ApiError::Busy
             }
             other => ApiError::Internal(other.into()),
+        }
+    }
+}
+
+impl From<EnrolError> for ApiError {
+    fn from(error: EnrolError) -> ApiError {
+        match error {
+            EnrolError::TokenEnded => access::ended(Access::Enrol),
+            EnrolError::Store(error) => error.into(),
         }
     }
 }
@@ -204,6 +230,11 @@ pub fn lookup_error(hardware_id: &str, config: Option<&str>, error: Lookup) -> A
         )),
         Lookup::Store(error) => error.into(),
     }
+}
+
+/// Whole seconds that are long enough, as Retry-After has them.
+fn seconds(wait: &Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 /// A client's text as a message repeats it.

@@ -2,6 +2,7 @@
 
 mod access;
 mod agents;
+mod audit;
 mod error;
 mod etag;
 mod events;
@@ -15,6 +16,7 @@ mod predict;
 mod requests;
 mod results;
 mod tables;
+mod tokens;
 
 use std::any::Any;
 use std::time::Duration;
@@ -44,13 +46,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn router(app: App) -> Router {
     let v1 = Router::new()
         .merge(agents::router())
+        .merge(audit::router())
         .merge(hardware::router())
         .merge(leases::router())
         .merge(ops::router())
         .merge(predict::router())
         .merge(requests::router())
         .merge(results::router())
-        .merge(tables::router());
+        .merge(tables::router())
+        .merge(tokens::router());
     Router::new()
         .merge(health::router())
         .nest("/v1", v1)

@@ -28,12 +28,12 @@ async fn list(
 
 /// 201 for a new definition, 200 for one that is known.
 async fn submit(
-    _: Researcher,
+    Researcher(actor): Researcher,
     State(app): State<App>,
     Body(def): Body<OpDef>,
 ) -> Result<(StatusCode, Json<OpAnswer>), ApiError> {
     let name = def.name.clone();
-    let submission = app.store().submit_op(def, Timestamp::now()).await?;
+    let submission = app.store().submit_op(def, &actor, Timestamp::now()).await?;
     let status = if submission.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(OpAnswer { name, digest: submission.digest })))
 }

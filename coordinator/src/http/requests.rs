@@ -57,7 +57,7 @@ pub async fn status(app: &App, id: Uuid) -> Result<RequestStatus, ApiError> {
 
 /// 201 with the request's address; 200 when its idempotency key came before.
 async fn create(
-    _: Researcher,
+    Researcher(actor): Researcher,
     State(app): State<App>,
     headers: HeaderMap,
     Body(body): Body<ProfileRequest>,
@@ -83,7 +83,7 @@ async fn create(
         idempotency_key,
         body_hash,
     };
-    let (id, new) = app.store().add_request(request, Timestamp::now()).await?;
+    let (id, new) = app.store().add_request(request, &actor, Timestamp::now()).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     let address = [(header::LOCATION, format!("/v1/requests/{id}"))];
     Ok((status, address, Json(self::status(&app, id).await?)))

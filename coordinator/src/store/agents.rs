@@ -3,14 +3,16 @@
 use jiff::Timestamp;
 use latlas_shared::api::EnrolRequest;
 use latlas_shared::{HardwareId, Telemetry};
+use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::{
-    Lookup, Store, StoreError, TableId, TableRef, from_json, micros, time, to_json, tokens,
+    Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, from_json, micros,
+    time, to_json, tokens,
 };
 use crate::lease;
-use crate::token::{Role, Token};
+use crate::token::{Role, Terms, Token};
 
 /// An enrolled box.
 #[derive(Debug, Clone)]
@@ -26,24 +28,46 @@ pub struct Agent {
     pub(super) primitives: String,
 }
 
+/// Why a box was not brought in.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The token that it came with has ended meanwhile, or another box had its last use.
+    #[error("the token has ended")]
+    TokenEnded,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for EnrolError {
+    fn from(error: sqlx::Error) -> EnrolError {
+        EnrolError::Store(error.into())
+    }
+}
+
 /// The most hardware ids or run configs that a message lists.
 const MOST_LISTED: i64 = 20;
 
 impl Store {
-    /// Brings a box into the farm. The request was checked.
+    /// Brings a box into the farm, which takes one use of the token that it came with. The request was
+    /// checked.
     ///
     /// # Errors
-    /// When the store fails.
+    /// See [`EnrolError`].
     pub async fn enrol(
         &self,
         request: &EnrolRequest,
         credential: &Token,
+        actor: &Actor,
         now: Timestamp,
-    ) -> Result<Agent, StoreError> {
+    ) -> Result<Agent, EnrolError> {
         let hardware_id = request.fingerprint.hardware_id();
         let uuid = Uuid::new_v4();
         let primitives = to_json(&request.primitives);
         let mut tx = self.begin().await?;
+        if !tokens::take_use(&mut tx, actor, now).await? {
+            return Err(EnrolError::TokenEnded);
+        }
         let table_id = find_or_add_table(&mut tx, &hardware_id, request, now).await?;
         let id: i64 = sqlx::query_scalar(
             "INSERT INTO agents
@@ -59,7 +83,13 @@ impl Store {
         .bind(micros(now))
         .fetch_one(&mut *tx)
         .await?;
-        tokens::insert(&mut tx, credential, Role::Agent, Some(id), now).await?;
+        let new = NewToken { role: Role::Agent, label: String::new(), terms: Terms::default() };
+        let token = tokens::insert(&mut tx, credential, &new, Some(id), now).await?;
+        let detail = json!({
+            "name": request.name, "hardware_id": hardware_id, "config": request.run_config.id(),
+            "token": token,
+        });
+        audit(&mut tx, actor, "agent.enrol", &format!("agent {uuid}"), &detail, now).await?;
         tx.commit().await?;
         let table = TableRef { id: table_id, hardware_id, run_config: request.run_config.clone() };
         Ok(Agent { id, uuid, name: request.name.clone(), table, primitives })

@@ -19,12 +19,12 @@ pub struct After<C> {
 
 impl<C> After<C> {
     /// One more than the page has, to see whether there is another page.
-    fn fetch(&self) -> i64 {
+    pub(super) fn fetch(&self) -> i64 {
         i64::from(self.limit) + 1
     }
 
     /// A page from up to `limit + 1` entries with their keys.
-    fn page<T>(&self, mut found: Vec<(String, T)>) -> Page<T> {
+    pub(super) fn page<T>(&self, mut found: Vec<(String, T)>) -> Page<T> {
         let more = found.len() > self.limit as usize;
         found.truncate(self.limit as usize);
         let next_cursor = found.last().filter(|_| more).map(|(key, _)| key.clone());

@@ -8,6 +8,7 @@
 //!   generated files next to the code, and every query here is run by a test on a real file.
 
 mod agents;
+mod audit;
 mod error;
 mod leases;
 mod lists;
@@ -21,6 +22,7 @@ mod tasks;
 mod tokens;
 mod versions;
 
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use jiff::Timestamp;
@@ -31,7 +33,8 @@ use tokio::sync::{Mutex, Notify, watch};
 use crate::lease::Policy;
 use crate::op_book::OpBook;
 
-pub use agents::Agent;
+pub use agents::{Agent, EnrolError};
+pub use audit::Actor;
 pub use error::{Lookup, StoreError};
 pub use lists::After;
 pub use open::OpenError;
@@ -39,7 +42,7 @@ pub use ops::{Submission, SubmitError};
 pub use requests::{NewRequest, RequestError};
 pub use results::{Incoming, Refusal};
 pub use rows::Rebuilt;
-pub use tokens::Holder;
+pub use tokens::{Found, Holder, NewToken};
 pub use versions::Version;
 
 /// The number of a table inside the database.
@@ -79,6 +82,8 @@ struct Shared {
     submitting: Arc<Mutex<()>>,
     /// Held while a version is made, so that many readers of a changed table make it once.
     versioning: Mutex<()>,
+    /// Tokens that were used, by number, until that is written down.
+    uses: std::sync::Mutex<HashMap<i64, Timestamp>>,
 }
 
 impl Store {

@@ -110,6 +110,7 @@ impl Store {
             progress: watch::channel(()).0,
             submitting: Arc::default(),
             versioning: Mutex::new(()),
+            uses: std::sync::Mutex::default(),
         };
         let store = Store { writer, readers, shared: Arc::new(shared) };
         store.register_builtin_ops(Timestamp::now()).await.map_err(|e| unusable(&e))?;

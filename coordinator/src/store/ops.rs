@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ops_catalog::{Catalog, Op, OpDef, OpDigest};
+use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Store, StoreError, from_json, micros, to_json};
+use super::{Actor, Store, StoreError, audit::audit, from_json, micros, to_json};
 use crate::op_book::{Entry, NotTaken, OpBook, OpId, Standing};
 
 /// What became of a definition that was submitted.
@@ -46,10 +47,15 @@ impl Store {
     ///
     /// # Errors
     /// When it is invalid, its name means another definition, or it has another name already.
-    pub async fn submit_op(&self, def: OpDef, now: Timestamp) -> Result<Submission, SubmitError> {
+    pub async fn submit_op(
+        &self,
+        def: OpDef,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Submission, SubmitError> {
         let turn = self.submitting().await;
         let mut tx = self.begin().await?;
-        let (book, submission) = submit(&mut tx, &self.ops(), def, now).await?;
+        let (book, submission) = submit(&mut tx, &self.ops(), def, actor, now).await?;
         self.commit_with_ops(tx, book, turn).await?;
         Ok(submission)
     }
@@ -103,6 +109,7 @@ pub(super) async fn submit(
     tx: &mut Transaction<'static, Sqlite>,
     book: &Arc<OpBook>,
     def: OpDef,
+    actor: &Actor,
     now: Timestamp,
 ) -> Result<(Arc<OpBook>, Submission), SubmitError> {
     match book.standing(def)? {
@@ -110,6 +117,8 @@ pub(super) async fn submit(
         Standing::New(op) => {
             let id = insert(tx, &op, false, now).await?;
             let digest = op.digest().clone();
+            let subject = format!("op {}", op.name());
+            audit(tx, actor, "op.submit", &subject, &json!({"digest": digest}), now).await?;
             let book = book
                 .with(Entry { id, op, builtin: false, current: true })
                 .map_err(NotTaken::Invalid)?;

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use latlas_shared::WholeNetwork;
 use latlas_shared::api::RequestStatus;
 use ops_catalog::{OpDef, OpDigest, OpKey};
+use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::networks::{self, NetworkId};
 use super::ops::{SubmitError, submit};
-use super::{Store, StoreError, TableRef, count, micros, time, to_json};
+use super::{Actor, Store, StoreError, TableRef, audit::audit, count, micros, time, to_json};
 use crate::op_book::OpBook;
 
 /// The most failures that a status lists.
@@ -73,6 +74,7 @@ impl Store {
     pub async fn add_request(
         &self,
         request: NewRequest,
+        actor: &Actor,
         now: Timestamp,
     ) -> Result<(Uuid, bool), RequestError> {
         let turn = self.submitting().await;
@@ -82,7 +84,7 @@ impl Store {
         }
         let mut book = self.ops();
         for def in &request.ops {
-            (book, _) = submit(&mut tx, &book, def.clone(), now).await?;
+            (book, _) = submit(&mut tx, &book, def.clone(), actor, now).await?;
         }
         let keys = numbered_keys(&book, &request.keys)?;
         let mut networks = Vec::with_capacity(request.networks.len());
@@ -96,6 +98,12 @@ impl Store {
             return Err(RequestError::Unsupported(unsupported));
         }
         let uuid = insert(&mut tx, &request, &to_json(&keys), &to_json(&networks), now).await?;
+        let detail = json!({
+            "hardware_id": request.table.hardware_id, "config": request.table.run_config.id(),
+            "space": request.space, "keys": keys.len(), "networks": networks.len(),
+            "remeasure": request.remeasure,
+        });
+        audit(&mut tx, actor, "request.create", &format!("request {uuid}"), &detail, now).await?;
         self.commit_with_ops(tx, book, turn).await?;
         self.announce_work();
         self.announce_progress();

@@ -1,35 +1,162 @@
-//! Tokens, by their hashes.
+//! Tokens, by their hashes: who holds them, and for how long they are good.
 
-use jiff::Timestamp;
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::api::{Page, TokenEntry};
+use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 
-use super::{Agent, Store, StoreError, micros};
-use crate::token::{Role, Token};
+use super::audit::{Actor, audit};
+use super::{After, Agent, Store, StoreError, micros, time};
+use crate::token::{Role, Terms, Token};
 
-/// Who holds a token.
+/// A use is noted when the last one that was noted is this long ago: one write an hour for a token in use.
+const USES_NOTED_EVERY: SignedDuration = SignedDuration::from_hours(1);
+
+/// The columns of a [`TokenEntry`]. An agent is named by its own name, and was last seen when it last beat.
+const ENTRY: &str = "SELECT tokens.id, role, iif(agent_id IS NULL, label, agents.name) AS label,
+        agents.uuid AS agent, tokens.created_at, iif(agent_id IS NULL, used_at, agents.seen_at) AS used_at,
+        expires_at, uses_left, revoked_at
+     FROM tokens LEFT JOIN agents ON agents.id = agent_id";
+
+/// Who holds a token that is in force.
 #[derive(Debug, Clone)]
 pub struct Holder {
+    /// The token's number.
+    pub id: i64,
+    /// What it is for.
+    pub label: String,
     /// What it may do.
     pub role: Role,
     /// The box, when the role is [`Role::Agent`].
     pub agent: Option<Agent>,
 }
 
+impl Holder {
+    /// Its holder, as the audit log names who did something.
+    pub fn actor(&self) -> Actor {
+        Actor::Token { id: self.id, label: self.label.clone() }
+    }
+}
+
+/// What a token that somebody sent turns out to be.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// No token of this farm, ever.
+    Unknown,
+    /// One that was revoked, has expired or was used up.
+    Ended,
+    /// One that is in force.
+    InForce(Holder),
+}
+
+/// A token that a person is to be given.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// What its holder may do.
+    pub role: Role,
+    /// What it is for.
+    pub label: String,
+    /// For how long and how often it is good.
+    pub terms: Terms,
+}
+
+#[derive(sqlx::FromRow)]
+struct Stored {
+    id: i64,
+    label: String,
+    role: String,
+    agent_id: Option<i64>,
+    expires_at: Option<i64>,
+    uses_left: Option<u32>,
+    revoked_at: Option<i64>,
+    used_at: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Entry {
+    id: i64,
+    role: String,
+    label: String,
+    agent: Option<String>,
+    created_at: i64,
+    used_at: Option<i64>,
+    expires_at: Option<i64>,
+    uses_left: Option<u32>,
+    revoked_at: Option<i64>,
+}
+
 impl Store {
-    /// Stores a token of a person.
+    /// Stores a token of a person, and gives its number.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn add_token(
         &self,
         token: &Token,
-        role: Role,
+        new: &NewToken,
+        actor: &Actor,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<i64, StoreError> {
         let mut tx = self.begin().await?;
-        insert(&mut tx, token, role, None, now).await?;
+        let id = insert(&mut tx, token, new, None, now).await?;
+        let detail = json!({
+            "role": new.role.name(), "label": new.label, "expires_at": new.terms.expires_at,
+            "uses": new.terms.uses_left,
+        });
+        audit(&mut tx, actor, "token.create", &format!("token {id}"), &detail, now).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(id)
+    }
+
+    /// Ends a token for good, an agent's credential too, and gives what it is now; none when there is no
+    /// token of that number. One that was revoked before stays as it is.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn revoke_token(
+        &self,
+        id: i64,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<TokenEntry>, StoreError> {
+        let mut tx = self.begin().await?;
+        let revoked =
+            sqlx::query("UPDATE tokens SET revoked_at = ?1 WHERE id = ?2 AND revoked_at IS NULL")
+                .bind(micros(now))
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
+        let found: Option<Entry> =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("{ENTRY} WHERE tokens.id = ?1")))
+                .bind(id)
+                .fetch_optional(&mut *tx)
+                .await?;
+        let entry = found.map(entry).transpose()?;
+        if let Some(entry) = entry.as_ref().filter(|_| revoked.rows_affected() > 0) {
+            let detail =
+                json!({"role": entry.role, "label": entry.label, "agent_id": entry.agent_id});
+            audit(&mut tx, actor, "token.revoke", &format!("token {id}"), &detail, now).await?;
+        }
+        tx.commit().await?;
+        Ok(entry)
+    }
+
+    /// All tokens, without their secrets, in the order in which they were made.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_tokens(&self, after: &After<i64>) -> Result<Page<TokenEntry>, StoreError> {
+        let sql = format!("{ENTRY} WHERE tokens.id > ?1 ORDER BY tokens.id LIMIT ?2");
+        let found: Vec<Entry> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(after.cursor.unwrap_or(0))
+            .bind(after.fetch())
+            .fetch_all(&self.readers)
+            .await?;
+        let entries = found.into_iter().map(|row| Ok((row.id.to_string(), entry(row)?)));
+        Ok(after.page(entries.collect::<Result<_, StoreError>>()?))
     }
 
     /// Whether anybody was ever given a token.
@@ -41,40 +168,124 @@ impl Store {
         Ok(any.fetch_one(&self.readers).await?)
     }
 
-    /// Who holds a token; none when it is unknown or revoked.
+    /// What a token is at this moment.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn holder(&self, token: &Token) -> Result<Option<Holder>, StoreError> {
-        let found: Option<(String, Option<i64>)> = sqlx::query_as(
-            "SELECT role, agent_id FROM tokens WHERE hash = ?1 AND revoked_at IS NULL",
+    pub async fn find_token(&self, token: &Token, now: Timestamp) -> Result<Found, StoreError> {
+        let found: Option<Stored> = sqlx::query_as(
+            "SELECT id, label, role, agent_id, expires_at, uses_left, revoked_at, used_at
+             FROM tokens WHERE hash = ?1",
         )
         .bind(token.hash().as_slice())
         .fetch_optional(&self.readers)
         .await?;
-        let Some((role, agent)) = found else { return Ok(None) };
-        let role = role.parse().map_err(|e| StoreError::damaged("a token", e))?;
-        let agent = match agent {
+        let Some(stored) = found else { return Ok(Found::Unknown) };
+        let expires_at = stored.expires_at.map(time).transpose()?;
+        let terms = Terms { expires_at, uses_left: stored.uses_left };
+        if stored.revoked_at.is_some() || !terms.hold(now) {
+            return Ok(Found::Ended);
+        }
+        let role = stored.role.parse().map_err(|e| StoreError::damaged("a token", e))?;
+        let agent = match stored.agent_id {
             Some(id) => Some(self.agent(id).await?),
-            None => None,
+            None => {
+                self.remember_use(&stored, now)?;
+                None
+            }
         };
-        Ok(Some(Holder { role, agent }))
+        Ok(Found::InForce(Holder { id: stored.id, label: stored.label, role, agent }))
     }
+
+    /// In memory, so that a call that only reads does not wait for whoever writes.
+    fn remember_use(&self, token: &Stored, now: Timestamp) -> Result<(), StoreError> {
+        let noted = token.used_at.map(time).transpose()?;
+        if noted.is_none_or(|noted| now.duration_since(noted) >= USES_NOTED_EVERY) {
+            let mut uses = self.shared.uses.lock().unwrap_or_else(PoisonError::into_inner);
+            uses.insert(token.id, now);
+        }
+        Ok(())
+    }
+
+    /// Writes down which tokens were used since the last time that this was called.
+    ///
+    /// # Errors
+    /// When the store fails; the next uses are then noted instead.
+    pub async fn note_uses(&self) -> Result<(), StoreError> {
+        let uses: HashMap<i64, Timestamp> = {
+            let mut uses = self.shared.uses.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *uses)
+        };
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        for (id, at) in uses {
+            sqlx::query("UPDATE tokens SET used_at = ?1 WHERE id = ?2")
+                .bind(micros(at))
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Takes one of a token's uses, if it has a limit; false when the token is no longer in force, as it was
+/// when the call began.
+pub(super) async fn take_use(
+    tx: &mut Transaction<'static, Sqlite>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Actor::Token { id, .. } = actor else { return Ok(true) };
+    let taken = sqlx::query(
+        "UPDATE tokens SET uses_left = uses_left - 1, used_at = ?1
+         WHERE id = ?2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?1)
+           AND (uses_left IS NULL OR uses_left > 0)",
+    )
+    .bind(micros(now))
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(taken.rows_affected() > 0)
 }
 
 pub(super) async fn insert(
     tx: &mut Transaction<'static, Sqlite>,
     token: &Token,
-    role: Role,
+    new: &NewToken,
     agent: Option<i64>,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO tokens (hash, role, agent_id, created_at) VALUES (?1, ?2, ?3, ?4)")
-        .bind(token.hash().as_slice())
-        .bind(role.name())
-        .bind(agent)
-        .bind(micros(now))
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+) -> Result<i64, StoreError> {
+    let id = sqlx::query_scalar(
+        "INSERT INTO tokens (hash, role, label, agent_id, expires_at, uses_left, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
+    )
+    .bind(token.hash().as_slice())
+    .bind(new.role.name())
+    .bind(&new.label)
+    .bind(agent)
+    .bind(new.terms.expires_at.map(micros))
+    .bind(new.terms.uses_left)
+    .bind(micros(now))
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(id)
+}
+
+fn entry(row: Entry) -> Result<TokenEntry, StoreError> {
+    let agent_id = row.agent.map(|id| id.parse()).transpose();
+    Ok(TokenEntry {
+        id: row.id,
+        role: row.role,
+        label: row.label,
+        agent_id: agent_id.map_err(|e| StoreError::damaged("an agent's id", e))?,
+        created_at: time(row.created_at)?,
+        last_used_at: row.used_at.map(time).transpose()?,
+        expires_at: row.expires_at.map(time).transpose()?,
+        uses_left: row.uses_left,
+        revoked_at: row.revoked_at.map(time).transpose()?,
+    })
 }

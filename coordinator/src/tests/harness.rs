@@ -1,7 +1,10 @@
 //! A coordinator in a temporary directory, and the calls that tests make to it.
 
+use std::net::{IpAddr, SocketAddr};
+
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -15,9 +18,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::store::{Agent, Store};
+use crate::store::{Actor, Agent, NewToken, Store};
 use crate::testing;
-use crate::token::{Role, Token};
+use crate::token::{Role, Terms, Token};
 use crate::{App, DATABASE, Settings, build_app};
 
 /// Two keys that every test may use.
@@ -54,7 +57,7 @@ pub struct Call<'a> {
 
 impl Farm {
     pub async fn new() -> Farm {
-        Farm::with(Settings { open_reads: true }).await
+        Farm::with(Settings::default()).await
     }
 
     pub async fn with(settings: Settings) -> Farm {
@@ -71,9 +74,16 @@ impl Farm {
     }
 
     pub async fn token(&self, role: Role) -> String {
+        let now = Timestamp::now();
+        self.token_on(role, Terms::usual(role, now), now).await.1
+    }
+
+    /// A token on other terms, or made at another time: its number and the secret.
+    pub async fn token_on(&self, role: Role, terms: Terms, made_at: Timestamp) -> (i64, String) {
         let token = Token::generate(role).unwrap();
-        self.store().add_token(&token, role, Timestamp::now()).await.unwrap();
-        token.reveal().to_owned()
+        let new = NewToken { role, label: format!("a test's {}", role.name()), terms };
+        let id = self.store().add_token(&token, &new, &Actor::CommandLine, made_at).await.unwrap();
+        (id, token.reveal().to_owned())
     }
 
     /// Enrols a box with this much memory, which makes its hardware id.
@@ -87,7 +97,8 @@ impl Farm {
     /// Brings a box in without a call, for tests of the store.
     pub async fn join(&self, enrolment: &EnrolRequest) -> Agent {
         let credential = Token::generate(Role::Agent).unwrap();
-        self.store().enrol(enrolment, &credential, Timestamp::now()).await.unwrap()
+        let (store, now) = (self.store(), Timestamp::now());
+        store.enrol(enrolment, &credential, &Actor::CommandLine, now).await.unwrap()
     }
 
     /// Asks for [`KEYS`] on the 8 GiB class.
@@ -169,6 +180,13 @@ impl Call<'_> {
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);
+        self
+    }
+
+    /// Says on which connection the call comes.
+    pub fn from(mut self, address: &str) -> Self {
+        let peer: IpAddr = address.parse().unwrap();
+        self.request = self.request.extension(ConnectInfo(SocketAddr::from((peer, 49_152))));
         self
     }
 

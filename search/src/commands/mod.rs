@@ -1,6 +1,7 @@
 //! What each command does: read, decide with the pure parts of the crate, write.
 
 pub mod accuracy;
+pub mod farm;
 pub mod hardware;
 pub mod networks;
 pub mod ops;
@@ -11,6 +12,7 @@ pub mod request;
 pub mod table;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use latlas_shared::client::{Client, ClientError};
@@ -22,17 +24,19 @@ use crate::exit::Usage;
 pub struct Farm {
     address: String,
     token: Option<String>,
+    ca_file: Option<PathBuf>,
 }
 
 impl Farm {
-    /// The coordinator at an address, with the user's token.
-    pub fn new(address: String, token: Option<String>) -> Farm {
-        Farm { address, token }
+    /// The coordinator at an address, with the user's token and a file of certificates to trust.
+    pub fn new(address: String, token: Option<String>, ca_file: Option<PathBuf>) -> Farm {
+        Farm { address, token, ca_file }
     }
 
     /// Runs one conversation with the coordinator.
     fn ask<T>(&self, conversation: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
-        let client = match Client::new(&self.address, self.token.clone()) {
+        let client = Client::trusting(self.ca_file.as_deref(), &self.address, self.token.clone());
+        let client = match client {
             Err(error @ ClientError::Address(_)) => return Err(Usage(error.to_string()).into()),
             other => other.map_err(|error| self.explained(error))?,
         };

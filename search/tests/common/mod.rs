@@ -73,6 +73,7 @@ impl Desk {
             .current_dir(self.folder.path())
             .env_remove("LATLAS_TOKEN")
             .env_remove("LATLAS_COORDINATOR")
+            .env_remove("LATLAS_CA_FILE")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

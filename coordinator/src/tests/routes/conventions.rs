@@ -59,6 +59,7 @@ async fn nothing_changes_without_a_token() {
         (Method::POST, "/v1/results".to_owned()),
         (Method::POST, "/v1/ops".to_owned()),
         (Method::POST, "/v1/requests".to_owned()),
+        (Method::POST, "/v1/tokens/1/revoke".to_owned()),
     ] {
         let answer = farm.call(method, &path).json(&json!({})).send().await;
         let problem: Problem = answer.read(StatusCode::UNAUTHORIZED);
@@ -69,7 +70,7 @@ async fn nothing_changes_without_a_token() {
 
 #[tokio::test]
 async fn reading_is_closed_where_the_settings_say_so() {
-    let farm = Farm::with(Settings { open_reads: false }).await;
+    let farm = Farm::with(Settings { open_reads: false, ..Settings::default() }).await;
     let token = farm.token(Role::Researcher).await;
     for path in
         ["/v1/hardware", "/v1/agents", "/v1/ops", "/v1/requests", "/v1/tables", "/v1/tables/x"]
@@ -83,6 +84,29 @@ async fn reading_is_closed_where_the_settings_say_so() {
     let agent = farm.enrol("box", 8).await;
     let tables = farm.get("/v1/tables").token(&agent.enrolled.credential).send().await;
     assert_eq!(tables.status, StatusCode::OK);
+}
+
+/// Nobody needs a token there, so one that is sent is meant, and a mistake in it is worth knowing.
+#[tokio::test]
+async fn a_wrong_token_is_refused_where_none_is_needed() {
+    let farm = Farm::new().await;
+    assert_eq!(farm.get("/v1/tables").send().await.status, StatusCode::OK);
+    let enroller = farm.token(Role::Enroll).await;
+    let read = farm.get("/v1/tables").token(&enroller).send().await;
+    assert_eq!(read.status, StatusCode::OK, "a token that is in force, whatever for");
+    check("wrong_token_to_read", &farm.get("/v1/tables").token("latlas_admin_00").send().await);
+    let basic = farm.get("/v1/tables").header("authorization", "Basic dTpw").send().await;
+    assert_eq!(basic.status, StatusCode::UNAUTHORIZED);
+}
+
+/// A proxy that nobody declared must not open to the world what is open to this machine.
+#[tokio::test]
+async fn what_came_through_a_proxy_is_not_local() {
+    let farm = Farm::new().await;
+    let through = || farm.get("/v1/tables").header("x-forwarded-for", "192.0.2.7");
+    assert_eq!(through().send().await.status, StatusCode::UNAUTHORIZED);
+    let token = farm.token(Role::Researcher).await;
+    assert_eq!(through().token(&token).send().await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 mod agents;
 mod conventions;
 mod leases;
+mod limits;
 mod networks;
 mod ops;
 mod predict;
 mod requests;
 mod results;
 mod tables;
+mod tokens;

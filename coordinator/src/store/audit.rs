@@ -1,0 +1,79 @@
+//! The audit log: what people changed, in the transaction of the change.
+
+use jiff::Timestamp;
+use latlas_shared::api::{AuditEntry, Page};
+use serde_json::Value;
+use sqlx::{Sqlite, Transaction};
+
+use super::{After, Store, StoreError, from_json, micros, time, to_json};
+
+/// Who changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// Somebody at the coordinator's own command line.
+    CommandLine,
+    /// The holder of a token.
+    Token {
+        /// Its number.
+        id: i64,
+        /// What it is for.
+        label: String,
+    },
+}
+
+/// Notes what somebody did: `action` as `THING.VERB`, `subject` as `THING WHICH`, and what else there is to
+/// know as a JSON object. Without secrets.
+pub(super) async fn audit(
+    tx: &mut Transaction<'static, Sqlite>,
+    actor: &Actor,
+    action: &str,
+    subject: &str,
+    detail: &Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (token, who) = match actor {
+        Actor::CommandLine => (None, "command line"),
+        Actor::Token { id, label } => (Some(*id), label.as_str()),
+    };
+    sqlx::query(
+        "INSERT INTO audit (at, token_id, who, action, subject, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )
+    .bind(micros(now))
+    .bind(token)
+    .bind(who)
+    .bind(action)
+    .bind(subject)
+    .bind(to_json(detail))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    /// What people changed, the latest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_audit(&self, after: &After<i64>) -> Result<Page<AuditEntry>, StoreError> {
+        type Columns = (i64, i64, Option<i64>, String, String, String, String);
+        let found: Vec<Columns> = sqlx::query_as(
+            "SELECT id, at, token_id, who, action, subject, detail FROM audit
+             WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+        )
+        .bind(after.cursor.unwrap_or(i64::MAX))
+        .bind(after.fetch())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (id, at, token_id, who, action, subject, detail) in found {
+            let at = time(at)?;
+            let detail = from_json("the detail of an audit entry", &detail)?;
+            entries.push((
+                id.to_string(),
+                AuditEntry { id, at, who, token_id, action, subject, detail },
+            ));
+        }
+        Ok(after.page(entries))
+    }
+}
