@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use anyhow::anyhow;
 use clap::Args;
+use jiff::SignedDuration;
+use latlas_coordinator::lease::Policy;
 use latlas_coordinator::{App, Settings};
 use tokio::net::TcpListener;
 
@@ -29,6 +31,10 @@ pub struct Arguments {
     /// needs a token then
     #[arg(long)]
     insecure_public: bool,
+    /// How often each agent measures the canary, a few ops that tell whether its box has become slow; 0
+    /// for never
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u16).range(..=8784))]
+    canary_every: u16,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -36,7 +42,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { listen, data, insecure_public } = arguments;
+    let Arguments { listen, data, insecure_public, canary_every } = arguments;
     let public = !listen.ip().is_loopback();
     if public && !insecure_public {
         return Err(Failure::Usage(format!(
@@ -49,7 +55,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let _lock = data.lock_for_serving()?;
     let listener =
         TcpListener::bind(listen).await.map_err(|cause| cannot_listen(listen, &cause))?;
-    let store = data.open_store().await?;
+    let every = SignedDuration::from_hours(canary_every.into());
+    let canary_every = Some(every).filter(|every| !every.is_zero());
+    let store = data.open_store_with(Policy { canary_every, ..Policy::default() }).await?;
     if !store.has_tokens().await? {
         tracing::info!(
             "nobody has a token yet: make one with `latlas-coordinator token create --role enroll` for \

@@ -21,6 +21,8 @@ enum Access {
     Enrol,
     /// Work as a box.
     Work,
+    /// Decide about boxes.
+    Manage,
 }
 
 impl Access {
@@ -31,6 +33,7 @@ impl Access {
             Access::Ask => matches!(role, Role::Researcher | Role::Admin),
             Access::Enrol => matches!(role, Role::Enroll | Role::Admin),
             Access::Work => role == Role::Agent,
+            Access::Manage => role == Role::Admin,
         }
     }
 
@@ -50,6 +53,11 @@ impl Access {
             Access::Work => {
                 "this needs the credential that the agent got when it was enrolled: enrol the agent \
                  again if it is lost"
+            }
+            Access::Manage => {
+                "this needs an admin's token: make one on the coordinator's machine with \
+                 `latlas-coordinator token create --role admin`, and send it as `Authorization: \
+                 Bearer TOKEN` (for `latlas`: LATLAS_TOKEN)"
             }
         }
     }
@@ -94,6 +102,9 @@ pub struct Researcher;
 /// Somebody who may bring a box in.
 pub struct Enroller;
 
+/// The host of the farm.
+pub struct Admin;
+
 /// A box.
 pub struct Worker(pub Agent);
 
@@ -126,6 +137,15 @@ impl FromRequestParts<App> for Enroller {
     }
 }
 
+impl FromRequestParts<App> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        holder(app, parts, Access::Manage).await?;
+        Ok(Admin)
+    }
+}
+
 impl FromRequestParts<App> for Worker {
     type Rejection = ApiError;
 
@@ -144,14 +164,14 @@ mod tests {
 
     #[test]
     fn each_role_opens_what_it_is_for() {
-        use Access::{Ask, Enrol, Read, Work};
+        use Access::{Ask, Enrol, Manage, Read, Work};
         for (role, open) in [
             (Role::Enroll, vec![Enrol]),
             (Role::Researcher, vec![Read, Ask]),
-            (Role::Admin, vec![Read, Ask, Enrol]),
+            (Role::Admin, vec![Read, Ask, Enrol, Manage]),
             (Role::Agent, vec![Read, Work]),
         ] {
-            for access in [Read, Ask, Enrol, Work] {
+            for access in [Read, Ask, Enrol, Work, Manage] {
                 assert_eq!(access.is_open_to(role), open.contains(&access), "{role:?} {access:?}");
             }
         }

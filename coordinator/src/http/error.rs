@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use latlas_shared::api::{PROBLEM_JSON, Problem};
+use latlas_shared::api::{AGENT_CLONED, PROBLEM_JSON, Problem};
 
 use crate::op_book::NotTaken;
 use crate::store::{Lookup, RequestError, StoreError, SubmitError};
@@ -39,6 +39,9 @@ pub enum ApiError {
     /// It collides with what is there.
     #[error("{0}")]
     Conflict(String),
+    /// Another process speaks for the same agent.
+    #[error("{0}")]
+    Cloned(String),
     /// The lease has ended.
     #[error("{0}")]
     LeaseLost(String),
@@ -82,6 +85,7 @@ impl ApiError {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The route has other methods")
             }
             E::Conflict(_) => (S::CONFLICT, "conflict", "It collides with what is there"),
+            E::Cloned(_) => (S::CONFLICT, AGENT_CLONED, "Another process speaks for this agent"),
             E::LeaseLost(_) => (S::CONFLICT, "lease-lost", "The lease has ended"),
             E::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
             E::MediaType(_) => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON"),

@@ -6,6 +6,7 @@ mod error;
 mod etag;
 mod events;
 mod extract;
+mod farm;
 mod hardware;
 mod health;
 mod leases;
@@ -44,6 +45,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn router(app: App) -> Router {
     let v1 = Router::new()
         .merge(agents::router())
+        .merge(farm::router())
         .merge(hardware::router())
         .merge(leases::router())
         .merge(ops::router())

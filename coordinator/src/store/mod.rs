@@ -8,7 +8,10 @@
 //!   generated files next to the code, and every query here is run by a test on a real file.
 
 mod agents;
+mod boxes;
+mod canaries;
 mod error;
+mod farm;
 mod leases;
 mod lists;
 mod networks;
@@ -30,6 +33,7 @@ use tokio::sync::{Mutex, Notify, watch};
 
 use crate::lease::Policy;
 use crate::op_book::OpBook;
+use crate::presence::Presence;
 
 pub use agents::Agent;
 pub use error::{Lookup, StoreError};
@@ -69,6 +73,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     policy: Policy,
+    /// What is known of agents as long as this process runs.
+    presence: Presence,
     /// The ops of the database, ready to use.
     ops: RwLock<Arc<OpBook>>,
     /// Rung when there may be a task to hand out.
