@@ -24,7 +24,7 @@ pub struct Running {
     pub heard_at: Timestamp,
     /// The one before it on the same boot, which has ended if it is not a clone.
     pub replaced: Option<Uuid>,
-    /// When a second process last spoke for the same agent.
+    /// When a second process on the same boot last spoke for the same agent.
     pub contested_at: Option<Timestamp>,
 }
 
@@ -62,7 +62,9 @@ pub fn admit(known: Option<&Running>, speaker: &Instance, now: Timestamp) -> Adm
     if same_boot && !contested && known.replaced != Some(speaker.id) {
         return new(Some(known.instance.id));
     }
-    Admission::Cloned(Running { contested_at: Some(now), ..known.clone() })
+    // One from elsewhere is refused anyhow, and must not keep this box from being started again.
+    let contested_at = if same_boot { Some(now) } else { known.contested_at };
+    Admission::Cloned(Running { contested_at, ..known.clone() })
 }
 
 /// Everything that is known, of all agents.
@@ -176,7 +178,12 @@ mod tests {
         let both =
             [(0, 1, "a"), (5, 2, "b"), (10, 1, "a"), (50, 2, "b"), (55, 1, "a"), (99, 2, "b")];
         assert_eq!(played(&both), [true, false, true, false, true, false]);
-        // The same without a boot id, as from a system that is no Linux.
+        // A box that is started again although a copy of it elsewhere keeps trying.
+        assert_eq!(
+            played(&[(0, 1, "a"), (5, 2, "b"), (6, 3, "a"), (7, 2, "b")]),
+            [true, false, true, false]
+        );
+        // Without a boot id, as from a system that is no Linux.
         assert_eq!(played(&[(0, 1, ""), (5, 2, ""), (46, 2, "")]), [true, false, true]);
     }
 

@@ -328,14 +328,15 @@ pub(super) async fn release_all(
     Ok(())
 }
 
-/// Ends a lease whose work is given back: what was not measured waits again, without an attempt.
+/// Ends a lease whose work is given back: what was not measured waits again, without an attempt. A canary that
+/// has not come in is due again at once.
 async fn give_back(tx: &mut Transaction<'static, Sqlite>, id: Uuid) -> Result<(), StoreError> {
     for task in tasks::of_lease(tx, id).await? {
         tasks::write(tx, task.id, &task.progress.released(id)).await?;
     }
     sqlx::query(
-        "UPDATE agents SET canary_tries = max(canary_tries - 1, 0)
-         WHERE id = (SELECT agent_id FROM leases WHERE id = ?1 AND canary = 1)",
+        "UPDATE agents SET canary_tries = canary_tries - 1, canary_asked_at = NULL
+         WHERE canary_tries > 0 AND id = (SELECT agent_id FROM leases WHERE id = ?1 AND canary = 1)",
     )
     .bind(id.to_string())
     .execute(&mut **tx)
