@@ -1,6 +1,7 @@
 //! What each command does: read, decide with the pure parts of the crate, write.
 
 pub mod accuracy;
+pub mod farm;
 pub mod hardware;
 pub mod networks;
 pub mod ops;
