@@ -17,12 +17,24 @@ pub struct Policy {
     pub max_attempts: u32,
     /// The most tasks of one lease, whatever an agent asks for.
     pub max_tasks: u32,
+    /// An agent whose heartbeats come while the number of its visits stays what it is for this long loses
+    /// its lease.
+    pub stuck: SignedDuration,
+    /// Time from one canary of an agent to the next; none: there are no canaries.
+    pub canary_every: Option<SignedDuration>,
 }
 
 impl Default for Policy {
-    /// A minute lets an agent miss a renewal or two, and gives the work of a dead box away soon.
+    /// A minute lets an agent miss a renewal or two, and gives the work of a dead box away soon. A visit
+    /// that takes longer than two minutes ends with its worker, so ten minutes hold several of them.
     fn default() -> Self {
-        Policy { lease: SignedDuration::from_secs(60), max_attempts: 3, max_tasks: 64 }
+        Policy {
+            lease: SignedDuration::from_secs(60),
+            max_attempts: 3,
+            max_tasks: 64,
+            stuck: SignedDuration::from_mins(10),
+            canary_every: None,
+        }
     }
 }
 
@@ -67,6 +79,22 @@ impl Progress {
     pub fn expired(self, lease: Uuid, agent_name: &str, policy: &Policy) -> Progress {
         let reason =
             format!("agent {agent_name} neither reported a result nor renewed its lease in time");
+        self.attempted(lease, &reason, policy)
+    }
+
+    /// Its agent lived, and its work stood still for this long: the attempt came to nothing.
+    ///
+    /// A lease that the task is no longer under changes nothing.
+    pub fn stuck(
+        self,
+        lease: Uuid,
+        agent_name: &str,
+        stood_still: SignedDuration,
+        policy: &Policy,
+    ) -> Progress {
+        let minutes = stood_still.as_mins();
+        let reason =
+            format!("agent {agent_name} was alive and made no visit for {minutes} minutes");
         self.attempted(lease, &reason, policy)
     }
 
@@ -133,6 +161,28 @@ impl Default for Progress {
     }
 }
 
+/// How a lease gets on, by its agent's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Visits that were made for it.
+    pub visits: u64,
+    /// When that number last changed.
+    pub moved_at: Timestamp,
+}
+
+/// How a lease gets on after a heartbeat that says this number of visits.
+pub fn pace(known: Option<Pace>, visits: u64, now: Timestamp) -> Pace {
+    match known {
+        Some(pace) if pace.visits == visits => pace,
+        _ => Pace { visits, moved_at: now },
+    }
+}
+
+/// Whether a lease is to be taken away although its agent lives.
+pub fn is_stuck(pace: &Pace, now: Timestamp, policy: &Policy) -> bool {
+    now.duration_since(pace.moved_at) >= policy.stuck
+}
+
 /// How many tasks from the head of the queue make up one lease, given their attempts so far.
 ///
 /// A task that cost an agent its lease before goes alone: if it kills whoever runs it, it takes no
@@ -182,6 +232,28 @@ mod tests {
         assert_eq!(
             task.reason.unwrap(),
             "agent box neither reported a result nor renewed its lease in time (attempt 3 of 3)"
+        );
+    }
+
+    #[test]
+    fn work_that_stands_still_is_taken_away_with_the_reason() {
+        let policy = Policy::default();
+        let at = |minute: i64| Timestamp::from_second(1000 + 60 * minute).unwrap();
+        let mut known = None;
+        for (minute, visits) in [(0, 5), (4, 6), (8, 6), (13, 6)] {
+            known = Some(pace(known, visits, at(minute)));
+            assert!(!is_stuck(&known.unwrap(), at(minute), &policy));
+        }
+        assert_eq!(known, Some(Pace { visits: 6, moved_at: at(4) }));
+        assert!(is_stuck(&known.unwrap(), at(14), &policy));
+        let moved = pace(known, 7, at(14));
+        assert!(!is_stuck(&moved, at(14), &policy));
+        let task = Progress::new().leased(lease(1)).unwrap();
+        let task = task.stuck(lease(1), "box", policy.stuck, &policy);
+        assert_eq!((task.state, task.attempts), (State::Queued, 1));
+        assert_eq!(
+            task.reason.unwrap(),
+            "agent box was alive and made no visit for 10 minutes (attempt 1 of 3)"
         );
     }
 
@@ -238,6 +310,7 @@ mod tests {
         Lease(u128),
         Expire(u128),
         Refuse(u128),
+        Stuck(u128),
         Release(u128),
         Measure(Status),
         Requeue,
@@ -248,6 +321,7 @@ mod tests {
             (0u128..3).prop_map(Event::Lease),
             (0u128..3).prop_map(Event::Expire),
             (0u128..3).prop_map(Event::Refuse),
+            (0u128..3).prop_map(Event::Stuck),
             (0u128..3).prop_map(Event::Release),
             prop_oneof![Just(Status::Ok), Just(Status::NotConverged), Just(Status::Failed)]
                 .prop_map(Event::Measure),
@@ -267,6 +341,7 @@ mod tests {
                     Event::Lease(n) => task.clone().leased(lease(n)).unwrap_or(task),
                     Event::Expire(n) => task.expired(lease(n), "a", &policy),
                     Event::Refuse(n) => task.refused(lease(n), "a", "it is odd", &policy),
+                    Event::Stuck(n) => task.stuck(lease(n), "a", policy.stuck, &policy),
                     Event::Release(n) => task.released(lease(n)),
                     Event::Measure(status) => task.measured(status, None),
                     Event::Requeue => task.requeued(),
@@ -276,8 +351,12 @@ mod tests {
                 prop_assert!(task.state != State::Queued || task.attempts < max_attempts);
                 prop_assert!(task.state != State::Failed || task.reason.is_some());
                 // A lease that is not the task's own has no say over it.
-                if let (Event::Expire(n) | Event::Refuse(n) | Event::Release(n), State::Leased(own)) = (&event, before.state)
-                    && lease(*n) != own
+                let of_lease = match &event {
+                    Event::Expire(n) | Event::Refuse(n) | Event::Stuck(n) | Event::Release(n) => Some(lease(*n)),
+                    Event::Lease(_) | Event::Measure(_) | Event::Requeue => None,
+                };
+                if let (Some(of), State::Leased(own)) = (of_lease, before.state)
+                    && of != own
                 {
                     prop_assert_eq!(&task, &before);
                 }

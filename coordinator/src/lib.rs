@@ -2,8 +2,8 @@
 //! tables, and serves those.
 //!
 //! - `store` has everything that lasts, and all SQL;
-//! - `lease` and `admission` are the rules, as pure functions; how measurements merge stands in
-//!   `latlas_shared`;
+//! - `lease`, `admission`, `canary`, `plausible` and `presence` are the rules, as pure functions; how
+//!   measurements merge stands in `latlas_shared`;
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
 //! - `op_book`, `token`, `export` and `data_dir` are what their names say.
@@ -12,12 +12,15 @@
 
 pub mod admission;
 mod app;
+pub mod canary;
 mod data_dir;
 pub mod export;
 mod http;
 pub mod lease;
 pub mod limits;
 pub mod op_book;
+pub mod plausible;
+pub mod presence;
 mod server;
 pub mod store;
 mod tls;

@@ -77,7 +77,7 @@ pub enum Command {
     Accuracy(Accuracy),
     /// Judge candidate networks by latency, FLOPs, params and structure
     Prune(Prune),
-    /// Host a farm: who may use it, and what was changed
+    /// Host a farm: its state, its boxes, who may use it, and what was changed
     #[command(subcommand)]
     Farm(Farm),
 }
@@ -85,6 +85,43 @@ pub enum Command {
 /// `latlas farm`.
 #[derive(Debug, Subcommand)]
 pub enum Farm {
+    /// Show the farm on one screen: agents, tasks, failures and tables of each class of device
+    #[command(after_help = "Example:\n  latlas farm status")]
+    Status {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the boxes: state, when each was last heard of, and what it works on
+    #[command(after_help = "Example:\n  latlas farm agents")]
+    Agents {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Trust a box no more: its work goes to others, and what it measures counts for no table
+    #[command(after_help = "\
+What it measured before stays in the tables. It waits until `latlas farm release`. Needs an admin's token.
+
+Example:
+  latlas farm quarantine box-7 --reason \"its fan is broken\"")]
+    Quarantine(AgentDecision),
+    /// Let a box finish what it has and leave
+    #[command(after_help = "\
+It gets no work when it is started again either, until `latlas farm release`. Needs an admin's token.
+
+Example:
+  latlas farm drain box-7 --reason \"it moves to another rack\"")]
+    Drain(AgentDecision),
+    /// Take a quarantine or a drain back
+    #[command(after_help = "Needs an admin's token.\n\nExample:\n  latlas farm release box-7")]
+    Release {
+        /// The agent: its id, the beginning of it, or its name
+        agent: String,
+        /// Print the agent as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// The tokens of people and the credentials of agents; needs an admin token
     #[command(subcommand)]
     Tokens(Tokens),
@@ -244,6 +281,19 @@ pub enum Hardware {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A decision about a box, and why.
+#[derive(Debug, Args)]
+pub struct AgentDecision {
+    /// The agent: its id, the beginning of it, or its name
+    pub agent: String,
+    /// Why, for whoever looks at the farm later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Print the agent as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `latlas table`.

@@ -40,6 +40,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
     let result = match cli.command {
         Command::Ops(command) => ops::run(&command, &farm, &mut out),
         Command::Networks(command) => commands::networks::run(&command, &farm, &mut out),
+        Command::Farm(command) => commands::farm::run(&command, &farm, &mut out),
         Command::Hardware(command) => hardware::run(&command, &farm, &mut out),
         Command::Table(command) => table::run(&command, &farm, &mut out),
         Command::Profile(command) => profile::run(&command, &farm, &mut out),
@@ -47,7 +48,6 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Predict(command) => predict::run(&command, &mut out),
         Command::Accuracy(command) => accuracy::run(&command, &farm, &mut out),
         Command::Prune(command) => prune::run(&command, &mut out),
-        Command::Farm(command) => commands::farm::run(&command, &farm, &mut out),
     };
     exit::code(result.and_then(|()| Ok(out.flush()?)))
 }

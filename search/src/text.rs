@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use jiff::Timestamp;
+
 /// Rows in columns that are as wide as their widest entry.
 pub(crate) struct Columns<const N: usize> {
     rows: Vec<[String; N]>,
@@ -57,6 +59,16 @@ pub(crate) fn duration(micros: f64) -> String {
     }
 }
 
+/// How long ago something was, in its largest unit: `40 s`, `5 min`, `3 h`, `2 d`.
+pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
+    match now.duration_since(since).as_secs().max(0) {
+        s if s < 60 => format!("{s} s"),
+        s if s < 3600 => format!("{} min", s / 60),
+        s if s < 48 * 3600 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
 /// `4.7%`: a share, or `-` where there is none.
 pub(crate) fn percent(share: Option<f64>) -> String {
     match share.map(|share| 100.0 * share) {
@@ -108,6 +120,15 @@ mod tests {
         );
         assert_eq!([12.0, 2048.0, 19.3e6].map(bytes), ["12 B", "2.0 KiB", "18.4 MiB"]);
         assert_eq!(count(1, "row", "rows") + ", " + &count(0, "row", "rows"), "1 row, 0 rows");
+    }
+
+    #[test]
+    fn an_age_has_one_unit() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let ago = |seconds: i64| age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now);
+        // A clock that is behind makes nothing come from the future.
+        assert_eq!([-5, 59, 60, 7199].map(ago), ["0 s", "59 s", "1 min", "1 h"]);
+        assert_eq!([47 * 3600, 48 * 3600, 250_000].map(ago), ["47 h", "2 d", "2 d"]);
     }
 
     #[test]

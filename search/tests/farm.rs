@@ -376,3 +376,105 @@ fn refusals_and_absence_come_with_their_remedy() {
     let start = format!("error: the coordinator at {gone} does not answer (Connection refused");
     assert!(ran.stderr.starts_with(&start), "{}", ran.stderr);
 }
+
+const BOX: &str = "0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7a1";
+const ODD: &str = "0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7a2";
+
+/// So many seconds before now; half a unit more than a whole one, so that a slow test reads the same.
+fn ago(seconds: i64) -> jiff::Timestamp {
+    jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds)
+}
+
+fn agent(id: &str, name: &str, rest: &str) -> String {
+    format!(
+        r#"{{"agent_id": "{id}", "name": "{name}", "hardware_id": "test-box-2c.cpu", "config": "f32-t1",
+        "enrolled_at": "2026-01-02T03:04:05Z", "seen_at": "{}", "canary_at": null, {rest}}}"#,
+        ago(90)
+    )
+    .replace('\n', " ")
+}
+
+fn two_agents() -> String {
+    let lease = format!(
+        r#"{{"id": "{ID}", "canary": false, "since": "2026-01-02T03:04:05Z",
+        "deadline": "2026-01-02T03:04:05Z", "tasks": 64, "left": 41, "visits": 512,
+        "moved_at": "2026-01-02T03:04:05Z"}}"#
+    );
+    let working = format!(
+        r#""state": "active", "reason": null, "since": null, "by": null, "unfit": null, "leases": [{lease}]"#
+    );
+    let odd = format!(
+        r#""state": "quarantined", "reason": "its fan is broken", "since": "{}", "by": "admin",
+        "unfit": null, "leases": []"#,
+        ago(9000)
+    );
+    let hot = r#""state": "active", "reason": null, "since": null, "by": null,
+        "unfit": "it is too hot", "leases": []"#;
+    [agent(BOX, "box", &working), agent(ODD, "odd", &odd), agent(ID, "hot", hot)]
+        .join(", ")
+        .replace('\n', " ")
+}
+
+#[test]
+fn the_farm_is_shown_on_one_screen() {
+    let entry = format!(
+        r#"{{"hardware_id": "test-box-2c.cpu", "config": "f32-t1", "agents": {{"active": 2, "quarantined": 1}},
+        "queued": 12, "running": 41, "oldest_waiting": "{}", "failed": 4,
+        "failures": {{"out of memory": 3, "a worker died": 1}}, "rows": 39, "measured_at": "{}"}}"#,
+        ago(12_000),
+        ago(330)
+    )
+    .replace('\n', " ");
+    let farm = Farm::new(&[
+        ("GET /v1/farm", "200", &page(&entry)),
+        ("GET /v1/agents", "200", &page(&two_agents())),
+    ]);
+    let desk = desk(&farm);
+    let mut all = String::new();
+    for command in ["farm status", "farm agents"] {
+        all.push_str(&format!("latlas {command}\n{}\n", desk.run(command).report()));
+    }
+    assert_snapshot!(all);
+    let ran = desk.run("farm status --json");
+    assert_eq!((ran.code, &ran.json()[0]["queued"]), (0, &12.into()));
+    let ran = desk.run("farm agents --json");
+    assert_eq!(ran.json()[1]["reason"], "its fan is broken");
+}
+
+#[test]
+fn boxes_are_found_by_name_and_id_and_decided_about() {
+    let state = format!("PUT /v1/agents/{BOX}/state");
+    let agents = page(&two_agents());
+    let answer = agent(
+        BOX,
+        "box",
+        r#""state": "draining", "reason": "x", "since": null, "by": "admin", "unfit": null, "leases": []"#,
+    );
+    let farm = Farm::new(&[("GET /v1/agents", "200", &agents), (&state, "200", &answer)]);
+    let desk = desk(&farm);
+    let whole = format!("farm release {BOX}");
+    for (command, body) in [
+        ("farm drain box --reason moves", r#"{"state":"draining","reason":"moves"}"#),
+        ("farm quarantine box --reason odd", r#"{"state":"quarantined","reason":"odd"}"#),
+        (whole.as_str(), r#"{"state":"active"}"#),
+    ] {
+        let ran = desk.run(command);
+        assert_eq!(ran.code, 0, "{}", ran.report());
+        assert_eq!(ran.stdout, format!("box ({BOX}) is draining\n"));
+        let asked = farm.requests();
+        assert!(asked[asked.len() - 1].ends_with(body), "{}", asked[asked.len() - 1]);
+    }
+    assert_eq!(desk.run("farm drain box --reason moves --json").json()[0]["name"], "box");
+    // Nothing is decided about a box that was not meant.
+    let before = farm.requests().len();
+    let ran = desk.run("farm release 0198c5f2");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("may be 3 agents") && ran.stderr.contains(ODD), "{}", ran.stderr);
+    let ran = desk.run("farm release box-9");
+    assert!(
+        ran.stderr.contains("there is no agent `box-9`: `latlas farm agents`"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(farm.requests().len(), before + 2);
+}

@@ -49,6 +49,7 @@ fn row(key: &ops_catalog::OpKey, op: &ops_catalog::Op, rng: &mut fastrand::Rng) 
         median_micros: Some(curve[3].quiet_micros),
         samples: 100,
         agents: 1,
+        between_agents: None,
         measured_at: Timestamp::UNIX_EPOCH,
         curve,
     }

@@ -1,5 +1,7 @@
 //! The bodies of the coordinator's HTTP interface. Paths stand at each type; all are under `/v1`.
 
+mod boxes;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -14,8 +16,13 @@ use crate::{
     WholeNetwork,
 };
 
+pub use boxes::{AgentLease, AgentState, FarmEntry, Instance, Standing, StateChange};
+
 /// Media type of every error answer.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Kind of the problem that a second process with one agent's credential is told.
+pub const AGENT_CLONED: &str = "agent-cloned";
 
 /// An error answer, as in RFC 9457.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,13 +66,23 @@ pub struct Enrolled {
 }
 
 /// `PUT /agents/{id}/heartbeat`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
     /// The leases that it works on.
     pub leases: Vec<Uuid>,
     /// The box at this moment.
     pub telemetry: Telemetry,
+    /// Visits made so far for the leases above: a number that moves as long as the work does. An
+    /// agent that says none is not watched for standing still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visits: Option<u64>,
+    /// Why the box should get no work now: too hot, held down, or busy. Null when it is fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
+    /// The process that speaks. Without it, two boxes with one credential are not told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
 }
 
 /// Answer to a heartbeat.
@@ -73,6 +90,12 @@ pub struct Heartbeat {
 pub struct Orders {
     /// Leases that are no longer the agent's: drop the work.
     pub cancelled_leases: Vec<Uuid>,
+    /// What the agent is to do: work, finish and leave, or wait.
+    #[serde(default)]
+    pub state: AgentState,
+    /// Why, when it is not to work.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// `POST /agents/{id}/leases`: a long poll for tasks.
@@ -83,6 +106,9 @@ pub struct LeaseRequest {
     pub max_tasks: u32,
     /// How long to wait for one, in seconds.
     pub wait_seconds: u32,
+    /// The process that asks; see [`Heartbeat::instance`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
 }
 
 /// One thing to measure.
@@ -308,6 +334,15 @@ pub struct AgentEntry {
     pub enrolled_at: Timestamp,
     /// When it was last heard of.
     pub seen_at: Timestamp,
+    /// How far it is trusted.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// Why it gets no work now, by its own word; null when it is fit or has not said.
+    pub unfit: Option<String>,
+    /// When its canary last came in whole; null before.
+    pub canary_at: Option<Timestamp>,
+    /// What it works on.
+    pub leases: Vec<AgentLease>,
 }
 
 /// One entry of `GET /tables`.

@@ -307,6 +307,11 @@ impl Measurement {
         }
     }
 
+    /// What it says one call costs, in microseconds; none when it failed.
+    pub fn micros(&self) -> Option<f64> {
+        Some(self.latency.as_ref()?.at(self.reference_distance())?.latency_micros().1)
+    }
+
     /// Checks that status, reason, latency and energy fit together and are possible.
     ///
     /// # Errors

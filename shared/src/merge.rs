@@ -4,7 +4,8 @@
 //! Each agent counts once, with its latest number; a refusal counts only for an agent that has no
 //! number. Of the agents, those with the best status are merged. Each point of the curve is the
 //! median over the agents that measured it, and its interval reaches over all their intervals: agents
-//! that disagree give a wide interval instead of a hidden mean.
+//! that disagree give a wide interval instead of a hidden mean. One that disagrees with a majority is
+//! named beside the row and is no part of it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -27,6 +28,24 @@ pub struct Observation {
     pub measurement: Measurement,
 }
 
+/// Two boxes of one class disagree when one takes more than this times what the other does. Identical
+/// GPUs of five large clusters differed by 8% on average and by 22% at most, but for broken ones
+/// (arXiv 2208.11035); all ops of one box move by a few percent between runs.
+pub const DISAGREEMENT: f64 = 1.3;
+
+/// How the agents behind a number differ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BetweenAgents {
+    /// How far the farthest agent's value lies from the published one, over the published one; those that
+    /// disagree included.
+    pub spread: f64,
+    /// The values, in microseconds, of agents that disagree with most others by more than
+    /// [`DISAGREEMENT`], ascending. They are shown here and are no part of the published value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disagreeing_micros: Vec<f64>,
+}
+
 /// What all measurements of a whole network come to: the truth that predictions are held against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,8 +58,11 @@ pub struct MeasuredNetwork {
     pub status: Status,
     /// Why the status is not `ok`.
     pub reason: Option<String>,
-    /// Number of agents that measured it.
+    /// Number of agents whose measurements make it up.
     pub agents: u32,
+    /// How they differ; null when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between_agents: Option<BetweenAgents>,
     /// When it was last measured.
     pub measured_at: Timestamp,
 }
@@ -52,7 +74,7 @@ pub fn merge_row(observations: &[Observation]) -> Option<Row> {
     let of_ops = |o: &&Observation| matches!(o.measurement.subject, Subject::Op { .. });
     let merged = Merged::of(observations.iter().filter(of_ops))?;
     let Subject::Op { key, digest } = &merged.newest.subject else { return None };
-    Some(row(key, digest, merged.status, merged.newest, &merged.members))
+    Some(row(key, digest, &merged))
 }
 
 /// The ground truth of these measurements, which are all of one network and run config.
@@ -60,7 +82,8 @@ pub fn merge_row(observations: &[Observation]) -> Option<Row> {
 /// Measurements of ops are passed over; where nobody has a number there is no truth.
 pub fn merge_network(observations: &[Observation]) -> Option<MeasuredNetwork> {
     let of_networks = |o: &&Observation| matches!(o.measurement.subject, Subject::Network(_));
-    let Merged { status, newest, members } = Merged::of(observations.iter().filter(of_networks))?;
+    let Merged { status, newest, members, between_agents } =
+        Merged::of(observations.iter().filter(of_networks))?;
     let Subject::Network(network) = &newest.subject else { return None };
     let latencies: Vec<&Latency> = members.iter().filter_map(|m| m.latency.as_ref()).collect();
     let latency = merged_curve(&latencies).into_iter().find(|p| p.reuse_distance_bytes == 0)?;
@@ -70,6 +93,7 @@ pub fn merge_network(observations: &[Observation]) -> Option<MeasuredNetwork> {
         status,
         reason: newest.reason.clone().filter(|_| status != Status::Ok),
         agents: u32::try_from(members.len()).unwrap_or(u32::MAX),
+        between_agents,
         measured_at: latest(&members, newest),
     })
 }
@@ -96,6 +120,7 @@ struct Merged<'a> {
     status: Status,
     newest: &'a Measurement,
     members: Vec<&'a Measurement>,
+    between_agents: Option<BetweenAgents>,
 }
 
 impl<'a> Merged<'a> {
@@ -111,9 +136,30 @@ impl<'a> Merged<'a> {
         let status = chosen.values().map(|m| m.status).min()?;
         let members: Vec<&Measurement> =
             chosen.into_values().filter(|m| m.status == status).collect();
+        let (members, between_agents) = without_disagreeing(members);
         let newest = *members.iter().max_by_key(|m| age(m))?;
-        Some(Merged { status, newest, members })
+        Some(Merged { status, newest, members, between_agents })
     }
+}
+
+/// The measurements without those that most others disagree with, and how all of them differ. Where no
+/// majority agrees nobody can be left out: two boxes that differ give a wide interval.
+fn without_disagreeing(members: Vec<&Measurement>) -> (Vec<&Measurement>, Option<BetweenAgents>) {
+    let values: Vec<f64> = members.iter().filter_map(|m| m.micros()).collect();
+    if values.len() < 2 || values.len() < members.len() {
+        return (members, None);
+    }
+    let centre = stats::median(&values);
+    let agrees = |micros: f64| (micros / centre).max(centre / micros) <= DISAGREEMENT;
+    let majority = 2 * values.iter().filter(|&&micros| agrees(micros)).count() > values.len();
+    let counts = |micros: f64| !majority || agrees(micros);
+    let published: Vec<f64> = values.iter().copied().filter(|&micros| counts(micros)).collect();
+    let published = stats::median(&published);
+    let spread = values.iter().map(|micros| (micros / published - 1.0).abs()).fold(0.0, f64::max);
+    let out: Vec<f64> = values.iter().copied().filter(|&micros| !counts(micros)).collect();
+    let between = BetweenAgents { spread, disagreeing_micros: stats::sorted(&out) };
+    let members = members.into_iter().zip(values).filter(|&(_, micros)| counts(micros));
+    (members.map(|(measurement, _)| measurement).collect(), Some(between))
 }
 
 /// What decides which of an agent's measurements counts: a number before a refusal, then the later one.
@@ -130,13 +176,8 @@ fn latest(members: &[&Measurement], newest: &Measurement) -> Timestamp {
     members.iter().map(|m| m.finished_at).max().unwrap_or(newest.finished_at)
 }
 
-fn row(
-    key: &OpKey,
-    digest: &OpDigest,
-    status: Status,
-    newest: &Measurement,
-    members: &[&Measurement],
-) -> Row {
+fn row(key: &OpKey, digest: &OpDigest, merged: &Merged<'_>) -> Row {
+    let Merged { status, newest, ref members, ref between_agents } = *merged;
     let latencies: Vec<&Latency> = members.iter().filter_map(|m| m.latency.as_ref()).collect();
     let curve = merged_curve(&latencies);
     let reference = newest.run_config.reuse_distance_bytes;
@@ -160,6 +201,7 @@ fn row(
         median_micros: point.map(|p| p.median_micros),
         samples: point.map_or(0, |p| p.samples),
         agents: u32::try_from(members.len()).unwrap_or(u32::MAX),
+        between_agents: between_agents.clone(),
         measured_at: latest(members, newest),
         curve,
     }

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::identity::hex;
 use crate::measurement::LONGEST_MICROS;
+use crate::merge::BetweenAgents;
 use crate::{
     Accuracy, Calibration, CurvePoint, Fingerprint, HardwareId, Latency, RunConfig, Status,
 };
@@ -58,8 +59,11 @@ pub struct Row {
     pub median_micros: Option<f64>,
     /// Number of samples behind the value.
     pub samples: u32,
-    /// Number of agents that measured it.
+    /// Number of agents whose measurements make it up.
     pub agents: u32,
+    /// How they differ; null when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between_agents: Option<BetweenAgents>,
     /// When it was last measured.
     pub measured_at: Timestamp,
     /// The whole reuse-distance curve.

@@ -95,7 +95,7 @@ impl Farm {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let mut coordinator = Command::new(program("latlas-coordinator"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--canary-every", "0", "--listen", "127.0.0.1:0", "--data"])
             .arg(&data)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(dir.path().join("coordinator.log")).unwrap())
@@ -130,7 +130,8 @@ impl Farm {
     /// `latlas-agent run --once` on this machine, with the state of its last run.
     pub fn agent(&self) -> Ran {
         run(Command::new(program("latlas-agent"))
-            .args(["run", "--once", "--coordinator", &self.url, "--state"])
+            // Whether the machine is busy with other tests must not matter.
+            .args(["run", "--once", "--busy-limit", "100", "--coordinator", &self.url, "--state"])
             .arg(self.dir.path().join("agent"))
             .env("LATLAS_ENROLL_TOKEN", &self.enroll))
     }

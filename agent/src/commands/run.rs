@@ -27,6 +27,10 @@ pub struct RunArgs {
     state: Option<PathBuf>,
     #[command(flatten)]
     how: How,
+    /// Takes no work while tasks of this machine wait for a processor for more than this share of the time.
+    #[arg(long, value_name = "PERCENT", default_value_t = 90,
+          value_parser = clap::value_parser!(u8).range(..=100))]
+    busy_limit: u8,
     /// Leaves when there is no task left.
     #[arg(long)]
     once: bool,
@@ -46,6 +50,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         enroll_token: args.enroll_token,
         state,
         once: args.once,
+        busy_limit: args.busy_limit.into(),
         worker,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

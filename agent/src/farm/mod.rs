@@ -1,18 +1,17 @@
 //! The agent as a member of a farm: takes tasks, measures them, reports.
 
 mod identity;
+mod orders;
 mod upload;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
-use latlas_shared::api::{
-    Heartbeat, Lease, LeaseAnswer, LeaseRequest, Orders, Renewed, Task, TaskWork,
-};
+use latlas_shared::api::{Instance, Lease, LeaseAnswer, LeaseRequest, Task, TaskWork};
 use latlas_shared::client::Client;
 use latlas_shared::samples::Samples;
 use latlas_shared::{Measurement, Status};
@@ -27,6 +26,7 @@ use crate::references;
 use crate::spool::Spool;
 use crate::worker::{Work, WorkerSettings};
 use identity::Identity;
+use orders::Advice;
 use upload::{Backoff, upload};
 
 /// Tasks of one lease: enough that visits to one key are spread over minutes.
@@ -50,6 +50,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// Whether to leave when there is no task left.
     pub once: bool,
+    /// Percent of the time that tasks of this machine may wait for a processor, for it to take work.
+    pub busy_limit: f64,
     /// How ops are run.
     pub worker: WorkerSettings,
 }
@@ -64,8 +66,13 @@ pub struct Farm {
     recorder: Recorder,
     worker: WorkerSettings,
     once: bool,
+    busy_limit: f64,
+    /// This process.
+    instance: Instance,
     /// Raised when the process is asked to end.
     stop: Arc<AtomicBool>,
+    /// Holds the state directory.
+    _lock: File,
 }
 
 impl Farm {
@@ -76,6 +83,7 @@ impl Farm {
     pub async fn enter(settings: Settings, recorder: Recorder) -> Result<Farm> {
         std::fs::create_dir_all(&settings.state)
             .with_context(|| format!("creating {}", settings.state.display()))?;
+        let lock = orders::lock(&settings.state)?;
         let spool = Spool::open(&settings.state)?;
         let client = Client::trusting(settings.ca_file.as_deref(), &settings.coordinator, None)?;
         let identity =
@@ -87,10 +95,13 @@ impl Farm {
             identity,
             spool,
             state: settings.state,
+            instance: orders::instance(recorder.system()),
             recorder,
             worker: settings.worker,
             once: settings.once,
+            busy_limit: settings.busy_limit,
             stop,
+            _lock: lock,
         })
     }
 
@@ -114,17 +125,20 @@ impl Farm {
         });
         let mut backoff = Backoff::new();
         let mut failures = 0;
+        let started = Instant::now();
         while !self.stopped() {
             match self.step().await {
                 Ok(Step::Worked) => {
                     backoff = Backoff::new();
                     failures = 0;
                 }
+                Ok(Step::Leave) => break,
                 Ok(Step::NoTask) if self.once => return Ok(()),
                 Ok(Step::NoTask) => backoff = Backoff::new(),
                 Err(e) => {
                     failures += 1;
-                    if !is_transient(&e) || (self.once && failures >= ONCE_TRIES) {
+                    let again = is_transient(&e) || orders::may_be_its_own_past(&e, started);
+                    if !again || (self.once && failures >= ONCE_TRIES) {
                         return Err(e);
                     }
                     let wait = backoff.step();
@@ -154,9 +168,20 @@ impl Farm {
     /// Sends what is waiting, then takes a lease and works on it.
     async fn step(&self) -> Result<Step> {
         upload(&self.client, &self.spool).await?;
+        let advice = self.advice().await?;
+        match advice {
+            Advice::Leave => return Ok(Step::Leave),
+            // Being unfit passes; `--once` leaves when there is no task, not when there is no time for one.
+            Advice::Wait => {
+                self.wait_slowly().await;
+                return Ok(Step::Worked);
+            }
+            Advice::Ask | Advice::AskSlowly => {}
+        }
         let request = LeaseRequest {
             max_tasks: LEASE_TASKS,
             wait_seconds: if self.once { 0 } else { LEASE_WAIT },
+            instance: Some(self.instance.clone()),
         };
         let path = format!("v1/agents/{}/leases", self.identity.agent_id);
         let poll = self.client.post::<_, LeaseAnswer>(&path, &request);
@@ -165,7 +190,12 @@ impl Farm {
             // A long poll is dropped without harm: a lease that it may still bring runs out.
             () = self.until_stopped() => return Ok(Step::Worked),
         };
-        let Some(lease) = answer.lease else { return Ok(Step::NoTask) };
+        let Some(lease) = answer.lease else {
+            if matches!(advice, Advice::AskSlowly) && !self.once {
+                self.wait_slowly().await;
+            }
+            return Ok(Step::NoTask);
+        };
         tracing::info!("lease {} with {} tasks", lease.id, lease.tasks.len());
         self.work_on(&lease).await?;
         upload(&self.client, &self.spool).await?;
@@ -189,8 +219,10 @@ impl Farm {
     /// lease alive.
     async fn work_on(&self, lease: &Lease) -> Result<()> {
         let dropped = Arc::new(AtomicBool::new(false));
+        let visits = Arc::new(AtomicU64::new(0));
         let (sender, mut measured) = mpsc::unbounded_channel();
-        let measuring = self.start_measuring(lease, Arc::clone(&dropped), sender);
+        let measuring =
+            self.start_measuring(lease, Arc::clone(&dropped), Arc::clone(&visits), sender);
         let mut beat = interval(HEARTBEAT);
         let (mut done, total) = (0, lease.tasks.len());
         loop {
@@ -206,7 +238,7 @@ impl Farm {
                     }
                 }
                 _ = beat.tick() => {
-                    if !self.keep(lease).await {
+                    if !self.keep(lease, visits.load(Ordering::Relaxed)).await {
                         tracing::warn!("lease {} is no longer ours: dropping its work", lease.id);
                         dropped.store(true, Ordering::Relaxed);
                     }
@@ -220,6 +252,7 @@ impl Farm {
         &self,
         lease: &Lease,
         dropped: Arc<AtomicBool>,
+        visits: Arc<AtomicU64>,
         sender: mpsc::UnboundedSender<Measurement>,
     ) -> tokio::task::JoinHandle<Result<()>> {
         let (tasks, refused) = told_apart(lease.tasks.clone());
@@ -238,7 +271,9 @@ impl Farm {
             }
             let mut jobs: Vec<Job> = tasks.iter().map(|task| job(task, reference)).collect();
             run.prepare(&mut jobs);
+            // Asked before each visit.
             let stopped = || {
+                visits.fetch_add(1, Ordering::Relaxed);
                 recorder.look(&run);
                 stop.load(Ordering::Relaxed) || dropped.load(Ordering::Relaxed)
             };
@@ -260,33 +295,12 @@ impl Farm {
             Ok(())
         })
     }
-
-    /// Keeps the lease and says that the box is alive; false when the lease is lost. A coordinator that
-    /// does not answer takes nothing away: measuring goes on.
-    async fn keep(&self, lease: &Lease) -> bool {
-        let path = format!("v1/leases/{}/renew", lease.id);
-        let renewed = self.client.post::<_, Renewed>(&path, &serde_json::json!({})).await;
-        if let Err(e) = &renewed
-            && matches!(e.status(), Some(404 | 409))
-        {
-            return false;
-        }
-        let beat =
-            Heartbeat { leases: vec![lease.id], telemetry: self.recorder.system().telemetry() };
-        let path = format!("v1/agents/{}/heartbeat", self.identity.agent_id);
-        match self.client.put::<_, Orders>(&path, &beat).await {
-            Ok(orders) => !orders.cancelled_leases.contains(&lease.id),
-            Err(e) => {
-                tracing::warn!("{e}; the lease ends {}", lease.deadline);
-                renewed.is_ok() || Timestamp::now() < lease.deadline
-            }
-        }
-    }
 }
 
 enum Step {
     Worked,
     NoTask,
+    Leave,
 }
 
 /// Tasks that can be measured, and those that can't, with the reason: a network whose ops mean something

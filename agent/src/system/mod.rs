@@ -7,11 +7,12 @@
 mod cpu;
 pub mod energy;
 mod fingerprint;
+mod fitness;
 pub mod gpu;
 mod jetson;
 mod telemetry;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use latlas_shared::Device;
 
+pub use fitness::unfit;
 use gpu::Gpu;
 use tree::Tree;
 
@@ -59,6 +61,11 @@ impl System {
     pub fn with_gpu(mut self, gpu: Arc<dyn Gpu>) -> System {
         self.gpu = Some(gpu);
         self
+    }
+
+    /// The kernel's random id of this boot; empty where there is none.
+    pub fn boot_id(&self) -> String {
+        self.tree.line("proc/sys/kernel/random/boot_id").unwrap_or_default()
     }
 
     /// The name of this host, for people.

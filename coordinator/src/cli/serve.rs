@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
+use jiff::SignedDuration;
+use latlas_coordinator::lease::Policy;
 use latlas_coordinator::limits::Rate;
 use latlas_coordinator::{App, Settings, Tls};
 use tokio::net::TcpListener;
@@ -44,6 +46,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
+    /// How often each agent measures the canary, a few ops that tell whether its box has become slow; 0
+    /// for never
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u16).range(..=8784))]
+    canary_every: u16,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -52,12 +58,14 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let tls = check_exposure(&arguments)?;
-    let Arguments { listen, data, behind_proxy, rate, .. } = arguments;
+    let Arguments { listen, data, behind_proxy, rate, canary_every, .. } = arguments;
     let data = data.open()?;
     let _lock = data.lock_for_serving()?;
     let listener =
         TcpListener::bind(listen).await.map_err(|cause| cannot_listen(listen, &cause))?;
-    let store = data.open_store().await?;
+    let every = SignedDuration::from_hours(canary_every.into());
+    let canary_every = Some(every).filter(|every| !every.is_zero());
+    let store = data.open_store_with(Policy { canary_every, ..Policy::default() }).await?;
     if !store.has_tokens().await? {
         tracing::info!(
             "nobody has a token yet: make one with `latlas-coordinator token create --role enroll` for \

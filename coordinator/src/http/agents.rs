@@ -5,25 +5,36 @@ use axum::http::StatusCode;
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use jiff::Timestamp;
-use latlas_shared::api::{AgentEntry, EnrolRequest, Enrolled, Heartbeat, Orders, Page};
+use latlas_shared::api::{
+    AgentEntry, AgentState, EnrolRequest, Enrolled, Heartbeat, Instance, Orders, Page, Standing,
+    StateChange,
+};
 use uuid::Uuid;
 
-use super::access::{Enroller, Reader, Worker};
+use super::access::{Admin, Enroller, Reader, Worker};
 use super::error::ApiError;
 use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
 use crate::admission::check_enrolment;
 use crate::app::App;
+use crate::presence::SILENT_AFTER;
 use crate::store::Agent;
 use crate::token::{Role, Token};
 
 /// The most leases that a heartbeat lists.
 const MOST_LEASES: usize = 1000;
 
+/// The most bytes of a reason.
+const MOST_REASON: usize = 500;
+
+/// The most bytes of a boot id: a UUID has 36.
+const MOST_BOOT_ID: usize = 64;
+
 pub fn router() -> Router<App> {
     Router::new()
         .route("/agents", get(list).post(enrol))
         .route("/agents/{id}/heartbeat", put(heartbeat))
+        .route("/agents/{id}/state", put(set_state))
 }
 
 async fn list(
@@ -62,10 +73,71 @@ async fn heartbeat(
     if beat.leases.len() > MOST_LEASES {
         return Err(ApiError::Invalid(format!("leases: at most {MOST_LEASES}")));
     }
+    if beat.unfit.as_ref().is_some_and(|reason| reason.len() > MOST_REASON) {
+        return Err(ApiError::Invalid(format!("unfit: at most {MOST_REASON} bytes")));
+    }
     let now = Timestamp::now();
+    not_cloned(&app, &agent, beat.instance.as_ref(), now)?;
     let cancelled_leases =
         app.store().heartbeat(&agent, &beat.leases, &beat.telemetry, now).await?;
-    Ok(Json(Orders { cancelled_leases }))
+    app.store().note(&agent, &beat, &cancelled_leases, now);
+    let Standing { state, reason, .. } = app.store().standing(&agent).await?;
+    Ok(Json(Orders { cancelled_leases, state, reason }))
+}
+
+async fn set_state(
+    Admin(actor): Admin,
+    State(app): State<App>,
+    Segments(id): Segments<Uuid>,
+    Body(mut change): Body<StateChange>,
+) -> Result<Json<AgentEntry>, ApiError> {
+    change.reason = change.reason.map(|text| text.trim().to_owned()).filter(|t| !t.is_empty());
+    match &change.reason {
+        None if change.state != AgentState::Active => {
+            return Err(ApiError::Invalid(
+                "reason: say why, for whoever looks at the farm later".into(),
+            ));
+        }
+        Some(reason) if reason.len() > MOST_REASON || reason.chars().any(char::is_control) => {
+            return Err(ApiError::Invalid(format!(
+                "reason: at most {MOST_REASON} bytes on one line"
+            )));
+        }
+        _ => {}
+    }
+    let entry = app.store().set_state(id, &change, &actor, Timestamp::now()).await?;
+    let entry = entry.ok_or_else(|| {
+        ApiError::NotFound(format!("there is no agent {id}; GET /v1/agents lists them"))
+    })?;
+    tracing::info!(agent = %id, name = entry.name, state = %change.state, reason = ?change.reason, "an admin set a state");
+    Ok(Json(entry))
+}
+
+/// Refuses a second process that has an agent's credential. An agent that does not say which process
+/// it is can't be told from another.
+pub fn not_cloned(
+    app: &App,
+    agent: &Agent,
+    speaker: Option<&Instance>,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let Some(speaker) = speaker else { return Ok(()) };
+    if speaker.boot_id.len() > MOST_BOOT_ID {
+        return Err(ApiError::Invalid(format!("instance.boot_id: at most {MOST_BOOT_ID} bytes")));
+    }
+    app.store().hear(agent, speaker, now).map_err(|heard_at| {
+        let ago = now.duration_since(heard_at).as_secs();
+        tracing::warn!(agent = %agent.uuid, name = agent.name, "a second process has its credential");
+        ApiError::Cloned(format!(
+            "another process spoke as agent {} ({}) {ago} s ago. If this box was set up from a copy of \
+             another one's disk or state directory, remove the state directory here (`rm -r STATE`) and \
+             enrol it anew with --enroll-token. If the agent was only moved or its box started again, try \
+             again in {} s",
+            agent.uuid,
+            agent.name,
+            SILENT_AFTER.as_secs()
+        ))
+    })
 }
 
 /// An agent speaks for itself only.

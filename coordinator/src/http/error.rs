@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use latlas_shared::api::{PROBLEM_JSON, Problem};
+use latlas_shared::api::{AGENT_CLONED, PROBLEM_JSON, Problem};
 
 use super::access::{self, Access};
 use crate::op_book::NotTaken;
@@ -42,6 +42,9 @@ pub enum ApiError {
     /// It collides with what is there.
     #[error("{0}")]
     Conflict(String),
+    /// Another process speaks for the same agent.
+    #[error("{0}")]
+    Cloned(String),
     /// The lease has ended.
     #[error("{0}")]
     LeaseLost(String),
@@ -93,6 +96,7 @@ impl ApiError {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The route has other methods")
             }
             E::Conflict(_) => (S::CONFLICT, "conflict", "It collides with what is there"),
+            E::Cloned(_) => (S::CONFLICT, AGENT_CLONED, "Another process speaks for this agent"),
             E::LeaseLost(_) => (S::CONFLICT, "lease-lost", "The lease has ended"),
             E::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
             E::MediaType(_) => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON"),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::access::Worker;
-use super::agents::itself;
+use super::agents::{itself, not_cloned};
 use super::error::ApiError;
 use super::extract::{Body, Segments};
 use crate::app::App;
@@ -38,6 +38,7 @@ async fn lease(
     if request.max_tasks == 0 {
         return Err(ApiError::Invalid("max_tasks: at least 1".into()));
     }
+    not_cloned(&app, &agent, request.instance.as_ref(), Timestamp::now())?;
     let wait = Duration::from_secs(request.wait_seconds.min(LONGEST_WAIT).into());
     let lease = wait_for_lease(&app, &agent, request.max_tasks, Instant::now() + wait).await?;
     Ok(Json(LeaseAnswer { lease }))

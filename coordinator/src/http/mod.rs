@@ -7,6 +7,7 @@ mod error;
 mod etag;
 mod events;
 mod extract;
+mod farm;
 mod hardware;
 mod health;
 mod leases;
@@ -47,6 +48,7 @@ pub fn router(app: App) -> Router {
     let v1 = Router::new()
         .merge(agents::router())
         .merge(audit::router())
+        .merge(farm::router())
         .merge(hardware::router())
         .merge(leases::router())
         .merge(ops::router())

@@ -1,13 +1,14 @@
 //! Leases: handing tasks out and taking them back.
 
 use jiff::Timestamp;
-use latlas_shared::api::{Lease, Task, TaskWork};
+use latlas_shared::api::{AgentState, Lease, Task, TaskWork};
 use ops_catalog::OpDigest;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::{Agent, Store, StoreError, from_json, micros, tasks, time};
-use crate::lease::{self, Progress};
+use super::canaries::Next;
+use super::{Agent, Store, StoreError, boxes, from_json, micros, tasks, time};
+use crate::lease::{self, Pace, Progress};
 
 #[derive(sqlx::FromRow)]
 struct Candidate {
@@ -22,7 +23,8 @@ struct Candidate {
 }
 
 impl Store {
-    /// Hands out tasks, if there are any for this agent: of its table, with primitives that it can run.
+    /// Hands out tasks, if there are any for this agent: its canary when that is due, else tasks of its table
+    /// with primitives that it can run. A box that is not trusted, is to leave, or is unfit gets none.
     ///
     /// Reads first, so that a crowd of idle agents costs no writes.
     ///
@@ -35,14 +37,23 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
         self.sweep(now).await?;
+        match self.next_for(agent, now).await? {
+            _ if max_tasks == 0 => return Ok(None),
+            Next::Nothing => return Ok(None),
+            Next::Canary => return self.lease_canary(agent, now).await,
+            Next::Work => {}
+        }
         let waiting = {
             let mut tx = self.readers.begin().await?;
             candidates(&mut tx, agent, 1).await?
         };
-        if waiting.is_empty() || max_tasks == 0 {
+        if waiting.is_empty() {
             return Ok(None);
         }
         let mut tx = self.begin().await?;
+        if boxes::state(&mut tx, agent).await? != AgentState::Active {
+            return Ok(None);
+        }
         let limit = max_tasks.min(self.policy().max_tasks);
         let queue = candidates(&mut tx, agent, limit).await?;
         let attempts: Vec<u32> = queue.iter().map(|task| super::count(task.attempts)).collect();
@@ -51,14 +62,14 @@ impl Store {
             return Ok(None);
         }
         let (id, deadline) = (Uuid::new_v4(), lease::deadline(now, self.policy()));
-        insert_lease(&mut tx, id, agent, now, deadline).await?;
-        let mut handed_out = Vec::with_capacity(size);
+        let mut lease = Lease { id, deadline, tasks: Vec::with_capacity(size) };
+        insert_lease(&mut tx, agent, &lease, size, false, now).await?;
         for candidate in queue.into_iter().take(size) {
-            handed_out.push(self.hand_out(&mut tx, candidate, id).await?);
+            lease.tasks.push(self.hand_out(&mut tx, candidate, id).await?);
         }
         tx.commit().await?;
         self.announce_progress();
-        Ok(Some(Lease { id, deadline, tasks: handed_out }))
+        Ok(Some(lease))
     }
 
     async fn hand_out(
@@ -131,21 +142,22 @@ impl Store {
         if !holds(&mut tx, agent, id, now).await? {
             return Ok(false);
         }
-        for task in tasks::of_lease(&mut tx, id).await? {
-            tasks::write(&mut tx, task.id, &task.progress.released(id)).await?;
-        }
-        delete_lease(&mut tx, id).await?;
+        give_back(&mut tx, id).await?;
         tx.commit().await?;
+        self.shared.presence.forget(id);
         self.announce_work();
         self.announce_progress();
         Ok(true)
     }
 
-    /// Ends the leases whose deadline has passed.
+    /// Ends the leases whose deadline has passed, and those whose agent lives and gets nowhere.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
+        for (lease, pace) in self.shared.presence.stuck(now, self.policy()) {
+            self.end_stuck(lease, pace, now).await?;
+        }
         let due: i64 = sqlx::query_scalar("SELECT count(*) FROM leases WHERE deadline <= ?1")
             .bind(micros(now))
             .fetch_one(&self.readers)
@@ -172,10 +184,36 @@ impl Store {
                 tasks::write(&mut tx, task.id, &after).await?;
             }
             delete_lease(&mut tx, id).await?;
+            self.shared.presence.forget(id);
         }
         tx.commit().await?;
         self.announce_work();
         self.announce_progress();
+        Ok(())
+    }
+
+    /// Takes a lease from an agent that is alive and gets nowhere.
+    async fn end_stuck(&self, id: Uuid, pace: Pace, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let agent_name: Option<String> = sqlx::query_scalar(
+            "SELECT name FROM leases JOIN agents ON agents.id = agent_id WHERE leases.id = ?1",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some(agent_name) = agent_name {
+            let stood_still = now.duration_since(pace.moved_at);
+            for task in tasks::of_lease(&mut tx, id).await? {
+                let after = task.progress.stuck(id, &agent_name, stood_still, self.policy());
+                tracing::warn!(task = task.id, agent = agent_name, state = ?after.state, "a lease stood still");
+                tasks::write(&mut tx, task.id, &after).await?;
+            }
+            delete_lease(&mut tx, id).await?;
+            tx.commit().await?;
+            self.announce_work();
+            self.announce_progress();
+        }
+        self.shared.presence.forget(id);
         Ok(())
     }
 
@@ -227,20 +265,27 @@ async fn candidates(
     Ok(found)
 }
 
-async fn insert_lease(
+/// Notes a lease of so many tasks, a canary or not.
+pub(super) async fn insert_lease(
     tx: &mut Transaction<'static, Sqlite>,
-    id: Uuid,
     agent: &Agent,
+    lease: &Lease,
+    tasks: usize,
+    canary: bool,
     now: Timestamp,
-    deadline: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO leases (id, agent_id, created_at, deadline) VALUES (?1, ?2, ?3, ?4)")
-        .bind(id.to_string())
-        .bind(agent.id)
-        .bind(micros(now))
-        .bind(micros(deadline))
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO leases (id, agent_id, created_at, deadline, tasks, canary)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )
+    .bind(lease.id.to_string())
+    .bind(agent.id)
+    .bind(micros(now))
+    .bind(micros(lease.deadline))
+    .bind(i64::try_from(tasks).unwrap_or(i64::MAX))
+    .bind(canary)
+    .execute(&mut **tx)
+    .await?;
     sqlx::query("UPDATE agents SET seen_at = max(seen_at, ?1) WHERE id = ?2")
         .bind(micros(now))
         .bind(agent.id)
@@ -266,6 +311,37 @@ async fn holds(
         Some(deadline) => Ok(lease::is_live(time(deadline)?, now)),
         None => Ok(false),
     }
+}
+
+/// Ends all leases of an agent; their tasks wait again, without an attempt.
+pub(super) async fn release_all(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: i64,
+) -> Result<(), StoreError> {
+    let held: Vec<String> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
+        .bind(agent)
+        .fetch_all(&mut **tx)
+        .await?;
+    for id in held {
+        give_back(tx, id.parse().map_err(|e| StoreError::damaged("a lease's id", e))?).await?;
+    }
+    Ok(())
+}
+
+/// Ends a lease whose work is given back: what was not measured waits again, without an attempt. A canary that
+/// has not come in is due again at once.
+async fn give_back(tx: &mut Transaction<'static, Sqlite>, id: Uuid) -> Result<(), StoreError> {
+    for task in tasks::of_lease(tx, id).await? {
+        tasks::write(tx, task.id, &task.progress.released(id)).await?;
+    }
+    sqlx::query(
+        "UPDATE agents SET canary_tries = canary_tries - 1, canary_asked_at = NULL
+         WHERE canary_tries > 0 AND id = (SELECT agent_id FROM leases WHERE id = ?1 AND canary = 1)",
+    )
+    .bind(id.to_string())
+    .execute(&mut **tx)
+    .await?;
+    delete_lease(tx, id).await
 }
 
 /// The caller has moved the lease's tasks out of it.

@@ -2,11 +2,11 @@
 //! it, so that entries that come and go shift nothing.
 
 use jiff::Timestamp;
-use latlas_shared::api::{AgentEntry, HardwareEntry, OpEntry, Page, RequestStatus, TableEntry};
+use latlas_shared::api::{HardwareEntry, OpEntry, Page, RequestStatus, TableEntry};
 use ops_catalog::OpDigest;
 
 use super::agents::table_ref;
-use super::{Store, StoreError, count, from_json, requests, time};
+use super::{Store, StoreError, count, from_json, requests};
 
 /// Which page of a list.
 #[derive(Debug, Clone)]
@@ -60,38 +60,6 @@ impl Store {
             let hardware_id = id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?;
             let configs = from_json("run configs", &configs)?;
             entries.push((id, HardwareEntry { hardware_id, agents: count(agents), configs }));
-        }
-        Ok(after.page(entries))
-    }
-
-    /// Agents, in the order in which they were enrolled.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn list_agents(&self, after: &After<i64>) -> Result<Page<AgentEntry>, StoreError> {
-        type Columns = (i64, String, String, String, String, i64, i64);
-        let found: Vec<Columns> = sqlx::query_as(
-            "SELECT agents.id, uuid, name, hardware_id, config_id, enrolled_at, seen_at
-             FROM agents JOIN tables ON tables.id = table_id
-             WHERE agents.id > ?1 ORDER BY agents.id LIMIT ?2",
-        )
-        .bind(after.cursor.unwrap_or(0))
-        .bind(after.fetch())
-        .fetch_all(&self.readers)
-        .await?;
-        let mut entries = Vec::with_capacity(found.len());
-        for (id, uuid, name, hardware_id, config, enrolled_at, seen_at) in found {
-            let entry = AgentEntry {
-                agent_id: uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?,
-                name,
-                hardware_id: hardware_id
-                    .parse()
-                    .map_err(|e| StoreError::damaged("a hardware id", e))?,
-                config,
-                enrolled_at: time(enrolled_at)?,
-                seen_at: time(seen_at)?,
-            };
-            entries.push((id.to_string(), entry));
         }
         Ok(after.page(entries))
     }

@@ -9,7 +9,10 @@
 
 mod agents;
 mod audit;
+mod boxes;
+mod canaries;
 mod error;
+mod farm;
 mod leases;
 mod lists;
 mod networks;
@@ -32,6 +35,7 @@ use tokio::sync::{Mutex, Notify, watch};
 
 use crate::lease::Policy;
 use crate::op_book::OpBook;
+use crate::presence::Presence;
 
 pub use agents::{Agent, EnrolError};
 pub use audit::Actor;
@@ -72,6 +76,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     policy: Policy,
+    /// What is known of agents as long as this process runs.
+    presence: Presence,
     /// The ops of the database, ready to use.
     ops: RwLock<Arc<OpBook>>,
     /// Rung when there may be a task to hand out.

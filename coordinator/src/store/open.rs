@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use super::{Shared, Store, StoreError};
 use crate::lease::Policy;
 use crate::op_book::OpBook;
+use crate::presence::Presence;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -105,6 +106,7 @@ impl Store {
             .map_err(|e| unusable(&e))?;
         let shared = Shared {
             policy,
+            presence: Presence::default(),
             ops: RwLock::new(Arc::new(OpBook::default())),
             work: Notify::new(),
             progress: watch::channel(()).0,

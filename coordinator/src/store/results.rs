@@ -4,15 +4,16 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
-use latlas_shared::api::ResultsAnswer;
+use latlas_shared::api::{AgentState, ResultsAnswer};
 use latlas_shared::{Measurement, Subject};
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::rows::{self, Place, What};
-use super::{Agent, Store, StoreError, TableId, micros, networks, tasks, to_json};
+use super::{Agent, Store, StoreError, TableId, boxes, canaries, micros, networks, tasks, to_json};
 use crate::admission::{Known, check_measurement};
 use crate::op_book::OpId;
+use crate::{canary, plausible};
 
 /// Measurements as they came.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,14 @@ pub struct Refusal {
     pub task: Option<i64>,
     /// Why it is not taken.
     pub reason: String,
+}
+
+/// What a measurement counts for, decided when it comes in and for good.
+struct Trust {
+    /// It tells of its box, and makes no row.
+    canary: bool,
+    /// Why it counts for nothing.
+    set_aside: Option<String>,
 }
 
 /// What is known of an agent's class of device, and the tables of its run configs.
@@ -57,6 +66,8 @@ impl Store {
         let mut refusals = incoming.unreadable;
         let mut tx = self.begin().await?;
         let class = class_of(&mut tx, agent).await?;
+        let trusted = boxes::state(&mut tx, agent).await? != AgentState::Quarantined;
+        let mut canaries = false;
         for measurement in incoming.measurements {
             if is_known(&mut tx, &measurement).await? {
                 answer.known += 1;
@@ -66,10 +77,16 @@ impl Store {
                 Ok((table, op)) => {
                     let what = what(&mut tx, &measurement.subject, op, now).await?;
                     let place = Place { table, what };
-                    insert(&mut tx, agent, &measurement, &place, now).await?;
-                    settle_task(&mut tx, &place, &measurement).await?;
-                    touched.insert(place);
+                    let trust = self.trust(&measurement, trusted);
+                    insert(&mut tx, agent, &measurement, &place, &trust, now).await?;
+                    canaries |= trust.canary;
                     answer.stored += 1;
+                    if let Some(reason) = trust.set_aside.filter(|_| trusted) {
+                        self.count_attempt(&mut tx, agent, measurement.task, &reason).await?;
+                    } else if trusted && !trust.canary {
+                        settle_task(&mut tx, &place, &measurement).await?;
+                        touched.insert(place);
+                    }
                 }
                 Err(reason) => {
                     let Measurement { id, task, .. } = measurement;
@@ -80,18 +97,37 @@ impl Store {
         for Refusal { id, task, reason } in refusals {
             tracing::warn!(agent = %agent.uuid, %id, reason, "a measurement was refused");
             self.count_attempt(&mut tx, agent, task, &reason).await?;
+            if canary::is_canary(task) {
+                let why = format!("its canary was refused: {reason}");
+                canaries::distrust(&mut tx, agent, why, now).await?;
+            }
             answer.refused.insert(id, reason);
         }
+        let changed = canaries && self.judge_canary(&mut tx, agent, now).await?;
         rows::refresh(&mut tx, &touched).await?;
         if answer.stored > 0 {
             seen(&mut tx, agent, now).await?;
         }
         tx.commit().await?;
-        if !answer.refused.is_empty() {
+        if changed || !answer.refused.is_empty() {
             self.announce_work();
         }
         self.announce_progress();
         Ok(answer)
+    }
+
+    /// What a measurement that is let in counts for.
+    fn trust(&self, measurement: &Measurement, trusted: bool) -> Trust {
+        let ops = self.ops();
+        let op = match &measurement.subject {
+            Subject::Op { digest, .. } => ops.by_digest(digest).map(|entry| entry.op.as_ref()),
+            Subject::Network(_) => None,
+        };
+        let set_aside = match trusted {
+            true => plausible::suspect(measurement, op),
+            false => Some("its box was in quarantine".to_owned()),
+        };
+        Trust { canary: canary::is_canary(measurement.task), set_aside }
     }
 
     /// Counts an attempt on the task that a refused measurement answers, if this agent holds it.
@@ -182,6 +218,7 @@ async fn insert(
     agent: &Agent,
     measurement: &Measurement,
     place: &Place,
+    trust: &Trust,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (op, key, network) = match &place.what {
@@ -192,8 +229,8 @@ async fn insert(
     sqlx::query(
         "INSERT INTO measurements
             (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at,
-             measurement, samples, network_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             measurement, samples, network_id, canary, set_aside)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )
     .bind(measurement.id.to_string())
     .bind(place.table.0)
@@ -207,6 +244,8 @@ async fn insert(
     .bind(to_json(&without_samples))
     .bind(&measurement.samples)
     .bind(network)
+    .bind(trust.canary)
+    .bind(&trust.set_aside)
     .execute(&mut **tx)
     .await?;
     Ok(())

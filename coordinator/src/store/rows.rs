@@ -47,12 +47,14 @@ impl Store {
         sqlx::query("DELETE FROM table_networks").execute(&mut *tx).await?;
         sqlx::query("DELETE FROM table_fingerprints").execute(&mut *tx).await?;
         let rows: Vec<(i64, i64, String)> = sqlx::query_as(
-            "SELECT DISTINCT table_id, op_id, key FROM measurements WHERE op_id IS NOT NULL",
+            "SELECT DISTINCT table_id, op_id, key FROM measurements
+             WHERE op_id IS NOT NULL AND canary = 0 AND set_aside IS NULL",
         )
         .fetch_all(&mut *tx)
         .await?;
         let networks: Vec<(i64, i64)> = sqlx::query_as(
-            "SELECT DISTINCT table_id, network_id FROM measurements WHERE network_id IS NOT NULL",
+            "SELECT DISTINCT table_id, network_id FROM measurements
+             WHERE network_id IS NOT NULL AND canary = 0 AND set_aside IS NULL",
         )
         .fetch_all(&mut *tx)
         .await?;
@@ -191,8 +193,9 @@ async fn observations(
                  PARTITION BY agent_id
                  ORDER BY status = 'failed', finished_at DESC, measurements.uuid DESC) AS place
              FROM measurements JOIN agents ON agents.id = agent_id
-             WHERE (measurements.table_id = ?1 AND op_id = ?2 AND key = ?3)
+             WHERE ((measurements.table_id = ?1 AND op_id = ?2 AND key = ?3)
                 OR (measurements.table_id = ?1 AND network_id = ?4))
+               AND canary = 0 AND set_aside IS NULL)
          WHERE place = 1",
     )
     .bind(place.table.0)

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::Measurement;
 use latlas_shared::api::{
-    EnrolRequest, Enrolled, Lease, LeaseAnswer, RequestStatus, Results, ResultsAnswer,
+    EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, RequestStatus, Results, ResultsAnswer,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
+use crate::lease::Policy;
 use crate::store::{Actor, Agent, NewToken, Store};
 use crate::testing;
 use crate::token::{Role, Terms, Token};
@@ -61,10 +62,21 @@ impl Farm {
     }
 
     pub async fn with(settings: Settings) -> Farm {
+        Farm::with_policy(settings, Policy::default()).await
+    }
+
+    /// A coordinator whose boxes measure canaries.
+    pub async fn with_canaries() -> Farm {
+        let canary_every = Some(SignedDuration::from_hours(24));
+        let policy = Policy { canary_every, ..Policy::default() };
+        Farm::with_policy(Settings { open_reads: true, ..Settings::default() }, policy).await
+    }
+
+    async fn with_policy(settings: Settings, policy: Policy) -> Farm {
         // What goes wrong inside is in the log only.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join(DATABASE)).await.unwrap();
+        let store = Store::open_with(&dir.path().join(DATABASE), policy).await.unwrap();
         let app = App::new(store, settings);
         Farm { dir, router: build_app(app.clone()), app }
     }
@@ -132,6 +144,20 @@ impl Farm {
         let body = json!({"max_tasks": max_tasks, "wait_seconds": wait_seconds});
         let call = self.post(&path).token(&agent.enrolled.credential).json(&body);
         call.send().await.read::<LeaseAnswer>(StatusCode::OK).lease
+    }
+
+    /// What a box says with a heartbeat, and what it hears.
+    pub async fn beat(&self, agent: &Box, beat: &Heartbeat) -> Answer {
+        let path = format!("/v1/agents/{}/heartbeat", agent.enrolled.agent_id);
+        self.call(Method::PUT, &path).token(&agent.enrolled.credential).json(beat).send().await
+    }
+
+    /// What an admin decides about a box.
+    pub async fn decide(&self, agent: &Box, state: &str, reason: Option<&str>) -> Answer {
+        let token = self.token(Role::Admin).await;
+        let path = format!("/v1/agents/{}/state", agent.enrolled.agent_id);
+        let body = json!({"state": state, "reason": reason});
+        self.call(Method::PUT, &path).token(&token).json(&body).send().await
     }
 
     pub fn get(&self, path: &str) -> Call<'_> {

@@ -261,7 +261,7 @@ fn unknown_names_come_with_suggestions() {
     assert_refused(builtin().op(&"é".repeat(1_000_000)), &["there is no such op"]);
     assert_refused(
         builtin().space("quik"),
-        &["space quik", "the built-in ones are fpn, mobilenet, quick, seed, transformer"],
+        &["space quik", "the built-in ones are canary, fpn, mobilenet, quick, seed, transformer"],
     );
     assert_refused(builtin().network("resnet"), &["network resnet", "resnet18"]);
     assert_refused(Catalog::default().op("Conv3x3"), &["there is no such op"]);

@@ -32,7 +32,7 @@ fn every_space_has_the_count_that_its_doc_says() {
 #[test]
 fn the_spaces_are_those_of_the_documentation() {
     let names: Vec<&str> = builtin().spaces().map(|def| def.name.as_str()).collect();
-    assert_eq!(names, ["fpn", "mobilenet", "quick", "seed", "transformer"]);
+    assert_eq!(names, ["canary", "fpn", "mobilenet", "quick", "seed", "transformer"]);
 }
 
 #[test]

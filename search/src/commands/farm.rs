@@ -1,12 +1,14 @@
 //! `latlas farm`: for the host of a farm.
 
 mod audit;
+mod boxes;
 mod tokens;
 
 use std::io::Write;
 
 use anyhow::Result;
 use jiff::Timestamp;
+use latlas_shared::api::AgentState;
 
 use crate::cli;
 
@@ -17,6 +19,11 @@ use crate::cli;
 pub fn run(command: &cli::Farm, farm: &super::Farm, out: &mut dyn Write) -> Result<()> {
     match command {
         cli::Farm::Tokens(command) => tokens::run(command, farm, out),
+        cli::Farm::Status { json } => boxes::status(farm, *json, out),
+        cli::Farm::Agents { json } => boxes::agents(farm, *json, out),
+        cli::Farm::Quarantine(change) => boxes::decide(farm, change, AgentState::Quarantined, out),
+        cli::Farm::Drain(change) => boxes::decide(farm, change, AgentState::Draining, out),
+        cli::Farm::Release { agent, json } => boxes::release(farm, agent, *json, out),
         cli::Farm::Audit { last, json } => audit::run(*last, *json, farm, out),
     }
 }

@@ -163,6 +163,7 @@ pub fn row(key: &OpKey, micros: f64) -> Row {
         median_micros: Some(micros * 1.0625),
         samples: 60,
         agents: 1,
+        between_agents: None,
         measured_at: jiff::Timestamp::UNIX_EPOCH,
         curve: vec![point(8 << 20, micros), point(64 << 20, micros * 1.5)],
     }

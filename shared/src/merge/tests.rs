@@ -24,17 +24,47 @@ fn an_agent_counts_once_with_its_latest_number() {
     assert_eq!((row.latency_micros, row.agents, row.status), (Some(20.0), 1, Status::Ok));
 }
 
+/// The row of agents that measured these values.
+fn row_of(values: &[f64]) -> Row {
+    let observations: Vec<Observation> = (1u128..)
+        .zip(values)
+        .map(|(agent, &micros)| observation(agent, Status::Ok, micros, 100))
+        .collect();
+    merge_row(&observations).unwrap()
+}
+
 #[test]
 fn agents_are_merged_by_their_median_and_the_spread_shows() {
-    let row = merge_row(&[
-        observation(1, Status::Ok, 10.0, 100),
-        observation(2, Status::Ok, 12.0, 100),
-        observation(3, Status::Ok, 40.0, 100),
-    ])
-    .unwrap();
-    assert_eq!((row.latency_micros, row.agents), (Some(12.0), 3));
+    let row = row_of(&[10.0, 11.0, 12.0]);
+    assert_eq!((row.latency_micros, row.agents), (Some(11.0), 3));
     let (low, _, high) = row.read_curve(8e6).unwrap();
-    assert!(low < 10.0 && high > 40.0, "{low} {high}");
+    assert!(low < 10.0 && high > 12.0, "{low} {high}");
+    let between = row.between_agents.unwrap();
+    assert!((between.spread - 1.0 / 11.0).abs() < 1e-12);
+    assert!(between.disagreeing_micros.is_empty());
+    assert_eq!(row_of(&[10.0]).between_agents, None);
+}
+
+#[test]
+fn an_agent_that_disagrees_is_shown_and_not_averaged_in() {
+    let row = row_of(&[40.0, 10.0, 12.0]);
+    assert_eq!((row.latency_micros, row.agents), (Some(11.0), 2));
+    let (_, _, high) = row.read_curve(8e6).unwrap();
+    assert!(high < 13.0, "{high}");
+    let between = row.between_agents.unwrap();
+    assert_eq!(between.disagreeing_micros, [40.0]);
+    assert!((between.spread - (40.0 / 11.0 - 1.0)).abs() < 1e-12);
+}
+
+#[test]
+fn without_a_majority_nobody_is_left_out() {
+    for values in [&[10.0, 20.0][..], &[10.0, 20.0, 40.0], &[10.0, 10.0, 20.0, 20.0]] {
+        let row = row_of(values);
+        assert_eq!(row.agents as usize, values.len());
+        let (low, _, high) = row.read_curve(8e6).unwrap();
+        assert!(low < 10.0 && high > values[values.len() - 1], "{low} {high}");
+        assert!(row.between_agents.unwrap().disagreeing_micros.is_empty());
+    }
 }
 
 #[test]
@@ -68,14 +98,14 @@ fn networks_are_merged_by_the_rules_of_rows() {
     };
     let truth = merge_network(&[
         seen("a", Status::Ok, 1000.0),
-        seen("b", Status::Ok, 1400.0),
+        seen("b", Status::Ok, 1300.0),
         seen("c", Status::Ok, 1100.0),
         seen("d", Status::NotConverged, 9.0),
         seen("e", Status::Failed, 9.0),
     ])
     .unwrap();
     assert_eq!((truth.latency.quiet_micros, truth.agents, truth.status), (1100.0, 3, Status::Ok));
-    assert!(truth.latency.ci95_low_micros < 1000.0 && truth.latency.ci95_high_micros > 1400.0);
+    assert!(truth.latency.ci95_low_micros < 1000.0 && truth.latency.ci95_high_micros > 1300.0);
     assert!(merge_network(&[seen("e", Status::Failed, 9.0)]).is_none());
     let row = observation(1, Status::Ok, 10.0, 100);
     assert!(merge_network(&[row]).is_none());
@@ -170,6 +200,19 @@ proptest! {
         prop_assert_eq!(&merged, &merge_network(&shuffled));
         let failed = sorted.iter().all(|o| o.measurement.status == Status::Failed);
         prop_assert_eq!(merged.is_none(), failed);
+    }
+
+    #[test]
+    fn a_minority_moves_no_row_out_of_the_majority_s_range(
+        honest in prop::collection::vec(100.0f64..110.0, 3..8),
+        liar in 1e-3f64..1e6,
+    ) {
+        let row = row_of(&[honest.as_slice(), &[liar]].concat());
+        let value = row.latency_micros.unwrap();
+        prop_assert!((100.0..110.0).contains(&value) || (70.0..150.0).contains(&liar), "{}", value);
+        let disagreeing = row.between_agents.unwrap().disagreeing_micros;
+        prop_assert!(disagreeing.iter().all(|&micros| micros == liar));
+        prop_assert_eq!(disagreeing.is_empty(), row.agents as usize > honest.len());
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(crate) fn row(key: &OpKey, micros: f64) -> Row {
         median_micros: Some(micros * 1.05),
         samples: 60,
         agents: 1,
+        between_agents: None,
         measured_at: Timestamp::UNIX_EPOCH,
         curve: vec![point(0, 0.8), point(8 * MIB, 1.0), point(64 * MIB, 1.4)],
     }

@@ -1,7 +1,6 @@
 //! `/v1/agents`, `/v1/hardware`.
 
-use axum::http::{Method, StatusCode};
-use latlas_shared::Telemetry;
+use axum::http::StatusCode;
 use latlas_shared::api::{AgentEntry, Heartbeat, Orders, Page};
 use serde_json::json;
 use uuid::Uuid;
@@ -63,10 +62,8 @@ async fn a_heartbeat_hears_of_leases_that_are_lost() {
     farm.ask_for_keys().await;
     let lease = farm.lease(&agent, 1, 0).await.unwrap();
     let lost = Uuid::from_u128(7);
-    let path = format!("/v1/agents/{}/heartbeat", agent.enrolled.agent_id);
-    let beat = Heartbeat { leases: vec![lease.id, lost], telemetry: Telemetry::default() };
-    let call = farm.call(Method::PUT, &path).token(&agent.enrolled.credential).json(&beat);
-    let orders: Orders = call.send().await.read(StatusCode::OK);
+    let beat = Heartbeat { leases: vec![lease.id, lost], ..Heartbeat::default() };
+    let orders: Orders = farm.beat(&agent, &beat).await.read(StatusCode::OK);
     assert_eq!(orders.cancelled_leases, [lost]);
 }
 

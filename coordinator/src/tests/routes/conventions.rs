@@ -53,6 +53,7 @@ async fn nothing_changes_without_a_token() {
     for (method, path) in [
         (Method::POST, "/v1/agents".to_owned()),
         (Method::PUT, format!("/v1/agents/{id}/heartbeat")),
+        (Method::PUT, format!("/v1/agents/{id}/state")),
         (Method::POST, format!("/v1/agents/{id}/leases")),
         (Method::POST, format!("/v1/leases/{id}/renew")),
         (Method::POST, format!("/v1/leases/{id}/release")),
@@ -72,9 +73,15 @@ async fn nothing_changes_without_a_token() {
 async fn reading_is_closed_where_the_settings_say_so() {
     let farm = Farm::with(Settings { open_reads: false, ..Settings::default() }).await;
     let token = farm.token(Role::Researcher).await;
-    for path in
-        ["/v1/hardware", "/v1/agents", "/v1/ops", "/v1/requests", "/v1/tables", "/v1/tables/x"]
-    {
+    for path in [
+        "/v1/farm",
+        "/v1/hardware",
+        "/v1/agents",
+        "/v1/ops",
+        "/v1/requests",
+        "/v1/tables",
+        "/v1/tables/x",
+    ] {
         assert_eq!(farm.get(path).send().await.status, StatusCode::UNAUTHORIZED, "{path}");
         assert_ne!(farm.get(path).token(&token).send().await.status, StatusCode::UNAUTHORIZED);
     }

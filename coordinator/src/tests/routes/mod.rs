@@ -1,6 +1,7 @@
 //! Calls to routes, as clients make them. Each file is about one resource.
 
 mod agents;
+mod boxes;
 mod conventions;
 mod leases;
 mod limits;

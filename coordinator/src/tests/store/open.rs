@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
-use ops_catalog::{Op, OpDef};
+use latlas_shared::api::AgentState;
+use ops_catalog::{Catalog, Op, OpDef};
 
-use crate::store::Store;
+use crate::store::{After, Store};
 use crate::tests::harness::{Farm, KEYS};
 use crate::{DATABASE, DataDir};
 
@@ -54,13 +55,19 @@ async fn a_newer_schema_is_refused() {
     assert!(error.contains("written by a newer latlas-coordinator"), "{error}");
 }
 
-/// A database as the first three migrations made it, with a task of each state.
-async fn before_networks(path: &Path) {
+/// A database as the migrations up to this one made it.
+async fn as_of(path: &Path, last: i64) -> sqlx::SqlitePool {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let pool = sqlx::SqlitePool::connect_with(options.foreign_keys(true)).await.unwrap();
     let all = sqlx::migrate!();
-    let first = all.iter().filter(|migration| migration.version <= 3).cloned().collect();
+    let first = all.iter().filter(|migration| migration.version <= last).cloned().collect();
     sqlx::migrate::Migrator::with_migrations(first).run(&pool).await.unwrap();
+    pool
+}
+
+/// A database as the first three migrations made it, with a task of each state.
+async fn before_networks(path: &Path) {
+    let pool = as_of(path, 3).await;
     sqlx::raw_sql(
         "INSERT INTO tables (id, hardware_id, config_id, run_config, created_at)
          VALUES (1, 'old.cpu', 'c', '{}', 0);
@@ -124,6 +131,59 @@ async fn a_database_from_before_networks_keeps_its_work() {
     let kept: i64 =
         sqlx::query_scalar("SELECT count(*) FROM measurements").fetch_one(&pool).await.unwrap();
     assert_eq!(kept, 1);
+}
+
+#[tokio::test]
+async fn a_database_from_before_states_keeps_its_boxes_active() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(DATABASE);
+    let pool = as_of(&path, 4).await;
+    let mut measurement = crate::testing::measurement(KEYS[0], 10.0);
+    measurement.fingerprint = "f".into();
+    let config = measurement.run_config.id();
+    let op = Catalog::builtin().op("Conv3x3").unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO fingerprints VALUES ('f', 'test-9000-2c-8gb.cpu', '{}', 0);
+         INSERT INTO ops (id, digest, name, definition, builtin, current, created_at)
+         VALUES (1, '00', 'Conv3x3', '', 1, 1, 0);",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    for (sql, values) in [
+        (
+            "INSERT INTO tables (id, hardware_id, config_id, run_config, created_at)
+             VALUES (1, 'test-9000-2c-8gb.cpu', ?1, ?2, 0)",
+            [config, serde_json::to_string(&measurement.run_config).unwrap()],
+        ),
+        (
+            "UPDATE ops SET digest = ?1, definition = ?2",
+            [op.digest().0.clone(), serde_json::to_string(op.def()).unwrap()],
+        ),
+        (
+            "INSERT INTO agents (id, uuid, name, table_id, fingerprint, primitives, agent_version,
+                                 enrolled_at, seen_at)
+             VALUES (1, ?1, ?2, 1, 'f', '[\"conv2d\"]', '0', 0, 0)",
+            ["00000000-0000-0000-0000-000000000001".to_owned(), "box".to_owned()],
+        ),
+        (
+            "INSERT INTO measurements (uuid, table_id, agent_id, op_id, key, fingerprint, status,
+                                       finished_at, received_at, measurement)
+             VALUES (?1, 1, 1, 1, 'Conv3x3:n1-h8-w8-i4-o4-s1', 'f', 'ok', 0, 0, ?2)",
+            [measurement.id.to_string(), serde_json::to_string(&measurement).unwrap()],
+        ),
+    ] {
+        let [first, second] = values;
+        sqlx::query(sql).bind(first).bind(second).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+
+    let store = Store::open(&path).await.unwrap();
+    let agents = store.list_agents(&After { cursor: None, limit: 9 }).await.unwrap().items;
+    assert_eq!((agents.len(), agents[0].standing.state), (1, AgentState::Active));
+    assert_eq!((agents[0].standing.since, agents[0].canary_at), (None, None));
+    // What was measured before counts as it did.
+    assert_eq!(store.rebuild().await.unwrap().rows, 1);
 }
 
 #[tokio::test]

@@ -1,0 +1,228 @@
+//! What the agent says of itself with each heartbeat, and what it is told.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use latlas_shared::Fingerprint;
+use latlas_shared::api::{AGENT_CLONED, AgentState, Heartbeat, Instance, Lease, Orders, Renewed};
+use latlas_shared::client::ClientError;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Farm;
+use crate::system::{System, unfit};
+
+/// After a boot the coordinator believes a new process once the old one has been silent for 45 s.
+pub const CLONE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time between two questions of a box that gets no work: in quarantine, or unfit.
+const SLOWLY: Duration = Duration::from_secs(20);
+
+/// What to do before asking for tasks.
+pub enum Advice {
+    /// Ask.
+    Ask,
+    /// Ask, and slowly: there is nothing but canaries.
+    AskSlowly,
+    /// Don't ask now.
+    Wait,
+    /// Leave the farm.
+    Leave,
+}
+
+/// This process, among all that may have this agent's credential.
+pub fn instance(system: &System) -> Instance {
+    Instance { id: Uuid::now_v7(), boot_id: system.boot_id() }
+}
+
+/// Makes this process the only one on this box with a state directory, for as long as the file is open.
+///
+/// # Errors
+/// When another process is, or the directory cannot be written.
+pub fn lock(state: &Path) -> Result<File> {
+    let path = state.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("opening {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another latlas-agent works with the state directory {}: stop it, or give this one its own \
+             with --state DIR",
+            state.display()
+        ),
+        Err(TryLockError::Error(e)) => {
+            Err(e).with_context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// Whether another process has this agent's credential.
+pub fn is_cloned(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused(problem) if problem.kind.ends_with(AGENT_CLONED))
+}
+
+/// Whether a new process should go on although it was told that another one speaks for its agent: that may
+/// be the one before the box was booted.
+pub fn may_be_its_own_past(error: &anyhow::Error, started: Instant) -> bool {
+    error.downcast_ref::<ClientError>().is_some_and(is_cloned) && started.elapsed() < CLONE_PATIENCE
+}
+
+/// What of a box has changed, for a person; none when nothing has.
+fn changes(was: &Fingerprint, is: &Fingerprint) -> Option<String> {
+    let flat = |fingerprint: &Fingerprint| -> Vec<(String, Value)> {
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(fingerprint) else {
+            return vec![];
+        };
+        let facts = fields.remove("facts");
+        let facts = facts.as_ref().and_then(Value::as_object).into_iter().flatten();
+        facts.map(|(k, v)| (k.clone(), v.clone())).chain(fields.clone()).collect()
+    };
+    let (was, is) = (flat(was), flat(is));
+    let find = |all: &[(String, Value)], name: &str| {
+        all.iter().find(|(other, _)| other == name).map_or(Value::Null, |(_, value)| value.clone())
+    };
+    let mut names: Vec<&String> = was.iter().chain(&is).map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    let changed: Vec<String> = names
+        .into_iter()
+        .map(|name| (name, find(&was, name), find(&is, name)))
+        .filter(|(_, before, now)| before != now)
+        .map(|(name, before, now)| format!("{name} was {before} and is {now}"))
+        .collect();
+    (!changed.is_empty()).then(|| changed.join(", "))
+}
+
+impl Farm {
+    /// One sign of life. `visits` are those made for the leases.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer or refuses.
+    async fn beat(
+        &self,
+        leases: Vec<Uuid>,
+        visits: Option<u64>,
+        unfit: Option<String>,
+    ) -> Result<Orders, ClientError> {
+        let beat = Heartbeat {
+            leases,
+            telemetry: self.recorder.system().telemetry(),
+            visits,
+            unfit,
+            instance: Some(self.instance.clone()),
+        };
+        self.client.put(&format!("v1/agents/{}/heartbeat", self.identity.agent_id), &beat).await
+    }
+
+    /// Says how the box is, and hears whether it is to ask for tasks.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer or refuses, or the box is no longer what it was when the agent
+    /// started: what it measured now would count as what it was.
+    pub(super) async fn advice(&self) -> Result<Advice> {
+        let system = self.recorder.system();
+        let now = system.fingerprint(self.recorder.fingerprint.device)?;
+        if let Some(changes) = changes(&self.recorder.fingerprint, &now) {
+            bail!(
+                "this box has changed since the agent was started ({changes}): start it again with \
+                 --enroll-token, so that it enrols as what it is now"
+            );
+        }
+        let unfit = unfit(&system.telemetry(), self.busy_limit);
+        let orders = self.beat(vec![], None, unfit.clone()).await?;
+        let reason = orders.reason.unwrap_or_default();
+        match (orders.state, unfit) {
+            (AgentState::Draining, _) => {
+                tracing::info!("leaving, as an admin has decided: {reason}");
+                Ok(Advice::Leave)
+            }
+            (_, Some(unfit)) => {
+                tracing::warn!("no work now: {unfit}");
+                Ok(Advice::Wait)
+            }
+            (AgentState::Quarantined, None) => {
+                tracing::warn!("in quarantine: {reason}");
+                Ok(Advice::AskSlowly)
+            }
+            (AgentState::Active, None) => Ok(Advice::Ask),
+        }
+    }
+
+    /// Waits before the next question.
+    pub(super) async fn wait_slowly(&self) {
+        self.pause(SLOWLY).await;
+    }
+
+    /// Keeps the lease and says that the box is alive; false when the lease is lost. A coordinator that
+    /// does not answer takes nothing away: measuring goes on.
+    pub(super) async fn keep(&self, lease: &Lease, visits: u64) -> bool {
+        let path = format!("v1/leases/{}/renew", lease.id);
+        let renewed = self.client.post::<_, Renewed>(&path, &serde_json::json!({})).await;
+        if let Err(e) = &renewed
+            && matches!(e.status(), Some(404 | 409))
+        {
+            return false;
+        }
+        match self.beat(vec![lease.id], Some(visits), None).await {
+            Ok(orders) => !orders.cancelled_leases.contains(&lease.id),
+            Err(e) if is_cloned(&e) => false,
+            Err(e) => {
+                tracing::warn!("{e}; the lease ends {}", lease.deadline);
+                renewed.is_ok() || Timestamp::now() < lease.deadline
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::tests::unpacked;
+    use latlas_shared::Device;
+    use latlas_shared::api::Problem;
+
+    #[test]
+    fn a_state_directory_has_one_agent() {
+        let state = tempfile::tempdir().unwrap();
+        let first = lock(state.path()).unwrap();
+        let error = lock(state.path()).unwrap_err().to_string();
+        assert!(error.contains("another latlas-agent") && error.contains("--state DIR"), "{error}");
+        drop(first);
+        lock(state.path()).unwrap();
+    }
+
+    #[test]
+    fn what_has_changed_is_named() {
+        let (_dir, system) = unpacked("orin-nano-jetpack6");
+        let was = system.fingerprint(Device::Cpu).unwrap();
+        assert_eq!(changes(&was, &was), None);
+        let mut is = was.clone();
+        is.kernel = Some("6.1".into());
+        is.facts.insert("jetson_clocks".into(), "other".into());
+        let text = changes(&was, &is).unwrap();
+        assert!(text.contains("kernel was ") && text.contains(" and is \"6.1\""), "{text}");
+        assert!(text.contains("jetson_clocks was "), "{text}");
+        assert_eq!(text.matches(" and is ").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_clone_is_told_from_other_refusals() {
+        let refused = |kind: &str| {
+            ClientError::Refused(Problem {
+                kind: format!("/problems/{kind}"),
+                title: String::new(),
+                status: 409,
+                detail: String::new(),
+            })
+        };
+        assert!(is_cloned(&refused("agent-cloned")) && !is_cloned(&refused("lease-lost")));
+        let now = Instant::now();
+        assert!(may_be_its_own_past(&refused("agent-cloned").into(), now));
+        assert!(!may_be_its_own_past(&refused("lease-lost").into(), now));
+        let long_ago = now.checked_sub(CLONE_PATIENCE).unwrap();
+        assert!(!may_be_its_own_past(&refused("agent-cloned").into(), long_ago));
+    }
+}

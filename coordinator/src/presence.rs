@@ -1,0 +1,260 @@
+//! What is known of agents only as long as both sides run: which process speaks for an agent, whether the
+//! box is fit, and whether its work moves. It lies in memory. After a restart of the coordinator the next
+//! heartbeats bring it back.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::api::{Heartbeat, Instance};
+use uuid::Uuid;
+
+use crate::lease::{self, Pace, Policy};
+
+/// A process that was not heard of for this long has ended. An agent speaks at least every 30 s: with each
+/// heartbeat while it measures, with each long poll while it waits.
+pub const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(45);
+
+/// The process that speaks for an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Which one.
+    pub instance: Instance,
+    /// When it last spoke.
+    pub heard_at: Timestamp,
+    /// The one before it on the same boot, which has ended if it is not a clone.
+    pub replaced: Option<Uuid>,
+    /// When a second process on the same boot last spoke for the same agent.
+    pub contested_at: Option<Timestamp>,
+}
+
+/// Whether a process may speak for an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It may; this is what is known from now on.
+    Speaks(Running),
+    /// Another one does, and this one is refused.
+    Cloned(Running),
+}
+
+/// Decides who speaks for an agent.
+///
+/// A process that is new takes over when the old one is silent, or at once on the same boot: there an
+/// agent locks its state directory, so that a second process on it means that the first has ended. If the
+/// first speaks again it was a copy of the directory after all; then the last one keeps the word, and no
+/// other takes over as long as somebody tries.
+pub fn admit(known: Option<&Running>, speaker: &Instance, now: Timestamp) -> Admission {
+    let recently = |time: Timestamp| now.duration_since(time) < SILENT_AFTER;
+    let new = |replaced| {
+        let (instance, heard_at) = (speaker.clone(), now);
+        Admission::Speaks(Running { instance, heard_at, replaced, contested_at: None })
+    };
+    let Some(known) = known else { return new(None) };
+    if known.instance.id == speaker.id {
+        let heard_at = known.heard_at.max(now);
+        return Admission::Speaks(Running { heard_at, ..known.clone() });
+    }
+    if !recently(known.heard_at) {
+        return new(None);
+    }
+    let same_boot = !speaker.boot_id.is_empty() && known.instance.boot_id == speaker.boot_id;
+    let contested = known.contested_at.is_some_and(recently);
+    if same_boot && !contested && known.replaced != Some(speaker.id) {
+        return new(Some(known.instance.id));
+    }
+    // One from elsewhere is refused anyhow, and must not keep this box from being started again.
+    let contested_at = if same_boot { Some(now) } else { known.contested_at };
+    Admission::Cloned(Running { contested_at, ..known.clone() })
+}
+
+/// Everything that is known, of all agents.
+#[derive(Debug, Default)]
+pub struct Presence(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By the agent's number.
+    running: HashMap<i64, Running>,
+    unfit: HashMap<i64, String>,
+    paces: HashMap<Uuid, Pace>,
+}
+
+impl Presence {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a process may speak for an agent; if not, the time at which the other one last spoke.
+    ///
+    /// # Errors
+    /// When another process speaks for the agent.
+    pub fn hear(&self, agent: i64, speaker: &Instance, now: Timestamp) -> Result<(), Timestamp> {
+        let mut known = self.known();
+        let (running, result) = match admit(known.running.get(&agent), speaker, now) {
+            Admission::Speaks(running) => (running, Ok(())),
+            Admission::Cloned(running) => {
+                let heard_at = running.heard_at;
+                (running, Err(heard_at))
+            }
+        };
+        known.running.insert(agent, running);
+        result
+    }
+
+    /// Notes what a heartbeat says of the box, and of the leases that are its own.
+    pub fn note(&self, agent: i64, beat: &Heartbeat, own: &[Uuid], now: Timestamp) {
+        let mut known = self.known();
+        match &beat.unfit {
+            Some(reason) => known.unfit.insert(agent, reason.clone()),
+            None => known.unfit.remove(&agent),
+        };
+        let Some(visits) = beat.visits else { return };
+        for id in own {
+            let pace = lease::pace(known.paces.get(id).copied(), visits, now);
+            known.paces.insert(*id, pace);
+        }
+    }
+
+    /// Why an agent gets no work now, by its own word.
+    pub fn unfit(&self, agent: i64) -> Option<String> {
+        self.known().unfit.get(&agent).cloned()
+    }
+
+    /// How a lease gets on, as far as its agent has said.
+    pub fn pace(&self, lease: Uuid) -> Option<Pace> {
+        self.known().paces.get(&lease).copied()
+    }
+
+    /// The leases that do not move.
+    pub fn stuck(&self, now: Timestamp, policy: &Policy) -> Vec<(Uuid, Pace)> {
+        let known = self.known();
+        let stuck = known.paces.iter().filter(|(_, pace)| lease::is_stuck(pace, now, policy));
+        stuck.map(|(id, pace)| (*id, *pace)).collect()
+    }
+
+    /// Forgets a lease that has ended.
+    pub fn forget(&self, lease: Uuid) {
+        self.known().paces.remove(&lease);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn instance(id: u128, boot: &str) -> Instance {
+        Instance { id: Uuid::from_u128(id), boot_id: boot.into() }
+    }
+
+    /// What becomes of processes that speak one after another, at these seconds.
+    fn played(script: &[(i64, u128, &str)]) -> Vec<bool> {
+        let mut known = None;
+        script
+            .iter()
+            .map(|&(second, id, boot)| {
+                let (next, admitted) = match admit(known.as_ref(), &instance(id, boot), at(second))
+                {
+                    Admission::Speaks(running) => (running, true),
+                    Admission::Cloned(running) => (running, false),
+                };
+                known = Some(next);
+                admitted
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_restart_goes_on_and_a_clone_does_not() {
+        // The process was killed and started again at once.
+        assert_eq!(played(&[(0, 1, "a"), (2, 2, "a"), (12, 2, "a"), (22, 2, "a")]), [true; 4]);
+        // The box was booted again: the old process is silent before the new one is believed.
+        assert_eq!(played(&[(0, 1, "a"), (30, 2, "b"), (46, 2, "b")]), [true, false, true]);
+        // Another box with a copy of the directory, for as long as both run.
+        let both =
+            [(0, 1, "a"), (5, 2, "b"), (10, 1, "a"), (50, 2, "b"), (55, 1, "a"), (99, 2, "b")];
+        assert_eq!(played(&both), [true, false, true, false, true, false]);
+        // A box that is started again although a copy of it elsewhere keeps trying.
+        assert_eq!(
+            played(&[(0, 1, "a"), (5, 2, "b"), (6, 3, "a"), (7, 2, "b")]),
+            [true, false, true, false]
+        );
+        // Without a boot id, as from a system that is no Linux.
+        assert_eq!(played(&[(0, 1, ""), (5, 2, ""), (46, 2, "")]), [true, false, true]);
+    }
+
+    #[test]
+    fn of_two_copies_on_one_box_one_keeps_the_word() {
+        let script = [
+            (0, 1, "a"),
+            (5, 2, "a"),
+            // The first is alive after all, and is refused, also when it is started again.
+            (10, 1, "a"),
+            (12, 3, "a"),
+            (15, 2, "a"),
+            (50, 3, "a"),
+            (55, 2, "a"),
+            // Long after the last try, a restart is a restart again.
+            (100, 2, "a"),
+            (120, 4, "a"),
+        ];
+        let expected = [true, true, false, false, true, false, true, true, true];
+        assert_eq!(played(&script), expected);
+    }
+
+    #[test]
+    fn an_agent_is_unfit_until_it_says_otherwise() {
+        let presence = Presence::default();
+        let beat = |unfit: Option<&str>| Heartbeat {
+            unfit: unfit.map(str::to_owned),
+            ..Heartbeat::default()
+        };
+        presence.note(1, &beat(Some("too hot")), &[], at(0));
+        assert_eq!((presence.unfit(1).as_deref(), presence.unfit(2)), (Some("too hot"), None));
+        presence.note(1, &beat(None), &[], at(10));
+        assert_eq!(presence.unfit(1), None);
+    }
+
+    #[test]
+    fn a_lease_that_says_nothing_is_not_stuck() {
+        let (presence, policy) = (Presence::default(), Policy::default());
+        let (talks, silent) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let beat = |visits| Heartbeat { visits, ..Heartbeat::default() };
+        for minute in 0..=policy.stuck.as_mins() {
+            presence.note(1, &beat(Some(7)), &[talks], at(60 * minute));
+            presence.note(2, &beat(None), &[silent], at(60 * minute));
+        }
+        let now = at(policy.stuck.as_secs());
+        let stuck: Vec<Uuid> = presence.stuck(now, &policy).iter().map(|(id, _)| *id).collect();
+        assert_eq!(stuck, [talks]);
+        presence.forget(talks);
+        assert!(presence.stuck(now, &policy).is_empty());
+    }
+
+    proptest! {
+        /// Whatever is tried, an agent is never two processes that both go on.
+        #[test]
+        fn two_that_keep_speaking_never_both_keep_the_word(
+            boots in prop::array::uniform2("[ab]"), gaps in prop::collection::vec(1i64..15, 20..60),
+        ) {
+            let mut now = 0;
+            let script: Vec<(i64, u128, &str)> = gaps
+                .iter()
+                .enumerate()
+                .map(|(turn, gap)| {
+                    now += gap;
+                    (now, turn as u128 % 2, boots[turn % 2].as_str())
+                })
+                .collect();
+            let admitted = played(&script);
+            let of = |n: usize| admitted[4..].iter().enumerate().filter(move |(turn, _)| turn % 2 == n);
+            let all = |n| of(n).all(|(_, &admitted)| admitted);
+            let none = |n| of(n).all(|(_, &admitted)| !admitted);
+            prop_assert!((all(0) && none(1)) || (none(0) && all(1)), "{:?}", admitted);
+        }
+    }
+}

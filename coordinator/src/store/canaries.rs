@@ -1,0 +1,276 @@
+//! Canaries: handed out before other work, and held against those of other boxes when they come in.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use latlas_shared::Measurement;
+use latlas_shared::api::{AgentState, Lease, StateChange, Task, TaskWork};
+use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::boxes::{self, CANARY};
+use super::{Agent, Store, StoreError, count, from_json, leases, micros, time};
+use crate::canary::{self, Due, Round, Values, Verdict};
+use crate::lease;
+
+/// The most canary measurements of other boxes, or of a box's own past, that one is held against.
+const MOST_COMPARED: i64 = 400;
+
+#[derive(sqlx::FromRow)]
+struct Columns {
+    state: String,
+    state_by: Option<String>,
+    state_since: Option<i64>,
+    canary_asked_at: Option<i64>,
+    canary_at: Option<i64>,
+    canary_tries: i64,
+    out: bool,
+}
+
+impl Columns {
+    fn round(&self) -> Result<Round, StoreError> {
+        Ok(Round {
+            state: boxes::state_of(&self.state)?,
+            by_canary: self.state_by.as_deref() == Some(CANARY),
+            asked_at: self.canary_asked_at.map(time).transpose()?,
+            tries: count(self.canary_tries),
+            out: self.out,
+        })
+    }
+
+    /// Whether the box is in quarantine because no canary came in, and not because of what one said.
+    fn lost(&self) -> bool {
+        self.canary_at < self.state_since
+    }
+}
+
+/// What an agent is to do next.
+pub(super) enum Next {
+    Nothing,
+    Work,
+    Canary,
+}
+
+impl Store {
+    /// What there is to do for an agent, whatever the queue holds.
+    pub(super) async fn next_for(&self, agent: &Agent, now: Timestamp) -> Result<Next, StoreError> {
+        if self.shared.presence.unfit(agent.id).is_some() {
+            return Ok(Next::Nothing);
+        }
+        let round = {
+            let mut tx = self.readers.begin().await?;
+            read(&mut tx, agent).await?.round()?
+        };
+        match canary::due(&round, self.policy().canary_every, now) {
+            Due::Yes if !self.canary_tasks(agent)?.is_empty() => return Ok(Next::Canary),
+            Due::Lost => {
+                self.lose_canary(agent, now).await?;
+                return Ok(Next::Nothing);
+            }
+            Due::Yes | Due::No => {}
+        }
+        match round.state {
+            AgentState::Active => Ok(Next::Work),
+            AgentState::Draining | AgentState::Quarantined => Ok(Next::Nothing),
+        }
+    }
+
+    /// The canary's tasks, as far as the agent can run them.
+    fn canary_tasks(&self, agent: &Agent) -> Result<Vec<Task>, StoreError> {
+        let damaged = |e: ops_catalog::Invalid| StoreError::damaged("the canary", e);
+        let ops = self.ops();
+        let catalog = ops.catalog();
+        let space = catalog.space(canary::SPACE).map_err(damaged)?;
+        let entries = space.resolve(catalog).map_err(damaged)?.entries;
+        let known: Vec<String> = from_json("an agent's primitives", &agent.primitives)?;
+        let able = |op: &ops_catalog::Op| {
+            op.def().nodes.iter().all(|node| known.iter().any(|name| name == node.apply.name()))
+        };
+        let able = entries.into_iter().filter(|(_, op)| able(op)).enumerate();
+        let task = |(index, (key, op)): (usize, (_, std::sync::Arc<ops_catalog::Op>))| Task {
+            id: canary::task_number(index),
+            work: TaskWork::Op { key, digest: op.digest().clone(), definition: op.def().clone() },
+        };
+        Ok(able.map(task).collect())
+    }
+
+    /// Hands the canary out; none when another call has done so first.
+    pub(super) async fn lease_canary(
+        &self,
+        agent: &Agent,
+        now: Timestamp,
+    ) -> Result<Option<Lease>, StoreError> {
+        let tasks = self.canary_tasks(agent)?;
+        let mut tx = self.begin().await?;
+        let round = read(&mut tx, agent).await?.round()?;
+        if canary::due(&round, self.policy().canary_every, now) != Due::Yes {
+            return Ok(None);
+        }
+        let lease =
+            Lease { id: Uuid::new_v4(), deadline: lease::deadline(now, self.policy()), tasks };
+        leases::insert_lease(&mut tx, agent, &lease, lease.tasks.len(), true, now).await?;
+        sqlx::query(
+            "UPDATE agents SET canary_asked_at = ?1, canary_tries = canary_tries + 1 WHERE id = ?2",
+        )
+        .bind(micros(now))
+        .bind(agent.id)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Some(lease))
+    }
+
+    /// An agent that was given the canary again and again and never sent one is not trusted.
+    async fn lose_canary(&self, agent: &Agent, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        distrust(&mut tx, agent, canary::lost_reason(), now).await?;
+        sqlx::query("UPDATE agents SET canary_tries = 0, canary_asked_at = ?1 WHERE id = ?2")
+            .bind(micros(now))
+            .bind(agent.id)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Holds the agent's canary against others once all of it has come in, and does what follows. True when
+    /// the agent's state has changed.
+    pub(super) async fn judge_canary(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        agent: &Agent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let columns = read(tx, agent).await?;
+        let Some(asked_at) = columns.canary_asked_at else { return Ok(false) };
+        let came = own(tx, agent, asked_at).await?;
+        let wanted = self.canary_tasks(agent)?;
+        if !wanted.iter().all(|task| came.contains_key(&task.subject().to_string())) {
+            return Ok(false);
+        }
+        let values: Values =
+            came.into_iter().filter_map(|(key, micros)| Some((key, micros?))).collect();
+        let verdict =
+            canary::judge(&values, &others(tx, agent).await?, &past(tx, agent, asked_at).await?);
+        sqlx::query("UPDATE agents SET canary_at = ?1, canary_tries = 0 WHERE id = ?2")
+            .bind(micros(now))
+            .bind(agent.id)
+            .execute(&mut **tx)
+            .await?;
+        if let Verdict::Outside(reason) = &verdict {
+            tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "a canary is outside");
+        }
+        let after = canary::after(&columns.round()?, &verdict, columns.lost());
+        let Some((state, reason)) = after else { return Ok(false) };
+        let change = StateChange { state, reason: Some(reason) };
+        boxes::write(tx, agent.id, &change, CANARY, now).await?;
+        Ok(true)
+    }
+}
+
+/// Puts an agent that counts as active into quarantine.
+pub(super) async fn distrust(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+    reason: String,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if boxes::state(tx, agent).await? != AgentState::Active {
+        return Ok(());
+    }
+    tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "into quarantine");
+    let change = StateChange { state: AgentState::Quarantined, reason: Some(reason) };
+    boxes::write(tx, agent.id, &change, CANARY, now).await
+}
+
+async fn read(tx: &mut Transaction<'static, Sqlite>, agent: &Agent) -> Result<Columns, StoreError> {
+    let found = sqlx::query_as(
+        "SELECT state, state_by, state_since, canary_asked_at, canary_at, canary_tries,
+                EXISTS (SELECT 1 FROM leases WHERE agent_id = agents.id AND canary = 1) AS out
+         FROM agents WHERE id = ?1",
+    )
+    .bind(agent.id)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(found)
+}
+
+/// What has come in of the canary that was handed out at `asked_at`, by key; none for what failed.
+async fn own(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+    asked_at: i64,
+) -> Result<BTreeMap<String, Option<f64>>, StoreError> {
+    let found: Vec<(String, String)> = sqlx::query_as(
+        "SELECT key, measurement FROM measurements
+         WHERE canary = 1 AND table_id = ?1 AND agent_id = ?2 AND received_at >= ?3 AND key IS NOT NULL
+         ORDER BY received_at, id",
+    )
+    .bind(agent.table.id.0)
+    .bind(agent.id)
+    .bind(asked_at)
+    .fetch_all(&mut **tx)
+    .await?;
+    found.into_iter().map(|(key, measurement)| Ok((key, value(&measurement)?))).collect()
+}
+
+/// The latest canaries of the other boxes of the class that are trusted.
+async fn others(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+) -> Result<Vec<Values>, StoreError> {
+    let found: Vec<(i64, String, String)> = sqlx::query_as(
+        "SELECT agent_id, key, measurement FROM (
+             SELECT agent_id, key, measurement, received_at, row_number() OVER (
+                 PARTITION BY agent_id, key ORDER BY received_at DESC, measurements.id DESC) AS place
+             FROM measurements JOIN agents ON agents.id = agent_id
+             WHERE canary = 1 AND measurements.table_id = ?1 AND set_aside IS NULL
+               AND key IS NOT NULL AND agent_id <> ?2 AND agents.state <> 'quarantined')
+         WHERE place = 1 ORDER BY received_at DESC LIMIT ?3",
+    )
+    .bind(agent.table.id.0)
+    .bind(agent.id)
+    .bind(MOST_COMPARED)
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut boxes: BTreeMap<i64, Values> = BTreeMap::new();
+    for (other, key, measurement) in found {
+        if let Some(micros) = value(&measurement)? {
+            boxes.entry(other).or_default().insert(key, micros);
+        }
+    }
+    Ok(boxes.into_values().collect())
+}
+
+/// Earlier canaries of the box itself, the latest first: the nth of each op together.
+async fn past(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+    asked_at: i64,
+) -> Result<Vec<Values>, StoreError> {
+    let found: Vec<(i64, String, String)> = sqlx::query_as(
+        "SELECT row_number() OVER (PARTITION BY key ORDER BY received_at DESC, id DESC) AS round,
+                key, measurement
+         FROM measurements
+         WHERE canary = 1 AND table_id = ?1 AND agent_id = ?2 AND received_at < ?3
+           AND set_aside IS NULL AND key IS NOT NULL
+         ORDER BY round LIMIT ?4",
+    )
+    .bind(agent.table.id.0)
+    .bind(agent.id)
+    .bind(asked_at)
+    .bind(MOST_COMPARED)
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut rounds: BTreeMap<i64, Values> = BTreeMap::new();
+    for (round, key, measurement) in found {
+        if let Some(micros) = value(&measurement)? {
+            rounds.entry(round).or_default().insert(key, micros);
+        }
+    }
+    Ok(rounds.into_values().collect())
+}
+
+fn value(measurement: &str) -> Result<Option<f64>, StoreError> {
+    Ok(from_json::<Measurement>("a measurement", measurement)?.micros())
+}

@@ -1,0 +1,143 @@
+//! The farm at one glance.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::api::{FarmEntry, Page};
+use sqlx::{Sqlite, Transaction};
+
+use super::lists::After;
+use super::{Store, StoreError, count, micros, time, to_json};
+
+/// An active agent that was not heard of for this long counts as silent.
+const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
+
+/// The most reasons of failures that are listed of a table.
+const MOST_REASONS: i64 = 5;
+
+#[derive(sqlx::FromRow)]
+struct Columns {
+    id: i64,
+    hardware_id: String,
+    config_id: String,
+    queued: i64,
+    running: i64,
+    failed: i64,
+    oldest: Option<i64>,
+    rows: i64,
+    measured_at: Option<i64>,
+}
+
+/// Numbers with a name each, by table.
+type Counts = HashMap<i64, BTreeMap<String, u32>>;
+
+impl Store {
+    /// Every class of device under each run config: its agents, its queue and its table, in the order in
+    /// which they came to be.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn farm(
+        &self,
+        after: &After<i64>,
+        now: Timestamp,
+    ) -> Result<Page<FarmEntry>, StoreError> {
+        let mut tx = self.readers.begin().await?;
+        let found: Vec<Columns> = sqlx::query_as(
+            "SELECT id, hardware_id, config_id,
+                    (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'queued') AS queued,
+                    (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'leased') AS running,
+                    (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'failed') AS failed,
+                    (SELECT min(created_at) FROM requests WHERE requests.table_id = tables.id AND EXISTS (
+                        SELECT 1 FROM request_tasks
+                        WHERE request_id = requests.id AND outcome IS NULL)) AS oldest,
+                    (SELECT count(*) FROM table_rows WHERE table_id = tables.id) AS rows,
+                    (SELECT max(measured_at) FROM table_rows WHERE table_id = tables.id) AS measured_at
+             FROM tables WHERE id > ?1 ORDER BY id LIMIT ?2",
+        )
+        .bind(after.cursor.unwrap_or(0))
+        .bind(after.fetch())
+        .fetch_all(&mut *tx)
+        .await?;
+        let ids: Vec<i64> = found.iter().map(|table| table.id).collect();
+        let mut agents = agents(&mut tx, &ids, now).await?;
+        let mut failures = failures(&mut tx, &ids).await?;
+        let entries = found
+            .into_iter()
+            .map(|table| {
+                let agents = agents.remove(&table.id).unwrap_or_default();
+                let failures = failures.remove(&table.id).unwrap_or_default();
+                Ok((table.id.to_string(), entry(table, agents, failures)?))
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(after.page(entries))
+    }
+}
+
+fn entry(
+    table: Columns,
+    agents: BTreeMap<String, u32>,
+    failures: BTreeMap<String, u32>,
+) -> Result<FarmEntry, StoreError> {
+    Ok(FarmEntry {
+        hardware_id: table
+            .hardware_id
+            .parse()
+            .map_err(|e| StoreError::damaged("a hardware id", e))?,
+        config: table.config_id,
+        agents,
+        queued: count(table.queued),
+        running: count(table.running),
+        oldest_waiting: table.oldest.map(time).transpose()?,
+        failed: count(table.failed),
+        failures,
+        rows: count(table.rows),
+        measured_at: table.measured_at.map(time).transpose()?,
+    })
+}
+
+async fn agents(
+    tx: &mut Transaction<'static, Sqlite>,
+    tables: &[i64],
+    now: Timestamp,
+) -> Result<Counts, StoreError> {
+    let since = now.saturating_sub(SILENT_AFTER).unwrap_or(Timestamp::MIN);
+    let found: Vec<(i64, String, i64)> = sqlx::query_as(
+        "SELECT table_id, CASE WHEN state = 'active' AND seen_at < ?2 THEN 'silent' ELSE state END AS shown,
+                count(*)
+         FROM agents WHERE table_id IN (SELECT value FROM json_each(?1)) GROUP BY table_id, shown",
+    )
+    .bind(to_json(&tables))
+    .bind(micros(since))
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(by_table(found))
+}
+
+async fn failures(
+    tx: &mut Transaction<'static, Sqlite>,
+    tables: &[i64],
+) -> Result<Counts, StoreError> {
+    let found: Vec<(i64, String, i64)> = sqlx::query_as(
+        "SELECT table_id, reason, n FROM (
+             SELECT table_id, reason, count(*) AS n, row_number() OVER (
+                 PARTITION BY table_id ORDER BY count(*) DESC, reason) AS place
+             FROM tasks
+             WHERE state = 'failed' AND table_id IN (SELECT value FROM json_each(?1))
+             GROUP BY table_id, reason)
+         WHERE place <= ?2",
+    )
+    .bind(to_json(&tables))
+    .bind(MOST_REASONS)
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(by_table(found))
+}
+
+fn by_table(found: Vec<(i64, String, i64)>) -> Counts {
+    let mut counts = Counts::new();
+    for (table, name, n) in found {
+        counts.entry(table).or_default().insert(name, count(n));
+    }
+    counts
+}

@@ -1,0 +1,213 @@
+//! The farm at one glance, its boxes, and decisions about them.
+
+use std::io::Write;
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use latlas_shared::api::{AgentEntry, AgentState, FarmEntry, StateChange};
+use uuid::Uuid;
+
+use crate::cli::AgentDecision;
+use crate::commands::{Farm, write_json};
+use crate::text::{Columns, age, count, plain};
+
+/// The most boxes that the one-screen view names.
+const MOST_NAMED: usize = 20;
+
+pub(super) fn status(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
+    let (entries, agents): (Vec<FarmEntry>, Vec<AgentEntry>) = farm.ask(async |client| {
+        Ok((client.get_all("v1/farm").await?, client.get_all("v1/agents").await?))
+    })?;
+    if json {
+        return entries.iter().try_for_each(|entry| write_json(out, entry));
+    }
+    let now = Timestamp::now();
+    for entry in &entries {
+        write_entry(entry, now, out)?;
+    }
+    if entries.is_empty() {
+        eprintln!("no agent has enrolled yet: start one with `latlas-agent run`");
+    }
+    write_odd(&agents, now, out)
+}
+
+fn write_entry(entry: &FarmEntry, now: Timestamp, out: &mut dyn Write) -> Result<()> {
+    writeln!(out, "{} {}", entry.hardware_id, plain(&entry.config))?;
+    let states: Vec<String> =
+        entry.agents.iter().map(|(state, n)| format!("{n} {}", plain(state))).collect();
+    let states = if states.is_empty() { "none".to_owned() } else { states.join(", ") };
+    writeln!(out, "  agents  {states}")?;
+    let oldest = entry
+        .oldest_waiting
+        .map(|since| format!("; the oldest open request is from {} ago", age(since, now)));
+    writeln!(
+        out,
+        "  tasks   {} waiting, {} running, {} failed{}",
+        entry.queued,
+        entry.running,
+        entry.failed,
+        oldest.unwrap_or_default()
+    )?;
+    let mut failures: Vec<(&String, &u32)> = entry.failures.iter().collect();
+    failures.sort_by_key(|&(reason, n)| (std::cmp::Reverse(*n), reason));
+    for (reason, n) in failures {
+        writeln!(out, "  failed  {n} x {}", plain(reason))?;
+    }
+    let rows = count(entry.rows as usize, "row", "rows");
+    match entry.measured_at {
+        Some(at) => writeln!(out, "  table   {rows}, the latest measured {} ago", age(at, now))?,
+        None => writeln!(out, "  table   {rows}")?,
+    }
+    Ok(())
+}
+
+/// The boxes that do not simply work, with the reason.
+fn write_odd(agents: &[AgentEntry], now: Timestamp, out: &mut dyn Write) -> Result<()> {
+    let odd: Vec<&AgentEntry> = agents.iter().filter(|agent| why(agent).is_some()).collect();
+    if odd.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "boxes that get no work")?;
+    for agent in odd.iter().take(MOST_NAMED) {
+        let since = agent.standing.since.unwrap_or(agent.seen_at);
+        writeln!(
+            out,
+            "  {} ({}), {} for {}: {}",
+            plain(&agent.name),
+            agent.agent_id,
+            shown_state(agent),
+            age(since, now),
+            plain(&why(agent).unwrap_or_default())
+        )?;
+    }
+    if odd.len() > MOST_NAMED {
+        writeln!(out, "  and {} more: latlas farm agents", odd.len() - MOST_NAMED)?;
+    }
+    Ok(())
+}
+
+pub(super) fn agents(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
+    let agents: Vec<AgentEntry> =
+        farm.ask(async |client| Ok(client.get_all("v1/agents").await?))?;
+    if json {
+        return agents.iter().try_for_each(|agent| write_json(out, agent));
+    }
+    let now = Timestamp::now();
+    let mut columns =
+        Columns::new(["NAME", "AGENT", "HARDWARE", "STATE", "SEEN", "WORK", "REASON"]);
+    for agent in &agents {
+        columns.push([
+            agent.name.clone(),
+            agent.agent_id.to_string(),
+            agent.hardware_id.to_string(),
+            shown_state(agent).to_owned(),
+            format!("{} ago", age(agent.seen_at, now)),
+            work(agent),
+            why(agent).unwrap_or_default(),
+        ]);
+    }
+    Ok(columns.write(out)?)
+}
+
+/// Its state; `unfit` for an active box that says so.
+fn shown_state(agent: &AgentEntry) -> &'static str {
+    match (agent.standing.state, &agent.unfit) {
+        (AgentState::Active, Some(_)) => "unfit",
+        (state, _) => state.name(),
+    }
+}
+
+/// Why it gets no work; none for a box that works.
+fn why(agent: &AgentEntry) -> Option<String> {
+    match agent.standing.state {
+        AgentState::Active => agent.unfit.clone(),
+        AgentState::Draining | AgentState::Quarantined => {
+            let reason = agent.standing.reason.as_deref().unwrap_or("no reason was given");
+            let by = agent.standing.by.as_deref().unwrap_or("unknown");
+            Some(format!("{reason} (by {by})"))
+        }
+    }
+}
+
+/// What it works on: `23 of 64 tasks, 512 visits`.
+fn work(agent: &AgentEntry) -> String {
+    let leases = agent.leases.iter().map(|lease| {
+        let tasks = match lease.left {
+            None => format!("canary of {}", count(lease.tasks as usize, "task", "tasks")),
+            Some(left) => {
+                let tasks = lease.tasks.max(left);
+                format!("{} of {}", tasks - left, count(tasks as usize, "task", "tasks"))
+            }
+        };
+        match lease.visits {
+            Some(visits) => format!("{tasks}, {visits} visits"),
+            None => tasks,
+        }
+    });
+    let leases: Vec<String> = leases.collect();
+    if leases.is_empty() { "-".to_owned() } else { leases.join("; ") }
+}
+
+/// Quarantines a box or drains it.
+pub(super) fn decide(
+    farm: &Farm,
+    decision: &AgentDecision,
+    state: AgentState,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let change = StateChange { state, reason: Some(decision.reason.clone()) };
+    set_state(farm, &decision.agent, &change, decision.json, out)
+}
+
+/// Takes a quarantine or a drain back.
+pub(super) fn release(farm: &Farm, agent: &str, json: bool, out: &mut dyn Write) -> Result<()> {
+    set_state(farm, agent, &StateChange { state: AgentState::Active, reason: None }, json, out)
+}
+
+fn set_state(
+    farm: &Farm,
+    agent: &str,
+    change: &StateChange,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let entry: AgentEntry = farm.ask(async |client| {
+        let agents: Vec<AgentEntry> = client.get_all("v1/agents").await?;
+        let id = find(&agents, agent).map_err(|problem| anyhow!(problem))?;
+        Ok(client.put(&format!("v1/agents/{id}/state"), change).await?)
+    })?;
+    if json {
+        return write_json(out, &entry);
+    }
+    writeln!(out, "{} ({}) is {}", plain(&entry.name), entry.agent_id, entry.standing.state)?;
+    Ok(())
+}
+
+/// The agent that somebody means: by its id, its name, or the beginning of its id.
+fn find(agents: &[AgentEntry], text: &str) -> Result<Uuid, String> {
+    let by_id = |agent: &&AgentEntry| agent.agent_id.to_string() == text;
+    if let Some(agent) = agents.iter().find(by_id) {
+        return Ok(agent.agent_id);
+    }
+    let named: Vec<&AgentEntry> = agents.iter().filter(|agent| agent.name == text).collect();
+    let found = match named.as_slice() {
+        [] => agents.iter().filter(|a| a.agent_id.to_string().starts_with(text)).collect(),
+        _ => named,
+    };
+    match found.as_slice() {
+        [agent] => Ok(agent.agent_id),
+        [] => Err(format!(
+            "there is no agent `{}`: `latlas farm agents` lists their names and ids",
+            plain(text)
+        )),
+        several => {
+            let ids: Vec<String> = several.iter().map(|a| a.agent_id.to_string()).collect();
+            Err(format!(
+                "`{}` may be {} agents ({}): give the whole id",
+                plain(text),
+                several.len(),
+                ids.join(", ")
+            ))
+        }
+    }
+}
