@@ -1,5 +1,6 @@
 //! The running coordinator: its parts together, and serving them until told to stop.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,15 @@ pub struct Settings {
     pub open_reads: bool,
 }
 
+/// Where the time comes from: tests of what hours do need no hours.
+struct Clock(Box<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
 /// The parts that every handler may use; clones share them.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Parts>);
@@ -33,6 +43,7 @@ pub struct App(Arc<Parts>);
 struct Parts {
     store: Store,
     settings: Settings,
+    clock: Clock,
     indexes: IndexCache,
     stop: CancellationToken,
 }
@@ -40,9 +51,19 @@ struct Parts {
 impl App {
     /// A coordinator on this store.
     pub fn new(store: Store, settings: Settings) -> App {
+        App::with_clock(store, settings, Timestamp::now)
+    }
+
+    /// The same by another clock.
+    pub fn with_clock(
+        store: Store,
+        settings: Settings,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> App {
         App(Arc::new(Parts {
             store,
             settings,
+            clock: Clock(Box::new(clock)),
             indexes: IndexCache::default(),
             stop: CancellationToken::new(),
         }))
@@ -51,6 +72,11 @@ impl App {
     /// What lasts.
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        (self.0.clock.0)()
     }
 
     /// What the operator decided.
@@ -88,7 +114,7 @@ pub fn build_app(app: App) -> Router {
 /// # Errors
 /// When the listener or the store fails.
 pub async fn serve(listener: TcpListener, app: App) -> anyhow::Result<()> {
-    app.store().resume(Timestamp::now()).await?;
+    app.store().resume(app.now()).await?;
     let sweeper = tokio::spawn(sweep(app.clone()));
     let server = axum::serve(listener, build_app(app.clone()))
         .with_graceful_shutdown(app.stopping())
@@ -119,7 +145,7 @@ async fn sweep(app: App) {
             () = tokio::time::sleep(SWEEP_EVERY) => {}
             () = app.stopping() => return,
         }
-        if let Err(error) = app.store().sweep(Timestamp::now()).await {
+        if let Err(error) = app.store().sweep(app.now()).await {
             tracing::error!("leases could not be swept: {error}");
         }
     }

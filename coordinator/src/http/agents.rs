@@ -4,7 +4,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::{AgentEntry, EnrolRequest, Enrolled, Heartbeat, Orders, Page};
 use uuid::Uuid;
 
@@ -42,7 +41,7 @@ async fn enrol(
     check_enrolment(&request).map_err(ApiError::Invalid)?;
     let credential =
         Token::generate(Role::Agent).map_err(|e| ApiError::Internal(anyhow::Error::msg(e)))?;
-    let agent = app.store().enrol(&request, &credential, Timestamp::now()).await?;
+    let agent = app.store().enrol(&request, &credential, app.now()).await?;
     tracing::info!(agent = %agent.uuid, name = agent.name, hardware = %agent.table.hardware_id, "enrolled");
     let enrolled = Enrolled {
         agent_id: agent.uuid,
@@ -62,7 +61,7 @@ async fn heartbeat(
     if beat.leases.len() > MOST_LEASES {
         return Err(ApiError::Invalid(format!("leases: at most {MOST_LEASES}")));
     }
-    let now = Timestamp::now();
+    let now = app.now();
     let cancelled_leases =
         app.store().heartbeat(&agent, &beat.leases, &beat.telemetry, now).await?;
     Ok(Json(Orders { cancelled_leases }))

@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::{Lease, LeaseAnswer, LeaseRequest, Renewed};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -54,7 +53,7 @@ async fn wait_for_lease(
         let mut work = std::pin::pin!(app.store().work().notified());
         // Before looking, so that what comes after the look wakes it.
         work.as_mut().enable();
-        let lease = app.store().lease(agent, max_tasks, Timestamp::now()).await?;
+        let lease = app.store().lease(agent, max_tasks, app.now()).await?;
         if lease.is_some() {
             return Ok(lease);
         }
@@ -71,7 +70,7 @@ async fn renew(
     State(app): State<App>,
     Segments(id): Segments<Uuid>,
 ) -> Result<Json<Renewed>, ApiError> {
-    let deadline = app.store().renew(&agent, id, Timestamp::now()).await?;
+    let deadline = app.store().renew(&agent, id, app.now()).await?;
     deadline.map(|deadline| Json(Renewed { deadline })).ok_or_else(|| lost(id))
 }
 
@@ -80,7 +79,7 @@ async fn release(
     State(app): State<App>,
     Segments(id): Segments<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    if app.store().release(&agent, id, Timestamp::now()).await? {
+    if app.store().release(&agent, id, app.now()).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(lost(id))

@@ -3,7 +3,6 @@
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::ResultsAnswer;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -66,6 +65,6 @@ async fn results(
             }
         }
     }
-    let answer = app.store().add_results(&agent, incoming, Timestamp::now()).await?;
+    let answer = app.store().add_results(&agent, incoming, app.now()).await?;
     Ok(Json(answer))
 }

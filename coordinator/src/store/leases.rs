@@ -107,11 +107,7 @@ impl Store {
             return Ok(None);
         }
         let deadline = lease::deadline(now, self.policy());
-        sqlx::query("UPDATE leases SET deadline = ?1 WHERE id = ?2")
-            .bind(micros(deadline))
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
+        set_deadline(&mut tx, id, deadline).await?;
         tx.commit().await?;
         Ok(Some(deadline))
     }
@@ -141,29 +137,38 @@ impl Store {
         Ok(true)
     }
 
-    /// Ends the leases whose deadline has passed.
+    /// Ends the leases whose deadline has passed, and shortens those that a clock which was set back has
+    /// made too long.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
-        let due: i64 = sqlx::query_scalar("SELECT count(*) FROM leases WHERE deadline <= ?1")
-            .bind(micros(now))
-            .fetch_one(&self.readers)
-            .await?;
+        let latest = lease::deadline(now, self.policy());
+        let due: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM leases WHERE deadline <= ?1 OR deadline > ?2",
+        )
+        .bind(micros(now))
+        .bind(micros(latest))
+        .fetch_one(&self.readers)
+        .await?;
         if due == 0 {
             return Ok(());
         }
         let mut tx = self.begin().await?;
         let due: Vec<(String, i64, String)> = sqlx::query_as(
             "SELECT leases.id, deadline, name FROM leases JOIN agents ON agents.id = agent_id
-             WHERE deadline <= ?1",
+             WHERE deadline <= ?1 OR deadline > ?2",
         )
         .bind(micros(now))
+        .bind(micros(latest))
         .fetch_all(&mut *tx)
         .await?;
         for (id, deadline, agent_name) in due {
             let id = id.parse().map_err(|e| StoreError::damaged("a lease's id", e))?;
-            if lease::is_live(time(deadline)?, now) {
+            let deadline = time(deadline)?;
+            if lease::is_live(deadline, now) {
+                let deadline = lease::bounded(deadline, now, self.policy());
+                set_deadline(&mut tx, id, deadline).await?;
                 continue;
             }
             for task in tasks::of_lease(&mut tx, id).await? {
@@ -185,18 +190,10 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn resume(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let leases: Vec<(String, i64)> =
-            sqlx::query_as("SELECT id, deadline FROM leases").fetch_all(&mut *tx).await?;
-        for (id, deadline) in leases {
-            let deadline = lease::after_absence(time(deadline)?, now, self.policy());
-            sqlx::query("UPDATE leases SET deadline = ?1 WHERE id = ?2")
-                .bind(micros(deadline))
-                .bind(id)
-                .execute(&mut *tx)
-                .await?;
-        }
-        tx.commit().await?;
+        sqlx::query("UPDATE leases SET deadline = ?1")
+            .bind(micros(lease::deadline(now, self.policy())))
+            .execute(&self.writer)
+            .await?;
         Ok(())
     }
 }
@@ -266,6 +263,19 @@ async fn holds(
         Some(deadline) => Ok(lease::is_live(time(deadline)?, now)),
         None => Ok(false),
     }
+}
+
+async fn set_deadline(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: Uuid,
+    deadline: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE leases SET deadline = ?1 WHERE id = ?2")
+        .bind(micros(deadline))
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// The caller has moved the lease's tasks out of it.
