@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::lease::Policy;
 use crate::store::{OpenError, Store};
 
 /// Name of the database inside the data directory.
@@ -95,6 +96,14 @@ impl DataDir {
     /// # Errors
     /// When the file is not a database of this program, or of a newer version of it.
     pub async fn open_store(&self) -> Result<Store, DataDirError> {
+        self.open_store_with(Policy::default()).await
+    }
+
+    /// The same with other rules for leases.
+    ///
+    /// # Errors
+    /// As for [`DataDir::open_store`].
+    pub async fn open_store_with(&self, policy: Policy) -> Result<Store, DataDirError> {
         let unwritable = |cause| DataDirError::Unwritable { path: self.path.clone(), cause };
         // Two processes that migrate at once would trip over each other.
         let lock = self.lock_file("open.lock").map_err(unwritable)?;
@@ -102,7 +111,7 @@ impl DataDir {
             .await
             .map_err(|e| unwritable(io::Error::other(e)))?
             .map_err(unwritable)?;
-        let store = Store::open(&self.database()).await?;
+        let store = Store::open_with(&self.database(), policy).await?;
         drop(lock);
         Ok(store)
     }

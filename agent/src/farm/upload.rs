@@ -37,14 +37,16 @@ impl Backoff {
 
 /// Sends everything in the spool, once.
 ///
-/// What the coordinator refuses for good is moved out of the way together with its answer.
+/// What the coordinator refuses for good is moved out of the way together with its answer. A batch that
+/// is refused as a whole is sent again in parts, so that one measurement takes no other with it.
 ///
 /// # Errors
 /// When the coordinator cannot be reached or is in trouble (the rest stays in the spool), or the spool cannot be
 /// read.
 pub async fn upload(client: &Client, spool: &Spool) -> Result<()> {
+    let mut batch = BATCH;
     loop {
-        let measurements = spool.oldest(BATCH)?;
+        let measurements = spool.oldest(batch)?;
         if measurements.is_empty() {
             return Ok(());
         }
@@ -66,12 +68,14 @@ pub async fn upload(client: &Client, spool: &Spool) -> Result<()> {
             Err(e) if e.is_transient() || matches!(e.status(), Some(401 | 403)) => {
                 return Err(e).context("sending results");
             }
-            Err(e) => {
-                tracing::warn!("{} measurements were refused: {e}", ids.len());
-                for id in ids {
-                    spool.refuse(id, &e.to_string())?;
+            Err(e) => match ids.as_slice() {
+                [id] => {
+                    tracing::warn!("measurement {id} was refused: {e}");
+                    spool.refuse(*id, &e.to_string())?;
+                    batch = BATCH;
                 }
-            }
+                ids => batch = ids.len() / 2,
+            },
         }
     }
 }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use anyhow::anyhow;
 use clap::Args;
+use jiff::SignedDuration;
+use latlas_coordinator::lease::Policy;
 use latlas_coordinator::{App, Settings};
 use tokio::net::TcpListener;
 
@@ -29,6 +31,9 @@ pub struct Arguments {
     /// needs a token then
     #[arg(long)]
     insecure_public: bool,
+    /// How long a box may be silent before its work is given to others. Boxes renew every ten seconds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(12..=86_400))]
+    lease_seconds: u32,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -36,7 +41,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { listen, data, insecure_public } = arguments;
+    let Arguments { listen, data, insecure_public, lease_seconds } = arguments;
     let public = !listen.ip().is_loopback();
     if public && !insecure_public {
         return Err(Failure::Usage(format!(
@@ -49,7 +54,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let _lock = data.lock_for_serving()?;
     let listener =
         TcpListener::bind(listen).await.map_err(|cause| cannot_listen(listen, &cause))?;
-    let store = data.open_store().await?;
+    let lease = SignedDuration::from_secs(lease_seconds.into());
+    let store = data.open_store_with(Policy { lease, ..Policy::default() }).await?;
     if !store.has_tokens().await? {
         tracing::info!(
             "nobody has a token yet: make one with `latlas-coordinator token create --role enroll` for \

@@ -45,6 +45,9 @@ pub enum ApiError {
     /// The body is larger than this route takes.
     #[error("{0}")]
     TooLarge(String),
+    /// The body ended before it was complete.
+    #[error("the body broke off: send it again")]
+    BrokenOff,
     /// The body is not JSON.
     #[error("{0}")]
     MediaType(String),
@@ -84,6 +87,8 @@ impl ApiError {
             E::Conflict(_) => (S::CONFLICT, "conflict", "It collides with what is there"),
             E::LeaseLost(_) => (S::CONFLICT, "lease-lost", "The lease has ended"),
             E::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            // Not 400, which would say that the same call fails again.
+            E::BrokenOff => (S::REQUEST_TIMEOUT, "broken-off", "The call broke off"),
             E::MediaType(_) => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON"),
             E::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid", "The content is not valid"),
             E::MissingRows(_) => (S::UNPROCESSABLE_ENTITY, "missing-rows", "Rows are missing"),

@@ -144,13 +144,12 @@ impl Store {
     /// When the store fails.
     pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
         let latest = lease::deadline(now, self.policy());
-        let due: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM leases WHERE deadline <= ?1 OR deadline > ?2",
-        )
-        .bind(micros(now))
-        .bind(micros(latest))
-        .fetch_one(&self.readers)
-        .await?;
+        let due: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM leases WHERE deadline <= ?1 OR deadline > ?2")
+                .bind(micros(now))
+                .bind(micros(latest))
+                .fetch_one(&self.readers)
+                .await?;
         if due == 0 {
             return Ok(());
         }
