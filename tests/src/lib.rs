@@ -3,6 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
 
+pub mod faults;
+pub mod invariants;
+pub mod proxy;
+pub mod simulation;
+pub mod synthetic;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -14,9 +20,10 @@ use tempfile::TempDir;
 pub fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
-        // A test runs from target/PROFILE/deps, beside the programs of its profile.
+        // A test runs from target/PROFILE/deps, below the programs of its profile; a program beside them.
+        let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
         let folder =
-            std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+            if folder.ends_with("deps") { folder.parent().unwrap().to_owned() } else { folder };
         let profile = match folder.file_name().unwrap().to_str().unwrap() {
             "debug" => "dev",
             other => other,
