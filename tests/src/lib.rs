@@ -16,14 +16,17 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The path of one of the workspace's programs, built if it is not up to date.
+/// The path of one of the workspace's programs, for a test built if it is not up to date. What is no test
+/// takes the programs beside it.
 pub fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
-        // A test runs from target/PROFILE/deps, below the programs of its profile; a program beside them.
         let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
-        let folder =
-            if folder.ends_with("deps") { folder.parent().unwrap().to_owned() } else { folder };
+        if !folder.ends_with("deps") {
+            return folder;
+        }
+        // A test runs from target/PROFILE/deps, below the programs of its profile.
+        let folder = folder.parent().unwrap().to_owned();
         let profile = match folder.file_name().unwrap().to_str().unwrap() {
             "debug" => "dev",
             other => other,

@@ -15,7 +15,7 @@ use latlas_tests::simulation::{Outcome, run};
 /// Seeds for the rules alone.
 const RULES: u64 = 4000;
 /// Seeds for the whole coordinator.
-const ROUTER: u64 = 150;
+const ROUTER: u64 = 50;
 
 /// The seeds of a test: so many, or the one that is asked for.
 fn seeds(count: u64) -> Range<u64> {

@@ -136,7 +136,8 @@ impl Agent {
     async fn upload(&mut self) -> Option<()> {
         let measurements: Vec<Measurement> = self.spool.iter().take(50).cloned().collect();
         let ids: Vec<Uuid> = measurements.iter().map(|measurement| measurement.id).collect();
-        let call = self.client.post::<_, ResultsAnswer>("v1/results", &Results { measurements });
+        let body = Results { measurements };
+        let call = self.client.post::<_, ResultsAnswer>("v1/results", &body);
         let answer = patiently(call).await?.ok()?;
         let mut ledger = self.record.lock().unwrap();
         for id in ids {
