@@ -112,7 +112,9 @@ mod tests {
                 let mut stream = stream.unwrap();
                 let is_bad = body(&stream).contains(&unreadable.to_string());
                 let (status, text) = match is_bad {
-                    true => (422, r#"{"type":"/p","title":"t","status":422,"detail":"unreadable"}"#),
+                    true => {
+                        (422, r#"{"type":"/p","title":"t","status":422,"detail":"unreadable"}"#)
+                    }
                     false => (200, r#"{"stored":1,"known":0,"refused":{}}"#),
                 };
                 let length = text.len();

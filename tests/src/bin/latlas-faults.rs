@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         real: 2,
         real_keys: 12,
         simulated: 3,
-        simulated_keys: 1200,
+        simulated_keys: 3000,
         lease_seconds: 15,
     };
     let dir = tempfile::tempdir().unwrap();

@@ -101,7 +101,7 @@ impl Agent {
 
     async fn measure(&mut self, lease: &Lease) {
         for task in &lease.tasks {
-            sleep(Duration::from_millis(self.rng.u64(1..20))).await;
+            sleep(Duration::from_millis(self.rng.u64(1..100))).await;
             if self.rng.f64() < 0.01 {
                 // It crashes and forgets its lease; its spool stays.
                 return;
