@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 #[path = "../../fuzz/src/parsers.rs"]
-#[expect(clippy::duplicate_mod, dead_code, reason = "it is a part of another workspace")]
+#[allow(dead_code, reason = "it is a part of another workspace")]
 mod parsers;
 
 #[test]
