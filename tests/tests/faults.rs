@@ -1,8 +1,6 @@
 //! The fault suite in its short form: real agents and simulated ones, the real coordinator, kill -9, and a
 //! network that fails. `scripts/bench faults` is the long one.
 
-#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
-
 use std::time::Duration;
 
 use latlas_tests::faults::{Plan, run};

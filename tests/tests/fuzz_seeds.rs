@@ -1,7 +1,5 @@
 //! The fuzz targets' parsers on the texts of `fuzz/seeds`, where whatever once broke one is kept.
 
-#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
-
 use std::fs;
 use std::path::Path;
 

@@ -4,8 +4,6 @@
 //! A seed that fails is printed, and is run alone with `LATLAS_SEED=SEED cargo test -p latlas_tests
 //! --test simulation`.
 
-#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
-
 use std::ops::Range;
 
 use latlas_tests::simulation::router::{Real, Template};
