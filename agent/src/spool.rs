@@ -120,14 +120,15 @@ fn read(path: &Path) -> Result<Measurement> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use jiff::Timestamp;
     use latlas_shared::{
         Allocator, Dtype, MemoryFormat, RunConfig, Status, Subject, Telemetry, WholeNetwork,
     };
 
-    fn measurement() -> Measurement {
+    /// Some measurement.
+    pub fn measurement() -> Measurement {
         Measurement {
             id: Uuid::now_v7(),
             task: Some(1),

@@ -1,24 +1,28 @@
 //! The running coordinator: its parts together, and serving them until told to stop.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::http::{self, IndexCache};
 use crate::limits::{Limits, Rate};
 use crate::server::{self, Bounds};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::tls::Tls;
 
-/// How often leases are looked through for those that ran out.
+/// How often leases are looked through for those that ran out, and what is kept in memory is written: a
+/// crash loses when agents were last heard of in this time.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// After everything else has ended, the database has this long to be closed.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// After the connections have ended, the database has this long: together with them, less than the ten
+/// seconds after which a service manager may lose its patience.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What an operator decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,15 @@ impl Default for Settings {
     }
 }
 
+/// A clock in place of the system's: tests of what hours do need no hours.
+struct Given(Box<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Given")
+    }
+}
+
 /// The parts that every handler may use; clones share them.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Parts>);
@@ -48,17 +61,34 @@ struct Parts {
     settings: Settings,
     indexes: IndexCache,
     limits: Limits,
+    clock: Clock,
+    given_clock: Option<Given>,
     stop: CancellationToken,
 }
 
 impl App {
     /// A coordinator on this store.
     pub fn new(store: Store, settings: Settings) -> App {
+        App::with(store, settings, None)
+    }
+
+    /// The same by another clock.
+    pub fn with_clock(
+        store: Store,
+        settings: Settings,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> App {
+        App::with(store, settings, Some(Given(Box::new(clock))))
+    }
+
+    fn with(store: Store, settings: Settings, given_clock: Option<Given>) -> App {
         App(Arc::new(Parts {
             store,
             settings,
+            given_clock,
             indexes: IndexCache::default(),
             limits: Limits::new(settings.rate),
+            clock: Clock::new(Instant::now(), Timestamp::now()),
             stop: CancellationToken::new(),
         }))
     }
@@ -75,6 +105,34 @@ impl App {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// The time, for everything that lasts a while: it does not jump when the system's calendar is set.
+    pub fn now(&self) -> Timestamp {
+        match &self.0.given_clock {
+            Some(Given(clock)) => clock(),
+            None => self.0.clock.at(Instant::now()),
+        }
+    }
+
+    /// Follows the system's calendar. When that has jumped, leases move with it, so that each lasts as long
+    /// as before.
+    async fn follow_calendar(&self, now: Instant, calendar: Timestamp) -> Result<(), StoreError> {
+        let clock = &self.0.clock;
+        let Some(jump) = clock.jump(now, calendar) else {
+            clock.follow(now, calendar);
+            return Ok(());
+        };
+        tracing::warn!("the system's clock was set by {jump:#}: leases move with it");
+        // In this order a lease seems longer for a moment, and never shorter.
+        if jump.is_positive() {
+            self.store().shift_leases(jump).await?;
+            clock.follow(now, calendar);
+        } else {
+            clock.follow(now, calendar);
+            self.store().shift_leases(jump).await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn indexes(&self) -> &IndexCache {
@@ -102,13 +160,13 @@ pub fn build_app(app: App) -> Router {
     http::router(app)
 }
 
-/// Serves, over TLS where that is given, until [`App::stop`] is called and what was under way is done, at
-/// most ten seconds later.
+/// Serves, over TLS where that is given, until [`App::stop`] is called and what was under way is done, less
+/// than ten seconds later.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow::Result<()> {
-    app.store().resume(Timestamp::now()).await?;
+    app.store().resume(app.now()).await?;
     let sweeper = tokio::spawn(sweep(app.clone()));
     let router = build_app(app.clone());
     if !server::run(listener, tls, router, app.stopping(), Bounds::default()).await {
@@ -116,24 +174,65 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     }
     app.stop();
     sweeper.await?;
-    if tokio::time::timeout(CLOSE_WITHIN, app.store().close()).await.is_err() {
+    let closing = async {
+        if let Err(error) = app.store().write_heard().await {
+            tracing::warn!("when agents were last heard of could not be written: {error}");
+        }
+        app.store().close().await;
+    };
+    if tokio::time::timeout(CLOSE_WITHIN, closing).await.is_err() {
         tracing::warn!("the database was still in use; the next start recovers it");
     }
     Ok(())
 }
 
-/// Takes back what dead agents hold, until the coordinator stops.
+/// Takes back what dead agents hold and writes what is in memory, until the coordinator stops.
 async fn sweep(app: App) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(SWEEP_EVERY) => {}
             () = app.stopping() => return,
         }
-        if let Err(error) = app.store().sweep(Timestamp::now()).await {
+        if let Err(error) = app.follow_calendar(Instant::now(), Timestamp::now()).await {
+            tracing::error!("leases could not follow the system's clock: {error}");
+            continue;
+        }
+        if let Err(error) = app.store().sweep(app.now()).await {
             tracing::error!("leases could not be swept: {error}");
         }
         if let Err(error) = app.store().note_uses().await {
             tracing::error!("the uses of tokens could not be noted: {error}");
         }
+        if let Err(error) = app.store().write_heard().await {
+            tracing::error!("when agents were last heard of could not be written: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::harness::Farm;
+    use jiff::SignedDuration;
+
+    #[tokio::test]
+    async fn leases_move_with_a_clock_that_is_set() {
+        let farm = Farm::new().await;
+        let agent = farm.enrol("box", 8).await;
+        let request = farm.ask_for_keys().await;
+        farm.lease(&agent, 8, 0).await.unwrap();
+        let running = async || {
+            farm.store().sweep(farm.app.now()).await.unwrap();
+            farm.status(&request).await.running
+        };
+        for jump in [SignedDuration::from_hours(10), SignedDuration::from_hours(-20)] {
+            let (now, calendar) = (Instant::now(), farm.app.now() + jump);
+            farm.app.follow_calendar(now, calendar).await.unwrap();
+            assert!(farm.app.now() >= calendar);
+            assert_eq!(running().await, 2, "the lease is as old as it was");
+        }
+        // It still ends when its time is over, and not ten hours later.
+        farm.store().sweep(farm.app.now() + SignedDuration::from_secs(61)).await.unwrap();
+        assert_eq!(farm.status(&request).await.running, 0);
     }
 }

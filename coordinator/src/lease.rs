@@ -206,10 +206,11 @@ pub fn is_live(deadline: Timestamp, now: Timestamp) -> bool {
     now < deadline
 }
 
-/// The deadline of a lease after the coordinator itself was away: the agents could not renew, so they get
-/// the time to.
-pub fn after_absence(old: Timestamp, now: Timestamp, policy: &Policy) -> Timestamp {
-    old.max(deadline(now, policy))
+/// The deadline to go on with: no lease that starts or is renewed now ends later than [`deadline`], so one
+/// that does is from before the clock was set back, and would otherwise be held until the clock has caught
+/// up, which may be years.
+pub fn bounded(old: Timestamp, now: Timestamp, policy: &Policy) -> Timestamp {
+    old.min(deadline(now, policy))
 }
 
 #[cfg(test)]
@@ -301,8 +302,16 @@ mod tests {
         let end = deadline(now, &Policy::default());
         assert!(is_live(end, now));
         assert!(!is_live(end, end));
-        let back = Timestamp::from_second(9000).unwrap();
-        assert!(is_live(after_absence(end, back, &Policy::default()), back));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_lease_longer() {
+        let policy = Policy::default();
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let end = deadline(now, &policy);
+        assert_eq!(bounded(end, now, &policy), end);
+        let before = Timestamp::from_second(1000).unwrap();
+        assert_eq!(bounded(end, before, &policy), deadline(before, &policy));
     }
 
     #[derive(Debug, Clone)]

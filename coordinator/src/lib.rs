@@ -6,13 +6,14 @@
 //!   measurements merge stands in `latlas_shared`;
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
-//! - `op_book`, `token`, `export` and `data_dir` are what their names say.
+//! - `clock`, `op_book`, `token`, `export` and `data_dir` are what their names say.
 //!
 //! It knows nothing of libtorch, and no box is ever connected to: agents dial in.
 
 pub mod admission;
 mod app;
 pub mod canary;
+mod clock;
 mod data_dir;
 pub mod export;
 mod http;

@@ -132,6 +132,17 @@ impl Presence {
         stuck.map(|(id, pace)| (*id, *pace)).collect()
     }
 
+    /// Moves what was noted by as much as the clock was set by.
+    pub fn shift(&self, by: SignedDuration) {
+        let mut known = self.known();
+        for running in known.running.values_mut() {
+            running.heard_at += by;
+        }
+        for pace in known.paces.values_mut() {
+            pace.moved_at += by;
+        }
+    }
+
     /// Forgets a lease that has ended.
     pub fn forget(&self, lease: Uuid) {
         self.known().paces.remove(&lease);

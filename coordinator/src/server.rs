@@ -41,7 +41,7 @@ impl Default for Bounds {
             // Clients of ours let go of an idle connection sooner, so none sends a call into one that is
             // about to be closed.
             head: Duration::from_secs(30),
-            stop: Duration::from_secs(10),
+            stop: Duration::from_secs(7),
         }
     }
 }

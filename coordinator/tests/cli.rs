@@ -230,6 +230,8 @@ fn every_command_has_help_with_an_example() {
         &["token", "create"],
         &["token", "list"],
         &["token", "revoke"],
+        &["backup"],
+        &["restore"],
         &["rebuild"],
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_latlas-coordinator"))
@@ -240,4 +242,67 @@ fn every_command_has_help_with_an_example() {
         assert!(output.status.success());
         assert!(String::from_utf8_lossy(&output.stdout).contains("Example"), "{command:?}");
     }
+}
+
+/// Waits for an idle agent and for a body that never ends: neither may keep a server that stops.
+#[cfg(unix)]
+#[test]
+fn a_stop_waits_for_nobody_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let mut hanging = TcpStream::connect(&server.address).unwrap();
+    write!(
+        hanging,
+        "POST /v1/results HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: 1000\r\n\r\n{{\"measurements\""
+    )
+    .unwrap();
+    server.signal("TERM");
+    let started = Instant::now();
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_backup_is_restored_by_one_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, backups) = (dir.path().join("data"), dir.path().join("backups"));
+    std::fs::create_dir(&backups).unwrap();
+    let server = Server::start(&data);
+    let token = String::from_utf8(run(&["token", "create", "--role", "admin"], &data).stdout);
+    let token = token.unwrap();
+    let output = run(&["backup", backups.to_str().unwrap(), "--json"], &data);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let file = report["file"].as_str().unwrap();
+    assert_eq!(report["bytes"], std::fs::metadata(file).unwrap().len());
+    let over = run(&["restore", file], &data);
+    assert_eq!(over.status.code(), Some(1));
+    assert!(stderr(&over).contains("another latlas-coordinator is serving"), "{}", stderr(&over));
+    drop(server);
+    let over = run(&["restore", file], &data);
+    assert_eq!(over.status.code(), Some(1));
+    assert!(stderr(&over).contains("is not overwritten"), "{}", stderr(&over));
+
+    let other = dir.path().join("other");
+    let output = run(&["restore", file], &other);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("0 measurements"));
+    // What was known before is known again.
+    let restored = Server::start(&other);
+    assert!(restored.call("POST /v1/requests", token.trim()).starts_with("HTTP/1.1 415"));
+    let nothing = run(&["backup", backups.to_str().unwrap()], &dir.path().join("empty"));
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(stderr(&nothing).contains("there is no database at"), "{}", stderr(&nothing));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_directory_that_can_t_be_written_is_no_place_to_start() {
+    // A file system that nobody may write to, whoever runs this.
+    let output = run(&["serve", "--listen", "127.0.0.1:0"], Path::new("/sys/kernel"));
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("can't be written") && text.contains("--data DIR"), "{text}");
+    assert!(output.stdout.is_empty());
 }

@@ -1,8 +1,11 @@
 """What the benchmarks share: Latlas' programs, PyTorch's own benchmark as the reference, figures."""
 
+import http.client
 import json
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -187,6 +190,82 @@ def autorange_all(keys):
         values[key], seconds = autorange(key)
         total += seconds
     return values, total
+
+
+class Coordinator:
+    """A coordinator on a free port, with its data in a folder on the disk that the build is on: a folder
+    in memory would make every wait for the disk free."""
+
+    # Simulated values are no canaries, and all simulated agents come in with one token.
+    FLAGS = ["--canary-every", "0", "--rate", "100000"]
+
+    def __init__(self, data):
+        self.data = Path(data)
+        # Each agent has a connection or two.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        self.start()
+
+    def start(self):
+        """Seconds from the start of the process until it is ready."""
+        started = time.monotonic()
+        self.process = subprocess.Popen(
+            [BIN / "latlas-coordinator", "serve", *self.FLAGS, "--listen", "127.0.0.1:0", "--data", self.data],
+            stdout=subprocess.PIPE,
+            stderr=open(self.data.with_suffix(".log"), "a"),
+            text=True,
+        )
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("the coordinator did not start: " + self.log())
+        self.url = line.split()[-1]
+        while not self.is_ready():
+            time.sleep(0.002)
+        return time.monotonic() - started
+
+    def is_ready(self):
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=60)
+        connection.request("GET", "/readyz")
+        ready = connection.getresponse().status == 200
+        connection.close()
+        return ready
+
+    def token(self, role):
+        uses = ["--uses", "1000000"] if role == "enroll" else []
+        return run("latlas-coordinator", "token", "create", "--role", role, *uses, "--data", self.data).strip()
+
+    def simulate(self, *arguments):
+        """What the simulated agents report."""
+        return json.loads(
+            run(
+                "simulated_farm",
+                *map(str, arguments),
+                *("--coordinator", self.url, "--enroll-token", self.token("enroll")),
+            )
+        )
+
+    def most_memory(self):
+        """Most memory that it has held, in MB."""
+        for line in open(f"/proc/{self.process.pid}/status"):
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024 / 1e6
+
+    def log(self):
+        return self.data.with_suffix(".log").read_text()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
+        if self.process.wait():
+            sys.exit("the coordinator did not end as it should: " + self.log())
+
+
+def disk_folder():
+    """A temporary folder on the disk that the build is on."""
+    return tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "target")
 
 
 def quantile(values, q):

@@ -81,17 +81,19 @@ impl ClientError {
         }
     }
 
-    /// Whether the same call may succeed later: nobody answered, or the server was in trouble or
-    /// busy. Other refusals stay.
+    /// Whether the same call may succeed later: nobody answered, the call did not arrive whole, or the
+    /// server was in trouble or busy. Other refusals stay.
     pub fn is_transient(&self) -> bool {
         match self {
             ClientError::Unreachable { .. } => true,
-            ClientError::Refused(problem) => problem.status >= 500 || problem.status == 429,
             ClientError::Address(_)
             | ClientError::Token
             | ClientError::CaFile { .. }
             | ClientError::Untrusted { .. }
             | ClientError::NotUnderstood { .. } => false,
+            ClientError::Refused(problem) => {
+                problem.status >= 500 || matches!(problem.status, 408 | 429)
+            }
         }
     }
 }

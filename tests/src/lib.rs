@@ -3,6 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
 
+pub mod faults;
+pub mod invariants;
+pub mod proxy;
+pub mod simulated;
+pub mod simulation;
+pub mod synthetic;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,13 +17,17 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The path of one of the workspace's programs, built if it is not up to date.
+/// The path of one of the workspace's programs, for a test built if it is not up to date. What is no test
+/// takes the programs beside it.
 pub fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
-        // A test runs from target/PROFILE/deps, beside the programs of its profile.
-        let folder =
-            std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+        let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+        if !folder.ends_with("deps") {
+            return folder;
+        }
+        // A test runs from target/PROFILE/deps, below the programs of its profile.
+        let folder = folder.parent().unwrap().to_owned();
         let profile = match folder.file_name().unwrap().to_str().unwrap() {
             "debug" => "dev",
             other => other,
@@ -134,6 +145,15 @@ impl Farm {
             .args(["run", "--once", "--busy-limit", "100", "--coordinator", &self.url, "--state"])
             .arg(self.dir.path().join("agent"))
             .env("LATLAS_ENROLL_TOKEN", &self.enroll))
+    }
+
+    /// `simulated_farm` against this farm.
+    pub fn simulate(&self, args: &[&str]) -> Ran {
+        run(Command::new(program("simulated_farm"))
+            .args(args)
+            .env("LATLAS_COORDINATOR", &self.url)
+            .env("LATLAS_ENROLL_TOKEN", &self.enroll)
+            .env("LATLAS_TOKEN", &self.researcher))
     }
 
     /// Writes a file into the farm's folder and returns its name.

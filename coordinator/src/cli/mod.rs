@@ -1,6 +1,7 @@
 //! Commands, exit codes, and errors as a person reads them: 0 for success, 2 for wrong usage, 1 for
 //! everything else. Results go to stdout, the rest to stderr.
 
+mod backup;
 mod rebuild;
 mod serve;
 mod token;
@@ -34,6 +35,8 @@ enum Command {
         after_help = "Example:\n  latlas-coordinator token create --role researcher"
     )]
     Token(token::Command),
+    Backup(backup::BackupArguments),
+    Restore(backup::RestoreArguments),
     Rebuild(rebuild::Arguments),
 }
 
@@ -91,6 +94,8 @@ fn run(command: Command) -> Result<(), Failure> {
         match command {
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Token(command) => token::run(command).await,
+            Command::Backup(arguments) => backup::backup(arguments).await,
+            Command::Restore(arguments) => backup::restore(arguments).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
         }
     })

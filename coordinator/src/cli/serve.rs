@@ -50,6 +50,9 @@ pub struct Arguments {
     /// for never
     #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u16).range(..=8784))]
     canary_every: u16,
+    /// How long a box may be silent before its work is given to others. Boxes renew every ten seconds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(12..=86_400))]
+    lease_seconds: u32,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -58,14 +61,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let tls = check_exposure(&arguments)?;
-    let Arguments { listen, data, behind_proxy, rate, canary_every, .. } = arguments;
+    let Arguments { listen, data, behind_proxy, rate, canary_every, lease_seconds, .. } = arguments;
     let data = data.open()?;
     let _lock = data.lock_for_serving()?;
     let listener =
         TcpListener::bind(listen).await.map_err(|cause| cannot_listen(listen, &cause))?;
     let every = SignedDuration::from_hours(canary_every.into());
     let canary_every = Some(every).filter(|every| !every.is_zero());
-    let store = data.open_store_with(Policy { canary_every, ..Policy::default() }).await?;
+    let lease = SignedDuration::from_secs(lease_seconds.into());
+    let policy = Policy { canary_every, lease, ..Policy::default() };
+    let store = data.open_store_with(policy).await?;
     if !store.has_tokens().await? {
         tracing::info!(
             "nobody has a token yet: make one with `latlas-coordinator token create --role enroll` for \
@@ -77,6 +82,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         behind_proxy,
         rate: Rate::per_second(rate),
     };
+    allow_many_connections();
     let app = App::new(store, settings);
     stop_on_signals(app.clone())?;
 
@@ -105,6 +111,18 @@ fn check_exposure(arguments: &Arguments) -> Result<Option<Tls>, Failure> {
          Give --tls-cert and --tls-key; or say --behind-proxy if a proxy in front does TLS and nobody gets \
          around it; or say --insecure-public if the network is yours alone"
     )))
+}
+
+/// Each agent holds a connection or two, and many systems start a program with leave to open a thousand
+/// files and to ask for more.
+fn allow_many_connections() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        // Where it is refused, what the system gave has to do.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 fn cannot_listen(listen: SocketAddr, cause: &io::Error) -> anyhow::Error {

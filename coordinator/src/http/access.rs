@@ -7,7 +7,6 @@ use std::time::Instant;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
-use jiff::Timestamp;
 
 use super::error::ApiError;
 use crate::app::App;
@@ -109,7 +108,7 @@ async fn known(
     let calls = |wait| ApiError::TooMany { cause: "this token calls too often", wait };
     let (hash, now, address) = (token.hash(), Instant::now(), address(app, parts));
     app.limits().may_try(address, &hash, now).map_err(guesses)?;
-    match app.store().find_token(&token, Timestamp::now()).await? {
+    match app.store().find_token(&token, app.now()).await? {
         Found::InForce(holder) => {
             app.limits().found(hash, now).map_err(calls)?;
             Ok(holder)

@@ -53,7 +53,7 @@ async fn enrol(
     check_enrolment(&request).map_err(ApiError::Invalid)?;
     let credential =
         Token::generate(Role::Agent).map_err(|e| ApiError::Internal(anyhow::Error::msg(e)))?;
-    let agent = app.store().enrol(&request, &credential, &actor, Timestamp::now()).await?;
+    let agent = app.store().enrol(&request, &credential, &actor, app.now()).await?;
     tracing::info!(agent = %agent.uuid, name = agent.name, hardware = %agent.table.hardware_id, "enrolled");
     let enrolled = Enrolled {
         agent_id: agent.uuid,
@@ -76,7 +76,7 @@ async fn heartbeat(
     if beat.unfit.as_ref().is_some_and(|reason| reason.len() > MOST_REASON) {
         return Err(ApiError::Invalid(format!("unfit: at most {MOST_REASON} bytes")));
     }
-    let now = Timestamp::now();
+    let now = app.now();
     not_cloned(&app, &agent, beat.instance.as_ref(), now)?;
     let cancelled_leases =
         app.store().heartbeat(&agent, &beat.leases, &beat.telemetry, now).await?;
@@ -105,7 +105,7 @@ async fn set_state(
         }
         _ => {}
     }
-    let entry = app.store().set_state(id, &change, &actor, Timestamp::now()).await?;
+    let entry = app.store().set_state(id, &change, &actor, app.now()).await?;
     let entry = entry.ok_or_else(|| {
         ApiError::NotFound(format!("there is no agent {id}; GET /v1/agents lists them"))
     })?;

@@ -51,6 +51,9 @@ pub enum ApiError {
     /// The body is larger than this route takes.
     #[error("{0}")]
     TooLarge(String),
+    /// The body ended before it was complete.
+    #[error("the body broke off: send it again")]
+    BrokenOff,
     /// The body is not JSON.
     #[error("{0}")]
     MediaType(String),
@@ -74,6 +77,18 @@ pub enum ApiError {
     /// Too many are writing, or it is about to stop.
     #[error("the coordinator is busy or stopping: try it again in a moment")]
     Busy,
+    /// There is no room for it.
+    #[error(
+        "the coordinator's disk is full, so nothing of this call was kept, and nothing that was \
+         acknowledged before is lost: make room on the disk of its data directory and try again"
+    )]
+    DiskFull,
+    /// The database's file can't be read or written.
+    #[error(
+        "the coordinator can't read or write its database, so nothing of this call was kept: look at its \
+         log and at the file system of its data directory (read-only? a failing disk?), and try again"
+    )]
+    DiskTrouble,
     /// A bug, or a database in trouble.
     #[error("something went wrong in the coordinator; its log says what")]
     Internal(#[source] anyhow::Error),
@@ -99,12 +114,18 @@ impl ApiError {
             E::Cloned(_) => (S::CONFLICT, AGENT_CLONED, "Another process speaks for this agent"),
             E::LeaseLost(_) => (S::CONFLICT, "lease-lost", "The lease has ended"),
             E::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            // Not 400, which would say that the same call fails again.
+            E::BrokenOff => (S::REQUEST_TIMEOUT, "broken-off", "The call broke off"),
             E::MediaType(_) => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON"),
             E::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid", "The content is not valid"),
             E::MissingRows(_) => (S::UNPROCESSABLE_ENTITY, "missing-rows", "Rows are missing"),
             E::TooMany { .. } => (S::TOO_MANY_REQUESTS, "too-many-requests", "Too many calls"),
             E::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "It took too long"),
             E::Busy => (S::SERVICE_UNAVAILABLE, "busy", "The coordinator is busy"),
+            E::DiskFull => (S::INSUFFICIENT_STORAGE, "disk-full", "The disk is full"),
+            E::DiskTrouble => {
+                (S::SERVICE_UNAVAILABLE, "disk-trouble", "The database can't be written")
+            }
             E::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "An internal error"),
         }
     }
@@ -142,6 +163,10 @@ impl IntoResponse for ApiError {
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
+            // Room is made by a person.
+            StatusCode::INSUFFICIENT_STORAGE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
+            }
             _ => {}
         }
         response
@@ -154,6 +179,14 @@ impl From<StoreError> for ApiError {
             StoreError::Busy(cause) => {
                 tracing::warn!("the database is busy: {cause}");
                 ApiError::Busy
+            }
+            StoreError::Full(_) => {
+                tracing::error!("{error}");
+                ApiError::DiskFull
+            }
+            StoreError::Unusable(_) => {
+                tracing::error!("{error}");
+                ApiError::DiskTrouble
             }
             other => ApiError::Internal(other.into()),
         }

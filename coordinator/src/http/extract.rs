@@ -36,7 +36,7 @@ fn body_error(rejection: &JsonRejection) -> ApiError {
         other if other.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             ApiError::TooLarge("the body is larger than this route takes: send less at once".into())
         }
-        _ => ApiError::Malformed("the body broke off: send it again".into()),
+        _ => ApiError::BrokenOff,
     }
 }
 

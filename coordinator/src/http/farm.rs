@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::{FarmEntry, Page};
 
 use super::access::Reader;
@@ -21,5 +20,5 @@ async fn list(
     State(app): State<App>,
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<FarmEntry>>, ApiError> {
-    Ok(Json(app.store().farm(&paging.after()?, Timestamp::now()).await?))
+    Ok(Json(app.store().farm(&paging.after()?, app.now()).await?))
 }

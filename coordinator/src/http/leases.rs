@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::{Lease, LeaseAnswer, LeaseRequest, Renewed};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -38,7 +37,7 @@ async fn lease(
     if request.max_tasks == 0 {
         return Err(ApiError::Invalid("max_tasks: at least 1".into()));
     }
-    not_cloned(&app, &agent, request.instance.as_ref(), Timestamp::now())?;
+    not_cloned(&app, &agent, request.instance.as_ref(), app.now())?;
     let wait = Duration::from_secs(request.wait_seconds.min(LONGEST_WAIT).into());
     let lease = wait_for_lease(&app, &agent, request.max_tasks, Instant::now() + wait).await?;
     Ok(Json(LeaseAnswer { lease }))
@@ -55,7 +54,8 @@ async fn wait_for_lease(
         let mut work = std::pin::pin!(app.store().work().notified());
         // Before looking, so that what comes after the look wakes it.
         work.as_mut().enable();
-        let lease = app.store().lease(agent, max_tasks, Timestamp::now()).await?;
+        // In a box, since thousands of polls that only wait would all keep room for the look.
+        let lease = Box::pin(app.store().lease(agent, max_tasks, app.now())).await?;
         if lease.is_some() {
             return Ok(lease);
         }
@@ -72,7 +72,7 @@ async fn renew(
     State(app): State<App>,
     Segments(id): Segments<Uuid>,
 ) -> Result<Json<Renewed>, ApiError> {
-    let deadline = app.store().renew(&agent, id, Timestamp::now()).await?;
+    let deadline = app.store().renew(&agent, id, app.now()).await?;
     deadline.map(|deadline| Json(Renewed { deadline })).ok_or_else(|| lost(id))
 }
 
@@ -81,7 +81,7 @@ async fn release(
     State(app): State<App>,
     Segments(id): Segments<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    if app.store().release(&agent, id, Timestamp::now()).await? {
+    if app.store().release(&agent, id, app.now()).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(lost(id))

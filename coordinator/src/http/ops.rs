@@ -4,7 +4,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::{OpAnswer, OpEntry, Page};
 use ops_catalog::OpDef;
 
@@ -33,7 +32,7 @@ async fn submit(
     Body(def): Body<OpDef>,
 ) -> Result<(StatusCode, Json<OpAnswer>), ApiError> {
     let name = def.name.clone();
-    let submission = app.store().submit_op(def, &actor, Timestamp::now()).await?;
+    let submission = app.store().submit_op(def, &actor, app.now()).await?;
     let status = if submission.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(OpAnswer { name, digest: submission.digest })))
 }

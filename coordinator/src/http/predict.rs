@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::{PredictAnswer, PredictRequest};
 use latlas_shared::{PredictError, Predictor, Table, TableIndex};
 use ops_catalog::Network;
@@ -56,7 +55,7 @@ async fn predict(
     let (hardware_id, config) = (request.hardware_id.as_str(), request.config.as_deref());
     let table = app.store().table(hardware_id, config).await;
     let table = table.map_err(|error| lookup_error(hardware_id, config, error))?;
-    let version = app.store().latest_version(&table, Timestamp::now()).await?;
+    let version = app.store().latest_version(&table, app.now()).await?;
     let index = index(&app, &version).await?;
     let work = tokio::task::spawn_blocking(move || {
         let network = Network::new(&request.network, index.catalog())?;

@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::get;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::WholeNetwork;
 use latlas_shared::api::{NetworkChoice, Page, ProfileRequest, RequestStatus};
 use ops_catalog::{Catalog, Invalid, OpDef, OpDigest, OpKey, SpaceDef};
@@ -83,7 +82,7 @@ async fn create(
         idempotency_key,
         body_hash,
     };
-    let (id, new) = app.store().add_request(request, &actor, Timestamp::now()).await?;
+    let (id, new) = app.store().add_request(request, &actor, app.now()).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     let address = [(header::LOCATION, format!("/v1/requests/{id}"))];
     Ok((status, address, Json(self::status(&app, id).await?)))

@@ -3,7 +3,6 @@
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::ResultsAnswer;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -53,6 +52,14 @@ async fn results(
             measurements.len()
         )));
     }
+    // A thousand of them take a processor for longer than other calls should wait for.
+    let read = tokio::task::spawn_blocking(move || read(&measurements)).await;
+    let incoming = read.map_err(|e| ApiError::Internal(e.into()))??;
+    let answer = app.store().add_results(&agent, incoming, app.now()).await?;
+    Ok(Json(answer))
+}
+
+fn read(measurements: &[Box<RawValue>]) -> Result<Incoming, ApiError> {
     let mut incoming = Incoming::default();
     for (index, raw) in measurements.iter().enumerate() {
         match serde_json::from_str(raw.get()) {
@@ -66,6 +73,5 @@ async fn results(
             }
         }
     }
-    let answer = app.store().add_results(&agent, incoming, Timestamp::now()).await?;
-    Ok(Json(answer))
+    Ok(incoming)
 }

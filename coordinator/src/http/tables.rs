@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use jiff::Timestamp;
 use latlas_shared::api::{Page, TableEntry};
 use serde::Deserialize;
 
@@ -39,7 +38,7 @@ async fn list(
     State(app): State<App>,
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<TableEntry>>, ApiError> {
-    Ok(Json(app.store().list_tables(&paging.after()?, Timestamp::now()).await?))
+    Ok(Json(app.store().list_tables(&paging.after()?, app.now()).await?))
 }
 
 #[derive(Deserialize)]
@@ -66,7 +65,7 @@ async fn latest(
     let config = query.config.as_deref();
     let table = app.store().table(&hardware_id, config).await;
     let table = table.map_err(|error| lookup_error(&hardware_id, config, error))?;
-    let version = app.store().latest_version(&table, Timestamp::now()).await?;
+    let version = app.store().latest_version(&table, app.now()).await?;
     answer(&app, &version, format, &headers, REVALIDATE).await
 }
 

@@ -4,7 +4,6 @@
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use jiff::Timestamp;
 use latlas_shared::api::{Page, TokenEntry};
 
 use super::access::Admin;
@@ -30,7 +29,7 @@ async fn revoke(
     State(app): State<App>,
     Segments(id): Segments<i64>,
 ) -> Result<Json<TokenEntry>, ApiError> {
-    let revoked = app.store().revoke_token(id, &actor, Timestamp::now()).await?;
+    let revoked = app.store().revoke_token(id, &actor, app.now()).await?;
     let entry = revoked.ok_or_else(|| {
         ApiError::NotFound(format!("there is no token {id}; GET /v1/tokens lists them"))
     })?;

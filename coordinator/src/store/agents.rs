@@ -115,7 +115,8 @@ impl Store {
         Ok(Agent { id, uuid, name, table, primitives })
     }
 
-    /// Notes that an agent lives, and gives those of `leases` that are no longer its own.
+    /// Notes that an agent lives, and gives those of `leases` that are no longer its own. Costs no write:
+    /// see [`Store::write_presence`].
     ///
     /// # Errors
     /// When the store fails.
@@ -126,19 +127,15 @@ impl Store {
         telemetry: &Telemetry,
         now: Timestamp,
     ) -> Result<Vec<Uuid>, StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query("UPDATE agents SET seen_at = max(seen_at, ?1), telemetry = ?2 WHERE id = ?3")
-            .bind(micros(now))
-            .bind(to_json(telemetry))
-            .bind(agent.id)
-            .execute(&mut *tx)
-            .await?;
+        self.heard_of(agent, Some(telemetry), now);
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
         let held: Vec<(String, i64)> =
             sqlx::query_as("SELECT id, deadline FROM leases WHERE agent_id = ?1")
                 .bind(agent.id)
-                .fetch_all(&mut *tx)
+                .fetch_all(&self.readers)
                 .await?;
-        tx.commit().await?;
         let mut live = Vec::with_capacity(held.len());
         for (id, deadline) in held {
             if lease::is_live(time(deadline)?, now) {

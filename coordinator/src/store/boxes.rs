@@ -141,7 +141,7 @@ impl Store {
                 .map_err(|e| StoreError::damaged("a hardware id", e))?,
             config: agent.config_id,
             enrolled_at: time(agent.enrolled_at)?,
-            seen_at: time(agent.seen_at)?,
+            seen_at: self.last_heard(agent.id, time(agent.seen_at)?),
             standing: Standing {
                 state: state_of(&agent.state)?,
                 reason: agent.state_reason,

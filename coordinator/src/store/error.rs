@@ -1,14 +1,20 @@
 //! What can go wrong in the store.
 
-/// Why a store method failed.
-#[derive(Debug, thiserror::Error)]
+/// Why a store method failed. Causes are kept as text, since one cause may end many calls at once.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database is busy: another process is writing, or too many are waiting. It may work later.
     #[error("the database is busy: {0}")]
-    Busy(#[source] sqlx::Error),
+    Busy(String),
+    /// There is no room left for it. Nothing of the change was kept; it works again when there is room.
+    #[error("the disk of the database is full: {0}")]
+    Full(String),
+    /// Its file can't be read or written: a file system that became read-only, or a failing disk.
+    #[error("the file of the database can't be used: {0}")]
+    Unusable(String),
     /// The database failed.
     #[error("the database failed: {0}")]
-    Database(#[source] sqlx::Error),
+    Database(String),
     /// What it holds can't be read back.
     #[error("the database holds {what} that can't be read: {cause}")]
     Damaged {
@@ -28,18 +34,23 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> StoreError {
         // Primary result codes of SQLite, in the low byte.
-        const SQLITE_BUSY: i32 = 5;
-        const SQLITE_LOCKED: i32 = 6;
+        const BUSY: i32 = 5;
+        const LOCKED: i32 = 6;
+        const READONLY: i32 = 8;
+        const IOERR: i32 = 10;
+        const FULL: i32 = 13;
+        const CANTOPEN: i32 = 14;
         let code = error
             .as_database_error()
             .and_then(|e| e.code())
             .and_then(|code| code.parse::<i32>().ok())
             .map(|code| code & 0xff);
-        match (&error, code) {
-            (sqlx::Error::PoolTimedOut, _) | (_, Some(SQLITE_BUSY | SQLITE_LOCKED)) => {
-                StoreError::Busy(error)
-            }
-            _ => StoreError::Database(error),
+        let text = error.to_string();
+        match (error, code) {
+            (sqlx::Error::PoolTimedOut, _) | (_, Some(BUSY | LOCKED)) => StoreError::Busy(text),
+            (_, Some(FULL)) => StoreError::Full(text),
+            (_, Some(READONLY | IOERR | CANTOPEN)) => StoreError::Unusable(text),
+            _ => StoreError::Database(text),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Leases: handing tasks out and taking them back.
 
-use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt as _;
+use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentState, Lease, Task, TaskWork};
 use ops_catalog::OpDigest;
 use sqlx::{Sqlite, Transaction};
@@ -36,26 +39,54 @@ impl Store {
         max_tasks: u32,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
-        self.sweep(now).await?;
+        let turn = self.shared.idle.turn().await;
+        let news = self.shared.idle.news();
+        // A canary is for one agent, so it is looked for whatever others like it have found.
+        let is_nothing = self.shared.idle.is_nothing(agent, news);
+        if !is_nothing {
+            self.sweep(now).await?;
+        }
         match self.next_for(agent, now).await? {
-            _ if max_tasks == 0 => return Ok(None),
-            Next::Nothing => return Ok(None),
-            Next::Canary => return self.lease_canary(agent, now).await,
-            Next::Work => {}
+            Next::Canary if max_tasks > 0 => {
+                drop(turn);
+                return self.lease_canary(agent, now).await;
+            }
+            Next::Work if !is_nothing => {}
+            Next::Nothing | Next::Canary | Next::Work => return Ok(None),
         }
         let waiting = {
             let mut tx = self.readers.begin().await?;
             candidates(&mut tx, agent, 1).await?
         };
         if waiting.is_empty() {
+            self.shared.idle.found_nothing(agent, news);
+        }
+        if waiting.is_empty() || max_tasks == 0 {
             return Ok(None);
         }
-        let mut tx = self.begin().await?;
-        if boxes::state(&mut tx, agent).await? != AgentState::Active {
+        drop(turn);
+        let (store, agent) = (self.clone(), agent.clone());
+        let lease = self
+            .write(move |tx| async move { store.grant(tx, &agent, max_tasks, now).await }.boxed())
+            .await?;
+        if lease.is_some() {
+            self.announce_progress();
+        }
+        Ok(lease)
+    }
+
+    async fn grant(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        agent: &Agent,
+        max_tasks: u32,
+        now: Timestamp,
+    ) -> Result<Option<Lease>, StoreError> {
+        if boxes::state(tx, agent).await? != AgentState::Active {
             return Ok(None);
         }
         let limit = max_tasks.min(self.policy().max_tasks);
-        let queue = candidates(&mut tx, agent, limit).await?;
+        let queue = candidates(tx, agent, limit).await?;
         let attempts: Vec<u32> = queue.iter().map(|task| super::count(task.attempts)).collect();
         let size = lease::batch(&attempts, max_tasks, self.policy());
         if size == 0 {
@@ -63,26 +94,21 @@ impl Store {
         }
         let (id, deadline) = (Uuid::new_v4(), lease::deadline(now, self.policy()));
         let mut lease = Lease { id, deadline, tasks: Vec::with_capacity(size) };
-        insert_lease(&mut tx, agent, &lease, size, false, now).await?;
+        insert_lease(tx, agent, &lease, size, false, now).await?;
+        let mut leased = BTreeMap::new();
         for candidate in queue.into_iter().take(size) {
-            lease.tasks.push(self.hand_out(&mut tx, candidate, id).await?);
+            let Candidate { id: task, attempts, reason, .. } = &candidate;
+            let attempts = super::count(*attempts);
+            let waiting = Progress { attempts, reason: reason.clone(), ..Progress::new() };
+            leased.extend(waiting.leased(id).map(|progress| (*task, progress)));
+            lease.tasks.push(self.task(candidate)?);
         }
-        tx.commit().await?;
-        self.announce_progress();
+        tasks::write_all(tx, &leased).await?;
         Ok(Some(lease))
     }
 
-    async fn hand_out(
-        &self,
-        tx: &mut Transaction<'static, Sqlite>,
-        candidate: Candidate,
-        lease: Uuid,
-    ) -> Result<Task, StoreError> {
-        let Candidate { id, attempts, reason, key, digest, network } = candidate;
-        let waiting = Progress { attempts: super::count(attempts), reason, ..Progress::new() };
-        if let Some(leased) = waiting.leased(lease) {
-            tasks::write(tx, id, &leased).await?;
-        }
+    fn task(&self, candidate: Candidate) -> Result<Task, StoreError> {
+        let Candidate { id, key, digest, network, .. } = candidate;
         let work = match (key.zip(digest), network) {
             (Some((key, digest)), None) => self.op_work(&key, OpDigest(digest))?,
             (None, Some(definition)) => {
@@ -113,18 +139,11 @@ impl Store {
         id: Uuid,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let mut tx = self.begin().await?;
-        if !holds(&mut tx, agent, id, now).await? {
-            return Ok(None);
-        }
-        let deadline = lease::deadline(now, self.policy());
-        sqlx::query("UPDATE leases SET deadline = ?1 WHERE id = ?2")
-            .bind(micros(deadline))
-            .bind(id.to_string())
-            .execute(&mut *tx)
+        let (agent, deadline) = (agent.clone(), lease::deadline(now, self.policy()));
+        let renewed = self
+            .write(move |tx| async move { extend(tx, &agent, id, deadline, now).await }.boxed())
             .await?;
-        tx.commit().await?;
-        Ok(Some(deadline))
+        Ok(renewed.then_some(deadline))
     }
 
     /// Takes a lease back; what was not measured waits again. False when it is not this agent's or has
@@ -138,19 +157,29 @@ impl Store {
         id: Uuid,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        if !holds(&mut tx, agent, id, now).await? {
-            return Ok(false);
+        let agent = agent.clone();
+        let given_back = self
+            .write(move |tx| {
+                async move {
+                    let is_own = holds(tx, &agent, id, now).await?;
+                    if is_own {
+                        give_back(tx, id).await?;
+                    }
+                    Ok(is_own)
+                }
+                .boxed()
+            })
+            .await?;
+        if given_back {
+            self.shared.presence.forget(id);
+            self.announce_work();
+            self.announce_progress();
         }
-        give_back(&mut tx, id).await?;
-        tx.commit().await?;
-        self.shared.presence.forget(id);
-        self.announce_work();
-        self.announce_progress();
-        Ok(true)
+        Ok(given_back)
     }
 
-    /// Ends the leases whose deadline has passed, and those whose agent lives and gets nowhere.
+    /// Ends the leases whose deadline has passed and those whose agent lives and gets nowhere, and shortens
+    /// those that a clock which was set back has made too long.
     ///
     /// # Errors
     /// When the store fails.
@@ -158,24 +187,31 @@ impl Store {
         for (lease, pace) in self.shared.presence.stuck(now, self.policy()) {
             self.end_stuck(lease, pace, now).await?;
         }
-        let due: i64 = sqlx::query_scalar("SELECT count(*) FROM leases WHERE deadline <= ?1")
-            .bind(micros(now))
-            .fetch_one(&self.readers)
-            .await?;
+        let latest = lease::deadline(now, self.policy());
+        let due: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM leases WHERE deadline <= ?1 OR deadline > ?2")
+                .bind(micros(now))
+                .bind(micros(latest))
+                .fetch_one(&self.readers)
+                .await?;
         if due == 0 {
             return Ok(());
         }
         let mut tx = self.begin().await?;
         let due: Vec<(String, i64, String)> = sqlx::query_as(
             "SELECT leases.id, deadline, name FROM leases JOIN agents ON agents.id = agent_id
-             WHERE deadline <= ?1",
+             WHERE deadline <= ?1 OR deadline > ?2",
         )
         .bind(micros(now))
+        .bind(micros(latest))
         .fetch_all(&mut *tx)
         .await?;
         for (id, deadline, agent_name) in due {
             let id = id.parse().map_err(|e| StoreError::damaged("a lease's id", e))?;
-            if lease::is_live(time(deadline)?, now) {
+            let deadline = time(deadline)?;
+            if lease::is_live(deadline, now) {
+                let deadline = lease::bounded(deadline, now, self.policy());
+                set_deadline(&mut tx, id, deadline).await?;
                 continue;
             }
             for task in tasks::of_lease(&mut tx, id).await? {
@@ -224,19 +260,44 @@ impl Store {
     /// When the store fails.
     pub async fn resume(&self, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let leases: Vec<(String, i64)> =
-            sqlx::query_as("SELECT id, deadline FROM leases").fetch_all(&mut *tx).await?;
-        for (id, deadline) in leases {
-            let deadline = lease::after_absence(time(deadline)?, now, self.policy());
-            sqlx::query("UPDATE leases SET deadline = ?1 WHERE id = ?2")
-                .bind(micros(deadline))
-                .bind(id)
-                .execute(&mut *tx)
-                .await?;
-        }
+        // A clock that was set back meanwhile would keep the leases of dead agents for as long.
+        sqlx::query("UPDATE leases SET deadline = ?1")
+            .bind(micros(lease::deadline(now, self.policy())))
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         Ok(())
     }
+
+    /// Moves all leases by as much as the clock was set by.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn shift_leases(&self, by: SignedDuration) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE leases SET deadline = deadline + ?1")
+            .bind(i64::try_from(by.as_micros()).unwrap_or(i64::MAX / 4))
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        self.shared.presence.shift(by);
+        Ok(())
+    }
+}
+
+/// Extends a lease of this agent; false when it is not its own or has ended.
+async fn extend(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+    id: Uuid,
+    deadline: Timestamp,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    if !holds(tx, agent, id, now).await? {
+        return Ok(false);
+    }
+    set_deadline(tx, id, deadline).await?;
+    Ok(true)
 }
 
 /// The head of an agent's queue: tasks that were not tried before come first.
@@ -331,9 +392,10 @@ pub(super) async fn release_all(
 /// Ends a lease whose work is given back: what was not measured waits again, without an attempt. A canary that
 /// has not come in is due again at once.
 async fn give_back(tx: &mut Transaction<'static, Sqlite>, id: Uuid) -> Result<(), StoreError> {
-    for task in tasks::of_lease(tx, id).await? {
-        tasks::write(tx, task.id, &task.progress.released(id)).await?;
-    }
+    let tasks = tasks::of_lease(tx, id).await?;
+    let released: BTreeMap<i64, Progress> =
+        tasks.into_iter().map(|task| (task.id, task.progress.released(id))).collect();
+    tasks::write_all(tx, &released).await?;
     sqlx::query(
         "UPDATE agents SET canary_tries = canary_tries - 1, canary_asked_at = NULL
          WHERE canary_tries > 0 AND id = (SELECT agent_id FROM leases WHERE id = ?1 AND canary = 1)",
@@ -342,6 +404,19 @@ async fn give_back(tx: &mut Transaction<'static, Sqlite>, id: Uuid) -> Result<()
     .execute(&mut **tx)
     .await?;
     delete_lease(tx, id).await
+}
+
+async fn set_deadline(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: Uuid,
+    deadline: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE leases SET deadline = ?1 WHERE id = ?2")
+        .bind(micros(deadline))
+        .bind(id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// The caller has moved the lease's tasks out of it.

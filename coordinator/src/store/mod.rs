@@ -1,7 +1,9 @@
 //! The store: everything that lasts, in one SQLite file, and the only place with SQL.
 //!
 //! - One connection writes; a few others read. A change of several statements is one transaction, and
-//!   a change is on the disk (`synchronous=FULL`) before the method that made it returns.
+//!   a change is on the disk (`synchronous=FULL`) before the method that made it returns. Changes that
+//!   come often share transactions (`group`); when an agent was last heard of is the only thing that is
+//!   written later (`heard`).
 //! - Rules are elsewhere ([`crate::lease`], [`latlas_shared::merge`], [`crate::admission`]): methods here read, ask
 //!   them, and write. `now` is always an argument.
 //! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
@@ -9,10 +11,14 @@
 
 mod agents;
 mod audit;
+mod backup;
 mod boxes;
 mod canaries;
 mod error;
 mod farm;
+mod group;
+mod heard;
+mod idle;
 mod leases;
 mod lists;
 mod networks;
@@ -39,6 +45,7 @@ use crate::presence::Presence;
 
 pub use agents::{Agent, EnrolError};
 pub use audit::Actor;
+pub use backup::{Copied, CopyError, copy};
 pub use error::{Lookup, StoreError};
 pub use lists::After;
 pub use open::OpenError;
@@ -69,6 +76,8 @@ pub struct TableRef {
 pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// Changes on their way to the writer; see [`Store::write`].
+    queue: group::Queue,
     shared: Arc<Shared>,
 }
 
@@ -82,6 +91,10 @@ struct Shared {
     ops: RwLock<Arc<OpBook>>,
     /// Rung when there may be a task to hand out.
     work: Notify,
+    /// Who has looked for one in vain since then.
+    idle: idle::Idle,
+    /// When agents were last heard of, until it is written.
+    heard: heard::LastHeard,
     /// Changes when a request may have got further.
     progress: watch::Sender<()>,
     /// Held from the check of a new op to its place in `ops`.
@@ -131,6 +144,16 @@ impl Store {
         Ok((journal, synchronous, keys))
     }
 
+    /// Lets the database grow by this many pages at most, as on a disk with so much room.
+    #[cfg(test)]
+    pub async fn leave_room(&self, pages: i64) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let used: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *tx).await?;
+        let most = format!("PRAGMA max_page_count = {}", used + pages);
+        sqlx::query(sqlx::AssertSqlSafe(most)).execute(&mut *tx).await?;
+        tx.commit().await.map_err(StoreError::from)
+    }
+
     /// Closes the connections, after what they are doing.
     pub async fn close(&self) {
         self.readers.close().await;
@@ -144,12 +167,25 @@ impl Store {
     }
 
     fn announce_work(&self) {
+        self.shared.idle.announce();
         self.shared.work.notify_waiters();
     }
 
     fn announce_progress(&self) {
         self.shared.progress.send_replace(());
     }
+}
+
+/// A list cut into pieces of a few fixed lengths, so that statements that take a piece at once are
+/// prepared a few times and not once for each length that comes along.
+fn pieces<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
+    const LENGTHS: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
+    std::iter::from_fn(move || {
+        let length = LENGTHS.into_iter().find(|&length| length <= items.len())?;
+        let (piece, rest) = items.split_at(length);
+        items = rest;
+        Some(piece)
+    })
 }
 
 /// How times are stored.

@@ -5,11 +5,12 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, SqlitePool};
 use tokio::sync::{Mutex, Notify, watch};
 
+use super::group::Queue;
 use super::{Shared, Store, StoreError};
 use crate::lease::Policy;
 use crate::op_book::OpBook;
@@ -18,13 +19,20 @@ use crate::presence::Presence;
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// `PRAGMA application_id` of a database of ours; the first migration sets it.
-const APPLICATION_ID: i64 = 0x4c54_4c53;
+pub(super) const APPLICATION_ID: i64 = 0x4c54_4c53;
 
 /// How long a connection waits for another process that is writing.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request waits for a connection before the database counts as busy.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Memory that the writer may use for pages of the database; a negative number is in KiB.
+const CACHE_KIB: &str = "-32768";
+
+/// The log is worked into the database when it has so many pages of 4 KiB: a page that changes often is then
+/// written there once for many commits. A start after a crash reads this much.
+const CHECKPOINT_PAGES: &str = "4000";
 
 /// Connections that read. Reads are short and mostly from memory, so more would not be faster.
 const READERS: u32 = 4;
@@ -101,6 +109,8 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A connection to a file does not go stale, so asking it each time would tell nothing.
+            .test_before_acquire(false)
             .connect_with(options(path).read_only(true))
             .await
             .map_err(|e| unusable(&e))?;
@@ -109,12 +119,15 @@ impl Store {
             presence: Presence::default(),
             ops: RwLock::new(Arc::new(OpBook::default())),
             work: Notify::new(),
+            idle: Default::default(),
+            heard: Default::default(),
             progress: watch::channel(()).0,
             submitting: Arc::default(),
             versioning: Mutex::new(()),
             uses: std::sync::Mutex::default(),
         };
-        let store = Store { writer, readers, shared: Arc::new(shared) };
+        let queue = Queue::start(writer.clone());
+        let store = Store { writer, readers, queue, shared: Arc::new(shared) };
         store.register_builtin_ops(Timestamp::now()).await.map_err(|e| unusable(&e))?;
         Ok(store)
     }
@@ -128,10 +141,20 @@ async fn connect_writer(path: &Path) -> Result<SqlitePool, OpenError> {
     let options = options(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full);
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("cache_size", CACHE_KIB)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        // What a savepoint would take back is kept in memory and not in a file.
+        .pragma("temp_store", "MEMORY");
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // SQLite ends a transaction by itself when the disk is full, and then there is nothing left to
+        // roll back: a connection that still counts itself inside one would refuse all that follow.
+        .before_acquire(|connection, _| {
+            let usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(usable) })
+        })
         .connect_with(options)
         .await;
     pool.map_err(|error| {

@@ -80,7 +80,7 @@ impl Store {
             drop(turn);
             Ok(())
         });
-        commit.await.map_err(|e| StoreError::Database(sqlx::Error::Io(std::io::Error::other(e))))?
+        commit.await.map_err(|e| StoreError::Database(e.to_string()))?
     }
 
     fn set_ops(&self, book: Arc<OpBook>) {

@@ -1,18 +1,24 @@
 //! Results coming in: facts are stored, and what follows from them is brought up to date, in one
 //! transaction.
+//!
+//! What needs no database is done before it: checking a measurement and writing it as JSON. Inside it, a
+//! batch costs a handful of statements and not a handful for each measurement.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{AgentState, ResultsAnswer};
-use latlas_shared::{Measurement, Subject};
-use sqlx::{Sqlite, Transaction};
+use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
+use sqlx::{QueryBuilder, Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::rows::{self, Place, What};
-use super::{Agent, Store, StoreError, TableId, boxes, canaries, micros, networks, tasks, to_json};
+use super::{
+    Agent, Store, StoreError, TableId, boxes, canaries, micros, networks, pieces, tasks, to_json,
+};
 use crate::admission::{Known, check_measurement};
-use crate::op_book::OpId;
+use crate::op_book::{OpBook, OpId};
 use crate::{canary, plausible};
 
 /// Measurements as they came.
@@ -35,18 +41,50 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// What a measurement counts for, decided when it comes in and for good.
-struct Trust {
-    /// It tells of its box, and makes no row.
-    canary: bool,
-    /// Why it counts for nothing.
-    set_aside: Option<String>,
-}
-
 /// What is known of an agent's class of device, and the tables of its run configs.
 struct Class {
     known: Known,
     tables: HashMap<String, TableId>,
+}
+
+/// What a measurement that may come in is about.
+enum About {
+    Row(OpId, String),
+    Network(Box<WholeNetwork>),
+}
+
+/// A measurement that may come in, as it is stored.
+struct Admitted {
+    id: Uuid,
+    table: TableId,
+    about: About,
+    fingerprint: String,
+    status: Status,
+    reason: Option<String>,
+    finished_at: Timestamp,
+    /// All of it but the samples, as JSON.
+    text: String,
+    samples: Option<String>,
+    /// The task that it answers, as it says.
+    task: Option<i64>,
+    /// It tells of its box, and makes no row.
+    canary: bool,
+    /// Why it counts for nothing, decided when it comes in and for good.
+    set_aside: Option<String>,
+}
+
+impl Admitted {
+    fn counts(&self) -> bool {
+        !self.canary && self.set_aside.is_none()
+    }
+}
+
+/// A batch after everything that can be done without the database.
+struct Batch {
+    agent: Agent,
+    now: Timestamp,
+    checked: Vec<Result<Admitted, Refusal>>,
+    unreadable: Vec<Refusal>,
 }
 
 impl Store {
@@ -61,73 +99,107 @@ impl Store {
         incoming: Incoming,
         now: Timestamp,
     ) -> Result<ResultsAnswer, StoreError> {
-        let mut answer = ResultsAnswer::default();
-        let mut touched: BTreeSet<Place> = BTreeSet::new();
-        let mut refusals = incoming.unreadable;
-        let mut tx = self.begin().await?;
-        let class = class_of(&mut tx, agent).await?;
-        let trusted = boxes::state(&mut tx, agent).await? != AgentState::Quarantined;
-        let mut canaries = false;
-        for measurement in incoming.measurements {
-            if is_known(&mut tx, &measurement).await? {
-                answer.known += 1;
-                continue;
-            }
-            match self.admit(&class, &measurement, now) {
-                Ok((table, op)) => {
-                    let what = what(&mut tx, &measurement.subject, op, now).await?;
-                    let place = Place { table, what };
-                    let trust = self.trust(&measurement, trusted);
-                    insert(&mut tx, agent, &measurement, &place, &trust, now).await?;
-                    canaries |= trust.canary;
-                    answer.stored += 1;
-                    if let Some(reason) = trust.set_aside.filter(|_| trusted) {
-                        self.count_attempt(&mut tx, agent, measurement.task, &reason).await?;
-                    } else if trusted && !trust.canary {
-                        settle_task(&mut tx, &place, &measurement).await?;
-                        touched.insert(place);
-                    }
-                }
-                Err(reason) => {
-                    let Measurement { id, task, .. } = measurement;
-                    refusals.push(Refusal { id, task, reason });
-                }
-            }
-        }
-        for Refusal { id, task, reason } in refusals {
-            tracing::warn!(agent = %agent.uuid, %id, reason, "a measurement was refused");
-            self.count_attempt(&mut tx, agent, task, &reason).await?;
-            if canary::is_canary(task) {
-                let why = format!("its canary was refused: {reason}");
-                canaries::distrust(&mut tx, agent, why, now).await?;
-            }
-            answer.refused.insert(id, reason);
-        }
-        let changed = canaries && self.judge_canary(&mut tx, agent, now).await?;
-        rows::refresh(&mut tx, &touched).await?;
+        let Incoming { measurements, unreadable } = incoming;
+        let class = self.class_of(agent).await?;
+        let ops = self.ops();
+        // A thousand of them take a processor for longer than other calls should wait for.
+        let checked = tokio::task::spawn_blocking(move || {
+            measurements.into_iter().map(|m| check(m, &class, &ops, now)).collect()
+        });
+        let checked = checked.await.map_err(|e| StoreError::Database(e.to_string()))?;
+        let batch = Batch { agent: agent.clone(), now, checked, unreadable };
+        let store = self.clone();
+        let (answer, moved) =
+            self.write(move |tx| async move { store.take_in(tx, batch).await }.boxed()).await?;
         if answer.stored > 0 {
-            seen(&mut tx, agent, now).await?;
+            self.heard_of(agent, None, now);
         }
-        tx.commit().await?;
-        if changed || !answer.refused.is_empty() {
+        // Work of a box that is trusted no more, or an attempt that failed, waits again.
+        if moved || !answer.refused.is_empty() {
             self.announce_work();
         }
         self.announce_progress();
         Ok(answer)
     }
 
-    /// What a measurement that is let in counts for.
-    fn trust(&self, measurement: &Measurement, trusted: bool) -> Trust {
-        let ops = self.ops();
-        let op = match &measurement.subject {
-            Subject::Op { digest, .. } => ops.by_digest(digest).map(|entry| entry.op.as_ref()),
-            Subject::Network(_) => None,
-        };
-        let set_aside = match trusted {
-            true => plausible::suspect(measurement, op),
-            false => Some("its box was in quarantine".to_owned()),
-        };
-        Trust { canary: canary::is_canary(measurement.task), set_aside }
+    async fn class_of(&self, agent: &Agent) -> Result<Class, StoreError> {
+        let hardware_id = agent.table.hardware_id.clone();
+        let tables: Vec<(String, i64)> =
+            sqlx::query_as("SELECT config_id, id FROM tables WHERE hardware_id = ?1")
+                .bind(hardware_id.as_str())
+                .fetch_all(&self.readers)
+                .await?;
+        let fingerprints: Vec<String> =
+            sqlx::query_scalar("SELECT digest FROM fingerprints WHERE hardware_id = ?1")
+                .bind(hardware_id.as_str())
+                .fetch_all(&self.readers)
+                .await?;
+        let tables: HashMap<String, TableId> =
+            tables.into_iter().map(|(config, id)| (config, TableId(id))).collect();
+        let configs: HashSet<String> = tables.keys().cloned().collect();
+        let fingerprints = fingerprints.into_iter().collect();
+        Ok(Class { known: Known { hardware_id, fingerprints, configs }, tables })
+    }
+
+    /// Stores a batch and what follows from it, and says whether tasks may have come back to the queue.
+    async fn take_in(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        batch: Batch,
+    ) -> Result<(ResultsAnswer, bool), StoreError> {
+        let Batch { agent, now, checked, unreadable } = batch;
+        let mut answer = ResultsAnswer::default();
+        let mut known = known_of(tx, &checked).await?;
+        let trusted = boxes::state(tx, &agent).await? != AgentState::Quarantined;
+        let mut refusals = unreadable;
+        let mut taken = Vec::with_capacity(checked.len());
+        for checked in checked {
+            let id = match &checked {
+                Ok(admitted) => admitted.id,
+                Err(refusal) => refusal.id,
+            };
+            if known.contains(&id) {
+                answer.known += 1;
+                continue;
+            }
+            match checked {
+                Ok(mut admitted) => {
+                    known.insert(id);
+                    if !trusted {
+                        admitted.set_aside = Some("its box was in quarantine".to_owned());
+                    }
+                    let place = place(tx, &admitted, now).await?;
+                    taken.push((place, admitted));
+                }
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        answer.stored = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+        insert(tx, &agent, &taken, now).await?;
+        let counting = taken.iter().filter(|(_, admitted)| admitted.counts());
+        let touched: BTreeSet<Place> = counting.map(|(place, _)| place.clone()).collect();
+        settle_tasks(tx, &touched, &taken).await?;
+        let mut moved = false;
+        for (_, admitted) in taken.iter().filter(|_| trusted) {
+            if let Some(reason) = &admitted.set_aside {
+                self.count_attempt(tx, &agent, admitted.task, reason).await?;
+                moved = true;
+            }
+        }
+        for Refusal { id, task, reason } in refusals {
+            tracing::warn!(agent = %agent.uuid, %id, reason, "a measurement was refused");
+            self.count_attempt(tx, &agent, task, &reason).await?;
+            if canary::is_canary(task) {
+                let why = format!("its canary was refused: {reason}");
+                canaries::distrust(tx, &agent, why, now).await?;
+            }
+            answer.refused.insert(id, reason);
+        }
+        if taken.iter().any(|(_, admitted)| admitted.canary) {
+            moved |= self.judge_canary(tx, &agent, now).await?;
+        }
+        rows::refresh(tx, &touched).await?;
+        Ok((answer, moved))
     }
 
     /// Counts an attempt on the task that a refused measurement answers, if this agent holds it.
@@ -143,139 +215,160 @@ impl Store {
         let after = task.progress.refused(lease, &agent.name, why, self.policy());
         tasks::write(tx, id, &after).await
     }
-
-    /// Checks a measurement, and finds its table and op.
-    fn admit(
-        &self,
-        class: &Class,
-        measurement: &Measurement,
-        now: Timestamp,
-    ) -> Result<(TableId, Option<OpId>), String> {
-        let ops = self.ops();
-        let entry = match &measurement.subject {
-            Subject::Op { digest, .. } => ops.by_digest(digest),
-            Subject::Network(_) => None,
-        };
-        let op = entry.map(|entry| entry.op.as_ref());
-        check_measurement(measurement, &class.known, op, now)?;
-        let table = class.tables.get(&measurement.run_config.id());
-        let table = *table.ok_or("its run config is not known")?;
-        Ok((table, entry.map(|entry| entry.id)))
-    }
 }
 
-async fn class_of(
-    tx: &mut Transaction<'static, Sqlite>,
-    agent: &Agent,
-) -> Result<Class, StoreError> {
-    let hardware_id = agent.table.hardware_id.clone();
-    let tables: Vec<(String, i64)> =
-        sqlx::query_as("SELECT config_id, id FROM tables WHERE hardware_id = ?1")
-            .bind(hardware_id.as_str())
-            .fetch_all(&mut **tx)
-            .await?;
-    let fingerprints: Vec<String> =
-        sqlx::query_scalar("SELECT digest FROM fingerprints WHERE hardware_id = ?1")
-            .bind(hardware_id.as_str())
-            .fetch_all(&mut **tx)
-            .await?;
-    let tables: HashMap<String, TableId> =
-        tables.into_iter().map(|(config, id)| (config, TableId(id))).collect();
-    let configs: HashSet<String> = tables.keys().cloned().collect();
-    let fingerprints = fingerprints.into_iter().collect();
-    Ok(Class { known: Known { hardware_id, fingerprints, configs }, tables })
-}
-
-async fn is_known(
-    tx: &mut Transaction<'static, Sqlite>,
-    measurement: &Measurement,
-) -> Result<bool, StoreError> {
-    let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM measurements WHERE uuid = ?1")
-        .bind(measurement.id.to_string())
-        .fetch_optional(&mut **tx)
-        .await?;
-    Ok(known.is_some())
-}
-
-/// What an admitted measurement is about. `op` is the op of a row.
-async fn what(
-    tx: &mut Transaction<'static, Sqlite>,
-    subject: &Subject,
-    op: Option<OpId>,
+/// Checks a measurement, and makes it what is stored.
+fn check(
+    measurement: Measurement,
+    class: &Class,
+    ops: &OpBook,
     now: Timestamp,
-) -> Result<What, StoreError> {
-    match (subject, op) {
-        (Subject::Op { key, .. }, Some(op)) => Ok(What::Row { op, key: key.to_string() }),
-        (Subject::Op { key, .. }, None) => Err(StoreError::damaged("no op", key)),
-        (Subject::Network(network), _) => {
-            Ok(What::Network(networks::find_or_add(tx, network, now).await?))
+) -> Result<Admitted, Refusal> {
+    match admit(&measurement, class, ops, now) {
+        Ok((table, about)) => {
+            let Measurement { id, status, finished_at, .. } = measurement;
+            let (fingerprint, reason) =
+                (measurement.fingerprint.clone(), measurement.reason.clone());
+            let mut measurement = measurement;
+            let samples = measurement.samples.take();
+            let text = to_json(&measurement);
+            let op = match &measurement.subject {
+                Subject::Op { digest, .. } => ops.by_digest(digest).map(|entry| entry.op.as_ref()),
+                Subject::Network(_) => None,
+            };
+            Ok(Admitted {
+                id,
+                table,
+                about,
+                fingerprint,
+                status,
+                reason,
+                finished_at,
+                text,
+                samples,
+                task: measurement.task,
+                canary: canary::is_canary(measurement.task),
+                set_aside: plausible::suspect(&measurement, op),
+            })
         }
+        Err(reason) => Err(Refusal { id: measurement.id, task: measurement.task, reason }),
     }
+}
+
+/// Checks a measurement, and finds its table and what it is about.
+fn admit(
+    measurement: &Measurement,
+    class: &Class,
+    ops: &OpBook,
+    now: Timestamp,
+) -> Result<(TableId, About), String> {
+    let entry = match &measurement.subject {
+        Subject::Op { digest, .. } => ops.by_digest(digest),
+        Subject::Network(_) => None,
+    };
+    check_measurement(measurement, &class.known, entry.map(|entry| entry.op.as_ref()), now)?;
+    let table = class.tables.get(&measurement.run_config.id());
+    let table = *table.ok_or("its run config is not known")?;
+    let about = match &measurement.subject {
+        Subject::Op { key, .. } => {
+            let entry = entry.ok_or_else(|| format!("the op of {key} is not known here"))?;
+            About::Row(entry.id, key.to_string())
+        }
+        Subject::Network(network) => About::Network(network.clone()),
+    };
+    Ok((table, about))
+}
+
+/// Those of a batch that came before.
+async fn known_of(
+    tx: &mut Transaction<'static, Sqlite>,
+    checked: &[Result<Admitted, Refusal>],
+) -> Result<HashSet<Uuid>, StoreError> {
+    let ids: Vec<String> = checked
+        .iter()
+        .map(|checked| checked.as_ref().map_or_else(|refusal| refusal.id, |admitted| admitted.id))
+        .map(|id| id.to_string())
+        .collect();
+    let known: Vec<String> = sqlx::query_scalar(
+        "SELECT uuid FROM measurements WHERE uuid IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(to_json(&ids))
+    .fetch_all(&mut **tx)
+    .await?;
+    known
+        .iter()
+        .map(|id| id.parse().map_err(|e| StoreError::damaged("a measurement's id", e)))
+        .collect()
+}
+
+async fn place(
+    tx: &mut Transaction<'static, Sqlite>,
+    admitted: &Admitted,
+    now: Timestamp,
+) -> Result<Place, StoreError> {
+    let what = match &admitted.about {
+        About::Row(op, key) => What::Row { op: *op, key: key.clone() },
+        About::Network(network) => What::Network(networks::find_or_add(tx, network, now).await?),
+    };
+    Ok(Place { table: admitted.table, what })
 }
 
 async fn insert(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
-    measurement: &Measurement,
-    place: &Place,
-    trust: &Trust,
+    taken: &[(Place, Admitted)],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let (op, key, network) = match &place.what {
-        What::Row { op, key } => (Some(op.0), Some(key), None),
-        What::Network(network) => (None, None, Some(network.0)),
-    };
-    let without_samples = Measurement { samples: None, ..measurement.clone() };
-    sqlx::query(
-        "INSERT INTO measurements
-            (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at,
-             measurement, samples, network_id, canary, set_aside)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-    )
-    .bind(measurement.id.to_string())
-    .bind(place.table.0)
-    .bind(agent.id)
-    .bind(op)
-    .bind(key)
-    .bind(&measurement.fingerprint)
-    .bind(measurement.status.name())
-    .bind(micros(measurement.finished_at))
-    .bind(micros(now))
-    .bind(to_json(&without_samples))
-    .bind(&measurement.samples)
-    .bind(network)
-    .bind(trust.canary)
-    .bind(&trust.set_aside)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// A result settles the task of its key or network, whoever works on that now.
-async fn settle_task(
-    tx: &mut Transaction<'static, Sqlite>,
-    place: &Place,
-    measurement: &Measurement,
-) -> Result<(), StoreError> {
-    let Some(task) = tasks::of_place(tx, place).await? else {
-        return Ok(());
-    };
-    let after = task.progress.clone().measured(measurement.status, measurement.reason.as_deref());
-    if after != task.progress {
-        tasks::write(tx, task.id, &after).await?;
+    for piece in pieces(taken) {
+        let mut query = QueryBuilder::new(
+            "INSERT INTO measurements
+                (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at,
+                 measurement, samples, network_id, canary, set_aside) ",
+        );
+        query.push_values(piece, |mut values, (place, admitted)| {
+            let (op, key, network) = match &place.what {
+                What::Row { op, key } => (Some(op.0), Some(key), None),
+                What::Network(network) => (None, None, Some(network.0)),
+            };
+            values
+                .push_bind(admitted.id.to_string())
+                .push_bind(place.table.0)
+                .push_bind(agent.id)
+                .push_bind(op)
+                .push_bind(key)
+                .push_bind(&admitted.fingerprint)
+                .push_bind(admitted.status.name())
+                .push_bind(micros(admitted.finished_at))
+                .push_bind(micros(now))
+                .push_bind(&admitted.text)
+                .push_bind(&admitted.samples)
+                .push_bind(network)
+                .push_bind(admitted.canary)
+                .push_bind(&admitted.set_aside);
+        });
+        query.build().execute(&mut **tx).await?;
     }
     Ok(())
 }
 
-async fn seen(
+/// A result settles the task of its key or network, whoever works on that now.
+async fn settle_tasks(
     tx: &mut Transaction<'static, Sqlite>,
-    agent: &Agent,
-    now: Timestamp,
+    places: &BTreeSet<Place>,
+    taken: &[(Place, Admitted)],
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE agents SET seen_at = max(seen_at, ?1) WHERE id = ?2")
-        .bind(micros(now))
-        .bind(agent.id)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+    let before = tasks::of_places(tx, places).await?;
+    let mut after = before.clone();
+    for (place, admitted) in taken.iter().filter(|(_, admitted)| admitted.counts()) {
+        if let Some(task) = after.get_mut(place) {
+            let progress = task.progress.clone();
+            task.progress = progress.measured(admitted.status, admitted.reason.as_deref());
+        }
+    }
+    let changed: BTreeMap<i64, _> = after
+        .into_iter()
+        .filter(|(place, task)| before.get(place).is_none_or(|b| b.progress != task.progress))
+        .map(|(_, task)| (task.id, task.progress))
+        .collect();
+    tasks::write_all(tx, &changed).await
 }

@@ -1,14 +1,16 @@
 //! Tasks as they are stored: the rules of [`crate::lease`], applied.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::StoreError;
-use super::rows::{Place, What};
+use super::rows::{self, Place};
+use super::{StoreError, to_json};
 use crate::lease::{Progress, State};
 
 /// A task that is read to be changed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub id: i64,
     pub progress: Progress,
@@ -30,28 +32,33 @@ fn stored((id, state, attempts, reason, lease): Columns) -> Result<Stored, Store
     Ok(Stored { id, progress: Progress { state, attempts, reason } })
 }
 
-/// The task of a key or a network, if somebody has asked for it.
-pub(super) async fn of_place(
+/// The tasks of keys and networks, as far as somebody has asked for them.
+pub(super) async fn of_places(
     tx: &mut Transaction<'static, Sqlite>,
-    place: &Place,
-) -> Result<Option<Stored>, StoreError> {
-    let query = match &place.what {
-        What::Row { op, key } => sqlx::query_as(
-            "SELECT id, state, attempts, reason, lease_id FROM tasks
-             WHERE table_id = ?1 AND op_id = ?2 AND key = ?3",
-        )
-        .bind(place.table.0)
-        .bind(op.0)
-        .bind(key),
-        What::Network(network) => sqlx::query_as(
-            "SELECT id, state, attempts, reason, lease_id FROM tasks
-             WHERE table_id = ?1 AND network_id = ?2",
-        )
-        .bind(place.table.0)
-        .bind(network.0),
-    };
-    let found: Option<Columns> = query.fetch_optional(&mut **tx).await?;
-    found.map(stored).transpose()
+    places: &BTreeSet<Place>,
+) -> Result<BTreeMap<Place, Stored>, StoreError> {
+    let places: Vec<&Place> = places.iter().collect();
+    type Found = (i64, i64, String, i64, Option<String>, Option<String>);
+    let found: Vec<Found> = sqlx::query_as(
+        "SELECT place.key, tasks.id, state, attempts, reason, lease_id
+         FROM json_each(?1) AS place CROSS JOIN tasks
+         ON table_id = place.value ->> 0 AND op_id = place.value ->> 1
+            AND tasks.key = place.value ->> 2
+         UNION ALL
+         SELECT place.key, tasks.id, state, attempts, reason, lease_id
+         FROM json_each(?1) AS place CROSS JOIN tasks
+         ON table_id = place.value ->> 0 AND network_id = place.value ->> 3",
+    )
+    .bind(rows::as_json(&places))
+    .fetch_all(&mut **tx)
+    .await?;
+    found
+        .into_iter()
+        .map(|(place, id, state, attempts, reason, lease)| {
+            let place = rows::nth(&places, place)?.clone();
+            Ok((place, stored((id, state, attempts, reason, lease))?))
+        })
+        .collect()
 }
 
 /// A task and its lease, if it stands under one of this agent.
@@ -95,44 +102,52 @@ pub(super) async fn write(
     id: i64,
     progress: &Progress,
 ) -> Result<(), StoreError> {
-    let (state, lease) = match progress.state {
-        State::Queued => ("queued", None),
-        State::Leased(lease) => ("leased", Some(lease.to_string())),
-        State::Done => ("done", None),
-        State::Failed => ("failed", None),
-    };
-    sqlx::query(
-        "UPDATE tasks SET state = ?1, attempts = ?2, reason = ?3, lease_id = ?4 WHERE id = ?5",
-    )
-    .bind(state)
-    .bind(progress.attempts)
-    .bind(&progress.reason)
-    .bind(lease)
-    .bind(id)
-    .execute(&mut **tx)
-    .await?;
-    match progress.state {
-        State::Queued | State::Leased(_) => {}
-        // A late number also mends requests that were told of a failure.
-        State::Done => {
-            sqlx::query(
-                "UPDATE request_tasks SET outcome = 'done', reason = NULL
-                 WHERE task_id = ?1 AND outcome IS NOT 'done'",
-            )
-            .bind(id)
-            .execute(&mut **tx)
-            .await?;
-        }
-        State::Failed => {
-            sqlx::query(
-                "UPDATE request_tasks SET outcome = 'failed', reason = ?2
-                 WHERE task_id = ?1 AND outcome IS NULL",
-            )
-            .bind(id)
-            .bind(&progress.reason)
-            .execute(&mut **tx)
-            .await?;
+    write_all(tx, &BTreeMap::from([(id, progress.clone())])).await
+}
+
+/// Writes what tasks have become, and tells the requests that wait for them.
+pub(super) async fn write_all(
+    tx: &mut Transaction<'static, Sqlite>,
+    tasks: &BTreeMap<i64, Progress>,
+) -> Result<(), StoreError> {
+    let (mut written, mut settled) = (Vec::with_capacity(tasks.len()), Vec::new());
+    for (id, progress) in tasks {
+        let (state, lease) = match progress.state {
+            State::Queued => ("queued", None),
+            State::Leased(lease) => ("leased", Some(lease.to_string())),
+            State::Done => ("done", None),
+            State::Failed => ("failed", None),
+        };
+        written.push((id, state, progress.attempts, &progress.reason, lease));
+        match progress.state {
+            State::Queued | State::Leased(_) => {}
+            State::Done => settled.push((id, state, &None)),
+            State::Failed => settled.push((id, state, &progress.reason)),
         }
     }
+    if written.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE tasks SET state = task.value ->> 1, attempts = task.value ->> 2,
+                          reason = task.value ->> 3, lease_id = task.value ->> 4
+         FROM json_each(?1) AS task WHERE tasks.id = task.value ->> 0",
+    )
+    .bind(to_json(&written))
+    .execute(&mut **tx)
+    .await?;
+    if settled.is_empty() {
+        return Ok(());
+    }
+    // A late number also mends requests that were told of a failure; a failure changes no outcome.
+    sqlx::query(
+        "UPDATE request_tasks SET outcome = task.value ->> 1, reason = task.value ->> 2
+         FROM json_each(?1) AS task
+         WHERE task_id = task.value ->> 0
+           AND (outcome IS NULL OR (task.value ->> 1 = 'done' AND outcome <> 'done'))",
+    )
+    .bind(to_json(&settled))
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }

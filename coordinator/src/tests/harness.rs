@@ -227,8 +227,21 @@ impl Call<'_> {
         self
     }
 
-    pub async fn send(self) -> Answer {
-        let body = self.body.map_or_else(Body::empty, Body::from);
+    pub async fn send(mut self) -> Answer {
+        let body = self.body.take().map_or_else(Body::empty, Body::from);
+        self.send_with(body).await
+    }
+
+    /// Sends half of the body, after which the connection breaks.
+    pub async fn send_half(mut self) -> Answer {
+        let mut body = self.body.take().unwrap();
+        body.truncate(body.len() / 2);
+        let broken = std::io::ErrorKind::ConnectionReset;
+        let chunks = [Ok(body), Err(std::io::Error::from(broken))];
+        self.send_with(Body::from_stream(futures_util::stream::iter(chunks))).await
+    }
+
+    async fn send_with(self, body: Body) -> Answer {
         let request = self.request.body(body).unwrap();
         let response = self.farm.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

@@ -1,6 +1,6 @@
 //! Tests of the whole coordinator on a real database file: `routes` call the routes as clients do and
 //! look at whole answers, `store` looks at what lasts.
 
-mod harness;
+pub mod harness;
 mod routes;
 mod store;

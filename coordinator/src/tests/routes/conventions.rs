@@ -1,12 +1,12 @@
 //! What holds for every route: tokens, problem documents, compression.
 
 use axum::http::{Method, StatusCode, header};
-use latlas_shared::api::{PROBLEM_JSON, Problem};
+use latlas_shared::api::{PROBLEM_JSON, Problem, ResultsAnswer};
 use serde_json::json;
 
 use crate::Settings;
 use crate::testing;
-use crate::tests::harness::{Farm, check};
+use crate::tests::harness::{Farm, KEYS, check};
 use crate::token::Role;
 
 #[tokio::test]
@@ -132,4 +132,17 @@ async fn answers_are_compressed_when_asked() {
         let answer = farm.get("/v1/ops").header("accept-encoding", encoding).send().await;
         assert_eq!(answer.header(header::CONTENT_ENCODING), encoding);
     }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_may_be_sent_again() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let body = json!({"measurements": [agent.measures(KEYS[0], 10.0)]});
+    let call = || farm.post("/v1/results").token(&agent.enrolled.credential).json(&body);
+    // An agent takes other refusals below 500 for final, and would set its measurements aside.
+    let problem: Problem = call().send_half().await.read(StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(problem.kind, "/problems/broken-off");
+    let answer: ResultsAnswer = call().send().await.read(StatusCode::OK);
+    assert_eq!(answer.stored, 1);
 }

@@ -1,0 +1,148 @@
+//! Copies of a database: consistent, whole or not there at all, and made while a server goes on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::open::{APPLICATION_ID, BUSY_TIMEOUT};
+
+/// What a copy holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// Measurements.
+    pub measurements: u64,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
+/// Why there is no copy. What was there before is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// There is nothing to copy.
+    #[error("there is no database at {0}")]
+    Missing(PathBuf),
+    /// It is not a database of this program, or not all of it can be read.
+    #[error("{path} is not a whole database of latlas-coordinator ({cause})")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A copy replaces nothing.
+    #[error("{0} exists already, and is not overwritten: move it away, or choose another name")]
+    Exists(PathBuf),
+    /// It can't be written.
+    #[error(
+        "the copy {path} can't be written ({cause}): look at the permissions of its directory and at the \
+         space on its disk"
+    )]
+    Unwritable {
+        /// The copy.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// Copies the database `from` to the new file `to`, as it stands at one moment; others may go on writing to
+/// it. The copy appears under its name once all of it is on the disk, readable for its owner only.
+///
+/// # Errors
+/// See [`CopyError`].
+pub async fn copy(from: &Path, to: &Path) -> Result<Copied, CopyError> {
+    let unwritable = |cause: String| CopyError::Unwritable { path: to.to_owned(), cause };
+    if !from.is_file() {
+        return Err(CopyError::Missing(from.to_owned()));
+    }
+    if to.exists() {
+        return Err(CopyError::Exists(to.to_owned()));
+    }
+    let mut source = open(from).await?;
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let part = Part(to.with_file_name(format!(".{name}.{}.part", std::process::id())));
+    create_private(&part.0).map_err(|e| unwritable(e.to_string()))?;
+    sqlx::query("VACUUM INTO ?1")
+        .bind(part.0.to_string_lossy().into_owned())
+        .execute(&mut source)
+        .await
+        .map_err(|e| unwritable(e.to_string()))?;
+    let _ = source.close().await;
+    let measurements = check(&part.0).await?;
+    let bytes = part.finish(to).map_err(|e| unwritable(e.to_string()))?;
+    Ok(Copied { measurements, bytes })
+}
+
+/// Opens a database to read it, after a look at whose it is.
+async fn open(path: &Path) -> Result<SqliteConnection, CopyError> {
+    let not_ours = |cause: &dyn ToString| CopyError::NotOurs {
+        path: path.to_owned(),
+        cause: cause.to_string(),
+    };
+    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    let mut connection =
+        options.busy_timeout(BUSY_TIMEOUT).connect().await.map_err(|e| not_ours(&e))?;
+    let owner: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(|e| not_ours(&e))?;
+    if owner != APPLICATION_ID {
+        return Err(not_ours(&"it is another program's"));
+    }
+    Ok(connection)
+}
+
+/// Reads a copy through, and counts its measurements.
+async fn check(path: &Path) -> Result<u64, CopyError> {
+    let not_ours = |cause: &dyn ToString| CopyError::NotOurs {
+        path: path.to_owned(),
+        cause: cause.to_string(),
+    };
+    let mut copy = open(path).await?;
+    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(&mut copy)
+        .await
+        .map_err(|e| not_ours(&e))?;
+    if found != "ok" {
+        return Err(not_ours(&found));
+    }
+    let measurements: i64 = sqlx::query_scalar("SELECT count(*) FROM measurements")
+        .fetch_one(&mut copy)
+        .await
+        .map_err(|e| not_ours(&e))?;
+    let _ = copy.close().await;
+    Ok(measurements.unsigned_abs())
+}
+
+/// A file that is not yet whole; it goes when it does not become one.
+struct Part(PathBuf);
+
+impl Part {
+    /// Puts it in its place, for good. Gives its size.
+    fn finish(self, to: &Path) -> io::Result<u64> {
+        let file = File::open(&self.0)?;
+        file.sync_all()?;
+        fs::rename(&self.0, to)?;
+        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(file.metadata()?.len())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // It is gone already where it was put in its place.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}

@@ -1,0 +1,323 @@
+//! Many simulated agents in one process against a running coordinator: how much it takes, and what breaks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use latlas_shared::api::{ProfileRequest, RequestStatus, Results, ResultsAnswer};
+use latlas_shared::client::{Client, ClientError};
+use latlas_tests::simulated::{Simulated, keys};
+use ops_catalog::SpaceDef;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+#[derive(Parser)]
+#[command(
+    about = "Simulated agents, with made-up measurements, against a real coordinator",
+    after_help = "Example:\n  simulated_farm load --coordinator http://127.0.0.1:8700 --agents 5000 --seconds 60"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Agents that live: heartbeats, leases and results, for a stated time
+    Load(Load),
+    /// Results alone, as fast as they are acknowledged
+    Ingest(Ingest),
+}
+
+#[derive(Args)]
+struct Farm {
+    /// Address of the coordinator
+    #[arg(long, env = "LATLAS_COORDINATOR")]
+    coordinator: String,
+    /// Token to enrol with
+    #[arg(long, env = "LATLAS_ENROLL_TOKEN", hide_env_values = true)]
+    enroll_token: String,
+    /// Number of agents
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    agents: u32,
+    /// Classes of devices that they belong to
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    classes: u32,
+    /// Keys of each class's table
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    keys: u32,
+    /// What the made-up numbers come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct Load {
+    #[command(flatten)]
+    farm: Farm,
+    /// A researcher's token, to ask for measurements with
+    #[arg(long, env = "LATLAS_TOKEN", hide_env_values = true)]
+    token: String,
+    /// How long it lasts
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Seconds between two heartbeats of an agent
+    #[arg(long, default_value_t = 10.0)]
+    heartbeat: f64,
+    /// Tasks of one lease
+    #[arg(long, default_value_t = 4)]
+    lease_tasks: u32,
+    /// How long an agent is busy with one lease, in seconds
+    #[arg(long, default_value_t = 30.0)]
+    work: f64,
+}
+
+#[derive(Args)]
+struct Ingest {
+    #[command(flatten)]
+    farm: Farm,
+    /// Calls in all
+    #[arg(long, default_value_t = 100)]
+    batches: u32,
+    /// Measurements of each call
+    #[arg(long, default_value_t = 100)]
+    batch: u32,
+    /// Calls at once
+    #[arg(long, default_value_t = 4)]
+    at_once: usize,
+}
+
+/// Enrolments at once.
+const ENROL_AT_ONCE: usize = 16;
+
+/// How long an idle agent waits for a lease, in seconds, as the real one does.
+const LEASE_WAIT: u32 = 20;
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Load(arguments) => load(arguments).await,
+            Command::Ingest(arguments) => ingest(arguments).await,
+        }
+    })
+}
+
+async fn enrol(farm: &Farm) -> Result<Vec<Simulated>> {
+    let client = Client::new(&farm.coordinator, Some(farm.enroll_token.clone()))?;
+    let agents = stream::iter(0..farm.agents)
+        .map(|number| enrol_patiently(&client, number % farm.classes, number, farm.seed))
+        .buffered(ENROL_AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(agents)
+}
+
+/// A coordinator limits how often one token may call.
+async fn enrol_patiently(
+    client: &Client,
+    class: u32,
+    number: u32,
+    seed: u64,
+) -> Result<Simulated, ClientError> {
+    loop {
+        match Simulated::enrol(client, class, number, seed).await {
+            Err(error) if error.status() == Some(429) => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Measurements are made and written as JSON before the clock starts: their making is not the
+/// coordinator's work.
+async fn ingest(arguments: Ingest) -> Result<()> {
+    let Ingest { farm, batches, batch, at_once } = arguments;
+    let agents = enrol(&farm).await?;
+    let keys = keys(farm.keys);
+    let mut rng = fastrand::Rng::with_seed(farm.seed);
+    let mut bodies = Vec::new();
+    for number in 0..batches {
+        let sender = number as usize % agents.len();
+        let measurements: Vec<_> =
+            (0..batch).map(|_| agents[sender].answer_key(&keys[rng.usize(..keys.len())])).collect();
+        let body = serde_json::to_string(&Results { measurements })?;
+        bodies.push((agents[sender].client().clone(), RawValue::from_string(body)?));
+    }
+    let started = Instant::now();
+    let stored: u64 = stream::iter(bodies)
+        .map(|(client, body)| async move {
+            let answer: ResultsAnswer = client.post("v1/results", &body).await?;
+            Ok::<u64, ClientError>(answer.stored.into())
+        })
+        .buffer_unordered(at_once)
+        .try_fold(0, |sum, stored| async move { Ok(sum + stored) })
+        .await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let sent = u64::from(batches) * u64::from(batch);
+    ensure!(stored == sent, "{sent} measurements were sent, and {stored} were stored");
+    println!("{}", serde_json::json!({"measurements": stored, "seconds": seconds}));
+    Ok(())
+}
+
+/// What the agents of a load saw, together.
+#[derive(Default)]
+struct Seen {
+    heartbeats: Mutex<Vec<Duration>>,
+    leases: AtomicU64,
+    tasks: AtomicU64,
+    renewals: AtomicU64,
+    results: AtomicU64,
+    errors: Mutex<BTreeMap<String, u64>>,
+    over: AtomicBool,
+}
+
+impl Seen {
+    async fn note<T>(&self, what: &str, answer: Result<T, ClientError>) -> Option<T> {
+        match answer {
+            Ok(answer) => Some(answer),
+            // What the end of the run cuts off tells nothing.
+            Err(_) if self.over.load(Ordering::Relaxed) => None,
+            Err(error) => {
+                let text = format!("{what}: {error}");
+                *self.errors.lock().await.entry(text).or_default() += 1;
+                None
+            }
+        }
+    }
+
+    async fn summary(&self, seconds: f64) -> serde_json::Value {
+        let mut beats: Vec<f64> =
+            self.heartbeats.lock().await.iter().map(|d| d.as_secs_f64() * 1e3).collect();
+        beats.sort_unstable_by(f64::total_cmp);
+        let quantile = |q: f64| beats.get((q * (beats.len().saturating_sub(1)) as f64) as usize);
+        let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        serde_json::json!({
+            "seconds": seconds,
+            "heartbeats": beats.len(),
+            "heartbeat_ms": {"p50": quantile(0.5), "p99": quantile(0.99), "max": quantile(1.0)},
+            "leases": count(&self.leases),
+            "tasks": count(&self.tasks),
+            "renewals": count(&self.renewals),
+            "results": count(&self.results),
+            "errors": *self.errors.lock().await,
+        })
+    }
+}
+
+async fn load(arguments: Load) -> Result<()> {
+    let agents = enrol(&arguments.farm).await?;
+    let researcher = Client::new(&arguments.farm.coordinator, Some(arguments.token.clone()))?;
+    let classes: std::collections::BTreeSet<_> =
+        agents.iter().map(|agent| agent.enrolled().hardware_id.clone()).collect();
+    eprintln!("{} agents of {} classes are in", agents.len(), classes.len());
+    let arguments = Arc::new(arguments);
+    let seen = Arc::new(Seen::default());
+    let mut tasks = tokio::task::JoinSet::new();
+    for agent in agents {
+        tasks.spawn(live(agent, Arc::clone(&arguments), Arc::clone(&seen)));
+    }
+    let started = Instant::now();
+    for hardware_id in classes {
+        let request = ProfileRequest {
+            hardware_id,
+            config: None,
+            space: None,
+            definition: Some(SpaceDef {
+                name: "simulated".into(),
+                doc: String::new(),
+                ops: Vec::new(),
+                grids: Vec::new(),
+                keys: keys(arguments.farm.keys),
+                networks: Vec::new(),
+            }),
+            networks: Vec::new(),
+            remeasure: true,
+        };
+        tasks.spawn(ask(researcher.clone(), request, Arc::clone(&seen)));
+    }
+    tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
+    seen.over.store(true, Ordering::Relaxed);
+    let summary = seen.summary(started.elapsed().as_secs_f64()).await;
+    tasks.shutdown().await;
+    println!("{summary}");
+    Ok(())
+}
+
+/// Keeps a class of devices busy: what is finished is asked for again.
+async fn ask(client: Client, request: ProfileRequest, seen: Arc<Seen>) {
+    loop {
+        let asked = client.post::<_, RequestStatus>("v1/requests", &request).await;
+        let Some(asked) = seen.note("asking", asked).await else {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            continue;
+        };
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let status = client.get::<RequestStatus>(&format!("v1/requests/{}", asked.id)).await;
+            if seen.note("asking", status).await.is_some_and(|status| status.is_finished()) {
+                break;
+            }
+        }
+    }
+}
+
+/// One agent: a heartbeat at its interval, whatever else it does, and one lease after the other.
+async fn live(agent: Simulated, arguments: Arc<Load>, seen: Arc<Seen>) {
+    // Agents that start together do not beat together.
+    tokio::time::sleep(Duration::from_secs_f64(arguments.heartbeat * fastrand::f64())).await;
+    let held = Mutex::new(None);
+    tokio::select! {
+        () = beat(&agent, &arguments, &seen, &held) => {}
+        () = work(&agent, &arguments, &seen, &held) => {}
+    }
+}
+
+/// Heartbeats, each with the renewal of the lease, as the real agent sends them.
+async fn beat(agent: &Simulated, arguments: &Load, seen: &Seen, held: &Mutex<Option<Uuid>>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs_f64(arguments.heartbeat));
+    loop {
+        ticks.tick().await;
+        // Held over the renewal, so that the lease is not given back meanwhile.
+        let lease = held.lock().await;
+        if let Some(lease) = *lease
+            && seen.note("renewal", agent.renew(lease).await).await.is_some()
+        {
+            seen.renewals.fetch_add(1, Ordering::Relaxed);
+        }
+        let leases = lease.iter().copied().collect();
+        drop(lease);
+        let started = Instant::now();
+        if seen.note("heartbeat", agent.beat(leases).await).await.is_some() {
+            seen.heartbeats.lock().await.push(started.elapsed());
+        }
+    }
+}
+
+async fn work(agent: &Simulated, arguments: &Load, seen: &Seen, held: &Mutex<Option<Uuid>>) {
+    loop {
+        let lease = seen.note("lease", agent.lease(arguments.lease_tasks, LEASE_WAIT).await).await;
+        let Some(answer) = lease else {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        let Some(lease) = answer else { continue };
+        seen.leases.fetch_add(1, Ordering::Relaxed);
+        seen.tasks.fetch_add(lease.tasks.len() as u64, Ordering::Relaxed);
+        *held.lock().await = Some(lease.id);
+        tokio::time::sleep(Duration::from_secs_f64(arguments.work)).await;
+        *held.lock().await = None;
+        let measurements: Vec<_> = lease.tasks.iter().filter_map(|t| agent.answer(t)).collect();
+        let answer = seen.note("results", agent.report(measurements).await).await;
+        let stored = answer.map_or(0, |answer| answer.stored);
+        seen.results.fetch_add(stored.into(), Ordering::Relaxed);
+        seen.note("release", agent.release(lease.id).await).await;
+    }
+}

@@ -1,0 +1,265 @@
+//! A box that measures nothing: it speaks the real protocol through the real client, with numbers that it
+//! makes up from a seed. With it a farm of thousands can be tried on one machine.
+//!
+//! What it says can't be taken for a measurement: its hardware id begins with [`MARK`], which comes from
+//! the name of its processor, and its version says so too.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::api::{EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, LeaseRequest};
+use latlas_shared::api::{Orders, Renewed, Results, ResultsAnswer, Task, TaskWork};
+use latlas_shared::client::{Client, ClientError};
+use latlas_shared::{
+    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Device, Dtype, Fingerprint, Latency,
+    Measurement, MemoryFormat, RunConfig, Status, Subject, Telemetry, samples,
+};
+use ops_catalog::{Catalog, OpKey};
+use uuid::Uuid;
+
+/// How the hardware id of a simulated box begins.
+pub const MARK: &str = "simulated-";
+
+/// The reuse distances of a curve, in bytes, as the real agent has them.
+const DISTANCES: [u64; 7] =
+    [0, 2 << 20, 4 << 20, CONFIG_DEFAULT_REUSE_DISTANCE, 16 << 20, 32 << 20, 64 << 20];
+
+/// What a box of this class says of itself.
+pub fn fingerprint(class: u32) -> Fingerprint {
+    Fingerprint {
+        device: Device::Cpu,
+        arch: "simulated".into(),
+        cpu_model: Some(format!("Simulated class-{class}")),
+        cpu_family: None,
+        cpus: 2,
+        memory_bytes: 8 << 30,
+        gpu: None,
+        gpu_memory_bytes: None,
+        driver: None,
+        power_mode: None,
+        max_khz: None,
+        kernel: None,
+        libtorch: "0.0.0".into(),
+        facts: BTreeMap::from([("simulated".to_owned(), "yes".to_owned())]),
+    }
+}
+
+/// The run config of every simulated box.
+pub fn run_config() -> RunConfig {
+    RunConfig {
+        dtype: Dtype::F32,
+        memory_format: MemoryFormat::Contiguous,
+        threads: 1,
+        allocator: Allocator::Retain,
+        reuse_distance_bytes: CONFIG_DEFAULT_REUSE_DISTANCE,
+        libtorch: "0.0.0".into(),
+    }
+}
+
+/// So many keys of the built-in catalog, always the same.
+pub fn keys(count: u32) -> Vec<OpKey> {
+    let key = |n: u32| format!("Conv3x3:n1-h8-w8-i{}-o{}-s1", n % 1000 + 1, n / 1000 + 1);
+    (0..count).map(|n| key(n).parse().expect("it is written as keys are")).collect()
+}
+
+/// A simulated box that has entered a farm.
+pub struct Simulated {
+    client: Client,
+    enrolled: Enrolled,
+    fingerprint: String,
+    rng: Mutex<fastrand::Rng>,
+}
+
+impl Simulated {
+    /// Enters the farm of `client`, which has an enrol token.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer or refuses.
+    pub async fn enrol(
+        client: &Client,
+        class: u32,
+        number: u32,
+        seed: u64,
+    ) -> Result<Simulated, ClientError> {
+        let ops = Catalog::builtin().ops();
+        let mut primitives: Vec<String> = ops
+            .flat_map(|op| op.def().nodes.iter().map(|node| node.apply.name().to_owned()))
+            .collect();
+        primitives.sort_unstable();
+        primitives.dedup();
+        let fingerprint = fingerprint(class);
+        let digest = fingerprint.digest();
+        let request = EnrolRequest {
+            name: format!("{MARK}{number}"),
+            fingerprint,
+            run_config: run_config(),
+            primitives,
+            agent_version: version(),
+        };
+        let enrolled: Enrolled = client.post("v1/agents", &request).await?;
+        let client = client.with_token(enrolled.credential.clone());
+        let rng = fastrand::Rng::with_seed(seed ^ u64::from(number).wrapping_mul(0x9e37_79b9));
+        Ok(Simulated { client, enrolled, fingerprint: digest, rng: Mutex::new(rng) })
+    }
+
+    /// Who it is in the farm.
+    pub fn enrolled(&self) -> &Enrolled {
+        &self.enrolled
+    }
+
+    /// The client with its own credential.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Waits for tasks, at most so many seconds.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer or refuses.
+    pub async fn lease(&self, max_tasks: u32, wait: u32) -> Result<Option<Lease>, ClientError> {
+        let path = format!("v1/agents/{}/leases", self.enrolled.agent_id);
+        let request = LeaseRequest { max_tasks, wait_seconds: wait, instance: None };
+        Ok(self.client.post::<_, LeaseAnswer>(&path, &request).await?.lease)
+    }
+
+    /// Says that it lives, and what it works on.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer or refuses.
+    pub async fn beat(&self, leases: Vec<Uuid>) -> Result<Orders, ClientError> {
+        let telemetry = Telemetry {
+            load1: Some(1.0),
+            khz: Some(2_000_000),
+            temperature_c: Some(50.0),
+            cpu_pressure: Some(0.0),
+            ..Telemetry::default()
+        };
+        let path = format!("v1/agents/{}/heartbeat", self.enrolled.agent_id);
+        self.client.put(&path, &Heartbeat { leases, telemetry, ..Heartbeat::default() }).await
+    }
+
+    /// Keeps a lease.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer, or the lease is lost.
+    pub async fn renew(&self, lease: Uuid) -> Result<Renewed, ClientError> {
+        self.client.post(&format!("v1/leases/{lease}/renew"), &serde_json::json!({})).await
+    }
+
+    /// Gives back what it has not measured of a lease, which ends.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer, or the lease is lost.
+    pub async fn release(&self, lease: Uuid) -> Result<(), ClientError> {
+        self.client.post(&format!("v1/leases/{lease}/release"), &serde_json::json!({})).await
+    }
+
+    /// What it makes up for a task; none for a network, whose numbers nobody made up yet.
+    pub fn answer(&self, task: &Task) -> Option<Measurement> {
+        match &task.work {
+            TaskWork::Op { .. } => Some(self.measure(task.subject(), Some(task.id))),
+            TaskWork::Network(_) => None,
+        }
+    }
+
+    /// What it makes up for a key of the built-in catalog.
+    ///
+    /// # Panics
+    /// When the catalog has no such op.
+    pub fn answer_key(&self, key: &OpKey) -> Measurement {
+        let digest = Catalog::builtin().op(&key.op).expect("it is built in").digest().clone();
+        self.measure(Subject::Op { key: key.clone(), digest }, None)
+    }
+
+    fn measure(&self, subject: Subject, task: Option<i64>) -> Measurement {
+        let finished_at = Timestamp::now();
+        let started_at = finished_at - SignedDuration::from_secs(5);
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        // The keys of a farm differ by orders of magnitude.
+        let base = 10f64.powf(1.0 + 3.0 * rng.f64());
+        let visits: Vec<Vec<f64>> =
+            (0..9).map(|_| (0..9).map(|_| base * (1.0 + 0.1 * rng.f64())).collect()).collect();
+        let telemetry = Telemetry { load1: Some(1.0), ..Telemetry::default() };
+        Measurement {
+            id: uuid::Builder::from_random_bytes(rng.u128(..).to_le_bytes()).into_uuid(),
+            task,
+            hardware_id: self.enrolled.hardware_id.clone(),
+            fingerprint: self.fingerprint.clone(),
+            run_config: run_config(),
+            subject,
+            status: Status::Ok,
+            reason: None,
+            latency: Some(Latency { curve: curve(base, &mut rng) }),
+            energy: None,
+            peak_memory_bytes: Some(200 << 20),
+            rejected: 0,
+            samples: Some(samples::pack(&BTreeMap::from([(
+                CONFIG_DEFAULT_REUSE_DISTANCE,
+                visits,
+            )]))),
+            started_at,
+            finished_at,
+            before: telemetry.clone(),
+            during: telemetry.clone(),
+            after: telemetry,
+            references: BTreeMap::new(),
+            agent_version: version(),
+        }
+    }
+
+    /// Sends measurements.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer or refuses the whole call.
+    pub async fn report(
+        &self,
+        measurements: Vec<Measurement>,
+    ) -> Result<ResultsAnswer, ClientError> {
+        self.client.post("v1/results", &Results { measurements }).await
+    }
+}
+
+fn curve(base: f64, rng: &mut fastrand::Rng) -> Vec<CurvePoint> {
+    let point = |(step, &distance): (usize, &u64)| {
+        let micros = base * (1.0 + 0.1 * step as f64) * (1.0 + 0.01 * rng.f64());
+        CurvePoint {
+            reuse_distance_bytes: distance,
+            quiet_micros: micros,
+            ci95_low_micros: micros * 0.98,
+            ci95_high_micros: micros * 1.03,
+            median_micros: micros * 1.05,
+            samples: 81,
+            visits: 9,
+            host_micros: None,
+        }
+    };
+    DISTANCES.iter().enumerate().map(point).collect()
+}
+
+fn version() -> String {
+    format!("{MARK}{}", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_simulated_looks_real() {
+        for class in [0, 7, 4_000_000_000] {
+            let id = fingerprint(class).hardware_id();
+            assert!(id.as_str().starts_with(MARK), "{id}");
+        }
+        assert!(version().starts_with(MARK));
+        assert!(run_config().id().ends_with("-torch0.0.0"), "no such libtorch was ever released");
+    }
+
+    #[test]
+    fn classes_are_told_apart_and_keys_are_not_repeated() {
+        assert_ne!(fingerprint(1).hardware_id(), fingerprint(2).hardware_id());
+        let keys = keys(2500);
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 2500);
+    }
+}

@@ -1,0 +1,216 @@
+//! An agent: what it keeps over a crash, what it forgets, and what it does next.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Answer, Call, Leased, Millis, POISON, Report};
+
+/// Most reports of one upload.
+const BATCH: usize = 3;
+
+/// A lease that it works on.
+#[derive(Debug)]
+struct Work {
+    id: Uuid,
+    todo: VecDeque<(i64, usize)>,
+}
+
+/// What it does on its own after a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Looks at what there is to do.
+    Look,
+    /// Has finished the task at the head.
+    Measured,
+    /// Renews its lease and says that it lives.
+    Keep,
+}
+
+/// What an agent wants done for it.
+#[derive(Debug)]
+pub enum Wish {
+    /// Send this, and wait for the answer.
+    Send(Call),
+    /// Send this, and go on.
+    Post(Call),
+    /// Be woken.
+    Wake(Millis, Next),
+    /// It has crashed.
+    Crash,
+}
+
+/// A box.
+#[derive(Debug)]
+pub struct Agent {
+    /// How far its clock is off.
+    pub offset: Millis,
+    /// Counts its starts: what was for an earlier one is for nobody.
+    pub start: u32,
+    /// Whether it runs.
+    pub up: bool,
+    /// On its disk: measured and not acknowledged.
+    spool: Vec<Report>,
+    /// On its disk: refused for good.
+    pub refused: BTreeSet<Uuid>,
+    /// The call whose answer it waits for.
+    waits: Option<(u64, Call)>,
+    work: Option<Work>,
+}
+
+impl Agent {
+    /// A box whose clock is off by so much.
+    pub fn new(offset: Millis) -> Agent {
+        Agent {
+            offset,
+            start: 0,
+            up: true,
+            spool: Vec::new(),
+            refused: BTreeSet::new(),
+            waits: None,
+            work: None,
+        }
+    }
+
+    /// Whether it has nothing left to say.
+    pub fn is_empty(&self) -> bool {
+        self.spool.is_empty()
+    }
+
+    /// Loses everything that is not on its disk.
+    pub fn crash(&mut self) {
+        self.up = false;
+        self.start += 1;
+        self.waits = None;
+        self.work = None;
+    }
+
+    /// It waits for the answer to this call now.
+    pub fn sent(&mut self, id: u64, call: Call) {
+        self.waits = Some((id, call));
+    }
+
+    /// What it does when nothing else is under way.
+    pub fn look(&self) -> Vec<Wish> {
+        if self.waits.is_some() || self.is_measuring() {
+            return Vec::new();
+        }
+        let call = match &self.work {
+            _ if !self.spool.is_empty() => self.upload(),
+            Some(work) => Call::Release(work.id),
+            None => Call::Lease,
+        };
+        vec![Wish::Send(call)]
+    }
+
+    fn is_measuring(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| !work.todo.is_empty())
+    }
+
+    fn upload(&self) -> Call {
+        Call::Results(self.spool.iter().take(BATCH).cloned().collect())
+    }
+
+    /// The task at the head is finished.
+    pub fn measured(&mut self, rng: &mut fastrand::Rng, finished_at: Timestamp) -> Vec<Wish> {
+        let Some((task, key)) = self.work.as_mut().and_then(|work| work.todo.pop_front()) else {
+            // It was dropped meanwhile.
+            return self.look();
+        };
+        if key == POISON {
+            return vec![Wish::Crash];
+        }
+        let id = Uuid::from_u128(rng.u128(..));
+        self.spool.push(Report { id, task, key, has_number: rng.f64() < 0.9, finished_at });
+        if self.is_measuring() {
+            let mut wishes = vec![Wish::Wake(rng.i64(500..8_000), Next::Measured)];
+            if self.waits.is_none() {
+                wishes.push(Wish::Send(self.upload()));
+            }
+            return wishes;
+        }
+        self.look()
+    }
+
+    /// The ids of what it has measured and not sent.
+    pub fn last_measured(&self) -> Option<Uuid> {
+        self.spool.last().map(|report| report.id)
+    }
+
+    /// Says that it lives, for as long as it works on something.
+    pub fn keep(&self) -> Vec<Wish> {
+        match &self.work {
+            Some(work) => vec![
+                Wish::Post(Call::Renew(work.id)),
+                Wish::Post(Call::Beat(work.id)),
+                Wish::Wake(10_000, Next::Keep),
+            ],
+            None => Vec::new(),
+        }
+    }
+
+    /// An answer has come, to whatever it has sent.
+    pub fn take(
+        &mut self,
+        id: u64,
+        call: &Call,
+        answer: &Answer,
+        rng: &mut fastrand::Rng,
+    ) -> Vec<Wish> {
+        // What keeps a lease is not waited for, and what is late is not listened to.
+        match (call, answer) {
+            (Call::Renew(lease), Answer::Lost) | (Call::Beat(lease), Answer::Alive(false)) => {
+                return self.drop_work(*lease);
+            }
+            (Call::Renew(_) | Call::Beat(_), _) => return Vec::new(),
+            _ => {}
+        }
+        if self.waits.as_ref().is_none_or(|(waits, _)| *waits != id) {
+            return Vec::new();
+        }
+        self.waits = None;
+        match (call, answer) {
+            (Call::Lease, Answer::Lease(Some(lease))) => self.start_work(lease, rng),
+            (Call::Lease, _) => vec![Wish::Wake(5_000, Next::Look)],
+            (Call::Release(_), _) => {
+                self.work = None;
+                self.look()
+            }
+            (Call::Results(reports), Answer::Stored(refused)) => {
+                let sent: BTreeSet<Uuid> = reports.iter().map(|report| report.id).collect();
+                self.spool.retain(|report| !sent.contains(&report.id));
+                self.refused.extend(refused.keys());
+                self.look()
+            }
+            _ => vec![Wish::Wake(2_000, Next::Look)],
+        }
+    }
+
+    /// No answer has come in time.
+    pub fn timeout(&mut self, id: u64) -> Vec<Wish> {
+        if self.waits.as_ref().is_none_or(|(waits, _)| *waits != id) {
+            return Vec::new();
+        }
+        self.waits = None;
+        vec![Wish::Wake(2_000, Next::Look)]
+    }
+
+    fn start_work(&mut self, lease: &Leased, rng: &mut fastrand::Rng) -> Vec<Wish> {
+        self.work = Some(Work { id: lease.id, todo: lease.tasks.iter().copied().collect() });
+        vec![
+            Wish::Wake(rng.i64(500..8_000), Next::Measured),
+            Wish::Wake(rng.i64(0..10_000), Next::Keep),
+        ]
+    }
+
+    fn drop_work(&mut self, lease: Uuid) -> Vec<Wish> {
+        match &mut self.work {
+            Some(work) if work.id == lease => {
+                work.todo.clear();
+                self.look()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
