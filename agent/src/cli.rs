@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use latlas_shared::log::LogFormat;
 use latlas_shared::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, MemoryFormat, RunConfig,
 };
@@ -17,6 +18,10 @@ use crate::worker::{self, WorkerSettings};
 #[command(name = "latlas-agent", version, propagate_version = true)]
 #[command(after_help = "Example:\n  latlas-agent bench --space quick --out quick.ndjson")]
 pub struct Cli {
+    /// How lines of the log are written to stderr: `text` or `json`. LATLAS_LOG sets what is logged,
+    /// e.g. LATLAS_LOG=debug.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -134,6 +139,11 @@ pub fn default_state_dir() -> Result<PathBuf> {
 }
 
 impl Cli {
+    /// How lines of the log are written.
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+
     /// Runs the command.
     ///
     /// # Errors

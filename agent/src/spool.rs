@@ -43,44 +43,58 @@ impl Spool {
         self.unsent.join(format!("{id}.json"))
     }
 
+    /// Where the unsent measurements lie.
+    pub fn folder(&self) -> &Path {
+        &self.unsent
+    }
+
     /// Stores a measurement; when this returns it survives a loss of power.
     ///
     /// # Errors
     /// When it cannot be written, for example on a full disk. Nothing half-written stays behind.
     pub fn add(&self, measurement: &Measurement) -> Result<()> {
-        let path = self.path(measurement.id);
-        let partial = path.with_extension("partial");
-        let entry = Entry { format: FORMAT, measurement: measurement.clone() };
-        let write = || -> Result<()> {
-            let mut file = File::create(&partial)?;
-            file.write_all(&serde_json::to_vec(&entry)?)?;
-            file.sync_all()?;
-            fs::rename(&partial, &path)?;
-            Ok(File::open(&self.unsent)?.sync_all()?)
-        };
-        write()
-            .inspect_err(|_| {
-                // The first error is the one to report; a leftover is ignored when reading.
-                let _ = fs::remove_file(&partial);
-            })
+        write(measurement, &self.path(measurement.id))
             .with_context(|| format!("storing a measurement in {}", self.unsent.display()))
     }
 
-    /// The oldest unsent measurements, at most `most`.
+    /// The oldest unsent measurements, at most `most`. A damaged file is moved out of the way of the
+    /// others, with what is wrong beside it.
     ///
     /// # Errors
-    /// When the folder or a file cannot be read.
+    /// When the folder cannot be read, or a file is of another version.
     pub fn oldest(&self, most: usize) -> Result<Vec<Measurement>> {
-        let mut paths: Vec<PathBuf> = fs::read_dir(&self.unsent)
-            .with_context(|| format!("reading {}", self.unsent.display()))?
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .collect();
+        let mut paths = self.files()?;
         // Version-7 UUIDs sort by the time at which they were made.
         paths.sort();
-        paths.truncate(most);
-        paths.iter().map(|path| read(path)).collect()
+        let mut measurements = Vec::new();
+        for path in paths {
+            if measurements.len() == most {
+                break;
+            }
+            match read(&path)? {
+                Ok(measurement) => measurements.push(measurement),
+                Err(damage) => {
+                    tracing::error!("{} is damaged and set aside: {damage}", path.display());
+                    self.set_aside(&path, &format!("the file is damaged: {damage}"))?;
+                }
+            }
+        }
+        Ok(measurements)
+    }
+
+    /// How many are unsent.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn len(&self) -> Result<usize> {
+        Ok(self.files()?.len())
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.unsent)
+            .with_context(|| format!("reading {}", self.unsent.display()))?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        Ok(paths.filter(|path| path.extension().is_some_and(|e| e == "json")).collect())
     }
 
     /// Forgets a measurement that the coordinator has.
@@ -97,26 +111,77 @@ impl Spool {
     /// # Errors
     /// When it cannot be moved.
     pub fn refuse(&self, id: Uuid, answer: &str) -> Result<()> {
-        let target = self.refused.join(format!("{id}.json"));
-        fs::rename(self.path(id), &target)
+        self.set_aside(&self.path(id), answer)
+    }
+
+    /// Lays a measurement that the coordinator will never take, and that was never in the spool,
+    /// beside the other refused ones. Where the disk has no room for it, the log is where it is told.
+    pub fn add_refused(&self, measurement: &Measurement, answer: &str) {
+        let target = self.refused.join(format!("{}.json", measurement.id));
+        match write(measurement, &target) {
+            Ok(()) => note(&target, answer),
+            Err(e) => tracing::error!(
+                "the refused measurement {} of {} could not be kept either ({e:#}): {answer}",
+                measurement.id,
+                measurement.subject
+            ),
+        }
+    }
+
+    fn set_aside(&self, path: &Path, answer: &str) -> Result<()> {
+        let target = self.refused.join(path.file_name().unwrap_or_default());
+        fs::rename(path, &target)
             .with_context(|| format!("moving a refused measurement to {}", target.display()))?;
-        let note = target.with_extension("answer.txt");
-        fs::write(&note, answer).with_context(|| format!("writing {}", note.display()))
+        note(&target, answer);
+        Ok(())
     }
 }
 
-fn read(path: &Path) -> Result<Measurement> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let entry: Entry =
-        serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-    if entry.format != FORMAT {
-        bail!(
-            "{} has format {}, and this agent reads {FORMAT}: upload it with the version that wrote it",
-            path.display(),
-            entry.format
-        );
+/// Writes an answer beside a refused measurement. It was logged too, so that a full disk takes no more
+/// than the copy.
+fn note(refused: &Path, answer: &str) {
+    let note = refused.with_extension("answer.txt");
+    if let Err(e) = fs::write(&note, answer) {
+        tracing::warn!("writing {}: {e}", note.display());
     }
-    Ok(entry.measurement)
+}
+
+/// Writes a measurement so that the file is there whole or not at all, also after a loss of power.
+fn write(measurement: &Measurement, path: &Path) -> Result<()> {
+    let partial = path.with_extension("partial");
+    let entry = Entry { format: FORMAT, measurement: measurement.clone() };
+    let write = || -> Result<()> {
+        let mut file = File::create(&partial)?;
+        file.write_all(&serde_json::to_vec(&entry)?)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        Ok(File::open(path.parent().unwrap_or(path))?.sync_all()?)
+    };
+    write().inspect_err(|_| {
+        // The first error is the one to report; a leftover is ignored when reading.
+        let _ = fs::remove_file(&partial);
+    })
+}
+
+/// Reads a file; the inner error says how it is damaged.
+fn read(path: &Path) -> Result<Result<Measurement, String>> {
+    #[derive(Deserialize)]
+    struct OnlyFormat {
+        format: u32,
+    }
+    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    match serde_json::from_slice(&bytes) {
+        Ok(OnlyFormat { format: FORMAT }) => {}
+        Ok(OnlyFormat { format }) => bail!(
+            "{} has format {format}, and this agent reads {FORMAT}: upload it with the version that \
+             wrote it",
+            path.display(),
+        ),
+        Err(e) => return Ok(Err(e.to_string())),
+    }
+    Ok(serde_json::from_slice(&bytes)
+        .map(|entry: Entry| entry.measurement)
+        .map_err(|e| e.to_string()))
 }
 
 #[cfg(test)]
@@ -127,7 +192,7 @@ pub mod tests {
         Allocator, Dtype, MemoryFormat, RunConfig, Status, Subject, Telemetry, WholeNetwork,
     };
 
-    /// Some measurement.
+    /// A measurement with an id of its own.
     pub fn measurement() -> Measurement {
         Measurement {
             id: Uuid::now_v7(),
@@ -181,6 +246,26 @@ pub mod tests {
         let spool = Spool::open(dir.path()).unwrap();
         fs::write(dir.path().join("spool/x.partial"), "{\"format\": 1, \"mea").unwrap();
         assert_eq!(spool.oldest(10).unwrap(), []);
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_keeps_no_other_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        for (name, text) in
+            [("0", ""), ("1", "{\"format\": 1, \"measurement\": 7}"), ("2", "\u{0}")]
+        {
+            fs::write(dir.path().join(format!("spool/{name}.json")), text).unwrap();
+        }
+        let measurement = measurement();
+        spool.add(&measurement).unwrap();
+        assert_eq!(spool.oldest(9).unwrap(), [measurement]);
+        assert_eq!(spool.len().unwrap(), 1);
+        for name in ["0", "1", "2"] {
+            assert!(dir.path().join(format!("refused/{name}.json")).exists());
+            let note = dir.path().join(format!("refused/{name}.answer.txt"));
+            assert!(fs::read_to_string(note).unwrap().starts_with("the file is damaged: "));
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use jiff::Timestamp;
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::http::{self, IndexCache};
 use crate::limits::{Limits, Rate};
+use crate::metrics::Metrics;
 use crate::server::{self, Bounds};
 use crate::store::{Store, StoreError};
 use crate::tls::Tls;
@@ -63,6 +65,7 @@ struct Parts {
     limits: Limits,
     clock: Clock,
     given_clock: Option<Given>,
+    metrics: Metrics,
     stop: CancellationToken,
 }
 
@@ -89,6 +92,7 @@ impl App {
             indexes: IndexCache::default(),
             limits: Limits::new(settings.rate),
             clock: Clock::new(Instant::now(), Timestamp::now()),
+            metrics: Metrics::new(),
             stop: CancellationToken::new(),
         }))
     }
@@ -139,6 +143,10 @@ impl App {
         &self.0.indexes
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
     /// Asks it to stop: long polls and streams end, other calls are finished, no new ones begin.
     pub fn stop(&self) {
         self.0.stop.cancel();
@@ -186,6 +194,13 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     Ok(())
 }
 
+/// Tells the service manager something, where there is one.
+pub fn tell_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!("the service manager could not be told: {error}");
+    }
+}
+
 /// Takes back what dead agents hold and writes what is in memory, until the coordinator stops.
 async fn sweep(app: App) {
     loop {
@@ -197,8 +212,11 @@ async fn sweep(app: App) {
             tracing::error!("leases could not follow the system's clock: {error}");
             continue;
         }
-        if let Err(error) = app.store().sweep(app.now()).await {
-            tracing::error!("leases could not be swept: {error}");
+        match app.store().sweep(app.now()).await {
+            // Only a sweep that worked feeds the watchdog: when the store hangs, the service manager
+            // starts another server.
+            Ok(()) => tell_manager(NotifyState::Watchdog),
+            Err(error) => tracing::error!("leases could not be swept: {error}"),
         }
         if let Err(error) = app.store().note_uses().await {
             tracing::error!("the uses of tokens could not be noted: {error}");

@@ -6,6 +6,7 @@
 //!   measurements merge stands in `latlas_shared`;
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
+//! - `metrics` is what it counts of itself;
 //! - `clock`, `op_book`, `token`, `export` and `data_dir` are what their names say.
 //!
 //! It knows nothing of libtorch, and no box is ever connected to: agents dial in.
@@ -19,6 +20,7 @@ pub mod export;
 mod http;
 pub mod lease;
 pub mod limits;
+mod metrics;
 pub mod op_book;
 pub mod plausible;
 pub mod presence;
@@ -32,6 +34,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use app::{App, Settings, build_app, serve};
+pub use app::{App, Settings, build_app, serve, tell_manager};
 pub use data_dir::{DATABASE, DataDir, DataDirError, ServerLock};
+pub use http::openapi;
 pub use tls::{Tls, TlsError};

@@ -233,6 +233,7 @@ fn every_command_has_help_with_an_example() {
         &["backup"],
         &["restore"],
         &["rebuild"],
+        &["openapi"],
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_latlas-coordinator"))
             .args(command)

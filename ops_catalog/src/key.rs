@@ -146,6 +146,9 @@ impl FromStr for OpKey {
     }
 }
 
+#[cfg(feature = "openapi")]
+crate::openapi::text_schema!(OpKey, "An op at a shape, as `MBConv6_3x3:n1-h56-w56-i24-o24-s1`.");
+
 impl Serialize for OpKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

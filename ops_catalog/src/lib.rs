@@ -14,6 +14,8 @@ mod error;
 mod key;
 mod network;
 mod op;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod primitive;
 mod size;
 mod space;

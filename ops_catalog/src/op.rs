@@ -18,6 +18,7 @@ use crate::{Invalid, yaml};
 pub const MAX_NODES: usize = 64;
 
 /// The kind of tensor that an op takes.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
@@ -31,6 +32,7 @@ pub enum Layout {
 /// A condition on the shape under which a node is part of the op. A node whose condition does not hold
 /// passes its first input through, at no cost: that is how one definition covers a residual block
 /// with and without its shortcut.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
@@ -48,6 +50,7 @@ impl When {
 }
 
 /// One node of a definition.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
@@ -61,10 +64,12 @@ pub struct Node {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<When>,
     /// What it computes.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub apply: Primitive,
 }
 
 /// An op as its author writes it: a small graph of primitives. The last node is the output.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpDef {
@@ -125,6 +130,9 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OpDigest(pub String);
+
+#[cfg(feature = "openapi")]
+crate::openapi::text_schema!(OpDigest, "A hash of an op's definition.");
 
 impl fmt::Display for OpDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

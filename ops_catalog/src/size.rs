@@ -177,6 +177,9 @@ impl FromStr for Size {
     }
 }
 
+#[cfg(feature = "openapi")]
+crate::openapi::either_schema!(Size, u32, String, "A number, or a multiple such as `6*c_in`.");
+
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

@@ -20,6 +20,7 @@ fn only_one() -> Vec<u32> {
 }
 
 /// A cartesian product of op names and sizes.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grid {
@@ -46,6 +47,7 @@ pub struct Grid {
 
 /// A space as its author writes it. A file that defines new ops and says at which shapes to
 /// measure them has the same form.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpaceDef {

@@ -35,6 +35,7 @@ const MOST_CARRIERS: usize = 3;
 const MOST_MISSING: usize = 3;
 
 /// How well a table predicts.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accuracy {
@@ -51,6 +52,7 @@ pub struct Accuracy {
 /// What a calibration on few networks is worth. The networks, in the order of their digests, are cut
 /// into groups of `fitted_on`; each group in turn is fitted on and all others are judged, and the
 /// figures are means over the groups.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibrated {
@@ -61,6 +63,7 @@ pub struct Calibrated {
 }
 
 /// Errors of some networks. Null where no network has a prediction.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -83,6 +86,7 @@ pub struct Summary {
 }
 
 /// One network, predicted and measured. Times are microseconds.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkAccuracy {
@@ -107,6 +111,7 @@ pub struct NetworkAccuracy {
 }
 
 /// A prediction held against the truth. Times are microseconds.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Comparison {
@@ -128,6 +133,7 @@ pub struct Comparison {
 }
 
 /// An op of a network, all its places together.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Carrier {

@@ -25,6 +25,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 pub const AGENT_CLONED: &str = "agent-cloned";
 
 /// An error answer, as in RFC 9457.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Kind of the problem, a relative reference such as `/problems/unknown-hardware`.
@@ -39,6 +40,7 @@ pub struct Problem {
 }
 
 /// `POST /agents`, with an enrol token: a box enters the farm.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolRequest {
@@ -55,6 +57,7 @@ pub struct EnrolRequest {
 }
 
 /// Answer to [`EnrolRequest`].
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
     /// The box's identity in the farm.
@@ -66,6 +69,7 @@ pub struct Enrolled {
 }
 
 /// `PUT /agents/{id}/heartbeat`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
@@ -86,6 +90,7 @@ pub struct Heartbeat {
 }
 
 /// Answer to a heartbeat.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Orders {
     /// Leases that are no longer the agent's: drop the work.
@@ -99,6 +104,7 @@ pub struct Orders {
 }
 
 /// `POST /agents/{id}/leases`: a long poll for tasks.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRequest {
@@ -112,6 +118,7 @@ pub struct LeaseRequest {
 }
 
 /// One thing to measure.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// The coordinator's number for it.
@@ -121,6 +128,7 @@ pub struct Task {
 }
 
 /// What a task asks for.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskWork {
@@ -150,17 +158,20 @@ impl Task {
 }
 
 /// The right to work on some tasks until a deadline.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
     /// Fencing token.
     pub id: Uuid,
     /// When it ends unless it is renewed.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub deadline: Timestamp,
     /// The tasks.
     pub tasks: Vec<Task>,
 }
 
 /// Answer to [`LeaseRequest`]; null when there was no task in time.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseAnswer {
     /// The lease.
@@ -168,13 +179,16 @@ pub struct LeaseAnswer {
 }
 
 /// Answer to `POST /leases/{id}/renew`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewed {
     /// The new deadline.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub deadline: Timestamp,
 }
 
 /// `POST /results`: measurements, acknowledged once they are committed.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Results {
@@ -183,6 +197,7 @@ pub struct Results {
 }
 
 /// Answer to [`Results`]. A measurement that is neither new nor known was refused, with a reason.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ResultsAnswer {
     /// Stored now.
@@ -194,6 +209,7 @@ pub struct ResultsAnswer {
 }
 
 /// Answer to `POST /ops`, whose body is an [`OpDef`].
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpAnswer {
     /// The op's name.
@@ -203,6 +219,7 @@ pub struct OpAnswer {
 }
 
 /// One entry of `GET /ops`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpEntry {
     /// Digest of the definition.
@@ -214,6 +231,7 @@ pub struct OpEntry {
 }
 
 /// `POST /requests`: measure these keys and networks on that hardware.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileRequest {
@@ -245,6 +263,14 @@ pub enum NetworkChoice {
     Defined(Box<NetworkSpec>),
 }
 
+#[cfg(feature = "openapi")]
+ops_catalog::openapi::either_schema!(
+    NetworkChoice,
+    String,
+    NetworkSpec,
+    "The name of a built-in network, or a network that is spelled out."
+);
+
 impl Serialize for NetworkChoice {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -275,6 +301,7 @@ impl<'de> Deserialize<'de> for NetworkChoice {
 }
 
 /// State of a request: `POST /requests`, `GET /requests/{id}`, and the data of its events.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestStatus {
     /// Its id.
@@ -288,6 +315,7 @@ pub struct RequestStatus {
     /// Whole networks that were asked for.
     pub networks: u32,
     /// When it was made.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
     /// Tasks in all.
     pub total: u32,
@@ -309,6 +337,7 @@ impl RequestStatus {
 }
 
 /// One entry of `GET /hardware`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HardwareEntry {
     /// The class of device.
@@ -320,6 +349,7 @@ pub struct HardwareEntry {
 }
 
 /// One entry of `GET /agents`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentEntry {
     /// The box's identity.
@@ -331,8 +361,10 @@ pub struct AgentEntry {
     /// Id of the run config that it measures under.
     pub config: String,
     /// When it entered.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub enrolled_at: Timestamp,
     /// When it was last heard of.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub seen_at: Timestamp,
     /// How far it is trusted.
     #[serde(flatten)]
@@ -340,12 +372,14 @@ pub struct AgentEntry {
     /// Why it gets no work now, by its own word; null when it is fit or has not said.
     pub unfit: Option<String>,
     /// When its canary last came in whole; null before.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub canary_at: Option<Timestamp>,
     /// What it works on.
     pub leases: Vec<AgentLease>,
 }
 
 /// One entry of `GET /tables`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableEntry {
     /// The class of device.
@@ -355,12 +389,14 @@ pub struct TableEntry {
     /// Its latest version.
     pub version: String,
     /// When that came to be.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
     /// Its rows.
     pub rows: u32,
 }
 
 /// `POST /predict`: what a network costs on that hardware.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PredictRequest {
@@ -377,6 +413,7 @@ pub struct PredictRequest {
 }
 
 /// Answer to [`PredictRequest`].
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PredictAnswer {
     /// The class of device.
@@ -390,6 +427,7 @@ pub struct PredictAnswer {
 }
 
 /// One entry of `GET /tokens`, and answer to `POST /tokens/{id}/revoke`: a token without its secret.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenEntry {
     /// Its number.
@@ -401,14 +439,18 @@ pub struct TokenEntry {
     /// The agent whose credential it is.
     pub agent_id: Option<Uuid>,
     /// When it was made.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
     /// When it was last used, to the hour; of an agent's credential, when the agent was last heard of.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub last_used_at: Option<Timestamp>,
     /// When it ends by itself.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Timestamp>,
     /// How many boxes may still be enrolled with it; null where there is no limit.
     pub uses_left: Option<u32>,
     /// When it was revoked.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -425,11 +467,13 @@ impl TokenEntry {
 }
 
 /// One entry of `GET /audit`: what somebody changed.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// Its number, ascending in time.
     pub id: i64,
     /// When.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub at: Timestamp,
     /// Who: the label of a token, or `command line`.
     pub who: String,
@@ -444,6 +488,7 @@ pub struct AuditEntry {
 }
 
 /// A page of a list.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
     /// The entries.

@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use jiff::Timestamp;
+use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +60,16 @@ pub enum ClientError {
     /// It refused, and said why.
     #[error("the coordinator refused: {} ({})", .0.detail, .0.title)]
     Refused(Problem),
+    /// It, or a proxy before it, asked to be left alone for a while.
+    #[error("the coordinator asks to come back in {} s: {why}", after.as_secs())]
+    Later {
+        /// What it said.
+        why: String,
+        /// HTTP status, 429 or 503.
+        status: u16,
+        /// How long to wait, from its `Retry-After`.
+        after: Duration,
+    },
     /// The answer was not understood.
     #[error(
         "the answer of {url} was not understood ({cause}): is this a Latlas coordinator of the same \
@@ -77,6 +88,7 @@ impl ClientError {
     pub fn status(&self) -> Option<u16> {
         match self {
             ClientError::Refused(problem) => Some(problem.status),
+            ClientError::Later { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -85,7 +97,7 @@ impl ClientError {
     /// server was in trouble or busy. Other refusals stay.
     pub fn is_transient(&self) -> bool {
         match self {
-            ClientError::Unreachable { .. } => true,
+            ClientError::Unreachable { .. } | ClientError::Later { .. } => true,
             ClientError::Address(_)
             | ClientError::Token
             | ClientError::CaFile { .. }
@@ -94,6 +106,14 @@ impl ClientError {
             ClientError::Refused(problem) => {
                 problem.status >= 500 || matches!(problem.status, 408 | 429)
             }
+        }
+    }
+
+    /// How long the coordinator asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ClientError::Later { after, .. } => Some(*after),
+            _ => None,
         }
     }
 }
@@ -257,9 +277,15 @@ impl Client {
             return Ok(response);
         }
         let url = shown(response.url());
+        let after = retry_after(&response);
         let text = response.text().await.map_err(|e| self.unreachable(&e))?;
         let cause = format!("status {status}");
-        Err(match serde_json::from_str::<Problem>(&text) {
+        let problem = serde_json::from_str::<Problem>(&text);
+        if let Some(after) = after {
+            let why = problem.map_or(cause, |problem| problem.detail);
+            return Err(ClientError::Later { why, status: status.as_u16(), after });
+        }
+        Err(match problem {
             Ok(problem) => ClientError::Refused(problem),
             Err(_) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 // A proxy in between answers for a coordinator that is away.
@@ -320,6 +346,22 @@ fn authorization(token: &str) -> Result<HeaderValue, ClientError> {
     };
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// The wait that a busy server asks for, in seconds or as a date. One that is not understood asks for
+/// nothing, and neither does one in an answer that has nothing to do with load.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let status = response.status();
+    if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
+        return None;
+    }
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    // A date that has passed asks for no wait.
+    Some(date.duration_since(Timestamp::now()).try_into().unwrap_or_default())
 }
 
 fn is_loopback(url: &Url) -> bool {

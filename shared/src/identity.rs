@@ -98,6 +98,11 @@ impl TryFrom<String> for Device {
     }
 }
 
+#[cfg(feature = "openapi")]
+ops_catalog::openapi::text_schema!(Device, "Where ops run: `cpu`, or `cuda:N`.");
+#[cfg(feature = "openapi")]
+ops_catalog::openapi::text_schema!(HardwareId, "A class of devices, as `tesla-t4-16gb.cuda`.");
+
 impl From<Device> for String {
     fn from(device: Device) -> String {
         device.to_string()
@@ -106,6 +111,7 @@ impl From<Device> for String {
 
 /// What one box says of itself: everything that changes latency. A field that could not be read is
 /// null, never a guess.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
@@ -247,6 +253,7 @@ fn slug(name: &str) -> String {
 }
 
 /// Element type.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
@@ -269,6 +276,7 @@ impl Dtype {
 }
 
 /// Order of a map's elements in memory.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryFormat {
@@ -279,6 +287,7 @@ pub enum MemoryFormat {
 }
 
 /// What happens to freed memory.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Allocator {
@@ -333,6 +342,7 @@ named!(
 pub const CONFIG_DEFAULT_REUSE_DISTANCE: u64 = 8 << 20;
 
 /// How an op is executed. A table belongs to one (hardware id, run config).
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {

@@ -10,6 +10,8 @@ pub mod api;
 pub mod client;
 mod identity;
 mod interpolate;
+#[cfg(feature = "log")]
+pub mod log;
 mod measurement;
 pub mod merge;
 mod network;

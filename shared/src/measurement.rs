@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{HardwareId, RunConfig, WholeNetwork};
 
 /// What was measured.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -34,6 +35,7 @@ impl std::fmt::Display for Subject {
 }
 
 /// How far a number can be trusted.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -60,6 +62,7 @@ impl Status {
 }
 
 /// One point of an op's reuse-distance curve. Times are microseconds of one call.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CurvePoint {
@@ -84,6 +87,7 @@ pub struct CurvePoint {
 }
 
 /// Energy of one call, in millijoule.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Energy {
@@ -133,6 +137,7 @@ impl CurvePoint {
 }
 
 /// A latency as a function of the reuse distance.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latency {
@@ -195,6 +200,7 @@ impl Latency {
 }
 
 /// The state of the box around a measurement; null where it could not be read.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
@@ -246,6 +252,7 @@ impl Telemetry {
 
 /// What one agent observed for one task. Immutable; its id is made on the agent, so that sending it
 /// twice changes nothing.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
@@ -279,8 +286,10 @@ pub struct Measurement {
     #[serde(default)]
     pub samples: Option<String>,
     /// Start of the run that it comes from.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub started_at: Timestamp,
     /// End of it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub finished_at: Timestamp,
     /// The box before the run.
     pub before: Telemetry,

@@ -34,6 +34,7 @@ pub struct Observation {
 pub const DISAGREEMENT: f64 = 1.3;
 
 /// How the agents behind a number differ.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BetweenAgents {
@@ -47,6 +48,7 @@ pub struct BetweenAgents {
 }
 
 /// What all measurements of a whole network come to: the truth that predictions are held against.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredNetwork {
@@ -64,6 +66,7 @@ pub struct MeasuredNetwork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub between_agents: Option<BetweenAgents>,
     /// When it was last measured.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub measured_at: Timestamp,
 }
 

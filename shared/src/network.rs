@@ -27,6 +27,9 @@ const SHORT_DIGEST: usize = 12;
 #[serde(transparent)]
 pub struct NetworkDigest(pub String);
 
+#[cfg(feature = "openapi")]
+ops_catalog::openapi::text_schema!(NetworkDigest, "A hash of what a network computes.");
+
 impl fmt::Display for NetworkDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -55,6 +58,7 @@ impl NetworkDigest {
 
 /// A network that is measured as a whole, with all that an agent needs to run it beside the built-in
 /// catalog.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WholeNetwork {

@@ -24,6 +24,7 @@ pub use packed::{Micros, PackedOp, PackedTable};
 const FOOTPRINT_PER_WEIGHT_BYTE: f64 = 1.375;
 
 /// What happens to an op whose row is missing.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
@@ -47,6 +48,7 @@ impl FromStr for Missing {
 }
 
 /// Where an op's share of a prediction comes from.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -57,6 +59,7 @@ pub enum Origin {
 }
 
 /// One op's share of a prediction. Times are microseconds.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contribution {
     /// Its place in the network as its author wrote it.
@@ -82,6 +85,7 @@ pub struct Contribution {
 /// as if they all erred in one direction, which they do when a machine is slow for an hour; and, added
 /// in squares, what a sum of ops can't know: how far measured networks are from their calibrated
 /// predictions, or an assumed 4% (one standard deviation) as long as none was measured.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     /// The estimate: the ops, corrected by the table's calibration.

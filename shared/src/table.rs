@@ -25,6 +25,7 @@ pub const TABLE_SCHEMA: u32 = 1;
 
 /// One row: what an op costs on one class of hardware under one run config. The first columns are
 /// the seed's.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
@@ -65,6 +66,7 @@ pub struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub between_agents: Option<BetweenAgents>,
     /// When it was last measured.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub measured_at: Timestamp,
     /// The whole reuse-distance curve.
     pub curve: Vec<CurvePoint>,
@@ -128,6 +130,7 @@ impl Row {
 }
 
 /// A table: everything that is known of one (hardware id, run config) at one moment.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
@@ -141,6 +144,7 @@ pub struct Table {
     /// calibration.
     pub version: String,
     /// When this version came to be.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
     /// The boxes that measured it, by digest.
     pub fingerprints: BTreeMap<String, Fingerprint>,

@@ -103,6 +103,26 @@ async fn a_server_in_trouble_may_recover() {
 }
 
 #[tokio::test]
+async fn a_busy_server_says_when_to_come_back() {
+    let asks = |status: &str, after: &str, body: &str| {
+        answer(status, body).replacen("\r\n", &format!("\r\nretry-after: {after}\r\n"), 1)
+    };
+    let problem = PROBLEM.replace("404", "429");
+    for (answer, seconds) in [
+        (asks("429 Too Many Requests", "7", &problem), 7),
+        (asks("503 Service Unavailable", "120", "<html>a proxy</html>"), 120),
+        (asks("429 Too Many Requests", "Wed, 21 Oct 2015 07:28:00 GMT", &problem), 0),
+    ] {
+        let error = outcome(answer).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        assert_eq!(error.retry_after(), Some(std::time::Duration::from_secs(seconds)));
+        assert!(error.to_string().contains(&format!("in {seconds} s")), "{error}");
+    }
+    let error = outcome(asks("404 Not Found", "7", PROBLEM)).await.unwrap_err();
+    assert!(!error.is_transient() && error.retry_after().is_none(), "only load asks for a wait");
+}
+
+#[tokio::test]
 async fn something_else_at_the_address_is_told_apart() {
     for (status, body, cause) in [
         ("200 OK", "<html>a router's page</html>", "expected value at line 1 column 1"),

@@ -103,15 +103,21 @@ pub struct Farm {
 impl Farm {
     /// Starts a coordinator and waits until it listens.
     pub fn start() -> Farm {
+        Farm::start_with(|_| {})
+    }
+
+    /// The same, with other flags or variables.
+    pub fn start_with(configure: impl FnOnce(&mut Command)) -> Farm {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let mut coordinator = Command::new(program("latlas-coordinator"))
+        let mut command = Command::new(program("latlas-coordinator"));
+        command
             .args(["serve", "--canary-every", "0", "--listen", "127.0.0.1:0", "--data"])
             .arg(&data)
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(dir.path().join("coordinator.log")).unwrap())
-            .spawn()
-            .unwrap();
+            .stderr(std::fs::File::create(dir.path().join("coordinator.log")).unwrap());
+        configure(&mut command);
+        let mut coordinator = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(coordinator.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("listening on ").expect("it says where").to_owned();
@@ -140,11 +146,33 @@ impl Farm {
 
     /// `latlas-agent run --once` on this machine, with the state of its last run.
     pub fn agent(&self) -> Ran {
-        run(Command::new(program("latlas-agent"))
+        run(self.agent_command().arg("--once"))
+    }
+
+    /// `latlas-agent run` on this machine, with the state of its last run.
+    pub fn agent_command(&self) -> Command {
+        let mut command = Command::new(program("latlas-agent"));
+        command
             // Whether the machine is busy with other tests must not matter.
-            .args(["run", "--once", "--busy-limit", "100", "--coordinator", &self.url, "--state"])
-            .arg(self.dir.path().join("agent"))
-            .env("LATLAS_ENROLL_TOKEN", &self.enroll))
+            .args(["run", "--busy-limit", "100", "--coordinator", &self.url, "--state"])
+            .arg(self.state())
+            .env("LATLAS_ENROLL_TOKEN", &self.enroll);
+        command
+    }
+
+    /// The agent's state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("agent")
+    }
+
+    /// All tokens that this farm gave to people.
+    pub fn tokens(&self) -> [&str; 2] {
+        [&self.researcher, &self.enroll]
+    }
+
+    /// Sends a signal to the coordinator.
+    pub fn signal(&self, name: &str) {
+        signal(&self.coordinator, name);
     }
 
     /// `simulated_farm` against this farm.
@@ -164,8 +192,7 @@ impl Farm {
 
     /// Asks the coordinator to end, and waits for it.
     pub fn stop(mut self) -> i32 {
-        let pid = self.coordinator.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.signal("TERM");
         self.coordinator.wait().unwrap().code().unwrap()
     }
 }
@@ -176,6 +203,12 @@ impl Drop for Farm {
         let _ = self.coordinator.kill();
         let _ = self.coordinator.wait();
     }
+}
+
+/// Sends a signal to a process that was started here.
+pub fn signal(process: &Child, name: &str) {
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
 }
 
 /// Runs a command to its end.

@@ -1,8 +1,10 @@
 //! `latlas-agent run`: works for a coordinator.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::cli::{How, default_state_dir};
@@ -22,6 +24,15 @@ pub struct RunArgs {
     /// Token to enrol with; needed once, on the first start.
     #[arg(long, value_name = "T", env = "LATLAS_ENROLL_TOKEN", hide_env_values = true)]
     enroll_token: Option<String>,
+    /// File that holds the token to enrol with, so that no list of processes shows it. It may be
+    /// gone once the box has enrolled.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LATLAS_ENROLL_TOKEN_FILE",
+        conflicts_with = "enroll_token"
+    )]
+    enroll_token_file: Option<PathBuf>,
     /// Where the agent keeps its identity and what it has not sent yet.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -34,6 +45,10 @@ pub struct RunArgs {
     /// Leaves when there is no task left.
     #[arg(long)]
     once: bool,
+    /// Serves the agent's own numbers for Prometheus at `/metrics` of this address, without any
+    /// token: keep it to this machine or to a network of yours.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Enrols, then measures and reports until told to stop.
@@ -44,15 +59,32 @@ pub fn run(args: RunArgs) -> Result<()> {
     let worker = args.how.worker_settings()?;
     let recorder = Recorder::new(&args.how)?;
     let state = args.state.map_or_else(default_state_dir, Ok)?;
+    let enroll_token = match args.enroll_token_file {
+        Some(file) => read_token(&file)?,
+        None => args.enroll_token,
+    };
     let settings = Settings {
         coordinator: args.coordinator,
         ca_file: args.ca_file,
-        enroll_token: args.enroll_token,
+        enroll_token,
         state,
         once: args.once,
         busy_limit: args.busy_limit.into(),
+        metrics: args.metrics,
         worker,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Farm::enter(settings, recorder).await?.work().await })
+    let worked = runtime.block_on(async { Farm::enter(settings, recorder).await?.work().await });
+    // A visit that was dropped is not waited for; its worker ends with this process.
+    runtime.shutdown_background();
+    worked
+}
+
+/// The token in a file; none where there is no file (any more).
+fn read_token(file: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("reading the enrol token in {}", file.display())),
+    }
 }

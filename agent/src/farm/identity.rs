@@ -58,8 +58,8 @@ pub async fn identify(
     }
     let Some(token) = token else {
         bail!(
-            "this box, as it is now, is not enrolled with {} as {} under {}: give --enroll-token, \
-             which `latlas-coordinator token create --role enroll` prints",
+            "this box, as it is now, is not enrolled with {} as {} under {}: give --enroll-token \
+             or --enroll-token-file, which `latlas-coordinator token create --role enroll` prints",
             client.base(),
             recorder.hardware_id,
             recorder.run_config.id()

@@ -1,23 +1,27 @@
 //! The agent as a member of a farm: takes tasks, measures them, reports.
 
 mod identity;
+mod metrics;
 mod orders;
-mod upload;
+mod outbox;
+mod service;
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use latlas_shared::api::{Instance, Lease, LeaseAnswer, LeaseRequest, Task, TaskWork};
-use latlas_shared::client::Client;
+use latlas_shared::client::{Client, ClientError};
 use latlas_shared::samples::Samples;
 use latlas_shared::{Measurement, Status};
-use tokio::signal::unix::{SignalKind, signal};
+use sd_notify::NotifyState;
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep};
+use tokio::time::{interval, sleep, timeout};
+use uuid::Uuid;
 
 use crate::commands::bench::describe;
 use crate::engine::{self, Job, Outcome, Protocol, Workers};
@@ -26,8 +30,10 @@ use crate::references;
 use crate::spool::Spool;
 use crate::worker::{Work, WorkerSettings};
 use identity::Identity;
+use metrics::Metrics;
 use orders::Advice;
-use upload::{Backoff, upload};
+use outbox::{Backoff, Outbox};
+use service::{Progress, Stop};
 
 /// Tasks of one lease: enough that visits to one key are spread over minutes.
 const LEASE_TASKS: u32 = 64;
@@ -37,6 +43,13 @@ const LEASE_WAIT: u32 = 20;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// With `--once`, how often the coordinator is tried before giving up.
 const ONCE_TRIES: u32 = 6;
+/// A visit that does not end within this time after a stop was asked for is dropped.
+const LAST_VISIT: Duration = Duration::from_secs(5);
+/// An agent that ends waits this long for the coordinator to take its results, and again as long for
+/// it to take the lease back.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// The longest wait between two signs of life to the service manager.
+const FEED: Duration = Duration::from_secs(60);
 
 /// What the agent is started with.
 pub struct Settings {
@@ -52,6 +65,8 @@ pub struct Settings {
     pub once: bool,
     /// Percent of the time that tasks of this machine may wait for a processor, for it to take work.
     pub busy_limit: f64,
+    /// Where the agent's own numbers are served, if they are.
+    pub metrics: Option<SocketAddr>,
     /// How ops are run.
     pub worker: WorkerSettings,
 }
@@ -60,7 +75,7 @@ pub struct Settings {
 pub struct Farm {
     client: Client,
     identity: Identity,
-    spool: Spool,
+    outbox: Outbox,
     /// Where identity, spool and the references of earlier runs are.
     state: PathBuf,
     recorder: Recorder,
@@ -69,8 +84,10 @@ pub struct Farm {
     busy_limit: f64,
     /// This process.
     instance: Instance,
-    /// Raised when the process is asked to end.
-    stop: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+    /// The lease that is to be given back.
+    lease: Option<Uuid>,
+    stop: Stop,
     /// Holds the state directory.
     _lock: File,
 }
@@ -84,91 +101,124 @@ impl Farm {
         std::fs::create_dir_all(&settings.state)
             .with_context(|| format!("creating {}", settings.state.display()))?;
         let lock = orders::lock(&settings.state)?;
-        let spool = Spool::open(&settings.state)?;
+        let metrics = Metrics::new(&recorder.hardware_id, &recorder.run_config.id());
+        let metrics = Arc::new(metrics);
+        let outbox = Outbox::new(Spool::open(&settings.state)?, Arc::clone(&metrics));
+        if let Some(address) = settings.metrics {
+            metrics::serve(address, Arc::clone(&metrics)).await?;
+        }
         let client = Client::trusting(settings.ca_file.as_deref(), &settings.coordinator, None)?;
         let identity =
             identity::identify(&client, &settings.state, settings.enroll_token, &recorder).await?;
         let client = client.with_token(identity.credential.clone());
-        let stop = Arc::new(AtomicBool::new(false));
         Ok(Farm {
             client,
             identity,
-            spool,
+            outbox,
             state: settings.state,
             instance: orders::instance(recorder.system()),
             recorder,
             worker: settings.worker,
             once: settings.once,
             busy_limit: settings.busy_limit,
-            stop,
+            metrics,
+            lease: None,
+            stop: Stop::on_signals()?,
             _lock: lock,
         })
     }
 
-    /// Works until it is asked to stop, or with `--once` until there is no task left.
+    /// Works until it is asked to stop or to leave, or with `--once` until there is no task left. However it
+    /// ends, results are sent and the lease is given back, if the coordinator answers.
     ///
     /// # Errors
-    /// When the coordinator refuses this agent, the spool cannot be written, or with `--once` the
-    /// coordinator stays away.
-    pub async fn work(self) -> Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let stop = Arc::clone(&self.stop);
-        // The task ends with the runtime.
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!("stopping: the lease is given back, results are sent");
-            stop.store(true, Ordering::Relaxed);
-        });
+    /// When the coordinator refuses this agent, the spool cannot be read, results are lost, or with
+    /// `--once` the coordinator stays away.
+    pub async fn work(mut self) -> Result<()> {
+        service::tell(NotifyState::Ready);
+        let worked = self.until_done().await;
+        service::tell(NotifyState::Stopping);
+        // One whose credential is refused has nobody to say goodbye to.
+        if status(&worked) != Some(401) {
+            self.say_goodbye().await;
+        }
+        let closed = self.outbox.close();
+        if worked.is_err()
+            && let Err(lost) = &closed
+        {
+            tracing::error!("{lost:#}");
+        }
+        worked.and(closed)
+    }
+
+    async fn until_done(&mut self) -> Result<()> {
         let mut backoff = Backoff::new();
         let mut failures = 0;
         let started = Instant::now();
-        while !self.stopped() {
+        while !self.stop.asked() {
+            service::tell(NotifyState::Watchdog);
             match self.step().await {
                 Ok(Step::Worked) => {
                     backoff = Backoff::new();
                     failures = 0;
                 }
-                Ok(Step::Leave) => break,
+                Ok(Step::Leave) => return Ok(()),
                 Ok(Step::NoTask) if self.once => return Ok(()),
                 Ok(Step::NoTask) => backoff = Backoff::new(),
                 Err(e) => {
                     failures += 1;
                     let again = is_transient(&e) || orders::may_be_its_own_past(&e, started);
                     if !again || (self.once && failures >= ONCE_TRIES) {
-                        return Err(e);
+                        return Err(self.explained(e));
                     }
-                    let wait = backoff.step();
+                    let asked = client_error(&e).and_then(ClientError::retry_after);
+                    let wait = backoff.step(asked);
                     tracing::warn!("{e:#}; trying again in {:.0} s", wait.as_secs_f64());
                     self.pause(wait).await;
                 }
             }
         }
-        upload(&self.client, &self.spool).await
+        Ok(())
     }
 
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// A refused credential gets its remedy.
+    fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        if client_error(&error).and_then(ClientError::status) != Some(401) {
+            return error;
+        }
+        error.context(format!(
+            "the credential of this box was refused, so it stops; what is measured stays in {}. If it was \
+             revoked by mistake, remove {} and start the agent with a new enrol token",
+            self.outbox.folder().display(),
+            self.state.join("identity.json").display()
+        ))
     }
 
     /// Waits, but not when asked to stop.
     async fn pause(&self, time: Duration) {
-        let mut left = time;
-        let slice = Duration::from_millis(200);
-        while !left.is_zero() && !self.stopped() {
-            let now = left.min(slice);
-            sleep(now).await;
-            left -= now;
+        let until = tokio::time::Instant::now() + time;
+        while !self.stop.asked() && tokio::time::Instant::now() < until {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = sleep(FEED) => service::tell(NotifyState::Watchdog),
+                () = self.stop.until_asked() => {}
+            }
         }
     }
 
-    /// Sends what is waiting, then takes a lease and works on it.
-    async fn step(&self) -> Result<Step> {
-        upload(&self.client, &self.spool).await?;
-        let advice = self.advice().await?;
+    /// Sends what is waiting and gives the lease of the last step back, then takes a lease, if it is to,
+    /// and works on it.
+    async fn step(&mut self) -> Result<Step> {
+        self.send().await?;
+        let stop = self.stop.clone();
+        tokio::select! {
+            given = self.give_back() => given?,
+            () = stop.until_asked() => return Ok(Step::Worked),
+        }
+        let advice = tokio::select! {
+            advice = self.advice() => advice?,
+            () = stop.until_asked() => return Ok(Step::Worked),
+        };
         match advice {
             Advice::Leave => return Ok(Step::Leave),
             // Being unfit passes; `--once` leaves when there is no task, not when there is no time for one.
@@ -188,8 +238,9 @@ impl Farm {
         let answer = tokio::select! {
             answer = poll => answer?,
             // A long poll is dropped without harm: a lease that it may still bring runs out.
-            () = self.until_stopped() => return Ok(Step::Worked),
+            () = self.stop.until_asked() => return Ok(Step::Worked),
         };
+        self.metrics.answered();
         let Some(lease) = answer.lease else {
             if matches!(advice, Advice::AskSlowly) && !self.once {
                 self.wait_slowly().await;
@@ -197,69 +248,117 @@ impl Farm {
             return Ok(Step::NoTask);
         };
         tracing::info!("lease {} with {} tasks", lease.id, lease.tasks.len());
-        self.work_on(&lease).await?;
-        upload(&self.client, &self.spool).await?;
-        let path = format!("v1/leases/{}/release", lease.id);
+        self.lease = Some(lease.id);
+        let worked = self.work_on(&lease).await;
+        self.metrics.leased(0);
+        worked.map(|()| Step::Worked)
+    }
+
+    /// Sends what is waiting. A stop that is asked for meanwhile breaks it off, since a last try follows.
+    async fn send(&mut self) -> Result<()> {
+        tokio::select! {
+            sent = self.outbox.upload(&self.client) => sent,
+            () = self.stop.until_asked() => Ok(()),
+        }
+    }
+
+    /// Gives the lease back, if there is one: what was not measured goes to other boxes at once, and
+    /// no attempt is counted.
+    async fn give_back(&mut self) -> Result<(), ClientError> {
+        let Some(id) = self.lease else { return Ok(()) };
+        let path = format!("v1/leases/{id}/release");
         match self.client.post::<_, ()>(&path, &serde_json::json!({})).await {
             Ok(()) => {}
             // Finished or expired leases need no release.
             Err(e) if matches!(e.status(), Some(404 | 409)) => {}
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         }
-        Ok(Step::Worked)
+        self.lease = None;
+        Ok(())
     }
 
-    async fn until_stopped(&self) {
-        while !self.stopped() {
-            sleep(Duration::from_millis(200)).await;
+    /// Sends what is left and gives the lease back, as far as the coordinator answers in time. Results
+    /// come first: a task that is done must not go to another box.
+    async fn say_goodbye(&mut self) {
+        match timeout(GOODBYE, self.outbox.upload(&self.client)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!("{e:#}"),
+            Err(_) => tracing::warn!("the coordinator did not take the results in time"),
+        }
+        match timeout(GOODBYE, self.give_back()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!("the lease runs out by itself: {e}"),
+            Err(_) => tracing::warn!("the lease runs out by itself: no answer in time"),
         }
     }
 
     /// Measures the tasks of a lease on a thread of its own, while this one reports and keeps the
     /// lease alive.
-    async fn work_on(&self, lease: &Lease) -> Result<()> {
+    async fn work_on(&mut self, lease: &Lease) -> Result<()> {
         let dropped = Arc::new(AtomicBool::new(false));
-        let visits = Arc::new(AtomicU64::new(0));
         let (sender, mut measured) = mpsc::unbounded_channel();
-        let measuring =
-            self.start_measuring(lease, Arc::clone(&dropped), Arc::clone(&visits), sender);
+        let progress = Progress::default();
+        let measuring = self.start_measuring(lease, Arc::clone(&dropped), progress.clone(), sender);
+        let stop = self.stop.clone();
+        let mut too_late = std::pin::pin!(async {
+            stop.until_asked().await;
+            sleep(LAST_VISIT).await;
+        });
         let mut beat = interval(HEARTBEAT);
-        let (mut done, total) = (0, lease.tasks.len());
+        let (mut done, total, mut steps) = (0, lease.tasks.len(), 0);
+        let mut failure = None;
         loop {
+            self.metrics.leased(total.saturating_sub(done));
             tokio::select! {
                 measurement = measured.recv() => {
                     let Some(measurement) = measurement else { break };
                     done += 1;
                     tracing::info!("[{done}/{total}] {}", describe(&measurement));
-                    self.spool.add(&measurement).inspect_err(|_| dropped.store(true, Ordering::Relaxed))?;
+                    self.outbox.add(measurement);
                     // What cannot be sent now is sent with the next one, or at the end.
-                    if measured.is_empty() && let Err(e) = upload(&self.client, &self.spool).await {
-                        tracing::warn!("{e:#}; the results stay in the spool");
+                    if measured.is_empty() && let Err(e) = self.send().await {
+                        tracing::warn!("{e:#}; the results are kept");
+                        if self.outbox.is_blocked() || !is_transient(&e) {
+                            dropped.store(true, Ordering::Relaxed);
+                            failure.get_or_insert(e);
+                        }
                     }
                 }
                 _ = beat.tick() => {
-                    if !self.keep(lease, visits.load(Ordering::Relaxed)).await {
+                    progress.feed(&mut steps);
+                    let kept = tokio::select! {
+                        kept = self.keep(lease, progress.steps()) => kept,
+                        // One that hangs must not hold results up until it times out.
+                        () = sleep(HEARTBEAT) => true,
+                        () = stop.until_asked() => true,
+                    };
+                    if !kept {
                         tracing::warn!("lease {} is no longer ours: dropping its work", lease.id);
                         dropped.store(true, Ordering::Relaxed);
                     }
                 }
+                () = &mut too_late => {
+                    tracing::warn!("a visit that does not end is dropped");
+                    return Ok(());
+                }
             }
         }
-        measuring.await.context("the measuring thread ended badly")?
+        measuring.await.context("the measuring thread ended badly")??;
+        failure.map_or(Ok(()), Err)
     }
 
     fn start_measuring(
         &self,
         lease: &Lease,
         dropped: Arc<AtomicBool>,
-        visits: Arc<AtomicU64>,
+        progress: Progress,
         sender: mpsc::UnboundedSender<Measurement>,
     ) -> tokio::task::JoinHandle<Result<()>> {
         let (tasks, refused) = told_apart(lease.tasks.clone());
         let recorder = self.recorder.clone();
         let state = self.state.clone();
         let mut workers = Workers::new(self.worker.clone()).with_meter(self.recorder.meter());
-        let stop = Arc::clone(&self.stop);
+        let stop = self.stop.clone();
         tokio::task::spawn_blocking(move || {
             let reference = recorder.run_config.reuse_distance_bytes;
             let run = recorder.start(&state);
@@ -273,9 +372,9 @@ impl Farm {
             run.prepare(&mut jobs);
             // Asked before each visit.
             let stopped = || {
-                visits.fetch_add(1, Ordering::Relaxed);
+                progress.step();
                 recorder.look(&run);
-                stop.load(Ordering::Relaxed) || dropped.load(Ordering::Relaxed)
+                stop.asked() || dropped.load(Ordering::Relaxed)
             };
             let spent = engine::measure(
                 jobs,
@@ -347,8 +446,15 @@ fn job(task: &Task, reference: u64) -> Job {
     }
 }
 
+fn client_error(error: &anyhow::Error) -> Option<&ClientError> {
+    error.downcast_ref()
+}
+
 fn is_transient(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<latlas_shared::client::ClientError>()
-        .is_some_and(latlas_shared::client::ClientError::is_transient)
+    client_error(error).is_some_and(ClientError::is_transient)
+}
+
+/// The status of the refusal that work ended with.
+fn status(worked: &Result<()>) -> Option<u16> {
+    worked.as_ref().err().and_then(client_error).and_then(ClientError::status)
 }

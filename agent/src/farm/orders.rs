@@ -162,7 +162,7 @@ impl Farm {
         let path = format!("v1/leases/{}/renew", lease.id);
         let renewed = self.client.post::<_, Renewed>(&path, &serde_json::json!({})).await;
         if let Err(e) = &renewed
-            && matches!(e.status(), Some(404 | 409))
+            && matches!(e.status(), Some(401 | 404 | 409))
         {
             return false;
         }

@@ -6,13 +6,12 @@ mod rebuild;
 mod serve;
 mod token;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use latlas_coordinator::{DataDir, DataDirError};
-use tracing_subscriber::EnvFilter;
+use latlas_shared::log::LogFormat;
 
 #[derive(Parser)]
 #[command(
@@ -22,6 +21,10 @@ use tracing_subscriber::EnvFilter;
     after_help = "Example:\n  latlas-coordinator serve"
 )]
 struct Cli {
+    /// How lines of the log are written to stderr: `text` or `json`. LATLAS_LOG sets what is logged,
+    /// e.g. LATLAS_LOG=debug
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -38,6 +41,12 @@ enum Command {
     Backup(backup::BackupArguments),
     Restore(backup::RestoreArguments),
     Rebuild(rebuild::Arguments),
+    /// Print the HTTP interface as an OpenAPI document
+    #[command(
+        name = "openapi",
+        after_help = "Example:\n  latlas-coordinator openapi > openapi.json"
+    )]
+    OpenApi,
 }
 
 /// Where everything is kept.
@@ -73,12 +82,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    if let Err(problem) = latlas_shared::log::start(cli.log_format) {
+        eprintln!("latlas-coordinator: {problem}");
+        return ExitCode::from(2);
+    }
     let (code, text) = match run(cli.command) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => (2, text),
@@ -97,6 +104,10 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Backup(arguments) => backup::backup(arguments).await,
             Command::Restore(arguments) => backup::restore(arguments).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
+            Command::OpenApi => {
+                print!("{}", latlas_coordinator::openapi());
+                Ok(())
+            }
         }
     })
 }

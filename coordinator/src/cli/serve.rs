@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use latlas_coordinator::lease::Policy;
 use latlas_coordinator::limits::Rate;
 use latlas_coordinator::{App, Settings, Tls};
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 
 use super::{DataArgument, Failure};
@@ -22,7 +23,7 @@ use super::{DataArgument, Failure};
     latlas-coordinator serve\n  \
     latlas-coordinator serve --listen 127.0.0.1:0 --data /srv/latlas\n  \
     latlas-coordinator serve --listen 0.0.0.0:8700 --tls-cert cert.pem --tls-key key.pem\n\n\
-    RUST_LOG sets what is logged to stderr, e.g. RUST_LOG=debug.")]
+    LATLAS_LOG sets what is logged to stderr, e.g. LATLAS_LOG=debug.")]
 pub struct Arguments {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8700", value_parser = address)]
@@ -91,6 +92,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     writeln!(stdout, "listening on {scheme}://{}", listener.local_addr()?)?;
     stdout.flush()?;
     tracing::info!(database = %data.database().display(), "serving");
+    latlas_coordinator::tell_manager(NotifyState::Ready);
     latlas_coordinator::serve(listener, tls, app).await?;
     tracing::info!("stopped");
     Ok(())
@@ -151,6 +153,7 @@ fn stop_on_signals(app: App) -> io::Result<()> {
                 _ = terminate.recv() => "SIGTERM",
             };
             tracing::info!("{name}: stopping");
+            latlas_coordinator::tell_manager(NotifyState::Stopping);
             app.stop();
             tokio::select! {
                 _ = interrupt.recv() => {}

@@ -1,14 +1,15 @@
 //! `/v1/agents`: enrolling boxes, their heartbeats, and the list of them.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use jiff::Timestamp;
 use latlas_shared::api::{
     AgentEntry, AgentState, EnrolRequest, Enrolled, Heartbeat, Instance, Orders, Page, Standing,
     StateChange,
 };
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::{Admin, Enroller, Reader, Worker};
@@ -30,13 +31,22 @@ const MOST_REASON: usize = 500;
 /// The most bytes of a boot id: a UUID has 36.
 const MOST_BOOT_ID: usize = 64;
 
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/agents", get(list).post(enrol))
-        .route("/agents/{id}/heartbeat", put(heartbeat))
-        .route("/agents/{id}/state", put(set_state))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, enrol))
+        .routes(routes!(heartbeat))
+        .routes(routes!(set_state))
 }
 
+/// Enrolled boxes
+#[utoipa::path(
+    get,
+    path = "/agents",
+    tag = "farm",
+    security((), ("token" = [])),
+    params(Paging),
+    responses((status = 200, description = "A page of agents", body = Page<AgentEntry>))
+)]
 async fn list(
     _: Reader,
     State(app): State<App>,
@@ -45,6 +55,15 @@ async fn list(
     Ok(Json(app.store().list_agents(&paging.after()?).await?))
 }
 
+/// Enrol a box, with an enrol token
+#[utoipa::path(
+    post,
+    path = "/agents",
+    tag = "agents",
+    security(("token" = [])),
+    request_body = EnrolRequest,
+    responses((status = 201, description = "Its identity and credential", body = Enrolled))
+)]
 async fn enrol(
     Enroller(actor): Enroller,
     State(app): State<App>,
@@ -63,6 +82,16 @@ async fn enrol(
     Ok((StatusCode::CREATED, Json(enrolled)))
 }
 
+/// A sign of life, answered with orders
+#[utoipa::path(
+    put,
+    path = "/agents/{id}/heartbeat",
+    tag = "agents",
+    security(("token" = [])),
+    params(("id" = Uuid, Path, description = "The agent itself")),
+    request_body = Heartbeat,
+    responses((status = 200, description = "What it is to do", body = Orders))
+)]
 async fn heartbeat(
     Worker(agent): Worker,
     State(app): State<App>,
@@ -85,6 +114,16 @@ async fn heartbeat(
     Ok(Json(Orders { cancelled_leases, state, reason }))
 }
 
+/// Set how far a box is trusted, with an admin's token
+#[utoipa::path(
+    put,
+    path = "/agents/{id}/state",
+    tag = "farm",
+    security(("token" = [])),
+    params(("id" = Uuid, Path, description = "The agent")),
+    request_body = StateChange,
+    responses((status = 200, description = "The agent as it is now", body = AgentEntry))
+)]
 async fn set_state(
     Admin(actor): Admin,
     State(app): State<App>,

@@ -33,6 +33,17 @@ struct Progress {
     last: Option<RequestStatus>,
 }
 
+/// The progress of a request
+///
+/// Events `progress` at each change and `finished` at the end, each with a `RequestStatus` as its data.
+#[utoipa::path(
+    get,
+    path = "/requests/{id}/events",
+    tag = "requests",
+    security((), ("token" = [])),
+    params(("id" = Uuid, Path, description = "The request")),
+    responses((status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"))
+)]
 pub async fn stream(
     _: Reader,
     State(app): State<App>,

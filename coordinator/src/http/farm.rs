@@ -1,9 +1,10 @@
 //! `GET /v1/farm`: the farm at one glance.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use latlas_shared::api::{FarmEntry, Page};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::access::Reader;
 use super::error::ApiError;
@@ -11,10 +12,19 @@ use super::extract::Params;
 use super::paging::Paging;
 use crate::app::App;
 
-pub fn router() -> Router<App> {
-    Router::new().route("/farm", get(list))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
 }
 
+/// Each class of device with its boxes, queue and table
+#[utoipa::path(
+    get,
+    path = "/farm",
+    tag = "farm",
+    security((), ("token" = [])),
+    params(Paging),
+    responses((status = 200, description = "A page of classes of devices", body = Page<FarmEntry>))
+)]
 async fn list(
     _: Reader,
     State(app): State<App>,

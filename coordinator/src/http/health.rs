@@ -1,23 +1,36 @@
 //! `GET /healthz` and `GET /readyz`: for whatever watches the process. Open to everybody.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::ApiError;
 use crate::app::App;
 
-pub fn router() -> Router<App> {
-    Router::new().route("/healthz", get(health)).route("/readyz", get(ready))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready))
 }
 
-/// The process lives.
+/// The process lives
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "watching",
+    responses((status = 200, description = "It lives", body = serde_json::Value))
+)]
 async fn health() -> Json<Value> {
     Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// The database answers, and no shutdown has begun.
+/// The database answers, and no shutdown has begun
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "watching",
+    responses((status = 200, description = "It can do its work", body = serde_json::Value))
+)]
 async fn ready(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     if app.is_stopping() {
         return Err(ApiError::Busy);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
-use latlas_shared::api::{Lease, LeaseAnswer, LeaseRequest, Renewed};
+use latlas_shared::api::{Lease, LeaseAnswer, LeaseRequest, PROBLEM_JSON, Problem, Renewed};
 use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::Worker;
@@ -20,13 +21,20 @@ use crate::store::Agent;
 /// The longest long poll, in seconds.
 const LONGEST_WAIT: u32 = 30;
 
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/agents/{id}/leases", post(lease))
-        .route("/leases/{id}/renew", post(renew))
-        .route("/leases/{id}/release", post(release))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(lease)).routes(routes!(renew)).routes(routes!(release))
 }
 
+/// Wait for tasks
+#[utoipa::path(
+    post,
+    path = "/agents/{id}/leases",
+    tag = "agents",
+    security(("token" = [])),
+    params(("id" = Uuid, Path, description = "The agent itself")),
+    request_body = LeaseRequest,
+    responses((status = 200, description = "A lease, or null when there was no task in time", body = LeaseAnswer))
+)]
 async fn lease(
     Worker(agent): Worker,
     State(app): State<App>,
@@ -67,6 +75,18 @@ async fn wait_for_lease(
     }
 }
 
+/// Keep a lease
+#[utoipa::path(
+    post,
+    path = "/leases/{id}/renew",
+    tag = "agents",
+    security(("token" = [])),
+    params(("id" = Uuid, Path, description = "The lease")),
+    responses(
+        (status = 200, description = "The new deadline", body = Renewed),
+        (status = 409, description = "The lease has ended: drop its tasks", body = Problem, content_type = PROBLEM_JSON)
+    )
+)]
 async fn renew(
     Worker(agent): Worker,
     State(app): State<App>,
@@ -76,6 +96,18 @@ async fn renew(
     deadline.map(|deadline| Json(Renewed { deadline })).ok_or_else(|| lost(id))
 }
 
+/// Give a lease back
+#[utoipa::path(
+    post,
+    path = "/leases/{id}/release",
+    tag = "agents",
+    security(("token" = [])),
+    params(("id" = Uuid, Path, description = "The lease")),
+    responses(
+        (status = 204, description = "Its unmeasured tasks wait again, and no attempt is counted"),
+        (status = 409, description = "The lease has ended", body = Problem, content_type = PROBLEM_JSON)
+    )
+)]
 async fn release(
     Worker(agent): Worker,
     State(app): State<App>,

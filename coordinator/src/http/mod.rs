@@ -11,6 +11,8 @@ mod farm;
 mod hardware;
 mod health;
 mod leases;
+mod metrics;
+mod openapi;
 mod ops;
 mod paging;
 mod predict;
@@ -31,10 +33,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::Level;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use error::{ApiError, shown};
 
+pub use openapi::document as openapi;
 pub use predict::IndexCache;
 
 /// Bodies are at most this large, except where a route says otherwise.
@@ -43,9 +47,9 @@ const BODY_LIMIT: usize = 2 << 20;
 /// An answer is begun within this time; a long poll ends well before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// All routes.
-pub fn router(app: App) -> Router {
-    let v1 = Router::new()
+/// All routes with their descriptions.
+fn documented() -> OpenApiRouter<App> {
+    let v1 = OpenApiRouter::new()
         .merge(agents::router())
         .merge(audit::router())
         .merge(farm::router())
@@ -57,9 +61,17 @@ pub fn router(app: App) -> Router {
         .merge(results::router())
         .merge(tables::router())
         .merge(tokens::router());
-    Router::new()
+    OpenApiRouter::with_openapi(openapi::frame())
         .merge(health::router())
+        .merge(metrics::router())
+        .merge(openapi::router())
         .nest("/v1", v1)
+}
+
+/// All routes.
+pub fn router(app: App) -> Router {
+    let (router, _) = documented().split_for_parts();
+    router
         .fallback(no_route)
         .method_not_allowed_fallback(other_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -76,6 +88,7 @@ pub fn router(app: App) -> Router {
                 .on_response(DefaultOnResponse::new().level(Level::DEBUG))
                 .on_failure(()),
         )
+        .layer(middleware::from_fn_with_state(app.clone(), metrics::count))
         .with_state(app)
 }
 

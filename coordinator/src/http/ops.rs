@@ -1,11 +1,12 @@
 //! `/v1/ops`: what can be measured, and new definitions.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
-use latlas_shared::api::{OpAnswer, OpEntry, Page};
+use latlas_shared::api::{OpAnswer, OpEntry, PROBLEM_JSON, Page, Problem};
 use ops_catalog::OpDef;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::access::{Reader, Researcher};
 use super::error::ApiError;
@@ -13,10 +14,19 @@ use super::extract::{Body, Params};
 use super::paging::Paging;
 use crate::app::App;
 
-pub fn router() -> Router<App> {
-    Router::new().route("/ops", get(list).post(submit))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, submit))
 }
 
+/// What names mean
+#[utoipa::path(
+    get,
+    path = "/ops",
+    tag = "ops",
+    security((), ("token" = [])),
+    params(Paging),
+    responses((status = 200, description = "A page of ops", body = Page<OpEntry>))
+)]
 async fn list(
     _: Reader,
     State(app): State<App>,
@@ -25,7 +35,19 @@ async fn list(
     Ok(Json(app.store().list_ops(&paging.after()?).await?))
 }
 
-/// 201 for a new definition, 200 for one that is known.
+/// Submit an op: a name means one definition, for good
+#[utoipa::path(
+    post,
+    path = "/ops",
+    tag = "ops",
+    security(("token" = [])),
+    request_body = OpDef,
+    responses(
+        (status = 201, description = "It is new", body = OpAnswer),
+        (status = 200, description = "It is known", body = OpAnswer),
+        (status = 409, description = "The name or the definition is taken", body = Problem, content_type = PROBLEM_JSON)
+    )
+)]
 async fn submit(
     Researcher(actor): Researcher,
     State(app): State<App>,

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::error::ApiError;
 use crate::store::After;
@@ -14,10 +15,14 @@ const USUAL_LIMIT: u32 = 100;
 const MOST: u32 = 1000;
 
 /// The query of a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Paging {
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
+    /// Entries of the page, 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::post;
-use axum::{Json, Router};
-use latlas_shared::api::{PredictAnswer, PredictRequest};
+use latlas_shared::api::{PROBLEM_JSON, PredictAnswer, PredictRequest, Problem};
 use latlas_shared::{PredictError, Predictor, Table, TableIndex};
 use ops_catalog::Network;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::access::Reader;
 use super::error::{ApiError, lookup_error};
@@ -43,10 +44,22 @@ impl IndexCache {
     }
 }
 
-pub fn router() -> Router<App> {
-    Router::new().route("/predict", post(predict))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(predict))
 }
 
+/// What a network costs on a class of devices
+#[utoipa::path(
+    post,
+    path = "/predict",
+    tag = "tables",
+    security((), ("token" = [])),
+    request_body = PredictRequest,
+    responses(
+        (status = 200, description = "The prediction", body = PredictAnswer),
+        (status = 404, description = "There is no such hardware or run config", body = Problem, content_type = PROBLEM_JSON)
+    )
+)]
 async fn predict(
     _: Reader,
     State(app): State<App>,

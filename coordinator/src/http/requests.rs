@@ -2,14 +2,17 @@
 
 use std::collections::HashSet;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::routing::get;
-use axum::{Json, Router};
 use latlas_shared::WholeNetwork;
-use latlas_shared::api::{NetworkChoice, Page, ProfileRequest, RequestStatus};
+use latlas_shared::api::{
+    NetworkChoice, PROBLEM_JSON, Page, Problem, ProfileRequest, RequestStatus,
+};
 use ops_catalog::{Catalog, Invalid, OpDef, OpDigest, OpKey, SpaceDef};
 use sha2::{Digest, Sha256};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::{Reader, Researcher};
@@ -23,13 +26,22 @@ use crate::store::NewRequest;
 /// The longest idempotency key, in bytes.
 const LONGEST_IDEMPOTENCY_KEY: usize = 200;
 
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/requests", get(list).post(create))
-        .route("/requests/{id}", get(show))
-        .route("/requests/{id}/events", get(events::stream))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show))
+        .routes(routes!(events::stream))
 }
 
+/// All requests
+#[utoipa::path(
+    get,
+    path = "/requests",
+    tag = "requests",
+    security((), ("token" = [])),
+    params(Paging),
+    responses((status = 200, description = "A page of requests, the newest first", body = Page<RequestStatus>))
+)]
 async fn list(
     _: Reader,
     State(app): State<App>,
@@ -38,6 +50,15 @@ async fn list(
     Ok(Json(app.store().list_requests(&paging.after()?).await?))
 }
 
+/// One request
+#[utoipa::path(
+    get,
+    path = "/requests/{id}",
+    tag = "requests",
+    security((), ("token" = [])),
+    params(("id" = Uuid, Path, description = "The request")),
+    responses((status = 200, description = "How far it is", body = RequestStatus))
+)]
 async fn show(
     _: Reader,
     State(app): State<App>,
@@ -54,7 +75,21 @@ pub async fn status(app: &App, id: Uuid) -> Result<RequestStatus, ApiError> {
     })
 }
 
-/// 201 with the request's address; 200 when its idempotency key came before.
+/// Ask for measurements
+#[utoipa::path(
+    post,
+    path = "/requests",
+    tag = "requests",
+    security(("token" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A call that is sent twice with one key makes one request")),
+    request_body = ProfileRequest,
+    responses(
+        (status = 201, description = "It is new", body = RequestStatus, headers(("Location" = String))),
+        (status = 200, description = "Its key came before", body = RequestStatus, headers(("Location" = String))),
+        (status = 404, description = "There is no such hardware or run config", body = Problem, content_type = PROBLEM_JSON),
+        (status = 409, description = "The key came before with another body, or an op collides", body = Problem, content_type = PROBLEM_JSON)
+    )
+)]
 async fn create(
     Researcher(actor): Researcher,
     State(app): State<App>,

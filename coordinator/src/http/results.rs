@@ -1,11 +1,12 @@
 //! `POST /v1/results`: measurements come in.
 
+use axum::Json;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::post;
-use axum::{Json, Router};
-use latlas_shared::api::ResultsAnswer;
+use latlas_shared::api::{Results, ResultsAnswer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::Worker;
@@ -37,10 +38,19 @@ struct OnlyId {
     task: Option<i64>,
 }
 
-pub fn router() -> Router<App> {
-    Router::new().route("/results", post(results)).layer(DefaultBodyLimit::max(BODY_LIMIT))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(results)).layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 
+/// Send measurements
+#[utoipa::path(
+    post,
+    path = "/results",
+    tag = "agents",
+    security(("token" = [])),
+    request_body = Results,
+    responses((status = 200, description = "After the commit", body = ResultsAnswer))
+)]
 async fn results(
     Worker(agent): Worker,
     State(app): State<App>,
@@ -56,6 +66,7 @@ async fn results(
     let read = tokio::task::spawn_blocking(move || read(&measurements)).await;
     let incoming = read.map_err(|e| ApiError::Internal(e.into()))??;
     let answer = app.store().add_results(&agent, incoming, app.now()).await?;
+    app.metrics().results(answer.stored, answer.known, answer.refused.len());
     Ok(Json(answer))
 }
 

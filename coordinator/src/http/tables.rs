@@ -1,14 +1,16 @@
 //! `/v1/tables`: the tables, their versions, and their formats.
 
 use axum::Json;
-use axum::Router;
 use axum::body::Body as Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use latlas_shared::api::{Page, TableEntry};
+use latlas_shared::{MeasuredNetwork, Table};
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::access::Reader;
 use super::error::{ApiError, lookup_error, shown};
@@ -25,14 +27,23 @@ const REVALIDATE: &str = "no-cache";
 /// A version never changes.
 const FOR_EVER: &str = "max-age=31536000, immutable";
 
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/tables", get(list))
-        .route("/tables/{hardware_id}", get(latest))
-        .route("/tables/{hardware_id}/networks", get(networks))
-        .route("/tables/{hardware_id}/versions/{version}", get(version))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(latest))
+        .routes(routes!(networks))
+        .routes(routes!(version))
 }
 
+/// Tables and their latest versions
+#[utoipa::path(
+    get,
+    path = "/tables",
+    tag = "tables",
+    security((), ("token" = [])),
+    params(Paging),
+    responses((status = 200, description = "A page of tables", body = Page<TableEntry>))
+)]
 async fn list(
     _: Reader,
     State(app): State<App>,
@@ -41,19 +52,42 @@ async fn list(
     Ok(Json(app.store().list_tables(&paging.after()?, app.now()).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct LatestQuery {
+    /// Id of the run config; the hardware's default when not given.
     config: Option<String>,
+    /// Format: `json` unless given.
+    #[param(pattern = "^(json|ndjson|csv)$")]
     format: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct VersionQuery {
+    /// Format: `json` unless given.
+    #[param(pattern = "^(json|ndjson|csv)$")]
     format: Option<String>,
 }
 
+/// The latest version of a table
+#[utoipa::path(
+    get,
+    path = "/tables/{hardware_id}",
+    tag = "tables",
+    security((), ("token" = [])),
+    params(("hardware_id" = String, Path, description = "The class of devices"), LatestQuery),
+    responses(
+        (status = 200, description = "The table", headers(("ETag" = String)), content(
+            (Table = "application/json"),
+            (String = "application/x-ndjson"),
+            (String = "text/csv")
+        )),
+        (status = 304, description = "The client has it already")
+    )
+)]
 async fn latest(
     _: Reader,
     State(app): State<App>,
@@ -69,13 +103,23 @@ async fn latest(
     answer(&app, &version, format, &headers, REVALIDATE).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct NetworksQuery {
+    /// Id of the run config; the hardware's default when not given.
     config: Option<String>,
 }
 
-/// The networks that the latest table is held against, one a line, with their definitions.
+/// The networks that the latest table is held against, with their definitions
+#[utoipa::path(
+    get,
+    path = "/tables/{hardware_id}/networks",
+    tag = "tables",
+    security((), ("token" = [])),
+    params(("hardware_id" = String, Path, description = "The class of devices"), NetworksQuery),
+    responses((status = 200, description = "A `MeasuredNetwork` a line", body = MeasuredNetwork, content_type = "application/x-ndjson"))
+)]
 async fn networks(
     _: Reader,
     State(app): State<App>,
@@ -95,6 +139,22 @@ async fn networks(
     Ok(([caching, content_type], Bytes::from(lines)).into_response())
 }
 
+/// A version, which never changes
+#[utoipa::path(
+    get,
+    path = "/tables/{hardware_id}/versions/{version}",
+    tag = "tables",
+    security((), ("token" = [])),
+    params(("hardware_id" = String, Path, description = "The class of devices"), ("version" = String, Path, description = "The version"), VersionQuery),
+    responses(
+        (status = 200, description = "The table", headers(("ETag" = String)), content(
+            (Table = "application/json"),
+            (String = "application/x-ndjson"),
+            (String = "text/csv")
+        )),
+        (status = 304, description = "The client has it already")
+    )
+)]
 async fn version(
     _: Reader,
     State(app): State<App>,

@@ -10,7 +10,7 @@ use super::lists::After;
 use super::{Store, StoreError, count, micros, time, to_json};
 
 /// An active agent that was not heard of for this long counts as silent.
-const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
+pub(super) const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// The most reasons of failures that are listed of a table.
 const MOST_REASONS: i64 = 5;

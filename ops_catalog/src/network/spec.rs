@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::{Invalid, yaml};
 
 /// The input of a network.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
@@ -22,6 +23,7 @@ pub struct Input {
 }
 
 /// How several inputs of a node become one.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Merge {
@@ -33,6 +35,7 @@ pub enum Merge {
 }
 
 /// Figures that others published for a network, to check the catalog by.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
@@ -58,6 +61,7 @@ pub enum LayerSpec {
 
 /// A node of a sequence or a graph as it is written; fields that a form needs and that are not there
 /// are reported by place.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSpec {
@@ -80,6 +84,7 @@ pub struct NodeSpec {
 
 /// A network as it is written: a sequence (`layers`), a graph (`nodes`, `output`) or the short form
 /// (`layers` of names, `input_resolution`, `channels`).
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
@@ -117,6 +122,14 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<Vec<u32>>,
 }
+
+#[cfg(feature = "openapi")]
+crate::openapi::either_schema!(
+    LayerSpec,
+    String,
+    NodeSpec,
+    "A layer, or an op's name in the short form."
+);
 
 impl Serialize for LayerSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::HardwareId;
 
 /// What a box may do.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
@@ -42,6 +43,7 @@ impl fmt::Display for AgentState {
 }
 
 /// A box's state, and why it is what it is.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// The state.
@@ -49,12 +51,14 @@ pub struct Standing {
     /// Why; null for a box that was active all along.
     pub reason: Option<String>,
     /// Since when; null for a box that was active all along.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<Timestamp>,
     /// Who decided it: `admin`, or `canary` for the farm itself; null like the others.
     pub by: Option<String>,
 }
 
 /// `PUT /agents/{id}/state`, for admins. The answer is the [`super::AgentEntry`].
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateChange {
@@ -66,6 +70,7 @@ pub struct StateChange {
 }
 
 /// One run of an agent: what tells two processes with one credential apart.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instance {
@@ -76,6 +81,7 @@ pub struct Instance {
 }
 
 /// A lease, as a list of agents shows it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentLease {
     /// Its id.
@@ -83,8 +89,10 @@ pub struct AgentLease {
     /// Whether it is a canary.
     pub canary: bool,
     /// When it was handed out.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub since: Timestamp,
     /// When it ends unless it is renewed.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub deadline: Timestamp,
     /// Tasks that were handed out with it.
     pub tasks: u32,
@@ -93,10 +101,12 @@ pub struct AgentLease {
     /// Visits that its agent has made for it, as it says; null when it has not said.
     pub visits: Option<u64>,
     /// When that number last changed.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub moved_at: Option<Timestamp>,
 }
 
 /// One entry of `GET /farm`: a class of device under one run config, with its boxes, queue and table.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FarmEntry {
     /// The class of device.
@@ -110,6 +120,7 @@ pub struct FarmEntry {
     /// Tasks that an agent works on.
     pub running: u32,
     /// When the oldest request that still waits for something was made.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub oldest_waiting: Option<Timestamp>,
     /// Tasks that were given up.
     pub failed: u32,
@@ -118,5 +129,6 @@ pub struct FarmEntry {
     /// Rows of its table.
     pub rows: u32,
     /// When its latest row was measured.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub measured_at: Option<Timestamp>,
 }

@@ -44,6 +44,7 @@ impl Features {
 }
 
 /// A correction of the sum of ops, and how far off it still is.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {

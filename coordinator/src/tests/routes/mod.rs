@@ -5,6 +5,7 @@ mod boxes;
 mod conventions;
 mod leases;
 mod limits;
+mod metrics;
 mod networks;
 mod ops;
 mod predict;

@@ -1,0 +1,84 @@
+//! The agent and whoever runs it: signals that ask it to stop, and the service manager's watchdog.
+//! Without a service manager nobody is told, and nothing changes.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Whether the process was asked to stop; clones share it.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Listens to SIGTERM and SIGINT: the first one asks for a stop, a second one ends the process.
+    ///
+    /// # Errors
+    /// When the system refuses the handlers.
+    pub fn on_signals() -> io::Result<Stop> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (sender, receiver) = watch::channel(false);
+        // The task ends with the runtime.
+        tokio::spawn(async move {
+            let mut either = async || {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            };
+            either().await;
+            tracing::info!("stopping: results are sent, the lease is given back");
+            sender.send_replace(true);
+            either().await;
+            std::process::exit(1);
+        });
+        Ok(Stop(receiver))
+    }
+
+    /// Whether it was.
+    pub fn asked(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until it is.
+    pub async fn until_asked(&self) {
+        // The sender lives as long as the runtime that waits here.
+        let _ = self.0.clone().wait_for(|asked| *asked).await;
+    }
+}
+
+/// Tells the service manager something, if there is one.
+pub fn tell(state: NotifyState) {
+    if let Err(e) = sd_notify::notify(&[state]) {
+        tracing::debug!("the service manager could not be told: {e}");
+    }
+}
+
+/// Counts steps of the measuring thread, for one lease: the watchdog is fed only while it gets on, and the
+/// coordinator is told.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// Another step was made.
+    pub fn step(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were made.
+    pub fn steps(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Feeds the watchdog if there was a step since `seen`, the number of steps at the last look.
+    pub fn feed(&self, seen: &mut u64) {
+        let now = self.steps();
+        if std::mem::replace(seen, now) != now {
+            tell(NotifyState::Watchdog);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Counts of the farm, for its metrics.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::farm::SILENT_AFTER;
+use super::{Store, StoreError, micros, time};
+
+/// The farm at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FarmCounts {
+    /// Tasks: hardware id, state, number.
+    pub tasks: Vec<(String, String, i64)>,
+    /// Agents: hardware id, state as in `GET /farm`, number.
+    pub agents: Vec<(String, String, i64)>,
+    /// Leases that agents hold.
+    pub leases: i64,
+    /// When the oldest request with a task in the queue was made.
+    pub oldest_queued: Option<Timestamp>,
+    /// Size of the database's files.
+    pub database_bytes: i64,
+}
+
+impl Store {
+    /// Counts the farm. Reads only.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn farm_counts(&self, now: Timestamp) -> Result<FarmCounts, StoreError> {
+        let tasks = sqlx::query_as(
+            "SELECT hardware_id, state, sum(number) FROM
+               (SELECT table_id, state, count(*) AS number FROM tasks GROUP BY table_id, state)
+             JOIN tables ON tables.id = table_id GROUP BY hardware_id, state",
+        );
+        let agents = sqlx::query_as(
+            "SELECT hardware_id, CASE WHEN state = 'active' AND seen_at < ?1 THEN 'silent' ELSE state END
+                    AS shown, count(*)
+             FROM agents JOIN tables ON tables.id = table_id GROUP BY hardware_id, shown",
+        )
+        .bind(micros(now - SILENT_AFTER));
+        // Finished requests have no outcome left to wait for, which an index tells.
+        let oldest: Option<i64> = sqlx::query_scalar(
+            "SELECT created_at FROM requests WHERE EXISTS
+               (SELECT 1 FROM request_tasks JOIN tasks ON tasks.id = task_id
+                WHERE request_id = requests.id AND outcome IS NULL AND state = 'queued')
+             ORDER BY created_at LIMIT 1",
+        )
+        .fetch_optional(&self.readers)
+        .await?;
+        let file: String =
+            sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'")
+                .fetch_one(&self.readers)
+                .await?;
+        Ok(FarmCounts {
+            tasks: tasks.fetch_all(&self.readers).await?,
+            agents: agents.fetch_all(&self.readers).await?,
+            leases: sqlx::query_scalar("SELECT count(*) FROM leases")
+                .fetch_one(&self.readers)
+                .await?,
+            oldest_queued: oldest.map(time).transpose()?,
+            database_bytes: size(Path::new(&file)) + size(Path::new(&(file + "-wal"))),
+        })
+    }
+}
+
+/// The size of a file; 0 where there is none.
+fn size(path: &Path) -> i64 {
+    std::fs::metadata(path).map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))
+}
