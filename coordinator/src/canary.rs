@@ -301,8 +301,8 @@ mod tests {
         ) {
             let liars = liars.min(honest.len() - 1);
             let mut others = honest.clone();
-            for n in 0..liars {
-                others.push(honest[n].iter().map(|(key, micros)| (key.clone(), lie * micros)).collect());
+            for values in &honest[..liars] {
+                others.push(values.iter().map(|(key, micros)| (key.clone(), lie * micros)).collect());
             }
             prop_assert_eq!(judge(&own[0], &others, &[]), Verdict::Inside);
             let slow: Values = own[0].iter().map(|(key, micros)| (key.clone(), 2.0 * micros)).collect();

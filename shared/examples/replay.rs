@@ -1,13 +1,14 @@
-//! The order in which a space would be profiled, most informative rows first, from a table that has all of
-//! its rows: for the benchmark of accuracy.
+//! The order in which the rows of a space that a table has would be profiled, most informative rows first:
+//! for the benchmark of accuracy.
 //!
 //! Usage: `replay TABLE SPACE`. One line per batch: the error that is expected before it, then its keys.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use latlas_shared::profile_order::{batch_size, candidates, next_batch};
 use latlas_shared::{Table, TableIndex};
-use ops_catalog::Catalog;
+use ops_catalog::{Catalog, OpKey};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,7 +17,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let whole = Table::from_json(&std::fs::read_to_string(file)?)?;
     let catalog = Catalog::builtin();
-    let candidates = candidates(&catalog.space(space)?.resolve(catalog)?);
+    let mut candidates = candidates(&catalog.space(space)?.resolve(catalog)?);
+    let measured: HashSet<OpKey> = whole.rows.iter().map(|row| row.key()).collect();
+    candidates.retain(|candidate| measured.contains(&candidate.key));
     let mut part = whole.clone();
     part.rows.clear();
     let mut out = io::stdout().lock();
@@ -31,10 +34,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if batch.keys.is_empty() {
             return Ok(());
         }
-        let before = part.rows.len();
         part.rows.extend(whole.rows.iter().filter(|row| batch.keys.contains(&row.key())).cloned());
-        if part.rows.len() == before {
-            return Err("the table lacks rows of the space".into());
-        }
     }
 }

@@ -22,7 +22,7 @@ const WARM_UP_MOST_WINDOWS: usize = 8;
 
 /// The most memory that work which is kept ready may need together: enough for some hundreds of keys and a
 /// dozen whole networks (making the weights of one anew takes up to a second at each visit), and
-/// the same however many a run has.
+/// the same however many a run has. A quarter of the limit where that is less, since there are two workers.
 const SHELF_BYTES: u64 = 4 << 30;
 
 enum Lowered {
@@ -192,7 +192,7 @@ impl Pantry {
                 self.memory_limit >> 20
             );
         }
-        let budget = (self.memory_limit / 2).min(SHELF_BYTES);
+        let budget = (self.memory_limit / 4).min(SHELF_BYTES);
         let mut used: u64 = bytes + self.shelf.iter().map(|ready| ready.bytes).sum::<u64>();
         while used > budget {
             let Some(oldest) = self.shelf.pop_back() else { break };
