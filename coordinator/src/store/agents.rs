@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// Notes that an agent lives, and gives those of `leases` that are no longer its own. Costs no write:
-    /// see [`Store::write_presence`].
+    /// see [`Store::write_heard`].
     ///
     /// # Errors
     /// When the store fails.
