@@ -96,9 +96,8 @@ pub trait Visitor {
 
 /// Worker processes, started when needed; one of them works at a time.
 ///
-/// Whole networks have a worker of their own, as they have a process of their own where they are deployed. In
-/// one that has run thousands of ops, allocations come from all over a fragmented heap, and activations
-/// miss caches that they would hit: mobile networks were 12% slower there.
+/// Whole networks have a worker of their own, as they have a process of their own where they are deployed, so
+/// that no op takes their place among what is kept ready: one that is made anew at each visit is slower.
 pub struct Workers {
     settings: WorkerSettings,
     for_ops: Option<WorkerProcess>,

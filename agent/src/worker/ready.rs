@@ -20,9 +20,10 @@ const WARM_UP_AGREEMENT: f64 = 0.05;
 /// The most windows: something that never settles is measured as it is, and its interval tells.
 const WARM_UP_MOST_WINDOWS: usize = 8;
 
-/// The most memory that work which is kept ready may need together: enough for some hundreds of keys and a
-/// dozen whole networks (making the weights of one anew takes up to a second at each visit), and
-/// the same however many a run has. A quarter of the limit where that is less, since there are two workers.
+/// The most memory that the weights of work which is kept ready may need together: enough for a thousand
+/// keys or a hundred mobile networks, and the same however many a run has. Work that is made anew at each visit
+/// costs up to a second, and whole networks that are made in a heap which has been used for long are slower: their
+/// weights and activations come from all over it (mobile networks by 12%, over 50 visits). A quarter of the limit where that is less, since there are two workers.
 const SHELF_BYTES: u64 = 4 << 30;
 
 enum Lowered {
@@ -193,6 +194,8 @@ impl Pantry {
             );
         }
         let budget = (self.memory_limit / 4).min(SHELF_BYTES);
+        // Activations are let go of after each call: what stays are the weights.
+        let bytes = copy_bytes.saturating_mul(copies as u64);
         let mut used: u64 = bytes + self.shelf.iter().map(|ready| ready.bytes).sum::<u64>();
         while used > budget {
             let Some(oldest) = self.shelf.pop_back() else { break };
