@@ -15,17 +15,19 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser;
+use latlas_shared::log;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    if let Err(problem) = latlas_shared::log::start(cli.log_format()) {
+    let format = cli.log_format();
+    if let Err(problem) = log::start(format) {
         eprintln!("latlas-agent: {problem}");
         return ExitCode::from(2);
     }
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("latlas-agent: {e:#}");
+            log::say_why(format, "latlas-agent", &format!("{e:#}"));
             ExitCode::FAILURE
         }
     }

@@ -4,13 +4,16 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 /// Why nothing can be served with some files.
@@ -26,13 +29,21 @@ pub enum TlsError {
         /// Why not.
         cause: pem::Error,
     },
-    /// The file of certificates has none.
-    #[error(
-        "{path} has no certificate in it: it is a PEM file with the server's certificate first"
-    )]
+    /// A file of certificates has none.
+    #[error("{path} has no certificate in it: it is a PEM file with {holds}")]
     NoCertificate {
         /// The file.
         path: PathBuf,
+        /// What it should be.
+        holds: &'static str,
+    },
+    /// Nobody's certificate could be of these authorities.
+    #[error("the certificates in {path} can't be authorities of clients ({cause})")]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: String,
     },
     /// They don't fit together.
     #[error(
@@ -49,6 +60,10 @@ pub enum TlsError {
     },
 }
 
+/// Of a client that was refused, so many bytes are read, for so long.
+const MOST_UNREAD: u64 = 64 << 10;
+const HANG_UP_WITHIN: Duration = Duration::from_secs(1);
+
 /// What connections are wrapped in: TLS 1.2 or 1.3, HTTP/1.1.
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
@@ -61,42 +76,83 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads a certificate with those that lead to its root, and its private key, both PEM.
+    /// Reads a certificate with those that lead to its root, and its private key, both PEM. With a file of
+    /// authorities, only clients with a certificate of one of them are let in.
     ///
     /// # Errors
     /// See [`TlsError`].
-    pub fn load(certificates: &Path, key: &Path) -> Result<Tls, TlsError> {
-        let unreadable = |path: &Path, holds, cause| TlsError::Unreadable {
-            path: path.to_owned(),
-            holds,
+    pub fn load(
+        certificates: &Path,
+        key: &Path,
+        client_authorities: Option<&Path>,
+    ) -> Result<Tls, TlsError> {
+        let chain = read(certificates, "the server's certificate first")?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|cause| TlsError::Unreadable {
+            path: key.to_owned(),
+            holds: "one private key",
             cause,
+        })?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = match client_authorities {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(path) => {
+                let no_authority = |cause: &dyn fmt::Display| TlsError::NoAuthority {
+                    path: path.to_owned(),
+                    cause: cause.to_string(),
+                };
+                let mut roots = RootCertStore::empty();
+                for certificate in read(path, "the authorities of clients' certificates")? {
+                    roots.add(certificate).map_err(|cause| no_authority(&cause))?;
+                }
+                WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
+                    .build()
+                    .map_err(|cause| no_authority(&cause))?
+            }
         };
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificates)
-            .and_then(Iterator::collect)
-            .map_err(|cause| unreadable(certificates, "the server's certificate first", cause))?;
-        if chain.is_empty() {
-            return Err(TlsError::NoCertificate { path: certificates.to_owned() });
-        }
-        let private = PrivateKeyDer::from_pem_file(key)
-            .map_err(|cause| unreadable(key, "one private key", cause))?;
         let unfit = |cause| TlsError::Unfit {
             certificates: certificates.to_owned(),
             key: key.to_owned(),
             cause,
         };
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(unfit)?
-                .with_no_client_auth()
-                .with_single_cert(chain, private)
-                .map_err(unfit)?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(unfit)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, private)
+            .map_err(unfit)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Tls(TlsAcceptor::from(Arc::new(config))))
     }
 
     /// The handshake.
     pub(crate) async fn accept(&self, connection: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.0.accept(connection).await
+        match self.0.accept(connection).into_fallible().await {
+            Ok(stream) => Ok(stream),
+            Err((error, connection)) => {
+                hang_up(connection).await;
+                Err(error)
+            }
+        }
     }
+}
+
+/// Ends a connection so that the other side learns why. In TLS 1.3 it may have sent its call already, and
+/// closing over unread bytes would reset the connection and lose the alert that is on its way.
+async fn hang_up(mut connection: TcpStream) {
+    let ending = async {
+        connection.shutdown().await?;
+        tokio::io::copy(&mut (&mut connection).take(MOST_UNREAD), &mut tokio::io::sink()).await
+    };
+    // It has ended either way.
+    let _ = tokio::time::timeout(HANG_UP_WITHIN, ending).await;
+}
+
+fn read(path: &Path, holds: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|cause| TlsError::Unreadable { path: path.to_owned(), holds, cause })?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate { path: path.to_owned(), holds });
+    }
+    Ok(certificates)
 }

@@ -46,6 +46,16 @@ pub struct Cli {
         display_order = 901
     )]
     pub ca_file: Option<PathBuf>,
+    /// Your own certificate and its private key in one PEM file, for a coordinator that asks for one
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LATLAS_CLIENT_CERT",
+        hide_env_values = true,
+        display_order = 902
+    )]
+    pub client_cert: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -23,6 +23,8 @@ mod text;
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
+use latlas_shared::client::TlsFiles;
+
 use crate::cli::{Cli, Command};
 use crate::commands::{accuracy, hardware, ops, predict, profile, prune, request, table};
 
@@ -36,7 +38,8 @@ pub struct Environment {
 /// Runs one command, and says on stderr what went wrong.
 pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let farm = commands::Farm::new(cli.coordinator, environment.token.clone(), cli.ca_file);
+    let tls = TlsFiles { ca: cli.ca_file, client_cert: cli.client_cert };
+    let farm = commands::Farm::new(cli.coordinator, environment.token.clone(), tls);
     let result = match cli.command {
         Command::Ops(command) => ops::run(&command, &farm, &mut out),
         Command::Networks(command) => commands::networks::run(&command, &farm, &mut out),

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let catalog = Catalog::builtin();
     let mut candidates = candidates(&catalog.space(space)?.resolve(catalog)?);
     let measured: HashSet<OpKey> = whole.rows.iter().map(|row| row.key()).collect();
-    candidates.retain(|candidate| measured.contains(&candidate.key));
+    candidates.rows.retain(|candidate| measured.contains(&candidate.key));
     let mut part = whole.clone();
     part.rows.clear();
     let mut out = io::stdout().lock();

@@ -112,6 +112,11 @@ pub struct LeaseRequest {
     pub max_tasks: u32,
     /// How long to wait for one, in seconds.
     pub wait_seconds: u32,
+    /// The id that the lease is to have, random: whoever asks with it again, because an answer was lost, gets
+    /// the same lease, and can give it back without having seen it. The coordinator chooses one where it is
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<Uuid>,
     /// The process that asks; see [`Heartbeat::instance`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Certificate, Identity, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -33,6 +33,28 @@ pub enum ClientError {
         /// The file.
         path: PathBuf,
         /// Why not.
+        cause: String,
+    },
+    /// The file of the client's own certificate can't be used.
+    #[error(
+        "the client certificate in {path} can't be used ({cause}): --client-cert or LATLAS_CLIENT_CERT \
+         names a PEM file with a certificate and its private key"
+    )]
+    ClientCertFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: String,
+    },
+    /// The coordinator takes calls only from who has a certificate of its authority.
+    #[error(
+        "the coordinator at {url} takes no calls from this client ({cause}): it asks for a certificate of \
+         an authority of its own; name yours with --client-cert or LATLAS_CLIENT_CERT"
+    )]
+    NotLetIn {
+        /// Where it is.
+        url: String,
+        /// What it said.
         cause: String,
     },
     /// The coordinator's certificate is not trusted.
@@ -101,6 +123,8 @@ impl ClientError {
             ClientError::Address(_)
             | ClientError::Token
             | ClientError::CaFile { .. }
+            | ClientError::ClientCertFile { .. }
+            | ClientError::NotLetIn { .. }
             | ClientError::Untrusted { .. }
             | ClientError::NotUnderstood { .. } => false,
             ClientError::Refused(problem) => {
@@ -116,6 +140,15 @@ impl ClientError {
             _ => None,
         }
     }
+}
+
+/// Files for TLS, beside what the system trusts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates to trust, PEM.
+    pub ca: Option<PathBuf>,
+    /// The client's own certificate and its private key, in one PEM file.
+    pub client_cert: Option<PathBuf>,
 }
 
 /// A coordinator, as one user sees it.
@@ -140,15 +173,15 @@ impl Client {
     /// # Errors
     /// When `base` is not an http address.
     pub fn new(base: &str, token: Option<String>) -> Result<Client, ClientError> {
-        Client::trusting(None, base, token)
+        Client::with_tls(&TlsFiles::default(), base, token)
     }
 
-    /// The same, which also trusts the certificates in a PEM file.
+    /// The same, with certificates in files.
     ///
     /// # Errors
-    /// When `base` is not an http address, or the file has no certificates.
-    pub fn trusting(
-        ca_file: Option<&Path>,
+    /// When `base` is not an http address, or a file can't be used.
+    pub fn with_tls(
+        files: &TlsFiles,
         base: &str,
         token: Option<String>,
     ) -> Result<Client, ClientError> {
@@ -171,13 +204,21 @@ impl Client {
             // A proxy that the environment names reaches its own loopback, not this machine's.
             builder = builder.no_proxy();
         }
-        if let Some(path) = ca_file {
+        if let Some(path) = &files.ca {
             builder = builder.tls_certs_merge(certificates(path)?);
         }
-        let http = builder.build().map_err(|e| match ca_file {
-            // Whether a certificate is one shows only here.
-            Some(path) => ClientError::CaFile { path: path.to_owned(), cause: innermost(&e) },
-            None => ClientError::Unreachable { url: base.to_owned(), cause: innermost(&e) },
+        if let Some(path) = &files.client_cert {
+            builder = builder.identity(identity(path)?);
+        }
+        let http = builder.build().map_err(|e| match files {
+            // Whether a certificate is one shows only here, and not which.
+            TlsFiles { ca: Some(path), .. } => {
+                ClientError::CaFile { path: path.clone(), cause: innermost(&e) }
+            }
+            TlsFiles { client_cert: Some(path), .. } => {
+                ClientError::ClientCertFile { path: path.clone(), cause: innermost(&e) }
+            }
+            _ => ClientError::Unreachable { url: base.to_owned(), cause: innermost(&e) },
         })?;
         Ok(Client { base: url, token, http })
     }
@@ -309,12 +350,31 @@ impl Client {
         if cause.starts_with(UNTRUSTED) {
             return ClientError::Untrusted { url, cause };
         }
+        if NOT_LET_IN.iter().any(|alert| cause.ends_with(alert)) {
+            return ClientError::NotLetIn { url, cause };
+        }
         ClientError::Unreachable { url, cause }
     }
 }
 
 /// How rustls begins what it says of a certificate that it does not take.
 const UNTRUSTED: &str = "invalid peer certificate";
+
+/// What rustls calls the alerts (RFC 8446, section 6.2) with which a server refuses a client's certificate.
+const NOT_LET_IN: [&str; 6] = [
+    "CertificateRequired",
+    "UnknownCA",
+    "BadCertificate",
+    "CertificateExpired",
+    "CertificateUnknown",
+    "DecryptError",
+];
+
+fn identity(path: &Path) -> Result<Identity, ClientError> {
+    let unusable = |cause: String| ClientError::ClientCertFile { path: path.to_owned(), cause };
+    let text = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
+    Identity::from_pem(&text).map_err(|e| unusable(innermost(&e)))
+}
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
     let unusable = |cause: String| ClientError::CaFile { path: path.to_owned(), cause };

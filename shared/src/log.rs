@@ -53,3 +53,11 @@ pub fn start(format: LogFormat) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Says why a program ends: to people on a line of its own, to programs as a line of the log.
+pub fn say_why(format: LogFormat, program: &str, why: &str) {
+    match format {
+        LogFormat::Text => eprintln!("{program}: {why}"),
+        LogFormat::Json => tracing::error!("{why}"),
+    }
+}

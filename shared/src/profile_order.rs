@@ -32,20 +32,30 @@ pub struct Candidate {
     pub uses: f64,
 }
 
+/// The rows of a space, and what to weigh them by.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    /// The rows.
+    pub rows: Vec<Candidate>,
+    /// The networks whose uses of rows were counted.
+    networks: f64,
+}
+
 /// What to measure next, and what is known without it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// The rows, the one that says most first.
     pub keys: Vec<OpKey>,
     /// The error that is expected of the candidates' latencies before this batch is measured, weighted by
-    /// uses and latency, as a share of their sum. A measured row has none, one that cannot be estimated all
-    /// of its latency. Errors are added up as if all went in one direction, so that of a network is smaller.
+    /// uses and latency, as a share of their sum, at most 1. A measured row has none. One that cannot be
+    /// estimated leaves each network that uses it without a prediction, so all of that network's latency
+    /// counts. Errors are added up as if all went in one direction, so that of a network is smaller.
     pub expected_error: f64,
 }
 
 /// The rows of a space, by how often networks that are drawn from its family use them. All alike when the
 /// space belongs to no family.
-pub fn candidates(space: &Space) -> Vec<Candidate> {
+pub fn candidates(space: &Space) -> Candidates {
     let family = Family::ALL.into_iter().find(|family| family.name() == space.name);
     let mut uses: HashMap<OpKey, f64> = HashMap::new();
     let catalog = Catalog::builtin();
@@ -56,21 +66,25 @@ pub fn candidates(space: &Space) -> Vec<Candidate> {
             *uses.entry(step.key).or_default() += 1.0;
         }
     }
-    let none = if family.is_some() { UNUSED } else { 1.0 };
+    // A row of no family is a network of its own.
+    let (none, networks) = match family {
+        Some(_) => (UNUSED, NETWORKS),
+        None => (1.0, space.entries.len()),
+    };
     let candidate = |(key, op): &(OpKey, Arc<Op>)| Candidate {
         key: key.clone(),
         op: Arc::clone(op),
         uses: uses.get(key).copied().unwrap_or(none),
     };
-    space.entries.iter().map(candidate).collect()
+    Candidates { rows: space.entries.iter().map(candidate).collect(), networks: networks as f64 }
 }
 
 /// Chooses up to `size` rows to measure next: those whose latencies are expected to be off by most, by the
-/// interval of their estimate, their latency and their uses.
+/// interval of their estimate, their latency and their uses. Those without any estimate are far ahead.
 ///
 /// A row tells of others of its op too. So after each choice the next of the same op counts less in this
 /// batch, by the number of those that were chosen; the estimates after the batch then say where to go on.
-pub fn next_batch(index: &TableIndex, candidates: &[Candidate], size: usize) -> Batch {
+pub fn next_batch(index: &TableIndex, candidates: &Candidates, size: usize) -> Batch {
     let mut open = open(index, candidates);
     let expected: f64 = open.rows.iter().map(|row| row.error).sum();
     let mut chosen: HashMap<&str, u32> = HashMap::new();
@@ -91,7 +105,8 @@ pub fn next_batch(index: &TableIndex, candidates: &[Candidate], size: usize) -> 
         *chosen.entry(row.key.op.as_str()).or_default() += 1;
         keys.push(row.key.clone());
     }
-    Batch { keys, expected_error: if open.total > 0.0 { expected / open.total } else { 0.0 } }
+    let share = if open.total > 0.0 { expected / open.total } else { 0.0 };
+    Batch { keys, expected_error: share.abs().min(1.0) }
 }
 
 /// A candidate that is not measured.
@@ -107,24 +122,34 @@ struct AllOpen<'a> {
     total: f64,
 }
 
-fn open<'a>(index: &TableIndex, candidates: &'a [Candidate]) -> AllOpen<'a> {
+fn open<'a>(index: &TableIndex, candidates: &'a Candidates) -> AllOpen<'a> {
     let interpolator = Interpolator::new(index);
     let reference = index.table().run_config.reuse_distance_bytes as f64;
     let rate = usual_rate(index);
     let mut open = AllOpen { rows: Vec::new(), total: 0.0 };
-    for Candidate { key, op, uses } in candidates {
-        let (micros, error) = match index.row(op, &key.shape) {
-            Some(row) => (row.latency_micros.unwrap_or(0.0), None),
+    let mut refused = Vec::new();
+    for Candidate { key, op, uses } in &candidates.rows {
+        let micros = match index.row(op, &key.shape) {
+            Some(row) => row.latency_micros.unwrap_or(0.0),
             None => match interpolator.estimate(op, &key.shape, reference) {
-                Ok(found) => (found.micros, Some(found.error.exp_m1() * MEAN_OVER_HALF_WIDTH)),
-                Err(_) => (rate * work(op, key), Some(1.0)),
+                Ok(found) => {
+                    let error = (found.error.exp_m1() * MEAN_OVER_HALF_WIDTH).min(1.0);
+                    open.rows.push(Open { key, error: uses * found.micros * error });
+                    found.micros
+                }
+                Err(_) => {
+                    let micros = rate * work(op, key);
+                    refused.push((key, uses, micros));
+                    micros
+                }
             },
         };
         open.total += uses * micros;
-        if let Some(error) = error {
-            open.rows.push(Open { key, error: uses * micros * error.min(1.0) });
-        }
     }
+    let of_a_network = open.total / candidates.networks;
+    // Among them the large ones first, which stretch what can be estimated furthest.
+    let unknown = |(key, uses, micros)| Open { key, error: uses * (of_a_network + micros) };
+    open.rows.extend(refused.into_iter().map(unknown));
     open
 }
 

@@ -98,6 +98,7 @@ pub struct Farm {
     pub dir: TempDir,
     researcher: String,
     enroll: String,
+    admin: String,
 }
 
 impl Farm {
@@ -110,8 +111,11 @@ impl Farm {
     pub fn start_with(configure: impl FnOnce(&mut Command)) -> Farm {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let mut command = Command::new(program("latlas-coordinator"));
+        // Past a limit on the size of files its writes fail, as they do on a full disk, and it goes on.
+        let mut command = Command::new("sh");
         command
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(program("latlas-coordinator"))
             .args(["serve", "--canary-every", "0", "--listen", "127.0.0.1:0", "--data"])
             .arg(&data)
             .stdout(Stdio::piped())
@@ -126,8 +130,8 @@ impl Farm {
             command.args(["token", "create", "--role", role, "--data"]).arg(&data);
             run(&mut command).ok().trim().to_owned()
         };
-        let (researcher, enroll) = (token("researcher"), token("enroll"));
-        Farm { coordinator, url, dir, researcher, enroll }
+        let [researcher, enroll, admin] = ["researcher", "enroll", "admin"].map(token);
+        Farm { coordinator, url, dir, researcher, enroll, admin }
     }
 
     /// The database's folder.
@@ -137,11 +141,23 @@ impl Farm {
 
     /// `latlas` as a researcher.
     pub fn latlas(&self, args: &[&str]) -> Ran {
-        run(Command::new(program("latlas"))
+        run(&mut self.latlas_command(args))
+    }
+
+    /// The same, not yet run.
+    pub fn latlas_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("latlas"));
+        command
             .args(args)
             .env("LATLAS_COORDINATOR", &self.url)
             .env("LATLAS_TOKEN", &self.researcher)
-            .current_dir(self.dir.path()))
+            .current_dir(self.dir.path());
+        command
+    }
+
+    /// `latlas farm` as the farm's host.
+    pub fn host(&self, args: &[&str]) -> Ran {
+        run(self.latlas_command(&[&["farm"], args].concat()).env("LATLAS_TOKEN", &self.admin))
     }
 
     /// `latlas-agent run --once` on this machine, with the state of its last run.
@@ -166,8 +182,15 @@ impl Farm {
     }
 
     /// All tokens that this farm gave to people.
-    pub fn tokens(&self) -> [&str; 2] {
-        [&self.researcher, &self.enroll]
+    pub fn tokens(&self) -> [&str; 3] {
+        [&self.researcher, &self.enroll, &self.admin]
+    }
+
+    /// Whether the coordinator's files may grow.
+    pub fn disk_is_full(&self, full: bool) {
+        let id = self.coordinator.id().to_string();
+        let limit = if full { "--fsize=0:unlimited" } else { "--fsize=unlimited:unlimited" };
+        assert!(Command::new("prlimit").args(["--pid", &id, limit]).status().unwrap().success());
     }
 
     /// Sends a signal to the coordinator.

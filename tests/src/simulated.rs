@@ -120,7 +120,8 @@ impl Simulated {
     /// When the coordinator does not answer or refuses.
     pub async fn lease(&self, max_tasks: u32, wait: u32) -> Result<Option<Lease>, ClientError> {
         let path = format!("v1/agents/{}/leases", self.enrolled.agent_id);
-        let request = LeaseRequest { max_tasks, wait_seconds: wait, instance: None };
+        let lease_id = Some(Uuid::new_v4());
+        let request = LeaseRequest { max_tasks, wait_seconds: wait, lease_id, instance: None };
         Ok(self.client.post::<_, LeaseAnswer>(&path, &request).await?.lease)
     }
 

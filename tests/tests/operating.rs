@@ -9,6 +9,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use latlas_tests::{Farm, hardware_id, run, signal};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sqlx::SqlitePool;
 
 /// Much more than an agent measures before it is stopped.
@@ -220,6 +221,145 @@ fn both_programs_tell_the_service_manager_how_they_are() {
     hear("READY=1");
     hear("WATCHDOG=1");
     hear("STOPPING=1");
+}
+
+#[tokio::test]
+async fn a_box_that_is_drained_finishes_its_lease_and_leaves() {
+    let farm = farm_with_work(FEW);
+    let mut agent = Agent::start(&mut farm.agent_command());
+    agent.says(" tasks");
+    farm.host(&["drain", &agent_id(&farm), "--reason", "new fans"]).ok();
+    let (code, said) = agent.ends();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("new fans"), "{said}");
+    let pool = database(&farm).await;
+    let done = number(&pool, "SELECT count(*) FROM tasks WHERE state = 'done'").await;
+    assert_eq!(done, 2, "{said}");
+    assert_eq!(number(&pool, "SELECT count(*) FROM leases").await, 0);
+    // It is let in again, finds nothing to do for as long as it is draining, and leaves.
+    farm.latlas(&["profile", "--hardware", &hardware_id(), "--space", "space.yaml", "--remeasure"])
+        .ok();
+    let mut again = Agent::start(&mut farm.agent_command());
+    again.says("new fans");
+    assert_eq!(again.ends().0, Some(0));
+    assert_eq!(number(&pool, "SELECT count(*) FROM tasks WHERE state = 'queued'").await, 2);
+    farm.host(&["release", &agent_id(&farm)]).ok();
+    farm.agent().ok();
+    assert_eq!(number(&pool, "SELECT count(*) FROM tasks WHERE state = 'queued'").await, 0);
+}
+
+#[tokio::test]
+async fn a_box_in_quarantine_drops_its_work_and_goes_on_when_it_is_released() {
+    let farm = farm_with_work(MANY);
+    let mut agent = Agent::start(&mut farm.agent_command());
+    agent.says(" tasks");
+    farm.host(&["quarantine", &agent_id(&farm), "--reason", "its fan is dead"]).ok();
+    agent.says("dropping its work");
+    let pool = database(&farm).await;
+    assert_eq!(number(&pool, "SELECT count(*) FROM leases").await, 0);
+    assert_eq!(number(&pool, "SELECT count(*) FROM tasks WHERE attempts > 0").await, 0);
+    assert!(number(&pool, "SELECT count(*) FROM tasks WHERE state = 'queued'").await > 0);
+    agent.says("its fan is dead");
+    farm.host(&["release", &agent_id(&farm)]).ok();
+    agent.says(" tasks");
+    signal(&agent.process, "TERM");
+    let (code, said) = agent.ends();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// Of the only box.
+fn agent_id(farm: &Farm) -> String {
+    let identity = fs::read_to_string(farm.state().join("identity.json")).unwrap();
+    let identity: serde_json::Value = serde_json::from_str(&identity).unwrap();
+    identity["agent_id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_coordinator_without_room_loses_nothing_and_goes_on_when_there_is_some() {
+    let farm = farm_with_work(FEW);
+    let mut agent = Agent::start(&mut farm.agent_command());
+    agent.says(" tasks");
+    farm.disk_is_full(true);
+    agent.says("the results are kept");
+    let refused =
+        farm.latlas(&["profile", "--hardware", &hardware_id(), "--space", "quick"]).fails(1);
+    assert!(refused.contains("nothing of this call was kept"), "{refused}");
+    let pool = database(&farm).await;
+    let stored = "SELECT count(*) FROM measurements";
+    assert_eq!(number(&pool, stored).await, 0);
+    farm.disk_is_full(false);
+    let mut wait = farm.latlas_command(&[
+        "profile",
+        "--hardware",
+        &hardware_id(),
+        "--space",
+        "space.yaml",
+        "--wait",
+    ]);
+    run(&mut wait).ok();
+    assert_eq!(number(&pool, stored).await, 2);
+    signal(&agent.process, "TERM");
+    assert_eq!(agent.ends().0, Some(0));
+}
+
+#[tokio::test]
+async fn an_agent_without_room_sends_what_it_cannot_keep() {
+    let farm = farm_with_work(FEW);
+    let mut command = Command::new("sh");
+    let agent = farm.agent_command();
+    command
+        .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""])
+        .arg(agent.get_program())
+        .args(agent.get_args())
+        .arg("--once");
+    let ran = run(&mut command);
+    assert!(ran.stderr.contains("it is sent directly"), "{}", ran.stderr);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let pool = database(&farm).await;
+    assert_eq!(number(&pool, "SELECT count(*) FROM measurements").await, 2);
+    let done = number(&pool, "SELECT count(*) FROM tasks WHERE state = 'done'").await;
+    assert_eq!(done, 2, "{}", ran.stderr);
+}
+
+/// Certificates on both sides, and all three programs.
+#[test]
+fn a_farm_works_over_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let mut root = CertificateParams::new(Vec::new()).unwrap();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
+    fs::write(path("root.pem"), root.pem()).unwrap();
+    for name in ["127.0.0.1", "box"] {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = certificate.signed_by(&key, &root).unwrap().pem();
+        fs::write(path(&format!("{name}.pem")), certificate + &key.serialize_pem()).unwrap();
+    }
+    let (root, own) = (path("root.pem"), path("box.pem"));
+    let farm = Farm::start_with(|command| {
+        let server = path("127.0.0.1.pem");
+        command.arg("--tls-cert").arg(&server).arg("--tls-key").arg(&server);
+        command.arg("--client-ca").arg(&root);
+    });
+    assert!(farm.url.starts_with("https://"), "{}", farm.url);
+    let over_tls = |command: &mut Command| {
+        run(command.env("LATLAS_CA_FILE", &root).env("LATLAS_CLIENT_CERT", &own))
+    };
+    over_tls(farm.agent_command().arg("--once")).ok();
+    let space = farm.file("space.yaml", FEW);
+    let ask = ["profile", "--hardware", &hardware_id(), "--space", &space];
+    over_tls(&mut farm.latlas_command(&ask)).ok();
+    over_tls(farm.agent_command().arg("--once")).ok();
+    let tables = over_tls(&mut farm.latlas_command(&["table", "list"])).ok();
+    assert!(tables.contains(&hardware_id()), "{tables}");
+
+    let said = run(farm.agent_command().arg("--once").env("LATLAS_CA_FILE", &root)).fails(1);
+    assert!(said.contains("LATLAS_CLIENT_CERT"), "{said}");
+    let said = run(farm.agent_command().arg("--once").env("LATLAS_CLIENT_CERT", &own)).fails(1);
+    assert!(said.contains("LATLAS_CA_FILE"), "{said}");
+    let said = run(farm.latlas_command(&["table", "list"]).env("LATLAS_CA_FILE", &root)).fails(1);
+    assert!(said.contains("LATLAS_CLIENT_CERT"), "{said}");
 }
 
 #[test]

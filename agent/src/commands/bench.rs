@@ -56,15 +56,26 @@ pub struct BenchArgs {
     /// error of predictions most, and stops when more rows do not help.
     #[arg(long, value_enum, default_value_t, requires = "space", conflicts_with_all = ["key", "network", "arch"])]
     order: Order,
-    /// The expected error at which `--order informative` stops, in percent of all latencies.
-    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
-    stop_at: f64,
+    /// The expected error at which `--order informative` stops, in percent of all latencies; 3 when not
+    /// given.
+    #[arg(long, value_name = "PERCENT", requires = "order", value_parser = percent)]
+    stop_at: Option<f64>,
     /// Writes the measurements to a file instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Fixes the order of visits; taken from the clock when not given.
     #[arg(long)]
     seed: Option<u64>,
+}
+
+/// See `--stop-at`.
+const STOP_AT: f64 = 3.0;
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("write a number from 0 to 100".to_owned()),
+    }
 }
 
 /// Reads `name` as a built-in thing, or as a file when it looks like a path or is one.
@@ -156,6 +167,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let settings = args.how.worker_settings()?;
     let recorder = Recorder::new(&args.how)?;
     let reference = recorder.run_config.reuse_distance_bytes;
+    if args.stop_at.is_some() && args.order == Order::Shuffled {
+        bail!("--stop-at is for --order informative: a shuffled run has no order to stop in");
+    }
     let mut all = match &args.space {
         Some(name) => {
             space(name)?.entries.into_iter().map(|entry| op_job(entry, reference)).collect()
@@ -197,7 +211,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         Order::Informative => {
             // The flag requires a space, which is all there is then.
             let space = space(args.space.as_deref().unwrap_or_default())?;
-            informative::measure(&mut bench, &space, args.stop_at)?;
+            informative::measure(&mut bench, &space, args.stop_at.unwrap_or(STOP_AT))?;
         }
     }
     bench.run.end();

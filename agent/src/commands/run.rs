@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 
+use latlas_shared::client::TlsFiles;
+
 use crate::cli::{How, default_state_dir};
 use crate::farm::{Farm, Settings};
 use crate::record::Recorder;
@@ -21,6 +23,9 @@ pub struct RunArgs {
     /// your own making.
     #[arg(long, value_name = "FILE", env = "LATLAS_CA_FILE", hide_env_values = true)]
     ca_file: Option<PathBuf>,
+    /// This box's own certificate and its private key in one PEM file, for a coordinator that asks for one.
+    #[arg(long, value_name = "FILE", env = "LATLAS_CLIENT_CERT", hide_env_values = true)]
+    client_cert: Option<PathBuf>,
     /// Token to enrol with; needed once, on the first start.
     #[arg(long, value_name = "T", env = "LATLAS_ENROLL_TOKEN", hide_env_values = true)]
     enroll_token: Option<String>,
@@ -65,7 +70,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
     let settings = Settings {
         coordinator: args.coordinator,
-        ca_file: args.ca_file,
+        tls: TlsFiles { ca: args.ca_file, client_cert: args.client_cert },
         enroll_token,
         state,
         once: args.once,

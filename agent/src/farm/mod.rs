@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use latlas_shared::api::{Instance, Lease, LeaseAnswer, LeaseRequest, Task, TaskWork};
-use latlas_shared::client::{Client, ClientError};
+use latlas_shared::client::{Client, ClientError, TlsFiles};
 use latlas_shared::samples::Samples;
 use latlas_shared::{Measurement, Status};
 use sd_notify::NotifyState;
@@ -56,7 +56,7 @@ pub struct Settings {
     /// Address of the coordinator.
     pub coordinator: String,
     /// Certificates to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
+    pub tls: TlsFiles,
     /// Token to enrol with.
     pub enroll_token: Option<String>,
     /// Where identity and spool are kept.
@@ -87,6 +87,8 @@ pub struct Farm {
     metrics: Arc<Metrics>,
     /// The lease that is to be given back.
     lease: Option<Uuid>,
+    /// The id of the lease that is asked for, until there is an answer.
+    asking: Option<Uuid>,
     stop: Stop,
     /// Holds the state directory.
     _lock: File,
@@ -107,7 +109,7 @@ impl Farm {
         if let Some(address) = settings.metrics {
             metrics::serve(address, Arc::clone(&metrics)).await?;
         }
-        let client = Client::trusting(settings.ca_file.as_deref(), &settings.coordinator, None)?;
+        let client = Client::with_tls(&settings.tls, &settings.coordinator, None)?;
         let identity =
             identity::identify(&client, &settings.state, settings.enroll_token, &recorder).await?;
         let client = client.with_token(identity.credential.clone());
@@ -123,6 +125,7 @@ impl Farm {
             busy_limit: settings.busy_limit,
             metrics,
             lease: None,
+            asking: None,
             stop: Stop::on_signals()?,
             _lock: lock,
         })
@@ -228,8 +231,10 @@ impl Farm {
             }
             Advice::Ask | Advice::AskSlowly => {}
         }
+        let asking = *self.asking.get_or_insert_with(Uuid::new_v4);
         let request = LeaseRequest {
             max_tasks: LEASE_TASKS,
+            lease_id: Some(asking),
             wait_seconds: if self.once { 0 } else { LEASE_WAIT },
             instance: Some(self.instance.clone()),
         };
@@ -237,9 +242,13 @@ impl Farm {
         let poll = self.client.post::<_, LeaseAnswer>(&path, &request);
         let answer = tokio::select! {
             answer = poll => answer?,
-            // A long poll is dropped without harm: a lease that it may still bring runs out.
-            () = self.stop.until_asked() => return Ok(Step::Worked),
+            () = self.stop.until_asked() => {
+                // It may be on its way.
+                self.lease = Some(asking);
+                return Ok(Step::Worked);
+            }
         };
+        self.asking = None;
         self.metrics.answered();
         let Some(lease) = answer.lease else {
             if matches!(advice, Advice::AskSlowly) && !self.once {

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use latlas_coordinator::{DataDir, DataDirError};
-use latlas_shared::log::LogFormat;
+use latlas_shared::log::{self, LogFormat};
 
 #[derive(Parser)]
 #[command(
@@ -82,16 +82,16 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(problem) = latlas_shared::log::start(cli.log_format) {
+    if let Err(problem) = log::start(cli.log_format) {
         eprintln!("latlas-coordinator: {problem}");
         return ExitCode::from(2);
     }
-    let (code, text) = match run(cli.command) {
+    let (code, why) = match run(cli.command) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => (2, text),
         Err(Failure::Other(error)) => (1, format!("{error:#}")),
     };
-    eprintln!("latlas-coordinator: {text}");
+    log::say_why(cli.log_format, "latlas-coordinator", &why);
     ExitCode::from(code)
 }
 

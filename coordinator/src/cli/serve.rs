@@ -36,6 +36,9 @@ pub struct Arguments {
     /// The certificate's private key, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Let in only clients with a certificate of an authority in this PEM file, beside their token
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
     /// A proxy stands in front, does TLS, and says in X-Forwarded-For who calls. Reading needs a token then
     #[arg(long, conflicts_with = "tls_cert")]
     behind_proxy: bool,
@@ -101,9 +104,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 /// What others can reach is served over TLS, by this process or by a proxy, unless somebody says that the
 /// network is closed.
 fn check_exposure(arguments: &Arguments) -> Result<Option<Tls>, Failure> {
-    let Arguments { listen, tls_cert, tls_key, behind_proxy, insecure_public, .. } = arguments;
+    let Arguments { listen, tls_cert, tls_key, client_ca, behind_proxy, insecure_public, .. } =
+        arguments;
     if let (Some(certificates), Some(key)) = (tls_cert, tls_key) {
-        return Ok(Some(Tls::load(certificates, key)?));
+        return Ok(Some(Tls::load(certificates, key, client_ca.as_deref())?));
     }
     if listen.ip().is_loopback() || *behind_proxy || *insecure_public {
         return Ok(None);

@@ -64,7 +64,7 @@ pub enum ApiError {
     #[error("{0}")]
     MissingRows(String),
     /// It came too soon after others.
-    #[error("{cause}: try again in {} s", seconds(.wait))]
+    #[error("{cause}: wait as long as Retry-After says")]
     TooMany {
         /// Which limit it is.
         cause: &'static str,

@@ -47,7 +47,14 @@ async fn lease(
     }
     not_cloned(&app, &agent, request.instance.as_ref(), app.now())?;
     let wait = Duration::from_secs(request.wait_seconds.min(LONGEST_WAIT).into());
-    let lease = wait_for_lease(&app, &agent, request.max_tasks, Instant::now() + wait).await?;
+    let id = request.lease_id.unwrap_or_else(Uuid::new_v4);
+    if request.lease_id.is_some()
+        && let Some(lease) = app.store().lease_again(&agent, id, app.now()).await?
+    {
+        return Ok(Json(LeaseAnswer { lease: Some(lease) }));
+    }
+    let until = Instant::now() + wait;
+    let lease = wait_for_lease(&app, &agent, id, request.max_tasks, until).await?;
     Ok(Json(LeaseAnswer { lease }))
 }
 
@@ -55,6 +62,7 @@ async fn lease(
 async fn wait_for_lease(
     app: &App,
     agent: &Agent,
+    id: Uuid,
     max_tasks: u32,
     until: Instant,
 ) -> Result<Option<Lease>, ApiError> {
@@ -63,7 +71,7 @@ async fn wait_for_lease(
         // Before looking, so that what comes after the look wakes it.
         work.as_mut().enable();
         // In a box, since thousands of polls that only wait would all keep room for the look.
-        let lease = Box::pin(app.store().lease(agent, max_tasks, app.now())).await?;
+        let lease = Box::pin(app.store().lease(agent, id, max_tasks, app.now())).await?;
         if lease.is_some() {
             return Ok(lease);
         }

@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// The canary's tasks, as far as the agent can run them.
-    fn canary_tasks(&self, agent: &Agent) -> Result<Vec<Task>, StoreError> {
+    pub(super) fn canary_tasks(&self, agent: &Agent) -> Result<Vec<Task>, StoreError> {
         let damaged = |e: ops_catalog::Invalid| StoreError::damaged("the canary", e);
         let ops = self.ops();
         let catalog = ops.catalog();
@@ -98,16 +98,19 @@ impl Store {
     pub(super) async fn lease_canary(
         &self,
         agent: &Agent,
+        id: Uuid,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
         let tasks = self.canary_tasks(agent)?;
         let mut tx = self.begin().await?;
+        if leases::is_taken(&mut tx, id).await? {
+            return self.held_lease(&mut tx, agent, id, now).await;
+        }
         let round = read(&mut tx, agent).await?.round()?;
         if canary::due(&round, self.policy().canary_every, now) != Due::Yes {
             return Ok(None);
         }
-        let lease =
-            Lease { id: Uuid::new_v4(), deadline: lease::deadline(now, self.policy()), tasks };
+        let lease = Lease { id, deadline: lease::deadline(now, self.policy()), tasks };
         leases::insert_lease(&mut tx, agent, &lease, lease.tasks.len(), true, now).await?;
         sqlx::query(
             "UPDATE agents SET canary_asked_at = ?1, canary_tries = canary_tries + 1 WHERE id = ?2",

@@ -26,7 +26,7 @@ struct Candidate {
 }
 
 impl Store {
-    /// Hands out tasks, if there are any for this agent: its canary when that is due, else tasks of its table
+    /// Hands out tasks under a lease with this id, if there are any for this agent: its canary when that is due, else tasks of its table
     /// with primitives that it can run. A box that is not trusted, is to leave, or is unfit gets none.
     ///
     /// Reads first, so that a crowd of idle agents costs no writes.
@@ -36,6 +36,7 @@ impl Store {
     pub async fn lease(
         &self,
         agent: &Agent,
+        id: Uuid,
         max_tasks: u32,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
@@ -49,7 +50,7 @@ impl Store {
         match self.next_for(agent, now).await? {
             Next::Canary if max_tasks > 0 => {
                 drop(turn);
-                return self.lease_canary(agent, now).await;
+                return self.lease_canary(agent, id, now).await;
             }
             Next::Work if !is_nothing => {}
             Next::Nothing | Next::Canary | Next::Work => return Ok(None),
@@ -67,7 +68,9 @@ impl Store {
         drop(turn);
         let (store, agent) = (self.clone(), agent.clone());
         let lease = self
-            .write(move |tx| async move { store.grant(tx, &agent, max_tasks, now).await }.boxed())
+            .write(move |tx| {
+                async move { store.grant(tx, &agent, id, max_tasks, now).await }.boxed()
+            })
             .await?;
         if lease.is_some() {
             self.announce_progress();
@@ -79,9 +82,13 @@ impl Store {
         &self,
         tx: &mut Transaction<'static, Sqlite>,
         agent: &Agent,
+        id: Uuid,
         max_tasks: u32,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
+        if is_taken(tx, id).await? {
+            return self.held_lease(tx, agent, id, now).await;
+        }
         if boxes::state(tx, agent).await? != AgentState::Active {
             return Ok(None);
         }
@@ -92,7 +99,7 @@ impl Store {
         if size == 0 {
             return Ok(None);
         }
-        let (id, deadline) = (Uuid::new_v4(), lease::deadline(now, self.policy()));
+        let deadline = lease::deadline(now, self.policy());
         let mut lease = Lease { id, deadline, tasks: Vec::with_capacity(size) };
         insert_lease(tx, agent, &lease, size, false, now).await?;
         let mut leased = BTreeMap::new();
@@ -105,6 +112,49 @@ impl Store {
         }
         tasks::write_all(tx, &leased).await?;
         Ok(Some(lease))
+    }
+
+    /// A lease that this agent asks for once more, with what is left to do under it. None when it holds no such
+    /// lease.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn lease_again(
+        &self,
+        agent: &Agent,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<Lease>, StoreError> {
+        let mut tx = self.readers.begin().await?;
+        self.held_lease(&mut tx, agent, id, now).await
+    }
+
+    pub(super) async fn held_lease(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        agent: &Agent,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<Lease>, StoreError> {
+        let found: Option<(i64, bool)> =
+            sqlx::query_as("SELECT deadline, canary FROM leases WHERE id = ?1 AND agent_id = ?2")
+                .bind(id.to_string())
+                .bind(agent.id)
+                .fetch_optional(&mut **tx)
+                .await?;
+        let Some((deadline, canary)) = found else { return Ok(None) };
+        let deadline = time(deadline)?;
+        if !lease::is_live(deadline, now) {
+            return Ok(None);
+        }
+        let tasks = match canary {
+            true => self.canary_tasks(agent)?,
+            false => {
+                let left = under(tx, id).await?;
+                left.into_iter().map(|task| self.task(task)).collect::<Result<_, _>>()?
+            }
+        };
+        Ok(Some(Lease { id, deadline, tasks }))
     }
 
     fn task(&self, candidate: Candidate) -> Result<Task, StoreError> {
@@ -298,6 +348,34 @@ async fn extend(
     }
     set_deadline(tx, id, deadline).await?;
     Ok(true)
+}
+
+/// Whether there is a lease with this id, of whomever.
+pub(super) async fn is_taken(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: Uuid,
+) -> Result<bool, StoreError> {
+    let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM leases WHERE id = ?1")
+        .bind(id.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(found.is_some())
+}
+
+/// The tasks under a lease, as they are handed out.
+async fn under(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: Uuid,
+) -> Result<Vec<Candidate>, StoreError> {
+    let found = sqlx::query_as(
+        "SELECT tasks.id, attempts, reason, key, ops.digest, networks.definition AS network
+         FROM tasks LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
+         WHERE lease_id = ?1 ORDER BY tasks.id",
+    )
+    .bind(id.to_string())
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(found)
 }
 
 /// The head of an agent's queue: tasks that were not tried before come first.

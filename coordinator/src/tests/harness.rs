@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
+use uuid::Uuid;
 
 use crate::lease::Policy;
 use crate::store::{Actor, Agent, NewToken, Store};
@@ -142,6 +143,14 @@ impl Farm {
     pub async fn lease(&self, agent: &Box, max_tasks: u32, wait_seconds: u32) -> Option<Lease> {
         let path = format!("/v1/agents/{}/leases", agent.enrolled.agent_id);
         let body = json!({"max_tasks": max_tasks, "wait_seconds": wait_seconds});
+        let call = self.post(&path).token(&agent.enrolled.credential).json(&body);
+        call.send().await.read::<LeaseAnswer>(StatusCode::OK).lease
+    }
+
+    /// The lease with this id, if there is one or work for one.
+    pub async fn lease_as(&self, agent: &Box, id: Uuid) -> Option<Lease> {
+        let path = format!("/v1/agents/{}/leases", agent.enrolled.agent_id);
+        let body = json!({"max_tasks": 1, "wait_seconds": 0, "lease_id": id});
         let call = self.post(&path).token(&agent.enrolled.credential).json(&body);
         call.send().await.read::<LeaseAnswer>(StatusCode::OK).lease
     }

@@ -12,10 +12,9 @@ pub mod request;
 pub mod table;
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use latlas_shared::client::{Client, ClientError};
+use latlas_shared::client::{Client, ClientError, TlsFiles};
 use serde::Serialize;
 
 use crate::exit::Usage;
@@ -24,18 +23,18 @@ use crate::exit::Usage;
 pub struct Farm {
     address: String,
     token: Option<String>,
-    ca_file: Option<PathBuf>,
+    tls: TlsFiles,
 }
 
 impl Farm {
-    /// The coordinator at an address, with the user's token and a file of certificates to trust.
-    pub fn new(address: String, token: Option<String>, ca_file: Option<PathBuf>) -> Farm {
-        Farm { address, token, ca_file }
+    /// The coordinator at an address, with the user's token and files for TLS.
+    pub fn new(address: String, token: Option<String>, tls: TlsFiles) -> Farm {
+        Farm { address, token, tls }
     }
 
     /// Runs one conversation with the coordinator.
     fn ask<T>(&self, conversation: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
-        let client = Client::trusting(self.ca_file.as_deref(), &self.address, self.token.clone());
+        let client = Client::with_tls(&self.tls, &self.address, self.token.clone());
         let client = match client {
             Err(error @ ClientError::Address(_)) => return Err(Usage(error.to_string()).into()),
             other => other.map_err(|error| self.explained(error))?,

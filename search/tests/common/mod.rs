@@ -74,6 +74,7 @@ impl Desk {
             .env_remove("LATLAS_TOKEN")
             .env_remove("LATLAS_COORDINATOR")
             .env_remove("LATLAS_CA_FILE")
+            .env_remove("LATLAS_CLIENT_CERT")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -87,7 +87,9 @@ impl Agent {
         while !self.spool.is_empty() {
             self.upload().await?;
         }
-        let request = LeaseRequest { max_tasks: 8, wait_seconds: 1, instance: None };
+        // The same id for each try, so that no lease is lost with an answer.
+        let lease_id = Some(Uuid::new_v4());
+        let request = LeaseRequest { max_tasks: 8, wait_seconds: 1, lease_id, instance: None };
         let path = format!("v1/agents/{}/leases", self.enrolled.agent_id);
         let answer = patiently(self.client.post::<_, LeaseAnswer>(&path, &request)).await?;
         let lease = answer.ok()?.lease?;

@@ -57,11 +57,15 @@ pub struct Agent {
     /// The call whose answer it waits for.
     waits: Option<(u64, Call)>,
     work: Option<Work>,
+    /// The id of the lease that it asks for, until there is an answer.
+    asking: Option<Uuid>,
+    /// Where it takes ids from.
+    ids: fastrand::Rng,
 }
 
 impl Agent {
     /// A box whose clock is off by so much.
-    pub fn new(offset: Millis) -> Agent {
+    pub fn new(offset: Millis, ids: fastrand::Rng) -> Agent {
         Agent {
             offset,
             start: 0,
@@ -70,6 +74,8 @@ impl Agent {
             refused: BTreeSet::new(),
             waits: None,
             work: None,
+            asking: None,
+            ids,
         }
     }
 
@@ -84,6 +90,7 @@ impl Agent {
         self.start += 1;
         self.waits = None;
         self.work = None;
+        self.asking = None;
     }
 
     /// It waits for the answer to this call now.
@@ -92,14 +99,17 @@ impl Agent {
     }
 
     /// What it does when nothing else is under way.
-    pub fn look(&self) -> Vec<Wish> {
+    pub fn look(&mut self) -> Vec<Wish> {
         if self.waits.is_some() || self.is_measuring() {
             return Vec::new();
         }
         let call = match &self.work {
             _ if !self.spool.is_empty() => self.upload(),
             Some(work) => Call::Release(work.id),
-            None => Call::Lease,
+            None => {
+                let ids = &mut self.ids;
+                Call::Lease(*self.asking.get_or_insert_with(|| Uuid::from_u128(ids.u128(..))))
+            }
         };
         vec![Wish::Send(call)]
     }
@@ -171,8 +181,14 @@ impl Agent {
         }
         self.waits = None;
         match (call, answer) {
-            (Call::Lease, Answer::Lease(Some(lease))) => self.start_work(lease, rng),
-            (Call::Lease, _) => vec![Wish::Wake(5_000, Next::Look)],
+            (Call::Lease(_), Answer::Lease(lease)) => {
+                self.asking = None;
+                match lease {
+                    Some(lease) if !lease.tasks.is_empty() => self.start_work(lease, rng),
+                    _ => vec![Wish::Wake(5_000, Next::Look)],
+                }
+            }
+            (Call::Lease(_), _) => vec![Wish::Wake(5_000, Next::Look)],
             (Call::Release(_), _) => {
                 self.work = None;
                 self.look()

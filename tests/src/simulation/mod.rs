@@ -53,8 +53,8 @@ pub struct Report {
 /// What is asked of a coordinator.
 #[derive(Debug, Clone)]
 pub enum Call {
-    /// An agent wants tasks.
-    Lease,
+    /// An agent wants tasks under a lease with this id.
+    Lease(Uuid),
     /// An agent keeps a lease.
     Renew(Uuid),
     /// An agent gives a lease back.
@@ -155,11 +155,11 @@ pub(crate) struct Watch {
 impl Watch {
     /// Looks at an answer.
     pub(crate) fn answered(&mut self, agent: usize, call: &Call, answer: &Answer, now: Timestamp) {
-        if matches!(call, Call::Lease) {
+        if matches!(call, Call::Lease(_)) {
             self.swept(now);
         }
         match (call, answer) {
-            (Call::Lease, Answer::Lease(Some(lease))) => self.handed_out(agent, lease, now),
+            (Call::Lease(_), Answer::Lease(Some(lease))) => self.handed_out(agent, lease, now),
             (Call::Renew(id), Answer::Renewed(deadline)) => {
                 for holder in self.holders.values_mut().filter(|holder| holder.0 == *id) {
                     holder.2 = *deadline;
@@ -199,7 +199,7 @@ impl Watch {
                 self.broken.push(format!("again: task {task} has a number and is handed out"));
             }
             let before = self.holders.insert(task, (lease.id, agent, lease.deadline));
-            if let Some((other, _, deadline)) = before {
+            if let Some((other, _, deadline)) = before.filter(|before| before.0 != lease.id) {
                 self.broken.push(format!(
                     "exclusive: task {task} is handed out at {now} under {} while {other} holds it until \
                      {deadline}",

@@ -139,9 +139,9 @@ impl<'a> Real<'a> {
         let Enrolled { agent_id, credential, .. } = &self.template.agents[agent];
         let post = Method::POST;
         match call {
-            Call::Lease => {
+            Call::Lease(id) => {
                 let path = format!("/v1/agents/{agent_id}/leases");
-                let body = json!({"max_tasks": MAX_TASKS, "wait_seconds": 0});
+                let body = json!({"max_tasks": MAX_TASKS, "wait_seconds": 0, "lease_id": id});
                 let sent = send(&self.router, post, path, credential, &body).await;
                 understood(sent, |answer: LeaseAnswer| Answer::Lease(answer.lease.map(leased)))
             }

@@ -69,8 +69,17 @@ impl Pure {
         }
     }
 
-    fn lease(&mut self, agent: usize, now: Timestamp) -> Option<Leased> {
+    fn lease(&mut self, agent: usize, id: Uuid, now: Timestamp) -> Option<Leased> {
         self.expire(now);
+        if let Some(held) = self.leases.get(&id) {
+            let left = held
+                .tasks
+                .iter()
+                .filter(|&&task| self.tasks[task as usize].progress.state == State::Leased(id));
+            let tasks = left.map(|&task| (task, self.tasks[task as usize].key)).collect();
+            let lease = Leased { id, deadline: held.deadline, tasks };
+            return (held.agent == agent).then_some(lease);
+        }
         let waits = |(index, task): (usize, &Task)| {
             let waits = task.class == AGENTS[agent] && task.progress.state == State::Queued;
             waits.then_some((task.progress.attempts, index))
@@ -83,7 +92,7 @@ impl Pure {
         if size == 0 {
             return None;
         }
-        let (id, deadline) = (self.new_id(), lease::deadline(now, &self.policy));
+        let deadline = lease::deadline(now, &self.policy);
         let mut handed_out = Vec::with_capacity(size);
         for (_, index) in queue.into_iter().take(size) {
             let task = &mut self.tasks[index];
@@ -189,7 +198,7 @@ impl Coordinator for Pure {
             return None;
         }
         let answer = match call {
-            Call::Lease => Answer::Lease(self.lease(agent, now)),
+            Call::Lease(id) => Answer::Lease(self.lease(agent, *id, now)),
             Call::Renew(id) => {
                 let deadline = lease::deadline(now, &self.policy);
                 match self.holds(agent, *id, now) {

@@ -125,7 +125,7 @@ impl<'a, C: Coordinator> World<'a, C> {
             let most = if rng.f64() < 0.1 { 5 * 86_400_000 } else { 3_600_000 };
             rng.i64(-most..most)
         };
-        let agents = AGENTS.iter().map(|_| Agent::new(off(&mut rng))).collect();
+        let agents = AGENTS.iter().map(|_| Agent::new(off(&mut rng), rng.fork())).collect();
         let mut world = World {
             coordinator,
             rng,
@@ -275,7 +275,7 @@ impl<'a, C: Coordinator> World<'a, C> {
 
     /// A call may have been committed, and nobody knows.
     fn unseen(&mut self, call: &Call) {
-        if matches!(call, Call::Lease) {
+        if matches!(call, Call::Lease(_)) {
             // Numbers of tasks are small here.
             for task in 0..100 {
                 *self.ledger.handed_out.entry(task).or_default() += 1;

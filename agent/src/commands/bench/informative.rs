@@ -34,7 +34,7 @@ pub(super) fn measure(bench: &mut Bench, space: &Space, stop_at: f64) -> Result<
             return Ok(());
         }
         if let Some(why) = stop.after(batch.expected_error) {
-            let left = candidates.len() - measured.len();
+            let left = candidates.rows.len() - measured.len();
             eprintln!("stopped, {left} rows are not measured: {why}");
             return Ok(());
         }

@@ -168,7 +168,8 @@ async fn work_that_stands_still_is_taken_away() {
     let farm = Farm::new().await;
     let agent = farm.join(&testing::enrolment("box", 8)).await;
     let request = farm.ask_for(&KEYS[..1], false).await;
-    let lease = farm.store().lease(&agent, 8, Timestamp::now()).await.unwrap().unwrap();
+    let lease =
+        farm.store().lease(&agent, Uuid::new_v4(), 8, Timestamp::now()).await.unwrap().unwrap();
     let beat = Heartbeat { leases: vec![lease.id], visits: Some(12), ..Heartbeat::default() };
     for round in 0..12 {
         let now = later(50 * round);
@@ -181,7 +182,7 @@ async fn work_that_stands_still_is_taken_away() {
     assert!(farm.store().renew(&agent, lease.id, later(604)).await.unwrap().is_none());
     // The attempt counts, and the reason is visible once the task is given up.
     for _ in 0..2 {
-        farm.store().lease(&agent, 8, Timestamp::now()).await.unwrap().unwrap();
+        farm.store().lease(&agent, Uuid::new_v4(), 8, Timestamp::now()).await.unwrap().unwrap();
         farm.store().sweep(later(3600)).await.unwrap();
     }
     let status = farm.status(&request).await;

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use latlas_shared::api::{Renewed, TaskWork};
+use latlas_shared::api::{Lease, Renewed, TaskWork};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::tests::harness::{Farm, KEYS, check, later};
 
@@ -40,6 +41,54 @@ async fn a_lease_is_renewed_and_given_back() {
     check("release_twice", &post("release", &agent).await);
     let again = farm.lease(&other, 8, 0).await.unwrap();
     assert_eq!(again.tasks.len(), 2, "nothing counted as an attempt, so both go out together");
+}
+
+/// The database keeps times to the microsecond, so the deadline may be less exact than at first.
+#[track_caller]
+fn same(again: &Option<Lease>, first: &Lease) {
+    let again = again.as_ref().unwrap();
+    assert_eq!((again.id, &again.tasks), (first.id, &first.tasks));
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_costs_no_lease() {
+    let farm = Farm::new().await;
+    let (agent, other) = (farm.enrol("box", 8).await, farm.enrol("other", 8).await);
+    farm.ask_for_keys().await;
+    let id = Uuid::new_v4();
+    let lease = farm.lease_as(&agent, id).await.unwrap();
+    assert_eq!((lease.id, lease.tasks.len()), (id, 1));
+    same(&farm.lease_as(&agent, id).await, &lease);
+    assert!(farm.lease_as(&other, id).await.is_none(), "nobody gets another's");
+    // Given back by whoever never saw it, after which the id is as good as new.
+    let path = format!("/v1/leases/{id}/release");
+    let released = farm.post(&path).token(&agent.enrolled.credential).send().await;
+    assert_eq!(released.status, StatusCode::NO_CONTENT);
+    let rest = farm.lease(&other, 8, 0).await.unwrap();
+    assert_eq!(rest.tasks.len(), 2, "no attempt was counted");
+    assert!(farm.lease_as(&agent, id).await.is_none());
+}
+
+#[tokio::test]
+async fn a_canary_whose_answer_was_lost_is_no_second_try() {
+    let farm = Farm::with_canaries().await;
+    let agent = farm.enrol("box", 8).await;
+    let id = Uuid::new_v4();
+    let lease = farm.lease_as(&agent, id).await.unwrap();
+    assert!(lease.tasks.iter().all(|task| task.id < 0), "{lease:?}");
+    for _ in 0..10 {
+        same(&farm.lease_as(&agent, id).await, &lease);
+    }
+}
+
+#[tokio::test]
+async fn two_calls_for_one_lease_get_the_same() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    farm.ask_for_keys().await;
+    let id = Uuid::new_v4();
+    let (one, two) = tokio::join!(farm.lease_as(&agent, id), farm.lease_as(&agent, id));
+    same(&one, &two.unwrap());
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ fn check_slowed(answer: &Answer, longest: u64, cause: &str) {
     let wait: u64 = answer.header(header::RETRY_AFTER).parse().unwrap();
     assert!((1..=longest).contains(&wait), "{wait}");
     assert_eq!(problem.kind, "/problems/too-many-requests");
-    assert_eq!(problem.detail, format!("{cause}: try again in {wait} s"));
+    assert_eq!(problem.detail, format!("{cause}: wait as long as Retry-After says"));
 }
 
 const TOO_MANY_GUESSES: &str =

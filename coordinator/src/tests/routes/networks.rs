@@ -5,6 +5,7 @@ use latlas_shared::api::{RequestStatus, TaskWork};
 use latlas_shared::{MeasuredNetwork, Measurement, Status, Table};
 use ops_catalog::Catalog;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::testing;
 use crate::tests::harness::{Answer, Box, Farm, KEYS, check};
@@ -136,7 +137,13 @@ async fn a_network_goes_to_agents_that_can_run_all_of_it() {
     let able = farm.enrol("able", 8).await;
     let _: RequestStatus =
         ask(&farm, json!({"networks": ["demo_conv"]})).await.read(StatusCode::CREATED);
-    assert!(farm.store().lease(&old, 8, jiff::Timestamp::now()).await.unwrap().is_none());
+    assert!(
+        farm.store()
+            .lease(&old, Uuid::new_v4(), 8, jiff::Timestamp::now())
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(work_off(&farm, &able, 9.0).await, ["network demo_conv"]);
 }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use latlas_shared::Measurement;
 use latlas_shared::api::{AgentState, Lease, ResultsAnswer};
 use ops_catalog::Catalog;
+use uuid::Uuid;
 
 use crate::store::{Agent, Incoming};
 use crate::testing;
@@ -21,7 +22,7 @@ fn is_canary(lease: &Lease) -> bool {
 }
 
 async fn lease(farm: &Farm, agent: &Agent, now: Timestamp) -> Option<Lease> {
-    farm.store().lease(agent, 64, now).await.unwrap()
+    farm.store().lease(agent, Uuid::new_v4(), 64, now).await.unwrap()
 }
 
 /// What a box measures that takes so many microseconds for each of these tasks.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::testing;
 use crate::tests::harness::{Farm, KEYS, later};
@@ -24,7 +25,9 @@ async fn two_agents_never_get_one_task() {
         let agent = farm.join(&testing::enrolment(&format!("box-{n}"), 8)).await;
         takers.push(tokio::spawn(async move {
             let mut taken = Vec::new();
-            while let Some(lease) = store.lease(&agent, 3, Timestamp::now()).await.unwrap() {
+            while let Some(lease) =
+                store.lease(&agent, Uuid::new_v4(), 3, Timestamp::now()).await.unwrap()
+            {
                 taken.extend(lease.tasks.iter().map(|task| task.id));
                 tokio::task::yield_now().await;
             }
@@ -52,7 +55,9 @@ async fn agents_get_only_what_is_theirs_and_what_they_can_run() {
     let old = farm.join(&enrolment).await;
     farm.ask_for_keys().await;
     for agent in [&other_config, &old] {
-        assert!(farm.store().lease(agent, 8, Timestamp::now()).await.unwrap().is_none());
+        assert!(
+            farm.store().lease(agent, Uuid::new_v4(), 8, Timestamp::now()).await.unwrap().is_none()
+        );
     }
     assert!(farm.lease(&other_class, 8, 0).await.is_none());
     assert_eq!(farm.lease(&able, 8, 0).await.unwrap().tasks.len(), 2);
