@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import common
+import pytorch
 
 REAL = (
     "resnet18 resnet50 mobilenet_v2 mobilenet_v3_large efficientnet_b0 vit_b_32 "
@@ -58,8 +59,8 @@ def accuracy(folder, name, measurements):
 
 def back_to_back(key):
     """The usual protocol: 10 calls, then the mean of 100 in microseconds."""
-    with common.torch.inference_mode():
-        reference = common.Reference(key)
+    with pytorch.torch.inference_mode():
+        reference = pytorch.Reference(key)
         for _ in range(10):
             reference.op(reference.input)
         start = time.perf_counter()
@@ -156,7 +157,7 @@ def keys_of(*networks):
 
 
 def main():
-    common.torch.set_num_threads(1)
+    pytorch.torch.set_num_threads(1)
     seed = random.SystemRandom().randrange(1 << 32)
     folder = Path(tempfile.mkdtemp())
     drawn = latlas("networks", "draw", "--family", "mobilenet", "--count", RANDOM, "--seed", seed)

@@ -1,10 +1,11 @@
 """Hot values against torch.utils.benchmark on the same ops and threads, interleaved."""
 
 import common
+import pytorch
 
 
 def main():
-    common.torch.set_num_threads(1)
+    pytorch.torch.set_num_threads(1)
     keys = list(common.measure("--space", str(common.SIXTY))[0])
     hot = ("--reuse-distance", "0", "--allocator", "system")
     ratios = []
@@ -12,9 +13,9 @@ def main():
     # A few keys at a time, so that both meet the same machine.
     for start in range(0, len(keys), 6):
         group = keys[start : start + 6]
-        before, _ = common.autorange_all(group)
+        before, _ = pytorch.autorange_all(group)
         measurements, _ = common.measure(*hot, *(a for key in group for a in ("--key", key)))
-        after, _ = common.autorange_all(group)
+        after, _ = pytorch.autorange_all(group)
         for key in group:
             ours = common.point(measurements[key])["median_micros"]
             theirs = (before[key] + after[key]) / 2

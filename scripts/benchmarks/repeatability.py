@@ -3,6 +3,7 @@
 import time
 
 import common
+import pytorch
 
 # Between the ends of two builds, so that they do not share a quiet or a noisy minute.
 APART_SECONDS = 150
@@ -18,16 +19,16 @@ def build():
 
 
 def main():
-    common.torch.set_num_threads(1)
+    pytorch.torch.set_num_threads(1)
     start = time.monotonic()
     first, seconds = build()
     print(f"first table: {len(first)} rows in {seconds:.0f} s")
-    reference, reference_seconds = common.autorange_all(first)
+    reference, reference_seconds = pytorch.autorange_all(first)
     print(f"first reference: {reference_seconds:.0f} s")
     time.sleep(max(0.0, APART_SECONDS - (time.monotonic() - start)))
     second, seconds = build()
     print(f"second table: {seconds:.0f} s")
-    again, reference_seconds = common.autorange_all(first)
+    again, reference_seconds = pytorch.autorange_all(first)
     print(f"second reference: {reference_seconds:.0f} s")
 
     quiet = {key: point["quiet_micros"] for key, point in first.items()}

@@ -1,17 +1,18 @@
 """Wall time per key against torch.utils.benchmark, and how it grows with the number of keys."""
 
 import common
+import pytorch
 
 
 def main():
-    common.torch.set_num_threads(1)
+    pytorch.torch.set_num_threads(1)
     keys = list(common.measure("--space", str(common.SIXTY))[0])
     ours, theirs = [], []
     # Alternating, so that both meet the same machine.
     for _ in range(3):
         _, seconds = common.measure("--space", str(common.SIXTY))
         ours.append(seconds / len(keys))
-        _, seconds = common.autorange_all(keys)
+        _, seconds = pytorch.autorange_all(keys)
         theirs.append(seconds / len(keys))
         print(f"per key: latlas {ours[-1]:.3f} s, blocked_autorange {theirs[-1]:.3f} s")
     print("\ngrowth with the number of keys:")

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use latlas_shared::{Fingerprint, HardwareId, RunConfig, Telemetry};
 use serde::Serialize;
+use std::io::{self, Write as _};
 
 use crate::cli::How;
 use crate::system::System;
@@ -53,9 +54,9 @@ pub fn probe(how: &How, json: bool) -> Result<()> {
         energy,
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&probe)?);
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&probe)?)?;
     } else {
-        print!("{}", readable(&probe));
+        write!(io::stdout(), "{}", readable(&probe))?;
     }
     Ok(())
 }

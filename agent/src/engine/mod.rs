@@ -21,7 +21,7 @@ pub use protocol::{Protocol, relative_width};
 
 use crate::system::energy::{self, Meter};
 use crate::worker::{Fault, Pass, Visited, Work, WorkerProcess, WorkerSettings};
-use protocol::Decision;
+use protocol::{Company, Decision};
 
 /// A worker that died may have been killed by somebody else: the row is tried once more.
 const MOST_DEATHS: u32 = 2;
@@ -71,8 +71,6 @@ struct Open {
     rejected: u32,
     /// Samples at the reference distance that count although they were disturbed.
     disturbed: u32,
-    /// Nothing more is needed of it; see [`Protocol::stays`].
-    converged: bool,
     peak_memory_bytes: Option<u64>,
 }
 
@@ -232,17 +230,19 @@ pub fn measure(
     let start = Instant::now();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut open: Vec<Open> = open_jobs(jobs);
+    let leads = |open: &[Open]| open.iter().filter(|job| !job.job.protocol.stays).count();
+    let all_leads = leads(&open);
     let mut round = 0;
     let mut stopped = false;
-    while !stopped && open.iter().any(|job| !job.converged) {
+    while !stopped && !open.is_empty() {
         round += 1;
-        let (mut due, mut still_open): (Vec<Open>, Vec<Open>) =
-            open.into_iter().partition(|job| job.is_due(round));
-        rng.shuffle(&mut due);
-        let mut due = due.into_iter();
+        let company = protocol::company(all_leads, leads(&open));
+        rng.shuffle(&mut open);
+        let mut due = open.into_iter();
+        let mut still_open = Vec::with_capacity(due.len());
         while due.len() > 0 && !stopped {
             let mut span: Vec<Open> = due.by_ref().take(protocol::SPAN).collect();
-            let Some(outcomes) = run.span(&mut span, round)? else {
+            let Some(outcomes) = run.span(&mut span, round, company)? else {
                 stopped = true;
                 still_open.extend(span);
                 continue;
@@ -257,7 +257,8 @@ pub fn measure(
         still_open.extend(due);
         open = still_open;
     }
-    for job in open.into_iter().filter(|job| job.converged) {
+    // What has stayed for the sake of the others only is not lost with a run that is stopped.
+    for job in open.into_iter().filter(Open::stayed) {
         let outcome = job.measured(Status::Ok, None);
         done(run.completed(&job, outcome)?);
     }
@@ -281,7 +282,12 @@ type Pending = (Vec<Pass>, Result<Visited, Fault>);
 impl Run<'_> {
     /// Makes one visit to each job of a span and to the reference ops, again if the machine was
     /// disturbed, and says what came of each job. None when the run is to stop.
-    fn span(&mut self, jobs: &mut [Open], round: u32) -> Result<Option<Vec<Option<Outcome>>>> {
+    fn span(
+        &mut self,
+        jobs: &mut [Open],
+        round: u32,
+        company: Company,
+    ) -> Result<Option<Vec<Option<Outcome>>>> {
         self.spans += 1;
         let Some(mut pending) = self.visits(jobs, round)? else { return Ok(None) };
         let mut suspect = self.is_suspect(jobs, &pending);
@@ -297,7 +303,9 @@ impl Run<'_> {
         Ok(Some(
             jobs.iter_mut()
                 .zip(pending)
-                .map(|(job, (passes, result))| job.settle(&passes, result, suspect, round))
+                .map(|(job, (passes, result))| {
+                    job.settle(&passes, result, suspect).or_else(|| job.ending(round, company))
+                })
                 .collect(),
         ))
     }
@@ -397,15 +405,8 @@ impl Open {
             deaths: 0,
             rejected: 0,
             disturbed: 0,
-            converged: false,
             peak_memory_bytes: None,
         }
-    }
-
-    /// Whether it is visited in a round: every round until it has converged, and if it stays, at each
-    /// later check.
-    fn is_due(&self, round: u32) -> bool {
-        !self.converged || self.job.protocol.is_check(round)
     }
 
     /// Lets a visit count for nothing.
@@ -423,14 +424,12 @@ impl Open {
         }
     }
 
-    /// Lets a visit count, and ends the job when it is time to. A visit of a suspect span counts as
-    /// disturbed.
+    /// Lets a visit count, as disturbed when it was of a suspect span; an outcome when it was the last.
     fn settle(
         &mut self,
         passes: &[Pass],
         result: Result<Visited, Fault>,
         suspect: bool,
-        round: u32,
     ) -> Option<Outcome> {
         match result {
             Ok(mut visited) => {
@@ -449,19 +448,20 @@ impl Open {
             }
             Err(fault) => return Some(self.failed(&fault)),
         }
+        None
+    }
+
+    /// What comes of it, when it is time to end.
+    fn ending(&self, round: u32, company: Company) -> Option<Outcome> {
         if !self.job.protocol.is_check(round) && self.spent < self.job.protocol.most_time {
             return None;
         }
-        let protocol = &self.job.protocol;
-        match protocol.decide(self.at_reference(), self.spent) {
-            Decision::Continue => None,
-            Decision::Converged if self.job.protocol.stays => {
-                self.converged = true;
-                None
-            }
+        let stays = self.job.protocol.stays;
+        match self.decide() {
+            Decision::Converged if stays && company == Company::There => None,
             Decision::Converged => Some(self.measured(Status::Ok, None)),
-            Decision::OutOfTime if self.converged => Some(self.measured(Status::Ok, None)),
-            Decision::OutOfTime => {
+            Decision::Continue if !(stays && company == Company::Gone) => None,
+            Decision::Continue | Decision::OutOfTime => {
                 let width = relative_width(self.at_reference());
                 let reason = match width {
                     Some(width) => format!(
@@ -493,6 +493,19 @@ impl Open {
     fn place(&self, distance: u64) -> usize {
         let place = self.job.protocol.curve.iter().position(|&d| d == distance);
         place.expect("passes are made of the curve's distances")
+    }
+
+    /// Whether it would have ended but for its company.
+    fn stayed(&self) -> bool {
+        let protocol = &self.job.protocol;
+        let visits = self.at_reference().len();
+        protocol.stays
+            && visits >= protocol.first_check as usize
+            && self.decide() == Decision::Converged
+    }
+
+    fn decide(&self) -> Decision {
+        self.job.protocol.decide(self.at_reference(), self.spent)
     }
 
     fn at_reference(&self) -> &[Visit] {

@@ -44,8 +44,8 @@ pub struct Protocol {
     pub most_time: Duration,
     /// How long a visit may take before its worker counts as hung.
     pub visit_limit: Duration,
-    /// Whether it is visited again, at each later check, once it has converged and as long as other work
-    /// goes on.
+    /// Whether it is visited for as long as the other work of its run has [`Company`] for it, converged or
+    /// not.
     pub stays: bool,
     /// By which share all ops of this box move together between runs, in 95% of cases.
     pub between_runs: f64,
@@ -78,8 +78,9 @@ impl Protocol {
     }
 
     /// The protocol for whole networks: nothing is read between two inferences, since a network
-    /// brings its own reuse distance. It stays to the end of the run: predictions from all of the run's
-    /// rows are held against it, and the machine may have been slow while it converged.
+    /// brings its own reuse distance. It stays while most of the run's rows are measured, and no longer:
+    /// predictions from those rows are held against it, and the machine may be slower or faster before or
+    /// after.
     pub fn for_networks() -> Protocol {
         Protocol { curve: vec![0], pass_micros: 200_000.0, stays: true, ..Protocol::for_ops(0) }
     }
@@ -191,6 +192,26 @@ pub fn is_suspect(slowness: &[f64]) -> bool {
 /// Whether one more span may be made again, of `spans` so far of which `redone` were.
 pub fn may_redo(spans: u32, redone: u32) -> bool {
     redone <= spans / REDO_ONE_IN
+}
+
+/// The other work of a run, for work that [stays](Protocol::stays).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// There never was any.
+    Never,
+    /// Most of it is being measured.
+    There,
+    /// Half of it has ended. The rest may take much longer, in other times of the machine.
+    Gone,
+}
+
+/// Whether work that stays has company, by how much other work there was and how much is left.
+pub fn company(at_first: usize, left: usize) -> Company {
+    match at_first {
+        0 => Company::Never,
+        _ if 2 * left > at_first => Company::There,
+        _ => Company::Gone,
+    }
 }
 
 /// What to do with a row.

@@ -1,5 +1,6 @@
 //! `latlas-coordinator backup` and `restore`
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -52,7 +53,7 @@ pub async fn backup(arguments: BackupArguments) -> Result<(), Failure> {
         to
     };
     let copied = copy(&data.open()?.database(), &to).await?;
-    report(&to, copied, json);
+    report(&to, copied, json)?;
     Ok(())
 }
 
@@ -63,19 +64,21 @@ pub async fn restore(arguments: RestoreArguments) -> Result<(), Failure> {
     let copied = copy(&from, &data.database()).await?;
     // An older one is migrated now, and a newer one refused now.
     data.open_store().await?.close().await;
-    report(&data.database(), copied, json);
+    report(&data.database(), copied, json)?;
     Ok(())
 }
 
-fn report(file: &Path, copied: Copied, json: bool) {
+fn report(file: &Path, copied: Copied, json: bool) -> io::Result<()> {
     let Copied { measurements, bytes } = copied;
     let file = file.display().to_string();
     if json {
-        println!(
+        writeln!(
+            io::stdout(),
             "{}",
             serde_json::json!({"file": file, "bytes": bytes, "measurements": measurements})
-        );
+        )?;
     } else {
-        println!("{file}: {measurements} measurements, {bytes} bytes");
+        writeln!(io::stdout(), "{file}: {measurements} measurements, {bytes} bytes")?;
     }
+    Ok(())
 }

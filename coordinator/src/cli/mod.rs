@@ -6,6 +6,7 @@ mod rebuild;
 mod serve;
 mod token;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -105,7 +106,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Restore(arguments) => backup::restore(arguments).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
             Command::OpenApi => {
-                print!("{}", latlas_coordinator::openapi());
+                write!(io::stdout(), "{}", latlas_coordinator::openapi())?;
                 Ok(())
             }
         }

@@ -1,6 +1,7 @@
 //! `latlas-coordinator rebuild`
 
 use clap::Args;
+use std::io::{self, Write as _};
 
 use super::{DataArgument, Failure};
 
@@ -25,9 +26,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     store.close().await;
     if arguments.json {
         let (rows, networks) = (rebuilt.rows, rebuilt.networks);
-        println!("{}", serde_json::json!({"rows": rows, "networks": networks}));
+        writeln!(io::stdout(), "{}", serde_json::json!({"rows": rows, "networks": networks}))?;
     } else {
-        println!("{} rows and {} networks rebuilt", rebuilt.rows, rebuilt.networks);
+        writeln!(io::stdout(), "{} rows and {} networks rebuilt", rebuilt.rows, rebuilt.networks)?;
     }
     Ok(())
 }

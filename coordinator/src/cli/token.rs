@@ -169,9 +169,9 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
             "id": id, "role": role.name(), "label": new.label, "expires_at": terms.expires_at,
             "uses_left": terms.uses_left, "token": token.reveal(),
         });
-        println!("{object}");
+        writeln!(io::stdout(), "{object}")?;
     } else {
-        println!("{}", token.reveal());
+        writeln!(io::stdout(), "{}", token.reveal())?;
     }
     Ok(())
 }
@@ -250,9 +250,9 @@ async fn revoke(arguments: RevokeArguments) -> Result<(), Failure> {
         );
     };
     if json {
-        println!("{}", serde_json::to_string(&token)?);
+        writeln!(io::stdout(), "{}", serde_json::to_string(&token)?)?;
     } else {
-        println!("token {id} ({}) is revoked", token.role);
+        writeln!(io::stdout(), "token {id} ({}) is revoked", token.role)?;
     }
     Ok(())
 }

@@ -74,19 +74,26 @@ async fn openapi() -> Response {
 pub fn document() -> String {
     let (_, mut document) = documented().split_for_parts();
     for path in document.paths.paths.values_mut() {
-        for operation in operations(path) {
-            add_problems(operation);
+        for (operation, writes) in operations(path) {
+            add_problems(operation, writes);
         }
     }
     document.to_pretty_json().expect("plain data serializes to JSON") + "\n"
 }
 
-fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut path.get, &mut path.put, &mut path.post, &mut path.delete].into_iter().flatten()
+/// The operations of a path, and whether each may change something.
+fn operations(path: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool)> {
+    let all = [
+        (&mut path.get, false),
+        (&mut path.put, true),
+        (&mut path.post, true),
+        (&mut path.delete, true),
+    ];
+    all.into_iter().filter_map(|(operation, writes)| Some((operation.as_mut()?, writes)))
 }
 
 /// The errors that a call can always come to, by what it takes.
-fn add_problems(operation: &mut Operation) {
+fn add_problems(operation: &mut Operation, writes: bool) {
     let parameters = operation.parameters.as_deref().unwrap_or_default();
     let in_path = parameters
         .iter()
@@ -105,6 +112,7 @@ fn add_problems(operation: &mut Operation) {
         ("429", token, "The token calls too often: try again after `Retry-After`"),
         ("500", true, "A bug or a broken database"),
         ("503", true, "Busy or stopping: try again after `Retry-After`"),
+        ("507", writes, "The coordinator's disk is full: nothing of the call was kept"),
     ] {
         if when && !operation.responses.responses.contains_key(status) {
             let problem = Content::new(Some(Ref::from_schema_name(Problem::name())));
