@@ -22,12 +22,17 @@ const WIDEST_FACTOR: f64 = 5.0;
 /// made for a repetition, which errs as well.
 const DEVIATIONS: f64 = 1.96 * std::f64::consts::SQRT_2;
 
-/// Estimates for shapes between measured ones; it never reaches outside the measured range.
+/// How much slower per unit of work a smaller shape may be for reasons of its own, such as channels that
+/// fill no vector.
+const OWN_REASONS: f64 = 2.0;
+
+/// Estimates for shapes between measured ones; it never reaches beyond the largest.
 ///
 /// Latency per unit of work (multiply-accumulates and elements moved) is learned per op, in logarithms,
 /// as a function of the shape, its multiply-accumulates and the elements it moves; see
 /// [`crate::regression`]. All batches and strides of an op are learned together. Where the rows of an op
-/// are too few or do not surround a shape, all ops are learned together, see [`Across`].
+/// are too few or do not surround a shape, all ops are learned together, see [`Across`]. What is smaller than
+/// all of that is bounded by the next larger row, see [`Rows::bounded`].
 pub(crate) struct Interpolator<'a> {
     ops: HashMap<OpDigest, Rows<'a>>,
     across: OnceLock<Result<Across, String>>,
@@ -92,14 +97,18 @@ impl<'a> Interpolator<'a> {
         let sizes = Sizes::new(op, shape)
             .ok_or_else(|| "not measured, and not possible for this op".to_owned())?;
         let by_own_rows = rows.estimate(&sizes, reuse_distance_bytes);
-        by_own_rows.or_else(|why| {
-            let across = self.across.get_or_init(|| Across::new(&self.ops));
-            let estimate =
-                |across: &Across| across.estimate(op, shape, &sizes, reuse_distance_bytes);
-            across.as_ref().map_err(String::clone).and_then(estimate).map_err(|why_not_across| {
-                refused(format!("{why}; nor from the rows of other ops: {why_not_across}"))
+        by_own_rows
+            .or_else(|why| {
+                let across = self.across.get_or_init(|| Across::new(&self.ops));
+                let estimate =
+                    |across: &Across| across.estimate(op, shape, &sizes, reuse_distance_bytes);
+                across.as_ref().map_err(String::clone).and_then(estimate).map_err(
+                    |why_not_across| {
+                        refused(format!("{why}; nor from the rows of other ops: {why_not_across}"))
+                    },
+                )
             })
-        })
+            .or_else(|why| rows.bounded(&sizes, reuse_distance_bytes).ok_or(why))
     }
 }
 
@@ -117,6 +126,22 @@ impl Rows<'_> {
         let learned = learned.as_ref().map_err(String::clone)?;
         learned.hull.check(sizes)?;
         learned.curves.estimate(&sizes.features(), sizes.log_work(), reuse_distance_bytes)
+    }
+
+    /// From the row with the least work among those that are larger in every size: a smaller shape takes less
+    /// time, and more per unit of work. So it lies between that row's latency and its share of it by work,
+    /// but for [`OWN_REASONS`]. The smallest ops of a network would otherwise leave it without any prediction.
+    fn bounded(&self, sizes: &Sizes, reuse_distance_bytes: f64) -> Option<Estimate> {
+        let larger = |row: &&Row| {
+            let of_row = Sizes::new(&self.op, &row.shape())?;
+            let (_, micros, _) = row.read_curve(reuse_distance_bytes)?;
+            of_row.contains(sizes).then(|| (of_row.log_work() - sizes.log_work(), micros))
+        };
+        let rows = self.rows.iter().filter_map(larger);
+        let (less_work, micros) = rows.min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let error = less_work / 2.0 + OWN_REASONS.ln();
+        let estimate = Estimate { micros: micros * (-less_work / 2.0).exp(), error };
+        (error <= WIDEST_FACTOR.ln()).then_some(estimate)
     }
 }
 

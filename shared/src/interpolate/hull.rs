@@ -26,6 +26,7 @@ const HEIGHT: usize = 3;
 const WIDTH: usize = 4;
 const CHANNELS_IN: usize = 5;
 const CHANNELS_OUT: usize = 6;
+const STRIDE: usize = 7;
 
 /// Quotients whose range counts as well: rows of square maps say nothing of long ones, and rows with as
 /// many channels out as in say nothing of those with more.
@@ -48,6 +49,12 @@ impl Sizes {
     /// Logarithm of the multiply-accumulates and elements moved: what latencies are compared by.
     pub(crate) fn log_work(&self) -> f64 {
         (self.values[FLOPS] + self.values[MOVED]).max(1.0).ln()
+    }
+
+    /// Whether another shape is smaller or the same in every size, at the same stride.
+    pub(crate) fn contains(&self, other: &Sizes) -> bool {
+        let stride = self.values[STRIDE] == other.values[STRIDE];
+        stride && self.values.iter().zip(other.values).all(|(own, other)| other <= *own)
     }
 
     /// What has a range: the sizes, then the quotients.
