@@ -197,7 +197,8 @@ impl Stop {
                 100.0 * self.target
             ));
         }
-        if expected_error < self.best * (1.0 - IMPROVEMENT) {
+        // As long as nothing is predicted, each batch helps, and it does not show yet.
+        if expected_error >= 1.0 || expected_error < self.best * (1.0 - IMPROVEMENT) {
             (self.best, self.without) = (expected_error, 0);
             return None;
         }

@@ -109,7 +109,7 @@ fn measuring_stops_at_the_target_or_when_it_does_not_help() {
     assert_eq!(stop.after(0.49), None);
     assert!(stop.after(0.48).unwrap().contains("the last 2 batches"));
     let mut stop = Stop::new(0.03, 2);
-    for error in [0.5, 0.4, 0.4, 0.3, 0.3] {
+    for error in [1.0, 1.0, 1.0, 1.0, 0.5, 0.4, 0.4, 0.3, 0.3] {
         assert_eq!(stop.after(error), None);
     }
     assert!(stop.after(0.03).unwrap().contains("at most 3.0%"));
