@@ -3,7 +3,7 @@
 //! Tokens are no part of what is logged: headers are not, types that hold a token do not show it, and a
 //! test runs a farm at the finest level and looks.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
@@ -46,6 +46,8 @@ pub fn start(format: LogFormat) -> Result<(), String> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A log on a full disk can't be written; saying so would go to the same place, and panic there.
+        .log_internal_errors(false)
         .with_target(false);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -57,7 +59,8 @@ pub fn start(format: LogFormat) -> Result<(), String> {
 /// Says why a program ends: to people on a line of its own, to programs as a line of the log.
 pub fn say_why(format: LogFormat, program: &str, why: &str) {
     match format {
-        LogFormat::Text => eprintln!("{program}: {why}"),
+        // Where nobody can hear it, the exit code says it.
+        LogFormat::Text => drop(writeln!(std::io::stderr(), "{program}: {why}")),
         LogFormat::Json => tracing::error!("{why}"),
     }
 }
