@@ -1,9 +1,10 @@
 //! `latlas-agent probe`.
 
+use std::io::{self, Write as _};
+
 use anyhow::Result;
 use latlas_shared::{Fingerprint, HardwareId, RunConfig, Telemetry};
 use serde::Serialize;
-use std::io::{self, Write as _};
 
 use crate::cli::How;
 use crate::system::System;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-
 use latlas_shared::client::TlsFiles;
 
 use crate::cli::{How, default_state_dir};

@@ -8,20 +8,22 @@
 //! Visits come in spans, with a visit to the reference ops at the end of each. A span whose visits are
 //! slow together is made again, within bounds, and counts as disturbed when that does not help.
 
+mod open;
 mod protocol;
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use latlas_shared::samples::Samples;
-use latlas_shared::stats::{self, QUIET, Visit};
-use latlas_shared::{CurvePoint, Energy, Latency, Status};
+use latlas_shared::stats::{self, QUIET};
+use latlas_shared::{Energy, Latency, Status};
 
-pub use protocol::{Protocol, relative_width};
+pub use protocol::Protocol;
 
 use crate::system::energy::{self, Meter};
 use crate::worker::{Fault, Pass, Visited, Work, WorkerProcess, WorkerSettings};
-use protocol::{Company, Decision};
+use open::Open;
+use protocol::Company;
 
 /// A worker that died may have been killed by somebody else: the row is tried once more.
 const MOST_DEATHS: u32 = 2;
@@ -57,21 +59,6 @@ pub struct Outcome {
     /// The quiet quantile of each reference op so far, in microseconds; None for one that has not been
     /// visited often enough to say.
     pub references: Vec<Option<f64>>,
-}
-
-/// A job on its way.
-struct Open {
-    index: usize,
-    job: Job,
-    /// Per distance of the curve, the visits.
-    samples: Vec<Vec<Visit>>,
-    host_samples: Vec<Vec<Visit>>,
-    spent: Duration,
-    deaths: u32,
-    rejected: u32,
-    /// Samples at the reference distance that count although they were disturbed.
-    disturbed: u32,
-    peak_memory_bytes: Option<u64>,
 }
 
 /// Starts a worker; a seam for tests.
@@ -230,13 +217,13 @@ pub fn measure(
     let start = Instant::now();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut open: Vec<Open> = open_jobs(jobs);
-    let leads = |open: &[Open]| open.iter().filter(|job| !job.job.protocol.stays).count();
-    let all_leads = leads(&open);
+    let others = |open: &[Open]| open.iter().filter(|job| !job.job.protocol.stays).count();
+    let (all, all_others) = (open.len(), others(&open));
     let mut round = 0;
     let mut stopped = false;
     while !stopped && !open.is_empty() {
         round += 1;
-        let company = protocol::company(all_leads, leads(&open));
+        let company = protocol::company(all - all_others, all_others, others(&open));
         rng.shuffle(&mut open);
         let mut due = open.into_iter();
         let mut still_open = Vec::with_capacity(due.len());
@@ -390,208 +377,6 @@ impl Run<'_> {
             spans: self.spans,
             redone: self.redone,
         }
-    }
-}
-
-impl Open {
-    fn new((index, job): (usize, Job)) -> Open {
-        let samples = vec![Vec::new(); job.protocol.curve.len()];
-        Open {
-            index,
-            job,
-            host_samples: samples.clone(),
-            samples,
-            spent: Duration::ZERO,
-            deaths: 0,
-            rejected: 0,
-            disturbed: 0,
-            peak_memory_bytes: None,
-        }
-    }
-
-    /// Lets a visit count for nothing.
-    fn set_aside(&mut self, result: &Result<Visited, Fault>) {
-        match result {
-            Ok(visited) => {
-                let samples = visited.passes.iter();
-                let count: usize = samples.map(|s| s.micros.len() + s.rejected as usize).sum();
-                self.rejected =
-                    self.rejected.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-            }
-            // The disturbance may have been the end of the worker: that is not forgotten.
-            Err(Fault::Died(_)) => self.deaths += 1,
-            Err(_) => {}
-        }
-    }
-
-    /// Lets a visit count, as disturbed when it was of a suspect span; an outcome when it was the last.
-    fn settle(
-        &mut self,
-        passes: &[Pass],
-        result: Result<Visited, Fault>,
-        suspect: bool,
-    ) -> Option<Outcome> {
-        match result {
-            Ok(mut visited) => {
-                if suspect {
-                    for samples in &mut visited.passes {
-                        samples.disturbed = u32::try_from(samples.micros.len()).unwrap_or(u32::MAX);
-                    }
-                }
-                self.take(passes, visited);
-            }
-            Err(fault @ Fault::Died(_)) => {
-                self.deaths += 1;
-                if self.deaths >= MOST_DEATHS {
-                    return Some(self.failed(&fault));
-                }
-            }
-            Err(fault) => return Some(self.failed(&fault)),
-        }
-        None
-    }
-
-    /// What comes of it, when it is time to end.
-    fn ending(&self, round: u32, company: Company) -> Option<Outcome> {
-        if !self.job.protocol.is_check(round) && self.spent < self.job.protocol.most_time {
-            return None;
-        }
-        let stays = self.job.protocol.stays;
-        match self.decide() {
-            Decision::Converged if stays && company == Company::There => None,
-            Decision::Converged => Some(self.measured(Status::Ok, None)),
-            Decision::Continue if !(stays && company == Company::Gone) => None,
-            Decision::Continue | Decision::OutOfTime => {
-                let width = relative_width(self.at_reference());
-                let reason = match width {
-                    Some(width) => format!(
-                        "after {} visits the 95% interval is still {:.1}% wide on each side",
-                        self.at_reference().len(),
-                        100.0 * width
-                    ),
-                    None => "there was time for one visit only, so there is no interval".into(),
-                };
-                Some(self.measured(Status::NotConverged, Some(reason)))
-            }
-        }
-    }
-
-    fn take(&mut self, passes: &[Pass], visited: Visited) {
-        self.peak_memory_bytes = self.peak_memory_bytes.max(visited.peak_memory_bytes);
-        for (pass, samples) in passes.iter().zip(visited.passes) {
-            self.rejected += samples.rejected;
-            if pass.reuse_distance_bytes == self.job.protocol.reference {
-                self.disturbed += samples.disturbed;
-            }
-            let place = self.place(pass.reuse_distance_bytes);
-            self.samples[place].push(samples.micros);
-            self.host_samples[place].push(samples.host_micros);
-        }
-    }
-
-    /// Index of a distance in the curve.
-    fn place(&self, distance: u64) -> usize {
-        let place = self.job.protocol.curve.iter().position(|&d| d == distance);
-        place.expect("passes are made of the curve's distances")
-    }
-
-    /// Whether it would have ended but for its company.
-    fn stayed(&self) -> bool {
-        let protocol = &self.job.protocol;
-        let visits = self.at_reference().len();
-        protocol.stays
-            && visits >= protocol.first_check as usize
-            && self.decide() == Decision::Converged
-    }
-
-    fn decide(&self) -> Decision {
-        self.job.protocol.decide(self.at_reference(), self.spent)
-    }
-
-    fn at_reference(&self) -> &[Visit] {
-        &self.samples[self.place(self.job.protocol.reference)]
-    }
-
-    fn failed(&self, fault: &Fault) -> Outcome {
-        Outcome {
-            job: self.index,
-            status: Status::Failed,
-            reason: Some(fault.to_string()),
-            latency: None,
-            peak_memory_bytes: self.peak_memory_bytes,
-            rejected: self.rejected,
-            samples: self.packed(),
-            energy: None,
-            references: vec![],
-        }
-    }
-
-    fn measured(&self, status: Status, reason: Option<String>) -> Outcome {
-        let count = self.at_reference().iter().map(Vec::len).sum::<usize>();
-        let share = f64::from(self.disturbed) / count as f64;
-        // Converged on disturbed samples is not converged on the op.
-        let (status, reason) = if share > protocol::MOST_DISTURBED {
-            let reason = format!(
-                "{:.0}% of its samples were taken while the machine was disturbed, and no better ones came",
-                100.0 * share
-            );
-            (Status::Degraded, Some(reason))
-        } else {
-            (status, reason)
-        };
-        let curve = self
-            .job
-            .protocol
-            .curve
-            .iter()
-            .zip(self.samples.iter().zip(&self.host_samples))
-            // A row that ran out of time early may not have come round to every distance.
-            .filter(|(_, (visits, _))| !visits.is_empty())
-            .map(|(&distance, (visits, host))| {
-                point(distance, visits, host, self.job.protocol.between_runs)
-            })
-            .collect();
-        Outcome {
-            job: self.index,
-            status,
-            reason,
-            latency: Some(Latency { curve }),
-            peak_memory_bytes: self.peak_memory_bytes,
-            rejected: self.rejected,
-            samples: self.packed(),
-            energy: None,
-            references: vec![],
-        }
-    }
-
-    fn packed(&self) -> Samples {
-        self.job.protocol.curve.iter().copied().zip(self.samples.iter().cloned()).collect()
-    }
-}
-
-/// Summarizes the visits at one distance.
-fn point(
-    reuse_distance_bytes: u64,
-    visits: &[Visit],
-    host: &[Visit],
-    between_runs: f64,
-) -> CurvePoint {
-    let pooled = stats::sorted(&visits.concat());
-    let quiet = stats::quantile_of_sorted(&pooled, QUIET);
-    // With a single visit nothing is known but the samples themselves.
-    let own =
-        stats::repetition_interval(visits, QUIET).unwrap_or((pooled[0], pooled[pooled.len() - 1]));
-    let (low, high) = protocol::published_interval(quiet, own, between_runs);
-    let host = stats::sorted(&host.concat());
-    CurvePoint {
-        reuse_distance_bytes,
-        quiet_micros: quiet,
-        ci95_low_micros: low,
-        ci95_high_micros: high,
-        median_micros: stats::quantile_of_sorted(&pooled, 0.5),
-        samples: u32::try_from(pooled.len()).unwrap_or(u32::MAX),
-        visits: u32::try_from(visits.len()).unwrap_or(u32::MAX),
-        host_micros: (!host.is_empty()).then(|| stats::quantile_of_sorted(&host, QUIET)),
     }
 }
 

@@ -197,7 +197,7 @@ pub fn may_redo(spans: u32, redone: u32) -> bool {
 /// The other work of a run, for work that [stays](Protocol::stays).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Company {
-    /// There never was any.
+    /// There never was any to speak of.
     Never,
     /// Most of it is being measured.
     There,
@@ -205,12 +205,16 @@ pub enum Company {
     Gone,
 }
 
-/// Whether work that stays has company, by how much other work there was and how much is left.
-pub fn company(at_first: usize, left: usize) -> Company {
-    match at_first {
-        0 => Company::Never,
-        _ if 2 * left > at_first => Company::There,
-        _ => Company::Gone,
+/// Whether work that stays has company, by how much there is of it, how much other work there was, and how
+/// much of that is left. Less of the others than of its own kind is no company: a few rows that end at once
+/// must not end many networks before they have converged.
+pub fn company(staying: usize, others: usize, left: usize) -> Company {
+    if others == 0 || others < staying {
+        Company::Never
+    } else if 2 * left > others {
+        Company::There
+    } else {
+        Company::Gone
     }
 }
 
@@ -291,6 +295,19 @@ mod tests {
         assert_eq!(slowness(&before, &vec![20.0, 20.0]), Some(2.0));
         assert_eq!(slowness(&before[..2], &vec![20.0]), None);
         assert_eq!(slowness(&before, &vec![]), None);
+    }
+
+    #[test]
+    fn few_others_are_no_company() {
+        for (staying, others, left, expected) in [
+            (5, 0, 0, Company::Never),
+            (5, 4, 0, Company::Never),
+            (5, 5, 3, Company::There),
+            (5, 5, 2, Company::Gone),
+            (0, 5, 5, Company::There),
+        ] {
+            assert_eq!(company(staying, others, left), expected, "{staying} {others} {left}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `latlas-coordinator rebuild`
 
-use clap::Args;
 use std::io::{self, Write as _};
+
+use clap::Args;
 
 use super::{DataArgument, Failure};
 

@@ -26,8 +26,8 @@ struct Candidate {
 }
 
 impl Store {
-    /// Hands out tasks under a lease with this id, if there are any for this agent: its canary when that is due, else tasks of its table
-    /// with primitives that it can run. A box that is not trusted, is to leave, or is unfit gets none.
+    /// Hands out tasks under a lease with this id, if there are any for this agent: its canary when that is
+    /// due, else tasks of its table with primitives that it can run. A box that is not trusted, is to leave, or is unfit gets none.
     ///
     /// Reads first, so that a crowd of idle agents costs no writes.
     ///
