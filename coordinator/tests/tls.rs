@@ -118,8 +118,12 @@ async fn where_certificates_are_asked_for_nobody_is_served_without() {
 #[test]
 fn a_client_certificate_that_is_none_is_named() {
     let files = Certificates::new();
-    for name in ["box-cert.pem", "missing.pem"] {
-        let tls = TlsFiles { ca: None, client_cert: Some(files.path(name)) };
+    let certificate = std::fs::read_to_string(files.path("box-cert.pem")).unwrap();
+    let others = KeyPair::generate().unwrap().serialize_pem();
+    files.put("mixed.pem", &(certificate + &others));
+    let root = Some(files.path("root.pem"));
+    for (name, ca) in [("box-cert.pem", None), ("missing.pem", None), ("mixed.pem", root)] {
+        let tls = TlsFiles { ca, client_cert: Some(files.path(name)) };
         let error = Client::with_tls(&tls, "https://127.0.0.1:1", None).unwrap_err();
         assert!(matches!(&error, ClientError::ClientCertFile { .. }), "{error:?}");
         assert!(error.to_string().contains(name), "{error}");

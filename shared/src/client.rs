@@ -210,13 +210,16 @@ impl Client {
         if let Some(path) = &files.client_cert {
             builder = builder.identity(identity(path)?);
         }
+        // Whether a certificate is one shows only here, and which of two files it is in only when one is left out.
         let http = builder.build().map_err(|e| match files {
-            // Whether a certificate is one shows only here, and not which.
-            TlsFiles { ca: Some(path), .. } => {
-                ClientError::CaFile { path: path.clone(), cause: innermost(&e) }
+            TlsFiles { ca, client_cert: Some(path) } => {
+                let others = TlsFiles { ca: ca.clone(), client_cert: None };
+                let cause = innermost(&e);
+                let own = ClientError::ClientCertFile { path: path.clone(), cause };
+                Client::with_tls(&others, base, None).err().unwrap_or(own)
             }
-            TlsFiles { client_cert: Some(path), .. } => {
-                ClientError::ClientCertFile { path: path.clone(), cause: innermost(&e) }
+            TlsFiles { ca: Some(path), client_cert: None } => {
+                ClientError::CaFile { path: path.clone(), cause: innermost(&e) }
             }
             _ => ClientError::Unreachable { url: base.to_owned(), cause: innermost(&e) },
         })?;

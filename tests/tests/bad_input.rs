@@ -73,6 +73,11 @@ fn keys_and_devices_that_do_not_exist() {
     assert!(said.contains("more than the"), "{said}");
     let said = bench(&["--space", "quick", "--device", "tpu"]).fails(2);
     assert!(said.contains("cuda:N"), "{said}");
+    let stop = ["--space", "quick", "--stop-at", "5"];
+    let said = bench(&[&stop[..], &["--order", "shuffled"]].concat()).fails(2);
+    assert!(said.contains("--order informative"), "{said}");
+    let said = bench(&["--space", "quick", "--order", "informative", "--stop-at", "x"]).fails(2);
+    assert!(said.contains("from 0 to 100"), "{said}");
     let said = bench(&[]).fails(2);
     assert!(said.contains("--space"), "{said}");
 }

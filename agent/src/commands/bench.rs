@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, ValueEnum};
 use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
 use ops_catalog::{Catalog, NetworkSpec, Op, OpKey, Space, SpaceDef};
 
-use crate::cli::{How, default_state_dir};
+use crate::cli::{Cli, How, default_state_dir};
 use crate::engine::{self, Job, Protocol, Spent, Workers};
 use crate::explain::explain;
 use crate::record::{Recorder, Run};
@@ -168,7 +169,8 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let recorder = Recorder::new(&args.how)?;
     let reference = recorder.run_config.reuse_distance_bytes;
     if args.stop_at.is_some() && args.order == Order::Shuffled {
-        bail!("--stop-at is for --order informative: a shuffled run has no order to stop in");
+        let why = "--stop-at is for --order informative: a shuffled run has no order to stop in";
+        Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
     }
     let mut all = match &args.space {
         Some(name) => {
