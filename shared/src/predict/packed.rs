@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use ops_catalog::{Op, OpDigest, Shape};
 
 use super::calibration::Features;
-use super::{FOOTPRINT_PER_WEIGHT_BYTE, Predictor};
+use super::{Predictor, Reach, footprint};
 use crate::two_clock::{OpTimes, TwoClocks};
 
 /// An op at a shape, as a [`PackedTable`] knows it.
@@ -91,18 +91,18 @@ impl<'a> PackedTable<'a> {
     /// one's may be out of its bounds, which panics.
     pub fn predict(&self, ops: &[PackedOp]) -> Micros {
         let weights: f64 = ops.iter().map(|op| self.weight_bytes[op.0 as usize]).sum();
-        let (point, share) = self.place(weights * FOOTPRINT_PER_WEIGHT_BYTE);
+        let (point, share) = self.place(footprint(weights));
         let next = usize::from(share > 0.0);
-        let (mut low, mut latency, mut high) = (0.0, 0.0, 0.0);
+        let (mut below, mut latency, mut above) = (Reach::default(), 0.0, Reach::default());
         let mut clocks = TwoClocks::default();
         for op in ops {
             let at = op.0 as usize * self.distances.len() + point;
             let (a, b) = (&self.costs[at], &self.costs[at + next]);
             let between = |a: f64, b: f64| a + (b - a) * share;
-            low += between(a.low, b.low);
             let micros = between(a.latency, b.latency);
             latency += micros;
-            high += between(a.high, b.high);
+            below.add(micros - between(a.low, b.low));
+            above.add(between(a.high, b.high) - micros);
             // The nearer point's, as for a single prediction.
             let host_micros = if share < 0.5 { a.host } else { b.host };
             clocks.issue(OpTimes { host_micros, device_micros: micros });
@@ -110,7 +110,12 @@ impl<'a> PackedTable<'a> {
         let ops_micros = clocks.finish(0.0);
         let features = Features { ops_micros, ops: ops.len() as f64, merges: 0.0 };
         let estimate = self.predictor.calibration().apply(features);
-        super::interval(estimate, low / latency, high / latency, self.half_width)
+        super::interval(
+            estimate,
+            below.micros() / latency,
+            above.micros() / latency,
+            self.half_width,
+        )
     }
 
     /// The distance at or below this one, by its index, and how far on to the next it is, 0 to 1.
