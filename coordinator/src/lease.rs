@@ -135,7 +135,7 @@ impl Progress {
     /// not undo a number.
     pub fn measured(self, status: Status, reason: Option<&str>) -> Progress {
         match (status, self.state) {
-            (Status::Ok | Status::NotConverged | Status::Degraded, _) => {
+            (Status::Ok | Status::NotConverged | Status::Degraded | Status::Suspect, _) => {
                 Progress { state: State::Done, reason: None, ..self }
             }
             (Status::Failed, State::Done) => self,

@@ -45,6 +45,9 @@ pub enum Status {
     NotConverged,
     /// Measured, but the machine was disturbed for more of the samples than may be set aside.
     Degraded,
+    /// A row of a table only: measured, and out of line with rows of smaller or larger shapes. Predictions
+    /// don't use it.
+    Suspect,
     /// There was no number; the reason says why.
     Failed,
 }
@@ -56,6 +59,7 @@ impl Status {
             Status::Ok => "ok",
             Status::NotConverged => "not_converged",
             Status::Degraded => "degraded",
+            Status::Suspect => "suspect",
             Status::Failed => "failed",
         }
     }
@@ -330,6 +334,7 @@ impl Measurement {
             return Err("its energy is not a positive number; what was not measured is null".into());
         }
         match (self.status, &self.latency) {
+            (Status::Suspect, _) => Err("only a row of a table can be suspect".into()),
             (Status::Failed, None) if self.reason.is_some() => Ok(()),
             (Status::Failed, None) => Err("it failed and gives no reason".into()),
             (Status::Failed, Some(_)) => Err("it failed and has a latency".into()),

@@ -10,10 +10,10 @@ use std::str::FromStr;
 use ops_catalog::{Cost, Network, NetworkPlan, Op, OpKey, PlanStep, Shape};
 use serde::{Deserialize, Serialize};
 
-use crate::CurvePoint;
 use crate::interpolate::Interpolator;
 use crate::table::{Row, TableIndex};
 use crate::two_clock::{self, OpTimes};
+use crate::{CurvePoint, Status};
 
 pub use calibration::{Calibration, Features};
 pub use packed::{Micros, PackedOp, PackedTable};
@@ -265,7 +265,9 @@ impl<'a> Predictor<'a> {
     }
 
     fn times(&self, op: &Op, shape: &Shape, distance: f64) -> Result<Times, String> {
-        if let Some(row) = self.index.row(op, shape) {
+        let row = self.index.row(op, shape);
+        let suspect = row.filter(|row| row.status == Status::Suspect);
+        if let Some(row) = row.filter(|_| suspect.is_none()) {
             return match row.read_curve(distance) {
                 Some((low, latency, high)) => {
                     let host_micros = host_micros(row, distance);
@@ -279,7 +281,10 @@ impl<'a> Predictor<'a> {
             };
         }
         let Some(interpolator) = &self.interpolator else {
-            return Err(self.why_missing(op, shape));
+            return Err(match suspect {
+                Some(row) => format!("its row is suspect: {}", row.reason.as_deref().unwrap_or("")),
+                None => self.why_missing(op, shape),
+            });
         };
         let estimate = interpolator.estimate(op, shape, distance)?;
         let factor = estimate.error.exp();

@@ -1,6 +1,7 @@
 //! Latency tables: the document that is served and downloaded, and the index that it is looked up by.
 
 mod assemble;
+mod neighbours;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -323,12 +324,14 @@ impl TableIndex {
         self.foreign.get(key).map(|&index| &self.table.rows[index])
     }
 
-    /// The rows that have a number and are found by look-ups, with their ops, in the table's order.
+    /// The rows that have a number, are not suspect, and are found by look-ups, with their ops, in the table's
+    /// order.
     pub fn measured(&self) -> impl Iterator<Item = (&Arc<Op>, &Row)> {
         self.table.rows.iter().enumerate().filter_map(|(index, row)| {
             let op = self.catalog.op(&row.op_type).ok()?;
             let found = self.by_digest.get(op.digest())?.get(&row.shape())?;
-            (*found == index && row.latency_micros.is_some()).then_some((op, row))
+            let usable = row.latency_micros.is_some() && row.status != Status::Suspect;
+            (*found == index && usable).then_some((op, row))
         })
     }
 }

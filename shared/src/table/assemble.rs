@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use ops_catalog::{Catalog, OpDef};
 
+use super::neighbours::mark_suspects;
 use super::{Row, TABLE_SCHEMA, Table, TableError, TableIndex};
 use crate::merge::row_order;
 use crate::network::is_builtin;
@@ -38,6 +39,7 @@ impl Table {
     ) -> Result<Table, TableError> {
         let TableContent { hardware_id, run_config, fingerprints, mut rows, networks } = content;
         rows.sort_by_cached_key(row_order);
+        mark_suspects(&mut rows, catalog);
         let ops = own_ops(&rows, catalog);
         let mut table = Table {
             schema: TABLE_SCHEMA,
