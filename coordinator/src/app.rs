@@ -22,6 +22,10 @@ use crate::tls::Tls;
 /// crash loses when agents were last heard of in this time.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How often what is derived follows the measurements when nobody reads it: those who read the database's own
+/// view see it so late at most.
+const DERIVE_EVERY: Duration = Duration::from_secs(1);
+
 /// After the connections have ended, the database has this long: together with them, less than the ten
 /// seconds after which a service manager may lose its patience.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -176,13 +180,20 @@ pub fn build_app(app: App) -> Router {
 pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow::Result<()> {
     app.store().resume(app.now()).await?;
     let sweeper = tokio::spawn(sweep(app.clone()));
+    let deriver = tokio::spawn(derive(app.clone()));
     let router = build_app(app.clone());
     if !server::run(listener, tls, router, app.stopping(), Bounds::default()).await {
         tracing::warn!("some connections did not end in time and were cut off");
     }
     app.stop();
     sweeper.await?;
+    deriver.await?;
     let closing = async {
+        if let Err(error) = app.store().derive().await {
+            tracing::warn!(
+                "rows are behind the measurements, and follow at the next start: {error}"
+            );
+        }
         if let Err(error) = app.store().write_heard().await {
             tracing::warn!("when agents were last heard of could not be written: {error}");
         }
@@ -223,6 +234,19 @@ async fn sweep(app: App) {
         }
         if let Err(error) = app.store().write_heard().await {
             tracing::error!("when agents were last heard of could not be written: {error}");
+        }
+    }
+}
+
+/// Lets tables follow the measurements, until the coordinator stops.
+async fn derive(app: App) {
+    while !app.is_stopping() {
+        if let Err(error) = app.store().derive().await {
+            tracing::error!("rows could not follow the measurements: {error}");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(DERIVE_EVERY) => {}
+            () = app.stopping() => return,
         }
     }
 }

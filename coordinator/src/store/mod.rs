@@ -2,8 +2,8 @@
 //!
 //! - One connection writes; a few others read. A change of several statements is one transaction, and
 //!   a change is on the disk (`synchronous=FULL`) before the method that made it returns. Changes that
-//!   come often share transactions (`group`); when an agent was last heard of is the only thing that is
-//!   written later (`heard`).
+//!   come often share transactions (`group`). Two things are written later: when an agent was last heard of
+//!   (`heard`), and what is derived from measurements (`derive`).
 //! - Rules are elsewhere ([`crate::lease`], [`latlas_shared::merge`], [`crate::admission`]): methods here read, ask
 //!   them, and write. `now` is always an argument.
 //! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
@@ -14,6 +14,7 @@ mod audit;
 mod backup;
 mod boxes;
 mod canaries;
+mod derive;
 mod error;
 mod farm;
 mod group;
@@ -47,6 +48,7 @@ use crate::presence::Presence;
 pub use agents::{Agent, EnrolError};
 pub use audit::Actor;
 pub use backup::{Copied, CopyError, copy};
+pub use derive::Rebuilt;
 pub use error::{Lookup, StoreError};
 pub use lists::After;
 pub use metrics::FarmCounts;
@@ -54,7 +56,6 @@ pub use open::OpenError;
 pub use ops::{Submission, SubmitError};
 pub use requests::{NewRequest, RequestError};
 pub use results::{Incoming, Refusal};
-pub use rows::Rebuilt;
 pub use tokens::{Found, Holder, NewToken};
 pub use versions::Version;
 
@@ -101,6 +102,8 @@ struct Shared {
     progress: watch::Sender<()>,
     /// Held from the check of a new op to its place in `ops`.
     submitting: Arc<Mutex<()>>,
+    /// Held while what is derived is brought up to date.
+    deriving: Mutex<()>,
     /// Held while a version is made, so that many readers of a changed table make it once.
     versioning: Mutex<()>,
     /// Tokens that were used, by number, until that is written down.

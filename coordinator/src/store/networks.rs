@@ -21,6 +21,7 @@ impl Store {
         &self,
         table: &TableRef,
     ) -> Result<Vec<MeasuredNetwork>, StoreError> {
+        self.derive().await?;
         let mut tx = self.readers.begin().await?;
         measured(&mut tx, table.id).await
     }

@@ -123,6 +123,7 @@ impl Store {
             heard: Default::default(),
             progress: watch::channel(()).0,
             submitting: Arc::default(),
+            deriving: Mutex::new(()),
             versioning: Mutex::new(()),
             uses: std::sync::Mutex::default(),
         };

@@ -1,5 +1,5 @@
-//! Results coming in: facts are stored, and what follows from them is brought up to date, in one
-//! transaction.
+//! Results coming in: facts are stored and tasks are settled, in one transaction. Tables follow
+//! (`derive`).
 //!
 //! What needs no database is done before it: checking a measurement and writing it as JSON. Inside it, a
 //! batch costs a handful of statements and not a handful for each measurement.
@@ -13,7 +13,7 @@ use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::rows::{self, Place, What};
+use super::rows::{Place, What};
 use super::{
     Agent, Store, StoreError, TableId, boxes, canaries, micros, networks, pieces, tasks, to_json,
 };
@@ -141,7 +141,7 @@ impl Store {
         Ok(Class { known: Known { hardware_id, fingerprints, configs }, tables })
     }
 
-    /// Stores a batch and what follows from it, and says whether tasks may have come back to the queue.
+    /// Stores a batch and what follows for tasks and boxes, and says whether tasks may have come back to the queue.
     async fn take_in(
         &self,
         tx: &mut Transaction<'static, Sqlite>,
@@ -198,7 +198,6 @@ impl Store {
         if taken.iter().any(|(_, admitted)| admitted.canary) {
             moved |= self.judge_canary(tx, &agent, now).await?;
         }
-        rows::refresh(tx, &touched).await?;
         Ok((answer, moved))
     }
 

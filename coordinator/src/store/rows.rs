@@ -8,7 +8,7 @@ use latlas_shared::{MeasuredNetwork, Row};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
 use super::networks::NetworkId;
-use super::{Store, StoreError, TableId, from_json, micros, pieces, to_json};
+use super::{StoreError, TableId, from_json, micros, pieces, to_json};
 use crate::op_book::OpId;
 
 /// Where the measurements of one thing come together.
@@ -25,52 +25,6 @@ pub(super) enum What {
     Row { op: OpId, key: String },
     /// A whole network.
     Network(NetworkId),
-}
-
-/// What a rebuild has computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// Rows.
-    pub rows: u64,
-    /// Whole networks.
-    pub networks: u64,
-}
-
-impl Store {
-    /// Computes everything that is derived from measurements again, from nothing. Versions that were served stay as they are.
-    ///
-    /// # Errors
-    /// When the store fails; then nothing has changed.
-    pub async fn rebuild(&self) -> Result<Rebuilt, StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM table_rows").execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM table_networks").execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM table_fingerprints").execute(&mut *tx).await?;
-        let rows: Vec<(i64, i64, String)> = sqlx::query_as(
-            "SELECT DISTINCT table_id, op_id, key FROM measurements
-             WHERE op_id IS NOT NULL AND canary = 0 AND set_aside IS NULL",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let networks: Vec<(i64, i64)> = sqlx::query_as(
-            "SELECT DISTINCT table_id, network_id FROM measurements
-             WHERE network_id IS NOT NULL AND canary = 0 AND set_aside IS NULL",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let rebuilt = Rebuilt { rows: rows.len() as u64, networks: networks.len() as u64 };
-        let rows =
-            rows.into_iter().map(|(table, op, key)| (table, What::Row { op: OpId(op), key }));
-        let networks =
-            networks.into_iter().map(|(table, network)| (table, What::Network(NetworkId(network))));
-        let places: BTreeSet<Place> = rows
-            .chain(networks)
-            .map(|(table, what)| Place { table: TableId(table), what })
-            .collect();
-        refresh(&mut tx, &places).await?;
-        tx.commit().await?;
-        Ok(rebuilt)
-    }
 }
 
 /// Places that are computed at once; a rebuild has any number of them.

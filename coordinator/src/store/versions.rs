@@ -39,6 +39,7 @@ impl Store {
         table: &TableRef,
         now: Timestamp,
     ) -> Result<Version, StoreError> {
+        self.derive().await?;
         if let Some(version) = self.current_version(table).await? {
             return Ok(version);
         }

@@ -263,6 +263,7 @@ impl Coordinator for Real<'_> {
 
     async fn sweep(&mut self, now: Timestamp) {
         self.store.sweep(now).await.unwrap();
+        self.store.derive().await.unwrap();
     }
 
     async fn restart(&mut self, now: Timestamp) {
@@ -283,6 +284,8 @@ impl Coordinator for Real<'_> {
     }
 
     async fn books(&mut self) -> Books {
+        // As for everybody who reads tables.
+        self.store.derive().await.unwrap();
         Books::read(&database(&self.dir, self.start)).await.unwrap()
     }
 

@@ -219,6 +219,7 @@ async fn the_farm_at_one_glance() {
     failed.latency = None;
     failed.reason = Some("out of memory".into());
     farm.report(&agent, vec![agent.measures(KEYS[0], 10.0), failed]).await;
+    farm.store().derive().await.unwrap();
     check("farm", &farm.get("/v1/farm").send().await);
     let page: Page<FarmEntry> = farm.get("/v1/farm?limit=1").send().await.read(StatusCode::OK);
     assert_eq!((page.items.len(), page.next_cursor.is_some()), (1, true));

@@ -182,11 +182,45 @@ async fn every_derived_table_is_what_a_rebuild_makes() {
         let answer = farm.report(agent, measurements).await;
         assert_eq!(answer.stored as usize, sent, "{:?}", answer.refused);
     }
+    farm.store().derive().await.unwrap();
     let path = farm.dir.path().join(DATABASE);
     let before = derived(&path).await;
     assert!(before.len() > 10, "{}", before.len());
     farm.store().rebuild().await.unwrap();
     assert_eq!(derived(&path).await, before);
+}
+
+#[tokio::test]
+async fn what_is_derived_follows_after_a_crash_too() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let path = farm.dir.path().join(DATABASE);
+    farm.report(&agent, vec![agent.measures(KEYS[0], 10.0)]).await;
+    farm.store().derive().await.unwrap();
+    let one = derived(&path).await;
+    farm.report(&agent, vec![agent.measures_again(KEYS[0], 11.0), agent.measures(KEYS[1], 20.0)])
+        .await;
+    assert_eq!(derived(&path).await, one, "an answer to an agent does not wait for it");
+    // Another process on the same file knows how far it was.
+    let store = Store::open(&path).await.unwrap();
+    store.derive().await.unwrap();
+    let two = derived(&path).await;
+    assert_eq!((one.len(), two.len()), (2, 3));
+    assert!(two.iter().all(|entry| entry.0 != "row" || !one.contains(entry)), "{two:?}");
+    store.rebuild().await.unwrap();
+    assert_eq!(derived(&path).await, two);
+    // Once it has caught up there is nothing to do, and nothing is written.
+    let changes = async || -> i64 {
+        let pool = reader(&path).await;
+        let changes = sqlx::query_scalar("SELECT sum(changes) FROM tables");
+        let changes = changes.fetch_one(&pool).await.unwrap();
+        pool.close().await;
+        changes
+    };
+    let before = changes().await;
+    store.derive().await.unwrap();
+    farm.store().derive().await.unwrap();
+    assert_eq!(changes().await, before);
 }
 
 #[tokio::test]
@@ -214,6 +248,7 @@ async fn a_backup_is_whole_while_results_come_in() {
     assert!(!files.iter().any(|f| f.file_name().to_string_lossy().ends_with(".part")), "{files:?}");
     // It is a database like any other.
     let store = Store::open(&to).await.unwrap();
+    store.derive().await.unwrap();
     let derived_before = derived(&to).await;
     store.rebuild().await.unwrap();
     assert_eq!(derived(&to).await, derived_before);

@@ -11,8 +11,9 @@ use crate::tests::harness::{Farm, KEYS};
 
 type Line = (String, String, i64, i64, i64, i64, i64, f64, Option<f64>);
 
-/// Reads the view as another program would.
+/// Reads the view as another program would, a second later.
 async fn lookup(farm: &Farm) -> Vec<Line> {
+    farm.store().derive().await.unwrap();
     let options =
         sqlx::sqlite::SqliteConnectOptions::new().filename(farm.dir.path().join(crate::DATABASE));
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
