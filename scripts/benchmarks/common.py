@@ -80,11 +80,22 @@ class Coordinator:
         return time.monotonic() - started
 
     def is_ready(self):
+        return self.call("/readyz")[0] == 200
+
+    def get(self, path):
+        """What a route answers, which has to be JSON."""
+        status, body = self.call(path)
+        assert status == 200, f"{path}: {status} {body[:200]}"
+        return json.loads(body)
+
+    def call(self, path):
+        """Status and body of a GET."""
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=60)
-        connection.request("GET", "/readyz")
-        ready = connection.getresponse().status == 200
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
         connection.close()
-        return ready
+        return response.status, body
 
     def token(self, role):
         uses = ["--uses", "1000000"] if role == "enroll" else []

@@ -1,12 +1,13 @@
 //! The order in which the rows of a space that a table has would be profiled, most informative rows first:
 //! for the benchmark of accuracy.
 //!
-//! Usage: `replay TABLE SPACE`. One line per batch: the error that is expected before it, then its keys.
+//! Usage: `replay TABLE SPACE`. One line per batch: the error that is expected before it, then its keys. The
+//! last line is `in-advance` and the keys in the order that is set without any measurement.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
 
-use latlas_shared::profile_order::{batch_size, candidates, next_batch};
+use latlas_shared::profile_order::{batch_size, candidates, next_batch, order_in_advance};
 use latlas_shared::{Table, TableIndex};
 use ops_catalog::{Catalog, OpKey};
 
@@ -32,8 +33,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         writeln!(out)?;
         if batch.keys.is_empty() {
-            return Ok(());
+            break;
         }
         part.rows.extend(whole.rows.iter().filter(|row| batch.keys.contains(&row.key())).cloned());
     }
+    write!(out, "in-advance")?;
+    for row in order_in_advance(&candidates) {
+        write!(out, " {}", row.key)?;
+    }
+    writeln!(out)?;
+    Ok(())
 }

@@ -85,33 +85,42 @@ pub fn candidates(space: &Space) -> Candidates {
 /// A row tells of others of its op too. So after each choice the next of the same op counts less in this
 /// batch, by the number of those that were chosen; the estimates after the batch then say where to go on.
 pub fn next_batch(index: &TableIndex, candidates: &Candidates, size: usize) -> Batch {
-    let mut open = open(index, candidates);
+    let open = open(index, candidates);
     let expected: f64 = open.rows.iter().map(|row| row.error).sum();
-    let mut chosen: HashMap<&str, u32> = HashMap::new();
-    let mut keys: Vec<OpKey> = Vec::new();
-    // By key where errors are equal, so that the same table gives the same order.
-    open.rows.sort_by(|a, b| b.error.total_cmp(&a.error).then_with(|| a.key.cmp(b.key)));
-    while keys.len() < size && !open.rows.is_empty() {
-        let worth = |row: &Open<'_>| {
-            row.error / f64::from(1 + chosen.get(row.key.op.as_str()).copied().unwrap_or(0))
-        };
-        let mut best = 0;
-        for (place, row) in open.rows.iter().enumerate() {
-            if worth(row) > worth(&open.rows[best]) {
-                best = place;
-            }
-        }
-        let row = open.rows.remove(best);
-        *chosen.entry(row.key.op.as_str()).or_default() += 1;
-        keys.push(row.key.clone());
-    }
+    let keys = ranked(open.rows).into_iter().take(size).map(|row| row.key.clone()).collect();
     let share = if open.total > 0.0 { expected / open.total } else { 0.0 };
     Batch { keys, expected_error: share.abs().min(1.0) }
 }
 
+/// All rows in the order for whoever has to set it before anything is measured.
+pub fn order_in_advance(candidates: &Candidates) -> Vec<&Candidate> {
+    let unknown: Vec<Unknown<'_>> = candidates
+        .rows
+        .iter()
+        .map(|row| Unknown { row, micros: work(&row.op, &row.key) })
+        .collect();
+    let total: f64 = unknown.iter().map(|unknown| unknown.row.uses * unknown.micros).sum();
+    let of_a_network = total / candidates.networks;
+    ranked(unknown.into_iter().map(|unknown| unknown.open(of_a_network)).collect())
+}
+
+/// The rows, those first whose error counts most, where the n-th of an op counts an n-th of its error.
+fn ranked(mut open: Vec<Open<'_>>) -> Vec<&Candidate> {
+    // By key where errors are equal, so that the same table gives the same order.
+    open.sort_by(|a, b| b.error.total_cmp(&a.error).then_with(|| a.row.key.cmp(&b.row.key)));
+    let mut of_op: HashMap<&str, u32> = HashMap::new();
+    for Open { row, error } in &mut open {
+        let place = of_op.entry(&row.key.op).or_default();
+        *place += 1;
+        *error /= f64::from(*place);
+    }
+    open.sort_by(|a, b| b.error.total_cmp(&a.error));
+    open.into_iter().map(|open| open.row).collect()
+}
+
 /// A candidate that is not measured.
 struct Open<'a> {
-    key: &'a OpKey,
+    row: &'a Candidate,
     /// Uses times the expected error in microseconds.
     error: f64,
 }
@@ -128,18 +137,19 @@ fn open<'a>(index: &TableIndex, candidates: &'a Candidates) -> AllOpen<'a> {
     let rate = usual_rate(index);
     let mut open = AllOpen { rows: Vec::new(), total: 0.0 };
     let mut refused = Vec::new();
-    for Candidate { key, op, uses } in &candidates.rows {
+    for row in &candidates.rows {
+        let Candidate { key, op, uses } = row;
         let micros = match index.row(op, &key.shape) {
             Some(row) => row.latency_micros.unwrap_or(0.0),
             None => match interpolator.estimate(op, &key.shape, reference) {
                 Ok(found) => {
                     let error = (found.error.exp_m1() * MEAN_OVER_HALF_WIDTH).min(1.0);
-                    open.rows.push(Open { key, error: uses * found.micros * error });
+                    open.rows.push(Open { row, error: uses * found.micros * error });
                     found.micros
                 }
                 Err(_) => {
                     let micros = rate * work(op, key);
-                    refused.push((key, uses, micros));
+                    refused.push(Unknown { row, micros });
                     micros
                 }
             },
@@ -147,10 +157,22 @@ fn open<'a>(index: &TableIndex, candidates: &'a Candidates) -> AllOpen<'a> {
         open.total += uses * micros;
     }
     let of_a_network = open.total / candidates.networks;
-    // Among them the large ones first, which stretch what can be estimated furthest.
-    let unknown = |(key, uses, micros)| Open { key, error: uses * (of_a_network + micros) };
-    open.rows.extend(refused.into_iter().map(unknown));
+    open.rows.extend(refused.into_iter().map(|unknown| unknown.open(of_a_network)));
     open
+}
+
+/// A candidate that nothing is known of, and a guess of its latency.
+struct Unknown<'a> {
+    row: &'a Candidate,
+    micros: f64,
+}
+
+impl<'a> Unknown<'a> {
+    /// A network that uses it has no prediction. Among such rows the large ones come first, which
+    /// stretch what can be estimated furthest.
+    fn open(self, of_a_network: f64) -> Open<'a> {
+        Open { row: self.row, error: self.row.uses * (of_a_network + self.micros) }
+    }
 }
 
 /// Multiply-accumulates and elements moved; what a shape costs that nothing is known of.

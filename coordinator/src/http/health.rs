@@ -29,7 +29,7 @@ async fn health() -> Json<Value> {
     get,
     path = "/readyz",
     tag = "watching",
-    responses((status = 200, description = "It can do its work", body = serde_json::Value))
+    responses((status = 200, description = "It takes calls. Tables can be read even when the disk is full, so that does not show here", body = serde_json::Value))
 )]
 async fn ready(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     if app.is_stopping() {

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use latlas_shared::WholeNetwork;
 use latlas_shared::api::{
     NetworkChoice, PROBLEM_JSON, Page, Problem, ProfileRequest, RequestStatus,
 };
-use ops_catalog::{Catalog, Invalid, OpDef, OpDigest, OpKey, SpaceDef};
+use latlas_shared::{WholeNetwork, profile_order};
+use ops_catalog::{Catalog, Invalid, OpDef, OpDigest, OpKey, Space, SpaceDef};
 use sha2::{Digest, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -155,18 +155,23 @@ async fn spelled_out(
     let known = app.store().ops();
     let work = tokio::task::spawn_blocking(move || {
         let catalog = known.catalog();
-        let entries = match &space {
-            Some(space) => space.resolve(catalog)?.entries,
-            None => Vec::new(),
-        };
+        let resolved = space.as_ref().map(|space| space.resolve(catalog)).transpose()?;
+        // Tasks are handed out in this order, so a table predicts much of its space early.
+        let keys = resolved.map(|space| in_order(&space)).unwrap_or_default();
         let (space, ops) = space.map(|space| (space.name, space.ops)).unzip();
         let ops: Vec<OpDef> = ops.unwrap_or_default();
         // Networks may use the ops that come with the space.
         let networks = whole_networks(&networks, &catalog.with_ops(ops.iter().cloned())?)?;
-        let keys = entries.into_iter().map(|(key, op)| (key, op.digest().clone())).collect();
         Ok::<_, Invalid>(Wanted { space, ops, keys, networks })
     });
     Ok(work.await.map_err(|e| ApiError::Internal(e.into()))??)
+}
+
+/// The keys of a space, those first that tell most about its networks.
+fn in_order(space: &Space) -> Vec<(OpKey, OpDigest)> {
+    let candidates = profile_order::candidates(space);
+    let order = profile_order::order_in_advance(&candidates).into_iter();
+    order.map(|row| (row.key.clone(), row.op.digest().clone())).collect()
 }
 
 /// Networks of the ops of a catalog, each once.

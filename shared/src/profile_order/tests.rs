@@ -74,6 +74,32 @@ fn rows_that_networks_use_come_first() {
     }
 }
 
+/// Early on, the order that is set in advance has some row of every op that networks use much, and large ones
+/// first; at its end it has them all.
+#[test]
+fn the_order_in_advance_is_of_every_row_and_spreads_over_the_ops() {
+    let mobilenet = Catalog::builtin().space("mobilenet").unwrap();
+    let candidates = candidates(&mobilenet.resolve(Catalog::builtin()).unwrap());
+    let order = order_in_advance(&candidates);
+    let mut uses: HashMap<&str, f64> = HashMap::new();
+    for row in order.iter().filter(|row| row.uses >= 1.0) {
+        *uses.entry(&row.key.op).or_default() += row.uses;
+    }
+    // By more than every fifth of the drawn networks.
+    uses.retain(|_, uses| *uses >= NETWORKS as f64 / 5.0);
+    let early: Vec<&str> = order[..60].iter().map(|row| row.key.op.as_str()).collect();
+    for op in uses.keys() {
+        assert!(early.contains(op), "{op}: {early:?}");
+    }
+    let mut keys: Vec<&OpKey> = order.iter().map(|row| &row.key).collect();
+    let mut all: Vec<&OpKey> = candidates.rows.iter().map(|row| &row.key).collect();
+    keys.sort();
+    all.sort();
+    assert_eq!(keys, all);
+    let convs = self::candidates(&convs());
+    assert_eq!(order_in_advance(&convs)[0].key.to_string(), "Conv3x3:n1-h28-w28-i64-o64-s1");
+}
+
 /// A row that nothing is known of takes the whole network with it, however short it is by itself.
 #[test]
 fn what_cannot_be_estimated_comes_before_what_can() {

@@ -211,7 +211,8 @@ async fn the_farm_at_one_glance() {
     let (agent, odd) = (farm.enrol("box", 8).await, farm.enrol("odd", 8).await);
     farm.enrol("large", 16).await;
     farm.decide(&odd, "quarantined", Some("odd")).await;
-    let keys = [KEYS[0], KEYS[1], "Conv3x3:n1-h9-w9-i4-o4-s1", "Conv3x3:n1-h9-w9-i4-o8-s1"];
+    // The smallest are handed out last.
+    let keys = [KEYS[0], KEYS[1], "Conv3x3:n1-h4-w4-i4-o4-s1", "Conv3x3:n1-h3-w3-i4-o4-s1"];
     farm.ask_for(&keys, false).await;
     farm.lease(&agent, 3, 0).await.unwrap();
     let mut failed = agent.measures(KEYS[1], 1.0);

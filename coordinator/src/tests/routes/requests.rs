@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use latlas_shared::Status;
-use latlas_shared::api::{Page, RequestStatus};
+use latlas_shared::api::{Page, RequestStatus, TaskWork};
 use serde_json::{Value, json};
 
 use crate::testing;
@@ -164,6 +164,32 @@ async fn a_large_space_is_taken_in_one_short_call() {
     let request: RequestStatus = answer.read(StatusCode::CREATED);
     assert_eq!(request.total, 20_000);
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// The largest shape of each op first, which says most, however the space is written down.
+#[tokio::test]
+async fn a_space_is_handed_out_in_an_informative_order() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let of = |op: &str, channels: u32| format!("{op}:n1-h8-w8-i{channels}-o{channels}-s1");
+    let keys: Vec<String> = ["Conv1x1", "Conv3x3"]
+        .iter()
+        .flat_map(|op| (1..=8).map(move |channels| of(op, channels)))
+        .collect();
+    farm.ask_for(&keys.iter().map(String::as_str).collect::<Vec<_>>(), false).await;
+    let first: Vec<String> = farm
+        .lease(&agent, 8, 0)
+        .await
+        .unwrap()
+        .tasks
+        .into_iter()
+        .map(|task| match task.work {
+            TaskWork::Op { key, .. } => key.to_string(),
+            work @ TaskWork::Network { .. } => panic!("{work:?}"),
+        })
+        .collect();
+    assert_eq!(first[0], of("Conv3x3", 8));
+    assert!(first.contains(&of("Conv1x1", 8)), "{first:?}");
 }
 
 #[tokio::test]
