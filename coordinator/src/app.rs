@@ -22,9 +22,12 @@ use crate::tls::Tls;
 /// crash loses when agents were last heard of in this time.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// How often what is derived follows the measurements when nobody reads it: those who read the database's own
-/// view see it so late at most.
-const DERIVE_EVERY: Duration = Duration::from_secs(1);
+/// What is derived follows the measurements at once, and when they come in a stream it pauses for this long
+/// after each go, so that a row that several of them belong to is merged once for all of these.
+const DERIVE_PAUSE: Duration = Duration::from_millis(200);
+
+/// When that fails, as on a full disk.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// After the connections have ended, the database has this long: together with them, less than the ten
 /// seconds after which a service manager may lose its patience.
@@ -240,12 +243,23 @@ async fn sweep(app: App) {
 
 /// Lets tables follow the measurements, until the coordinator stops.
 async fn derive(app: App) {
+    let mut progress = app.store().progress();
     while !app.is_stopping() {
-        if let Err(error) = app.store().derive().await {
+        progress.mark_unchanged();
+        let derived = app.store().derive().await;
+        if let Err(error) = &derived {
             tracing::error!("rows could not follow the measurements: {error}");
         }
+        let more = async {
+            if derived.is_err() {
+                return tokio::time::sleep(RETRY_AFTER).await;
+            }
+            tokio::time::sleep(DERIVE_PAUSE).await;
+            // The sender lives as long as the store.
+            progress.changed().await.ok();
+        };
         tokio::select! {
-            () = tokio::time::sleep(DERIVE_EVERY) => {}
+            () = more => {}
             () = app.stopping() => return,
         }
     }
@@ -254,7 +268,7 @@ async fn derive(app: App) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::harness::Farm;
+    use crate::tests::harness::{Farm, KEYS, reader};
     use jiff::SignedDuration;
 
     #[tokio::test]
@@ -276,5 +290,29 @@ mod tests {
         // It still ends when its time is over, and not ten hours later.
         farm.store().sweep(farm.app.now() + SignedDuration::from_secs(61)).await.unwrap();
         assert_eq!(farm.status(&request).await.running, 0);
+    }
+
+    /// Nobody reads a table here, and the database's own view has the row soon all the same.
+    #[tokio::test]
+    async fn rows_follow_by_themselves() {
+        let farm = Farm::new().await;
+        let agent = farm.enrol("box", 8).await;
+        let deriving = tokio::spawn(derive(farm.app.clone()));
+        let pool = reader(&farm.dir.path().join(crate::DATABASE)).await;
+        let rows = async || -> i64 {
+            let rows = sqlx::query_scalar("SELECT count(*) FROM latency_lookup");
+            rows.fetch_one(&pool).await.unwrap()
+        };
+        for (measured, key) in (0..).zip(KEYS) {
+            farm.report(&agent, vec![agent.measures(key, 10.0)]).await;
+            let followed = async {
+                while rows().await <= measured {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), followed).await.unwrap();
+        }
+        farm.app.stop();
+        deriving.await.unwrap();
     }
 }

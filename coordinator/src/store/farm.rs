@@ -33,8 +33,7 @@ type Counts = HashMap<i64, BTreeMap<String, u32>>;
 
 impl Store {
     /// Every class of device under each run config: its agents, its queue and its table, in the order in
-    /// which they came to be. Rows are as of the last time that they followed the measurements, a second ago
-    /// at most.
+    /// which they came to be. Rows are those of a moment ago.
     ///
     /// # Errors
     /// When the store fails.

@@ -1,6 +1,7 @@
 //! A coordinator in a temporary directory, and the calls that tests make to it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
@@ -15,6 +16,7 @@ use latlas_shared::api::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tempfile::TempDir;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -206,6 +208,12 @@ impl Box {
         measurement.finished_at += SignedDuration::from_mins(1);
         measurement
     }
+}
+
+/// The database as another program reads it.
+pub async fn reader(path: &Path) -> SqlitePool {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    SqlitePool::connect_with(options).await.unwrap()
 }
 
 impl Call<'_> {

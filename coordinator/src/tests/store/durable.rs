@@ -7,17 +7,11 @@ use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentEntry, Page, Results, ResultsAnswer};
 use latlas_shared::{Measurement, Status, Telemetry};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use crate::DATABASE;
 use crate::store::{Store, copy};
 use crate::testing;
-use crate::tests::harness::{Answer, Box, Farm, KEYS, check, later};
-
-async fn reader(path: &Path) -> SqlitePool {
-    let options = SqliteConnectOptions::new().filename(path).read_only(true);
-    SqlitePool::connect_with(options).await.unwrap()
-}
+use crate::tests::harness::{Answer, Box, Farm, KEYS, check, later, reader};
 
 async fn stored(path: &Path) -> BTreeSet<String> {
     let pool = reader(path).await;

@@ -7,16 +7,14 @@ use sqlx::Row as _;
 
 use crate::store::{Incoming, Rebuilt};
 use crate::testing;
-use crate::tests::harness::{Farm, KEYS};
+use crate::tests::harness::{Farm, KEYS, reader};
 
 type Line = (String, String, i64, i64, i64, i64, i64, f64, Option<f64>);
 
-/// Reads the view as another program would, a second later.
+/// Reads the view as another program would, a moment later.
 async fn lookup(farm: &Farm) -> Vec<Line> {
     farm.store().derive().await.unwrap();
-    let options =
-        sqlx::sqlite::SqliteConnectOptions::new().filename(farm.dir.path().join(crate::DATABASE));
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let pool = reader(&farm.dir.path().join(crate::DATABASE)).await;
     let rows = sqlx::query("SELECT * FROM latency_lookup ORDER BY 1, 2, 3, 4, 5, 6, 7")
         .fetch_all(&pool)
         .await
@@ -142,9 +140,7 @@ async fn measurements_are_only_added() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     farm.report(&agent, vec![agent.measures(KEYS[0], 10.0)]).await;
-    let options =
-        sqlx::sqlite::SqliteConnectOptions::new().filename(farm.dir.path().join(crate::DATABASE));
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let pool = reader(&farm.dir.path().join(crate::DATABASE)).await;
     for sql in ["DELETE FROM measurements", "UPDATE measurements SET status = 'failed'"] {
         assert!(sqlx::query(sql).execute(&pool).await.is_err(), "{sql}");
     }
