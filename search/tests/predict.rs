@@ -4,6 +4,7 @@ mod common;
 
 use common::{Desk, GRAPH, SHORT, SMALL, plausible, row, table, table_of};
 use insta::assert_snapshot;
+use latlas_shared::Status;
 
 fn desk() -> Desk {
     let desk = Desk::new();
@@ -79,6 +80,17 @@ fn every_missing_row_of_all_networks_is_listed_once() {
     let ran = desk.run("predict --table table.json --arch many.ndjson --json");
     assert_eq!(ran.code, 1);
     insta::assert_json_snapshot!(ran.json());
+}
+
+/// A request doesn't measure again what has a row, so it has to say so.
+#[test]
+fn a_suspect_row_is_told_how_to_be_measured_again() {
+    let desk = Desk::new();
+    let mut rows: Vec<_> = common::keys(&[GRAPH]).iter().map(|key| row(key, 10.0)).collect();
+    rows[0].status = Status::Suspect;
+    rows[0].reason = Some("it takes 3.0 times as long as another: measure both again".into());
+    desk.put("table.json", serde_json::to_string(&table(rows)).unwrap());
+    assert_snapshot!(desk.run_with("predict --table table.json --arch -", GRAPH).report());
 }
 
 #[test]

@@ -219,6 +219,10 @@ impl<'a> Session<'a> {
              `latlas profile --hardware {} --space FILE --wait`.",
             self.index().table().hardware_id
         ));
+        // Suspect or failed ones: a request does not measure again what has a row, unless it says so.
+        if self.index().table().rows.iter().any(|row| self.missing.contains_key(&row.key())) {
+            text.push_str(" Add `--remeasure` for those that have a row.");
+        }
         if command.missing == Missing::Error {
             text.push_str(
                 " Shapes between measured ones can be estimated with `--missing interpolate`.",
