@@ -12,9 +12,16 @@
 //! Bayesian Data Analysis, 14.8): scale 1 ± 5%, per op 0 ± 3 microseconds, per merge 0 ± 5. With no network
 //! the prior is the answer, which is the plain sum; with five it moves a little, with twenty the
 //! networks decide.
+//!
+//! A network that is far off, since one of its rows or its own measurement is wrong, must not spoil the
+//! predictions of all others. It counts as much as one at the bound would, which is found by fitting again
+//! (iteratively reweighted least squares; Huber and Ronchetti, Robust Statistics, 7.8). Where many are far
+//! off, so is the bound, and the error that is told is large.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::stats;
 
 /// Standard deviations of the prior: of the scale, and of the microseconds per op and per merge.
 const PRIOR_SPREAD: [f64; 3] = [0.05, 3.0, 5.0];
@@ -25,6 +32,15 @@ const ASSUMED_ERROR: f64 = 0.04;
 
 /// As many networks is that assumption worth.
 const ASSUMED_WEIGHT: f64 = 4.0;
+
+/// Errors beyond this many standard deviations count as if they were so large.
+const BOUND: f64 = 3.0;
+
+/// The standard deviation of normal errors over the median of their sizes.
+const MEDIAN_TO_SPREAD: f64 = 1.4826;
+
+/// Fits until the weights stay as they are, at most so often. Without a network that is far off it is one.
+const ROUNDS: usize = 50;
 
 /// What a prediction starts from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,12 +92,46 @@ impl Default for Calibration {
 impl Calibration {
     /// Fits networks whose latency, in microseconds, is known. The order does not matter.
     pub fn fit(networks: &[(Features, f64)]) -> Calibration {
+        let mut fitted = Calibration::start(networks);
+        let mut weights: Vec<f64> = Vec::new();
+        for _ in 0..ROUNDS {
+            let next: Vec<f64> = networks.iter().map(|network| fitted.weight(network)).collect();
+            let close = |(new, old): (&f64, &f64)| (new - old).abs() < 1e-9;
+            if !weights.is_empty() && next.iter().zip(&weights).all(close) {
+                break;
+            }
+            fitted = Calibration::fit_weighted(networks, &next);
+            weights = next;
+        }
+        fitted
+    }
+
+    /// The plain sum, with what its error usually is here. A fit of everything would be no start: one
+    /// network with a latency that is far too small draws all of it there.
+    fn start(networks: &[(Features, f64)]) -> Calibration {
+        let plain = Calibration::default();
+        let errors: Vec<f64> =
+            networks.iter().map(|network| plain.error_of(network).abs()).collect();
+        let usual = if errors.is_empty() { 0.0 } else { MEDIAN_TO_SPREAD * stats::median(&errors) };
+        Calibration { relative_error: usual.max(ASSUMED_ERROR), ..plain }
+    }
+
+    fn error_of(&self, (features, measured): &(Features, f64)) -> f64 {
+        self.apply(*features) / measured - 1.0
+    }
+
+    /// 1 within the bound, and beyond it what makes an error count as one at the bound.
+    fn weight(&self, network: &(Features, f64)) -> f64 {
+        (BOUND * self.relative_error / self.error_of(network).abs()).min(1.0).powi(2)
+    }
+
+    fn fit_weighted(networks: &[(Features, f64)], weights: &[f64]) -> Calibration {
         // In units of the prior's spread the normal equations are well conditioned: minimize
         // |1 - X(prior + spread·z)|² / error² + |z|².
-        let precision = ASSUMED_ERROR.powi(-2);
         let mut matrix = [[0.0; 3]; 3];
         let mut right = [0.0; 3];
-        for (features, measured) in networks {
+        for ((features, measured), weight) in networks.iter().zip(weights) {
+            let precision = weight * ASSUMED_ERROR.powi(-2);
             let x = features.values().map(|value| value / measured);
             let residual = 1.0 - x[0];
             let x: [f64; 3] = std::array::from_fn(|i| x[i] * PRIOR_SPREAD[i]);
@@ -105,7 +155,8 @@ impl Calibration {
         };
         let squares: f64 = networks
             .iter()
-            .map(|(features, measured)| (fitted.apply(*features) / measured - 1.0).powi(2))
+            .zip(weights)
+            .map(|(network, weight)| weight * fitted.error_of(network).powi(2))
             .sum();
         let assumed = ASSUMED_WEIGHT * ASSUMED_ERROR.powi(2);
         fitted.relative_error =
@@ -162,6 +213,15 @@ mod tests {
             .prop_map(|(ops_micros, ops, merges)| Features { ops_micros, ops, merges })
     }
 
+    /// With ops so long that no network is explained by microseconds per op alone.
+    fn usual() -> impl Strategy<Value = Features> {
+        (50.0f64..1e3, 5.0f64..100.0, 0.0f64..20.0).prop_map(|(micros, ops, merges)| Features {
+            ops_micros: micros * ops,
+            ops,
+            merges,
+        })
+    }
+
     #[test]
     fn without_networks_it_is_the_sum() {
         let none = Calibration::fit(&[]);
@@ -196,6 +256,39 @@ mod tests {
             let most = 0.25 * off(&Calibration::default()) + 0.003 * all.len() as f64;
             prop_assert!(off(&fitted) <= most);
             prop_assert!(fitted.relative_error < ASSUMED_ERROR);
+        }
+
+        /// Whatever happened to one network in twenty, the predictions of others stay inside the intervals that
+        /// they would have without it, and these become little wider.
+        #[test]
+        fn one_network_that_is_far_off_spoils_no_other(
+            all in prop::collection::vec((usual(), -0.05f64..0.05), 20..40),
+            factor in prop_oneof![0.05f64..0.5, 2.0f64..20.0],
+        ) {
+            let networks: Vec<_> =
+                all.iter().map(|&(f, error)| (f, f.ops_micros * (1.0 + error))).collect();
+            let mut spoiled = networks.clone();
+            spoiled[0].1 *= factor;
+            let (clean, fitted) = (Calibration::fit(&networks[1..]), Calibration::fit(&spoiled));
+            prop_assert!(fitted.relative_error < 1.5 * clean.relative_error, "{fitted:?} {clean:?}");
+            for &(features, _) in &networks[1..] {
+                let moved = fitted.apply(features) / clean.apply(features) - 1.0;
+                prop_assert!(moved.abs() < clean.half_width(), "{moved} {fitted:?} {clean:?}");
+            }
+        }
+
+        /// Networks that are far off in all directions are no exceptions.
+        #[test]
+        fn a_model_that_does_not_hold_says_so(
+            all in prop::collection::vec(features(), 20..40),
+        ) {
+            let off = [0.5, 1.0, 1.6, 0.7, 1.4];
+            let networks: Vec<_> =
+                all.iter().zip(off.iter().cycle()).map(|(&f, r)| (f, f.ops_micros * r)).collect();
+            let fitted = Calibration::fit(&networks);
+            let off = |f: &Features, measured: f64| (fitted.apply(*f) / measured - 1.0).abs();
+            let inside = networks.iter().filter(|(f, y)| off(f, *y) <= fitted.half_width()).count();
+            prop_assert!(inside * 10 >= networks.len() * 9, "{inside} of {}", networks.len());
         }
 
         #[test]
