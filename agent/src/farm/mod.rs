@@ -139,6 +139,12 @@ impl Farm {
     /// `--once` the coordinator stays away.
     pub async fn work(mut self) -> Result<()> {
         service::tell(NotifyState::Ready);
+        tracing::info!(
+            "{} takes work from {} under {}",
+            self.identity.agent_id,
+            self.client.base(),
+            self.identity.run_config
+        );
         let worked = self.until_done().await;
         service::tell(NotifyState::Stopping);
         // One whose credential is refused has nobody to say goodbye to.
