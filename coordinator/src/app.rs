@@ -26,7 +26,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// after each go, so that a row that several of them belong to is merged once for all of these.
 const DERIVE_PAUSE: Duration = Duration::from_millis(200);
 
-/// When that fails, as on a full disk.
+/// After a go that failed, as on a full disk, the next one waits for so long.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// After the connections have ended, the database has this long: together with them, less than the ten
@@ -192,13 +192,14 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     sweeper.await?;
     deriver.await?;
     let closing = async {
-        if let Err(error) = app.store().derive().await {
-            tracing::warn!(
-                "rows are behind the measurements, and follow at the next start: {error}"
-            );
-        }
         if let Err(error) = app.store().write_heard().await {
             tracing::warn!("when agents were last heard of could not be written: {error}");
+        }
+        // So that whoever reads the file afterwards has it all. What takes longer follows at the next start.
+        match tokio::time::timeout(CLOSE_WITHIN / 2, app.store().derive()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("rows are behind, until the next start: {error}"),
+            Err(_) => tracing::warn!("rows are behind, until the next start: there are too many"),
         }
         app.store().close().await;
     };
@@ -241,27 +242,26 @@ async fn sweep(app: App) {
     }
 }
 
-/// Lets tables follow the measurements, until the coordinator stops.
+/// Lets tables follow the measurements, until the coordinator stops: also in the midst of many, since the
+/// database knows how far it has got.
 async fn derive(app: App) {
-    let mut progress = app.store().progress();
-    while !app.is_stopping() {
-        progress.mark_unchanged();
-        let derived = app.store().derive().await;
-        if let Err(error) = &derived {
-            tracing::error!("rows could not follow the measurements: {error}");
-        }
-        let more = async {
-            if derived.is_err() {
-                return tokio::time::sleep(RETRY_AFTER).await;
+    let following = async {
+        let mut progress = app.store().progress();
+        loop {
+            progress.mark_unchanged();
+            if let Err(error) = app.store().derive().await {
+                tracing::error!("rows could not follow the measurements: {error}");
+                tokio::time::sleep(RETRY_AFTER).await;
+                continue;
             }
             tokio::time::sleep(DERIVE_PAUSE).await;
             // The sender lives as long as the store.
             progress.changed().await.ok();
-        };
-        tokio::select! {
-            () = more => {}
-            () = app.stopping() => return,
         }
+    };
+    tokio::select! {
+        () = following => {}
+        () = app.stopping() => {}
     }
 }
 
