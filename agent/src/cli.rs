@@ -93,7 +93,7 @@ impl How {
             threads: self.threads,
             allocator: self.allocator,
             reuse_distance_bytes: self.reuse_distance,
-            libtorch: LIBTORCH_VERSION.to_owned(),
+            ..RunConfig::libtorch_eager(LIBTORCH_VERSION)
         }
     }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use latlas_shared::{Fingerprint, HardwareId, Measurement, RunConfig, Status, Subject, Telemetry};
+use latlas_shared::{
+    Fingerprint, HardwareId, MEASUREMENT_SCHEMA, Measurement, RunConfig, Status, Subject, Telemetry,
+};
 use uuid::Uuid;
 
 use crate::cli::How;
@@ -132,6 +134,7 @@ impl Recorder {
         };
         let after = self.system.telemetry();
         Measurement {
+            schema: MEASUREMENT_SCHEMA,
             id: Uuid::now_v7(),
             task,
             hardware_id: self.hardware_id.clone(),

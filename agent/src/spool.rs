@@ -188,25 +188,17 @@ fn read(path: &Path) -> Result<Result<Measurement, String>> {
 pub mod tests {
     use super::*;
     use jiff::Timestamp;
-    use latlas_shared::{
-        Allocator, Dtype, MemoryFormat, RunConfig, Status, Subject, Telemetry, WholeNetwork,
-    };
+    use latlas_shared::{MEASUREMENT_SCHEMA, RunConfig, Status, Subject, Telemetry, WholeNetwork};
 
     /// A measurement with an id of its own.
     pub fn measurement() -> Measurement {
         Measurement {
+            schema: MEASUREMENT_SCHEMA,
             id: Uuid::now_v7(),
             task: Some(1),
             hardware_id: "test.cpu".parse().unwrap(),
             fingerprint: "f".into(),
-            run_config: RunConfig {
-                dtype: Dtype::F32,
-                memory_format: MemoryFormat::Contiguous,
-                threads: 1,
-                allocator: Allocator::Retain,
-                reuse_distance_bytes: 8 << 20,
-                libtorch: "2.13.0".into(),
-            },
+            run_config: RunConfig::libtorch_eager("2.13.0"),
             subject: Subject::Network(Box::new(WholeNetwork::builtin("demo_conv").unwrap())),
             status: Status::Failed,
             reason: Some("because".into()),

@@ -146,11 +146,17 @@ pub fn check_enrolment(request: &EnrolRequest) -> Result<(), String> {
     {
         return Err("primitives: 1 to 200 names of 1 to 50 characters".into());
     }
-    // The version becomes a part of the config's id, which stands in URLs and file names.
-    let libtorch = &request.run_config.libtorch;
+    // Both become parts of the config's id, which stands in URLs and file names.
     let in_a_url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '_' | '-');
-    if !plain(libtorch, 40) || !libtorch.chars().all(in_a_url) {
-        return Err("run_config.libtorch: 1 to 40 of letters, digits, `.`, `+`, `_` and `-`".into());
+    for (field, text) in [
+        ("runtime", &request.run_config.runtime),
+        ("runtime_version", &request.run_config.runtime_version),
+    ] {
+        if !plain(text, 40) || !text.chars().all(in_a_url) {
+            return Err(format!(
+                "run_config.{field}: 1 to 40 of letters, digits, `.`, `+`, `_` and `-`"
+            ));
+        }
     }
     if !(1..=4096).contains(&request.run_config.threads) {
         return Err("run_config.threads: 1 to 4096".into());
@@ -235,7 +241,7 @@ mod tests {
             ),
             (|m| change_network(m, |network| network.spec.input = None), "input"),
             (
-                |m| change_network(m, |network| network.digest.0 = "00".into()),
+                |m| change_network(m, |network| network.digest = "0".repeat(32).parse().unwrap()),
                 "another version of the catalog",
             ),
             (
@@ -269,7 +275,7 @@ mod tests {
                 |m| {
                     m.subject = Subject::Op {
                         key: "Conv3x3:n1-h8-w8-i4-o4-s1".parse().unwrap(),
-                        digest: ops_catalog::OpDigest("00".into()),
+                        digest: "0".repeat(32).parse().unwrap(),
                     }
                 },
                 "submit Conv3x3 first",
@@ -300,11 +306,12 @@ mod tests {
         let ok = testing::enrolment("box", 8);
         assert_eq!(check_enrolment(&ok), Ok(()));
         type Change = fn(&mut EnrolRequest);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 8] = [
             (|r| r.name = "a\nb".into(), "name"),
             (|r| r.agent_version = String::new(), "agent_version"),
             (|r| r.primitives.clear(), "primitives"),
-            (|r| r.run_config.libtorch = "2/../1".into(), "run_config.libtorch"),
+            (|r| r.run_config.runtime = String::new(), "run_config.runtime:"),
+            (|r| r.run_config.runtime_version = "2/../1".into(), "run_config.runtime_version"),
             (|r| r.run_config.threads = 0, "run_config.threads"),
             (|r| r.run_config.reuse_distance_bytes = u64::MAX, "reuse_distance_bytes"),
             (|r| r.fingerprint.arch = "x".repeat(50_000), "fingerprint"),

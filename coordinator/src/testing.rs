@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use latlas_shared::api::EnrolRequest;
 use latlas_shared::{
-    Allocator, CurvePoint, Device, Dtype, Fingerprint, Latency, Measurement, MemoryFormat,
-    RunConfig, Status, Subject, Telemetry, WholeNetwork,
+    CurvePoint, Device, Fingerprint, Latency, MEASUREMENT_SCHEMA, Measurement, RunConfig, Status,
+    Subject, Telemetry, WholeNetwork,
 };
 use ops_catalog::{Catalog, OpKey};
 use uuid::Uuid;
@@ -31,14 +31,7 @@ pub fn fingerprint(memory_gib: u64) -> Fingerprint {
 
 /// The run config of these tests; its reuse distance is 8 MiB.
 pub fn run_config(threads: u32) -> RunConfig {
-    RunConfig {
-        dtype: Dtype::F32,
-        memory_format: MemoryFormat::Contiguous,
-        threads,
-        allocator: Allocator::Retain,
-        reuse_distance_bytes: 8 << 20,
-        libtorch: "2.13.0".into(),
-    }
+    RunConfig { threads, ..RunConfig::libtorch_eager("2.13.0") }
 }
 
 /// What a box that runs everything says when it enrols.
@@ -64,6 +57,7 @@ pub fn measurement(key: &str, micros: f64) -> Measurement {
     let digest = Catalog::builtin().op(&key.op).expect("it is built in").digest().clone();
     let started_at = Timestamp::from_second(1_700_000_000).expect("a valid time");
     Measurement {
+        schema: MEASUREMENT_SCHEMA,
         id: Uuid::new_v4(),
         task: None,
         hardware_id: fingerprint(8).hardware_id(),

@@ -9,6 +9,7 @@
 //! latencies.
 
 mod catalog;
+pub mod digest;
 mod draw;
 mod error;
 mod key;

@@ -3,6 +3,7 @@
 mod wiring;
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,7 +13,7 @@ use crate::key::{OpKey, Shape, check_op_name};
 use crate::primitive::{Cost, Primitive};
 use crate::size::{Size, Variable};
 use crate::tensor::TensorShape;
-use crate::{Invalid, yaml};
+use crate::{Invalid, digest, yaml};
 
 /// The most nodes that a definition may have.
 pub const MAX_NODES: usize = 64;
@@ -126,10 +127,11 @@ pub enum Source {
 }
 
 /// A hash of what an op computes: its wiring and primitives, not its name or its prose, so two
-/// different blocks never share a row by having one name.
+/// different blocks never share a row by having one name. Written as `op1-` and 32 hexadecimal digits: the number
+/// changes with the meaning of the hash, so that digests of two meanings are never taken for one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct OpDigest(pub String);
+#[serde(try_from = "String")]
+pub struct OpDigest(String);
 
 #[cfg(feature = "openapi")]
 crate::openapi::text_schema!(OpDigest, "A hash of an op's definition.");
@@ -140,9 +142,26 @@ impl fmt::Display for OpDigest {
     }
 }
 
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+impl OpDigest {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for OpDigest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        digest::read("op1-", text).map(OpDigest)
+    }
+}
+
+impl TryFrom<String> for OpDigest {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// A definition that has been checked: its names resolve, and it is a graph without cycles.
@@ -359,5 +378,5 @@ fn digest(def: &OpDef, wiring: &[Vec<Source>]) -> OpDigest {
     let text = serde_json::to_string(&resolved).expect("plain data serializes to JSON");
     // The prefix separates these hashes from others, and from a later meaning of the primitives.
     let hash = Sha256::new_with_prefix(b"latlas op 1\n").chain_update(text).finalize();
-    OpDigest(hex(&hash[..16]))
+    OpDigest(digest::write("op1-", &hash))
 }

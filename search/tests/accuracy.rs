@@ -103,7 +103,7 @@ fn ops_of_a_file_make_rows() {
     let mut measurement = op_measured(&"Conv3x3:n1-h8-w8-i4-o4-s1".parse().unwrap(), 2.0);
     measurement["subject"]["op"]["key"] = "Mine:n1-h8-w8-i4-o4-s1".into();
     measurement["subject"]["op"]["digest"] =
-        ops_catalog::Op::new(def).unwrap().digest().0.clone().into();
+        ops_catalog::Op::new(def).unwrap().digest().to_string().into();
     desk.put("mine.yaml", ops).put("rows.ndjson", measurement.to_string());
     let ran = desk.run("table build rows.ndjson --op-file mine.yaml -o table.json");
     assert_eq!(ran.code, 0, "{}", ran.report());

@@ -145,7 +145,7 @@ fn mistakes_are_named() {
     let with = |change: (&str, &str)| table_of(&[SMALL]).replace(change.0, change.1);
     desk.put("empty.json", "\n")
         .put("latin1.json", b"{\"name\": \"caf\xe9\"}")
-        .put("future.json", with(("\"schema\":1", "\"schema\":2")))
+        .put("future.json", with(("\"schema\":2", "\"schema\":3")))
         .put("negative.json", with(("\"latency_micros\":", "\"latency_micros\":-")))
         .put("table.csv", "op_type,input_h\nConv3x3,56\n")
         .put("cut.json", &table_of(&[SMALL])[..300]);

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::Result;
 use jiff::Timestamp;
 use latlas_shared::{
-    Allocator, CurvePoint, Dtype, HardwareId, MemoryFormat, Missing, PackedOp, PackedTable,
-    Predictor, Row, RunConfig, Status, TABLE_SCHEMA, Table, TableIndex,
+    CurvePoint, HardwareId, Missing, PackedOp, PackedTable, Predictor, Row, RunConfig, Status,
+    TABLE_SCHEMA, Table, TableIndex,
 };
 use ops_catalog::{Catalog, Family, Network};
 
@@ -62,14 +62,7 @@ fn table(rng: &mut fastrand::Rng) -> Result<TableIndex> {
     Ok(TableIndex::new(Table {
         schema: TABLE_SCHEMA,
         hardware_id: "made-up.cpu".parse::<HardwareId>().map_err(anyhow::Error::msg)?,
-        run_config: RunConfig {
-            dtype: Dtype::F32,
-            memory_format: MemoryFormat::Contiguous,
-            threads: 1,
-            allocator: Allocator::Retain,
-            reuse_distance_bytes: 8 << 20,
-            libtorch: "2.13.0".to_owned(),
-        },
+        run_config: RunConfig::libtorch_eager("2.13.0"),
         version: String::new(),
         created_at: Timestamp::UNIX_EPOCH,
         fingerprints: BTreeMap::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use ops_catalog::digest::{self, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -207,7 +208,7 @@ impl Fingerprint {
     /// A hash of all of it: two measurements with one digest were made under one set of conditions.
     pub fn digest(&self) -> String {
         let text = serde_json::to_string(self).expect("plain data serializes to JSON");
-        hex(&Sha256::digest(text)[..16])
+        digest::write("fp1-", &Sha256::digest(text))
     }
 }
 
@@ -221,11 +222,6 @@ fn product_size(bytes: u64) -> String {
     const SOLD: [u64; 8] = [8, 16, 24, 32, 40, 48, 64, 80];
     let fits = |&&size: &&u64| bytes <= size << 30 && bytes as f64 >= 0.9 * (size << 30) as f64;
     SOLD.iter().find(fits).map_or_else(|| gib(bytes), |size| format!("{size}gb"))
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// At most so many characters. What is cut off is replaced by a part of its hash, so that names with one
@@ -341,7 +337,11 @@ named!(
 /// The reuse distance that `latency_micros` is read at unless a run config says otherwise: 8 MiB.
 pub const CONFIG_DEFAULT_REUSE_DISTANCE: u64 = 8 << 20;
 
-/// How an op is executed. A table belongs to one (hardware id, run config).
+/// The runtime of the agent: libtorch, called op by op as PyTorch does without a compiler.
+pub const LIBTORCH_EAGER: &str = "libtorch-eager";
+
+/// How an op is executed. A table belongs to one (hardware id, run config). The batch is no part of it: it stands
+/// in each op key, so one table holds rows of several batches.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -356,11 +356,33 @@ pub struct RunConfig {
     pub allocator: Allocator,
     /// The reuse distance, in bytes, that `latency_micros` is read at.
     pub reuse_distance_bytes: u64,
-    /// Version of libtorch.
-    pub libtorch: String,
+    /// What runs the op: [`LIBTORCH_EAGER`].
+    #[serde(default = "libtorch_eager")]
+    pub runtime: String,
+    /// Version of the runtime. It was called `libtorch` when there was one runtime only.
+    #[serde(alias = "libtorch")]
+    pub runtime_version: String,
+}
+
+fn libtorch_eager() -> String {
+    LIBTORCH_EAGER.to_owned()
 }
 
 impl RunConfig {
+    /// What the agent runs unless it is told otherwise, with this version of libtorch: f32, contiguous, one thread,
+    /// freed memory retained.
+    pub fn libtorch_eager(version: &str) -> RunConfig {
+        RunConfig {
+            dtype: Dtype::F32,
+            memory_format: MemoryFormat::Contiguous,
+            threads: 1,
+            allocator: Allocator::Retain,
+            reuse_distance_bytes: CONFIG_DEFAULT_REUSE_DISTANCE,
+            runtime: libtorch_eager(),
+            runtime_version: version.to_owned(),
+        }
+    }
+
     /// The config's name in URLs and listings: every field, in a fixed order, so equal configs and only they
     /// have equal ids.
     pub fn id(&self) -> String {
@@ -369,8 +391,13 @@ impl RunConfig {
             bytes => format!("{bytes}b"),
         };
         format!(
-            "{}-{}-t{}-{}-r{distance}-torch{}",
-            self.dtype, self.memory_format, self.threads, self.allocator, self.libtorch
+            "{}-{}-t{}-{}-r{distance}-{}-{}",
+            self.dtype,
+            self.memory_format,
+            self.threads,
+            self.allocator,
+            self.runtime,
+            self.runtime_version
         )
     }
 }

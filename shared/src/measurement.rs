@@ -254,12 +254,22 @@ impl Telemetry {
     }
 }
 
+/// Version of a measurement's JSON. 2: the run config names its runtime, and digests their version.
+pub const MEASUREMENT_SCHEMA: u32 = 2;
+
+fn first_schema() -> u32 {
+    1
+}
+
 /// What one agent observed for one task. Immutable; its id is made on the agent, so that sending it
 /// twice changes nothing.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
+    /// [`MEASUREMENT_SCHEMA`] of the writer; 1 where it is not written.
+    #[serde(default = "first_schema")]
+    pub schema: u32,
     /// Made where the measurement was made.
     pub id: Uuid,
     /// The coordinator's task that it answers; null outside a farm.
@@ -330,6 +340,13 @@ impl Measurement {
     /// # Errors
     /// What is wrong.
     pub fn check_result(&self) -> Result<(), String> {
+        if !(1..=MEASUREMENT_SCHEMA).contains(&self.schema) {
+            return Err(format!(
+                "its schema is version {}, and this program reads 1 to {MEASUREMENT_SCHEMA}: upgrade the older of \
+                 the two programs",
+                self.schema
+            ));
+        }
         if self.energy.as_ref().is_some_and(|energy| !energy.is_sound()) {
             return Err("its energy is not a positive number; what was not measured is null".into());
         }

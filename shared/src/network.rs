@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use ops_catalog::{
-    Catalog, Invalid, Network, NetworkPlan, NetworkSpec, Op, OpDef, Primitive, Value,
+    Catalog, Invalid, Network, NetworkPlan, NetworkSpec, Op, OpDef, Primitive, Value, digest,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use crate::identity::hex;
 
 /// The longest name of a network, in bytes.
 const MOST_NAME: usize = 200;
@@ -19,13 +18,37 @@ const MOST_NAME: usize = 200;
 const MOST_BYTES: usize = 64 << 10;
 
 /// How many characters of a digest stand for a network without a name.
-const SHORT_DIGEST: usize = 12;
+const SHORT_DIGEST: usize = 17;
 
 /// Hash of what a network computes: its input and its ops, by their digests, with shapes and wiring. The
-/// form that it is written in, names and prose are no part of it.
+/// form that it is written in, names and prose are no part of it. Written as `net1-` and 32 hexadecimal digits: the
+/// number changes with the meaning of the hash. Version 1 follows the order of nodes and inputs, so one computation
+/// written in two orders has two digests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NetworkDigest(pub String);
+#[serde(try_from = "String")]
+pub struct NetworkDigest(String);
+
+impl NetworkDigest {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NetworkDigest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        digest::read("net1-", text).map(NetworkDigest)
+    }
+}
+
+impl TryFrom<String> for NetworkDigest {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
 
 #[cfg(feature = "openapi")]
 ops_catalog::openapi::text_schema!(NetworkDigest, "A hash of what a network computes.");
@@ -52,7 +75,7 @@ impl NetworkDigest {
             })
             .collect();
         let text = serde_json::to_string(&(plan.input, steps)).expect("plain data serializes");
-        NetworkDigest(hex(&Sha256::digest(text)[..16]))
+        NetworkDigest(digest::write("net1-", &Sha256::digest(text)))
     }
 }
 

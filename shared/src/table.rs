@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use ops_catalog::digest::hex;
 use ops_catalog::{Catalog, Invalid, Op, OpDef, OpDigest, OpKey, Shape};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::identity::hex;
 use crate::measurement::LONGEST_MICROS;
 use crate::merge::BetweenAgents;
 use crate::{
@@ -21,8 +21,9 @@ use crate::{
 
 pub use assemble::TableContent;
 
-/// Version of the table format. A reader refuses a table of another one.
-pub const TABLE_SCHEMA: u32 = 1;
+/// Version of the table format. 2: the run config names its runtime, and digests their version. A reader takes
+/// older tables, and refuses newer ones.
+pub const TABLE_SCHEMA: u32 = 2;
 
 /// One row: what an op costs on one class of hardware under one run config. The first columns are
 /// the seed's.
@@ -171,7 +172,7 @@ pub enum TableError {
     Malformed(serde_json::Error),
     /// Another version of the format.
     #[error(
-        "the table has schema version {found}, and this program reads version {TABLE_SCHEMA}: use the \
+        "the table has schema version {found}, and this program reads versions 1 to {TABLE_SCHEMA}: use the \
          Latlas that wrote it, or download the table again with this one"
     )]
     Schema {
@@ -224,7 +225,7 @@ impl Table {
             schema: u64,
         }
         let OnlySchema { schema } = serde_json::from_str(text)?;
-        if schema != u64::from(TABLE_SCHEMA) {
+        if !(1..=u64::from(TABLE_SCHEMA)).contains(&schema) {
             return Err(TableError::Schema { found: schema });
         }
         let table: Table = serde_json::from_str(text)?;

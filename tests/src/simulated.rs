@@ -13,8 +13,8 @@ use latlas_shared::api::{EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, 
 use latlas_shared::api::{Orders, Renewed, Results, ResultsAnswer, Task, TaskWork};
 use latlas_shared::client::{Client, ClientError};
 use latlas_shared::{
-    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Device, Dtype, Fingerprint, Latency,
-    Measurement, MemoryFormat, RunConfig, Status, Subject, Telemetry, samples,
+    CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Device, Fingerprint, Latency, MEASUREMENT_SCHEMA,
+    Measurement, RunConfig, Status, Subject, Telemetry, samples,
 };
 use ops_catalog::{Catalog, OpKey};
 use uuid::Uuid;
@@ -48,14 +48,7 @@ pub fn fingerprint(class: u32) -> Fingerprint {
 
 /// The run config of every simulated box.
 pub fn run_config() -> RunConfig {
-    RunConfig {
-        dtype: Dtype::F32,
-        memory_format: MemoryFormat::Contiguous,
-        threads: 1,
-        allocator: Allocator::Retain,
-        reuse_distance_bytes: CONFIG_DEFAULT_REUSE_DISTANCE,
-        libtorch: "0.0.0".into(),
-    }
+    RunConfig::libtorch_eager("0.0.0")
 }
 
 /// So many keys of the built-in catalog, always the same.
@@ -184,6 +177,7 @@ impl Simulated {
             (0..9).map(|_| (0..9).map(|_| base * (1.0 + 0.1 * rng.f64())).collect()).collect();
         let telemetry = Telemetry { load1: Some(1.0), ..Telemetry::default() };
         Measurement {
+            schema: MEASUREMENT_SCHEMA,
             id: uuid::Builder::from_random_bytes(rng.u128(..).to_le_bytes()).into_uuid(),
             task,
             hardware_id: self.enrolled.hardware_id.clone(),
@@ -254,7 +248,10 @@ mod tests {
             assert!(id.as_str().starts_with(MARK), "{id}");
         }
         assert!(version().starts_with(MARK));
-        assert!(run_config().id().ends_with("-torch0.0.0"), "no such libtorch was ever released");
+        assert!(
+            run_config().id().ends_with("-libtorch-eager-0.0.0"),
+            "no such libtorch was ever released"
+        );
     }
 
     #[test]

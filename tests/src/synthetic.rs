@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 use latlas_shared::api::EnrolRequest;
 use latlas_shared::{
-    Allocator, CurvePoint, Device, Dtype, Fingerprint, Latency, Measurement, MemoryFormat,
-    RunConfig, Status, Subject, Telemetry,
+    CurvePoint, Device, Fingerprint, Latency, MEASUREMENT_SCHEMA, Measurement, RunConfig, Status,
+    Subject, Telemetry,
 };
 use ops_catalog::Catalog;
 use uuid::Uuid;
@@ -32,14 +32,7 @@ pub fn fingerprint(memory_gib: u64) -> Fingerprint {
 
 /// How they say that they run ops.
 pub fn run_config() -> RunConfig {
-    RunConfig {
-        dtype: Dtype::F32,
-        memory_format: MemoryFormat::Contiguous,
-        threads: 1,
-        allocator: Allocator::Retain,
-        reuse_distance_bytes: 8 << 20,
-        libtorch: "0.0.0".to_owned(),
-    }
+    RunConfig::libtorch_eager("0.0.0")
 }
 
 /// What such a box says when it enrols: that it runs everything.
@@ -85,6 +78,7 @@ pub fn measurement(memory_gib: u64, observed: Observed) -> Measurement {
         Err(reason) => (Status::Failed, None, Some(reason)),
     };
     Measurement {
+        schema: MEASUREMENT_SCHEMA,
         id,
         task,
         hardware_id: fingerprint.hardware_id(),

@@ -160,7 +160,9 @@ impl Store {
     fn task(&self, candidate: Candidate) -> Result<Task, StoreError> {
         let Candidate { id, key, digest, network, .. } = candidate;
         let work = match (key.zip(digest), network) {
-            (Some((key, digest)), None) => self.op_work(&key, OpDigest(digest))?,
+            (Some((key, digest)), None) => {
+                self.op_work(&key, digest.parse().map_err(|e| StoreError::damaged("a digest", e))?)?
+            }
             (None, Some(definition)) => {
                 TaskWork::Network(from_json("a network's definition", &definition)?)
             }

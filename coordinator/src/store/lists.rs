@@ -3,7 +3,6 @@
 
 use jiff::Timestamp;
 use latlas_shared::api::{HardwareEntry, OpEntry, Page, RequestStatus, TableEntry};
-use ops_catalog::OpDigest;
 
 use super::agents::table_ref;
 use super::{Store, StoreError, count, from_json, requests};
@@ -80,7 +79,8 @@ impl Store {
         let mut entries = Vec::with_capacity(found.len());
         for (name, digest, builtin, definition) in found {
             let definition = from_json("an op's definition", &definition)?;
-            entries.push((name, OpEntry { digest: OpDigest(digest), builtin, definition }));
+            let digest = digest.parse().map_err(|e| StoreError::damaged("a digest", e))?;
+            entries.push((name, OpEntry { digest, builtin, definition }));
         }
         Ok(after.page(entries))
     }

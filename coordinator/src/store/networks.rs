@@ -49,7 +49,7 @@ pub(super) async fn find_or_add(
     now: Timestamp,
 ) -> Result<NetworkId, StoreError> {
     let known: Option<i64> = sqlx::query_scalar("SELECT id FROM networks WHERE digest = ?1")
-        .bind(&network.digest.0)
+        .bind(network.digest.as_str())
         .fetch_optional(&mut **tx)
         .await?;
     if let Some(id) = known {
@@ -60,7 +60,7 @@ pub(super) async fn find_or_add(
         "INSERT INTO networks (digest, name, definition, created_at)
          VALUES (?1, ?2, ?3, ?4) RETURNING id",
     )
-    .bind(&network.digest.0)
+    .bind(network.digest.as_str())
     .bind(&network.spec.name)
     .bind(to_json(network))
     .bind(micros(now))

@@ -141,7 +141,7 @@ fn is_in_line(stored: &[Stored]) -> bool {
         .map(|row| (row.digest.as_str(), row.name.as_str()))
         .collect();
     let catalog: HashMap<&str, &str> =
-        Catalog::builtin().ops().map(|op| (op.digest().0.as_str(), op.name())).collect();
+        Catalog::builtin().ops().map(|op| (op.digest().as_str(), op.name())).collect();
     stored == catalog
 }
 
@@ -153,7 +153,7 @@ async fn register_builtin(
     // The catalog decides what a name means; a definition that had the name keeps its rows.
     sqlx::query("UPDATE ops SET current = 0 WHERE name = ?1 AND digest <> ?2")
         .bind(op.name())
-        .bind(&op.digest().0)
+        .bind(op.digest().as_str())
         .execute(&mut **tx)
         .await?;
     let known = sqlx::query(
@@ -161,7 +161,7 @@ async fn register_builtin(
     )
     .bind(op.name())
     .bind(to_json(op.def()))
-    .bind(&op.digest().0)
+    .bind(op.digest().as_str())
     .execute(&mut **tx)
     .await?;
     if known.rows_affected() == 0 {
@@ -180,7 +180,7 @@ async fn insert(
         "INSERT INTO ops (digest, name, definition, builtin, current, created_at)
          VALUES (?1, ?2, ?3, ?4, 1, ?5) RETURNING id",
     )
-    .bind(&op.digest().0)
+    .bind(op.digest().as_str())
     .bind(op.name())
     .bind(to_json(op.def()))
     .bind(builtin)
@@ -206,7 +206,7 @@ fn book(stored: Vec<Stored>) -> Result<OpBook, StoreError> {
         let what = format!("the definition of op {}", row.name);
         let def: OpDef = from_json(&what, &row.definition)?;
         let op = Op::new(def).map_err(|e| StoreError::damaged(&what, e))?;
-        if op.digest().0 != row.digest {
+        if op.digest().as_str() != row.digest {
             return Err(StoreError::damaged(&what, "its digest is another one"));
         }
         let mut current = row.current;

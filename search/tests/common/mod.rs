@@ -9,9 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use latlas_shared::{
-    Allocator, CurvePoint, Dtype, MemoryFormat, Row, RunConfig, Status, TABLE_SCHEMA, Table,
-};
+use latlas_shared::{CurvePoint, Row, RunConfig, Status, TABLE_SCHEMA, Table};
 use ops_catalog::{Catalog, Network, NetworkSpec, OpKey};
 use tempfile::TempDir;
 
@@ -172,14 +170,7 @@ pub fn row(key: &OpKey, micros: f64) -> Row {
 
 /// A table of some rows.
 pub fn table(rows: Vec<Row>) -> Table {
-    let run_config = RunConfig {
-        dtype: Dtype::F32,
-        memory_format: MemoryFormat::Contiguous,
-        threads: 1,
-        allocator: Allocator::Retain,
-        reuse_distance_bytes: 8 << 20,
-        libtorch: "2.13.0".to_owned(),
-    };
+    let run_config = RunConfig::libtorch_eager("2.13.0");
     Table {
         schema: TABLE_SCHEMA,
         hardware_id: "test-box-2c.cpu".parse().unwrap(),

@@ -36,7 +36,7 @@ impl Across {
         }
         // Hash maps have no order of their own, and what is learned must not depend on one.
         let mut ops: Vec<&Rows<'_>> = ops.values().collect();
-        ops.sort_by(|a, b| a.op.digest().0.cmp(&b.op.digest().0));
+        ops.sort_by(|a, b| a.op.digest().cmp(b.op.digest()));
         let all: Vec<&Row> = ops.iter().flat_map(|rows| rows.rows.iter().copied()).collect();
         let distances = distances(&all);
         let (mut sizes, mut points, mut groups) = (Vec::new(), Vec::new(), Vec::new());

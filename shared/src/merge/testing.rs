@@ -3,8 +3,8 @@
 use ops_catalog::Catalog;
 
 use super::*;
-use crate::Telemetry;
 use crate::table::testing::{MIB, table};
+use crate::{MEASUREMENT_SCHEMA, Telemetry};
 
 /// A measurement of a built-in op on the box of the test tables, with a curve that starts at `micros`.
 pub(crate) fn measurement(key: &str, micros: f64) -> Measurement {
@@ -13,6 +13,7 @@ pub(crate) fn measurement(key: &str, micros: f64) -> Measurement {
     let at = Timestamp::from_second(1_700_000_000).unwrap();
     let table = table(Vec::new());
     Measurement {
+        schema: MEASUREMENT_SCHEMA,
         id: Uuid::from_u128(7),
         task: None,
         hardware_id: table.hardware_id,

@@ -1,7 +1,6 @@
 //! Tables made of nothing, for tests.
 
 use super::*;
-use crate::{Allocator, Dtype, MemoryFormat};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -58,14 +57,7 @@ pub(crate) fn table(rows: Vec<Row>) -> Table {
     Table {
         schema: TABLE_SCHEMA,
         hardware_id: "test-box-2c.cpu".parse().unwrap(),
-        run_config: RunConfig {
-            dtype: Dtype::F32,
-            memory_format: MemoryFormat::Contiguous,
-            threads: 1,
-            allocator: Allocator::Retain,
-            reuse_distance_bytes: 8 * MIB,
-            libtorch: "2.13.0".to_owned(),
-        },
+        run_config: RunConfig::libtorch_eager("2.13.0"),
         version: "0123456789abcdef0123456789abcdef".to_owned(),
         created_at: Timestamp::UNIX_EPOCH,
         fingerprints: BTreeMap::new(),

@@ -257,7 +257,7 @@ async fn a_box_that_has_changed_starts_anew() {
     let slower = farm.join(&enrolment).await;
     assert_eq!(slower.table.hardware_id.as_str(), "test-9000-2c-8gb.cpu.15w");
     let mut enrolment = testing::enrolment("box", 8);
-    enrolment.run_config.libtorch = "2.14.0".into();
+    enrolment.run_config.runtime_version = "2.14.0".into();
     let newer = farm.join(&enrolment).await;
     assert_eq!(newer.table.hardware_id, agent.enrolled.hardware_id);
     assert!(newer.table.run_config.id() != before.run_config.id());
@@ -268,7 +268,7 @@ async fn a_box_that_has_changed_starts_anew() {
     own.fingerprint = testing::enrolment("box", 8).fingerprint.digest();
     let former = agent.measures(KEYS[0], 50.0);
     let mut under_new = agent.measures(KEYS[0], 50.0);
-    under_new.run_config.libtorch = "2.14.0".into();
+    under_new.run_config.runtime_version = "2.14.0".into();
     for (by, measurement, stored) in
         [(&slower, own, 0), (&slower, former, 0), (&newer, under_new, 1)]
     {

@@ -97,7 +97,7 @@ async fn before_networks(path: &Path) {
     let op: OpDef =
         serde_json::from_str(r#"{"name": "Old", "nodes": [{"apply": "relu"}]}"#).unwrap();
     sqlx::query("UPDATE ops SET digest = ?1 WHERE id = 7")
-        .bind(Op::new(op).unwrap().digest().0.clone())
+        .bind(Op::new(op).unwrap().digest().to_string())
         .execute(&pool)
         .await
         .unwrap();
@@ -158,7 +158,7 @@ async fn a_database_from_before_states_keeps_its_boxes_active() {
         ),
         (
             "UPDATE ops SET digest = ?1, definition = ?2",
-            [op.digest().0.clone(), serde_json::to_string(op.def()).unwrap()],
+            [op.digest().to_string(), serde_json::to_string(op.def()).unwrap()],
         ),
         (
             "INSERT INTO agents (id, uuid, name, table_id, fingerprint, primitives, agent_version,
