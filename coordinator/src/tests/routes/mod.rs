@@ -1,6 +1,7 @@
 //! Calls to routes, as clients make them. Each file is about one resource.
 
 mod agents;
+mod bounds;
 mod boxes;
 mod conventions;
 mod leases;
