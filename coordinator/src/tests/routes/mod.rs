@@ -12,5 +12,6 @@ mod ops;
 mod predict;
 mod requests;
 mod results;
+mod streams;
 mod tables;
 mod tokens;
