@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::api::EnrolRequest;
-use latlas_shared::{HardwareId, Measurement, Subject};
+use latlas_shared::api::{EnrolRequest, Heartbeat};
+use latlas_shared::{HardwareId, Measurement, Subject, Telemetry};
 use ops_catalog::Op;
 
 /// A clock may be this far ahead. A result from further in the future would stay the latest of its agent
@@ -68,13 +68,13 @@ const MOST_REFERENCES: usize = 16;
 fn check_sizes(measurement: &Measurement) -> Result<(), String> {
     let Measurement { reason, energy, before, during, after, samples, agent_version, .. } =
         measurement;
-    let throttle =
-        [before, during, after].into_iter().flat_map(|telemetry| &telemetry.throttle).flatten();
-    let texts = throttle
+    let texts = [before, during, after]
+        .into_iter()
+        .flat_map(texts_of)
         .chain(reason)
         .chain(energy.as_ref().map(|energy| &energy.source))
         .chain([agent_version]);
-    if texts.map(String::len).fold(0, usize::saturating_add) > MOST_TEXT {
+    if bytes_of(texts) > MOST_TEXT {
         return Err(format!("its texts have more than {MOST_TEXT} bytes"));
     }
     if measurement.references.len() > MOST_REFERENCES {
@@ -87,6 +87,16 @@ fn check_sizes(measurement: &Measurement) -> Result<(), String> {
         return Err(format!("its samples have more than {MOST_SAMPLES} bytes"));
     }
     Ok(())
+}
+
+/// The texts of a box's state.
+fn texts_of(telemetry: &Telemetry) -> impl Iterator<Item = &String> {
+    telemetry.throttle.iter().flatten()
+}
+
+/// What texts take, each with a byte of its own: also any number of empty ones comes to an end.
+fn bytes_of<'t>(texts: impl Iterator<Item = &'t String>) -> usize {
+    texts.map(|text| text.len() + 1).fold(0, usize::saturating_add)
 }
 
 fn check_origin(measurement: &Measurement, known: &Known) -> Result<(), String> {
@@ -122,6 +132,29 @@ fn check_times(measurement: &Measurement, now: Timestamp) -> Result<(), String> 
             "it was made at {}, and here it is {now}: set the clock of the box",
             measurement.finished_at
         ));
+    }
+    Ok(())
+}
+
+/// The most leases that a heartbeat lists.
+const MOST_LEASES: usize = 1000;
+
+/// The most bytes of what a box says of its being unfit.
+const MOST_UNFIT: usize = 500;
+
+/// Checks a heartbeat. It is kept in memory and written down again and again.
+///
+/// # Errors
+/// Names the field and its bounds.
+pub fn check_heartbeat(beat: &Heartbeat) -> Result<(), String> {
+    if beat.leases.len() > MOST_LEASES {
+        return Err(format!("leases: at most {MOST_LEASES}"));
+    }
+    if beat.unfit.as_ref().is_some_and(|reason| reason.len() > MOST_UNFIT) {
+        return Err(format!("unfit: at most {MOST_UNFIT} bytes"));
+    }
+    if bytes_of(texts_of(&beat.telemetry)) > MOST_TEXT {
+        return Err(format!("telemetry.throttle: at most {MOST_TEXT} bytes together"));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::http::{self, IndexCache};
+use crate::http::{self, IndexCache, Watched};
 use crate::limits::{Limits, Rate};
 use crate::metrics::Metrics;
 use crate::server::{self, Bounds};
@@ -69,6 +69,7 @@ struct Parts {
     store: Store,
     settings: Settings,
     indexes: IndexCache,
+    watched: Watched,
     limits: Limits,
     clock: Clock,
     given_clock: Option<Given>,
@@ -97,6 +98,7 @@ impl App {
             settings,
             given_clock,
             indexes: IndexCache::default(),
+            watched: Watched::default(),
             limits: Limits::new(settings.rate),
             clock: Clock::new(Instant::now(), Timestamp::now()),
             metrics: Metrics::new(),
@@ -148,6 +150,10 @@ impl App {
 
     pub(crate) fn indexes(&self) -> &IndexCache {
         &self.0.indexes
+    }
+
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.0.watched
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

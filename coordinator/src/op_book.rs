@@ -43,6 +43,26 @@ pub enum NotTaken {
     Conflict(String),
 }
 
+/// The most bytes of an op's description.
+const MOST_DOC: usize = 10_000;
+
+/// The most other names of an op.
+const MOST_ALIASES: usize = 16;
+
+/// Bounds what comes with a definition and says nothing of what it computes; the rest has bounds of its own.
+fn check_prose(op: &Op) -> Result<(), Invalid> {
+    let invalid = |field: &str, problem: String| {
+        Err(Invalid::new(format!("op {}, {field}", op.name()), problem))
+    };
+    if op.def().doc.len() > MOST_DOC {
+        return invalid("doc", format!("has more than {MOST_DOC} bytes"));
+    }
+    if op.def().aliases.len() > MOST_ALIASES {
+        return invalid("aliases", format!("are more than {MOST_ALIASES}"));
+    }
+    Ok(())
+}
+
 /// All ops, by name and by digest.
 #[derive(Debug, Clone, Default)]
 pub struct OpBook {
@@ -76,6 +96,7 @@ impl OpBook {
     /// When it is not valid, or collides.
     pub fn standing(&self, def: OpDef) -> Result<Standing, NotTaken> {
         let op = Op::new(def)?;
+        check_prose(&op)?;
         if let Some(known) = self.by_digest(op.digest()) {
             if known.op.name() == op.name() {
                 return Ok(Standing::Known(op.digest().clone()));

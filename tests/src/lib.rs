@@ -213,6 +213,12 @@ impl Farm {
         name.to_owned()
     }
 
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.coordinator.kill().unwrap();
+        self.coordinator.wait().unwrap();
+    }
+
     /// Asks the coordinator to end, and waits for it.
     pub fn stop(mut self) -> i32 {
         self.signal("TERM");

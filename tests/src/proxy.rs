@@ -1,5 +1,5 @@
 //! A network between agents and a coordinator that fails: it drops, delays, repeats and cuts what passes,
-//! loses answers after the coordinator has committed, and is away for a while when told to.
+//! loses answers after the coordinator has committed, hangs up in the midst of a call, and is away for a while when told to.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +19,7 @@ struct Count {
     cut_requests: AtomicU64,
     cut_answers: AtomicU64,
     lost_answers: AtomicU64,
+    hung_up: AtomicU64,
 }
 
 /// What befalls one exchange.
@@ -31,6 +32,7 @@ enum Fault {
     CutRequest,
     CutAnswer,
     LoseAnswer,
+    HangUp(Duration),
 }
 
 #[derive(Debug)]
@@ -87,8 +89,16 @@ impl Proxy {
 
     /// How often what has happened so far, by name.
     pub fn count(&self) -> Vec<(&'static str, u64)> {
-        let Count { passed, dropped, delayed, repeated, cut_requests, cut_answers, lost_answers } =
-            &self.shared.count;
+        let Count {
+            passed,
+            dropped,
+            delayed,
+            repeated,
+            cut_requests,
+            cut_answers,
+            lost_answers,
+            hung_up,
+        } = &self.shared.count;
         [
             ("passed", passed),
             ("dropped", dropped),
@@ -97,6 +107,7 @@ impl Proxy {
             ("cut_requests", cut_requests),
             ("cut_answers", cut_answers),
             ("lost_answers", lost_answers),
+            ("hung_up", hung_up),
         ]
         .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
         .to_vec()
@@ -117,6 +128,11 @@ impl Shared {
             22..30 => {
                 let delay = Duration::from_millis(rng.u64(1..800));
                 (Fault::Delay(delay), &self.count.delayed)
+            }
+            // Mostly before the answer, and often before the commit.
+            30..36 => {
+                let delay = Duration::from_micros(rng.u64(0..15_000));
+                (Fault::HangUp(delay), &self.count.hung_up)
             }
             _ => (Fault::Pass, &self.count.passed),
         };
@@ -171,6 +187,10 @@ async fn connection(mut client: TcpStream, shared: &Shared) -> std::io::Result<(
                     _ => {}
                 }
                 server.write_all(bytes).await?;
+                if let Fault::HangUp(delay) = fault {
+                    sleep(delay).await;
+                    return Ok(());
+                }
             }
             read = server.read(&mut from_server) => {
                 let bytes = &from_server[..read?];

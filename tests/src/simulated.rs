@@ -171,8 +171,11 @@ impl Simulated {
         let finished_at = Timestamp::now();
         let started_at = finished_at - SignedDuration::from_secs(5);
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        // The keys of a farm differ by orders of magnitude.
-        let base = 10f64.powf(1.0 + 3.0 * rng.f64());
+        // The keys of a farm differ by orders of magnitude. A canary is like those of other boxes.
+        let base = match task {
+            Some(..0) => 100.0 * (1.0 + 0.05 * rng.f64()),
+            _ => 10f64.powf(1.0 + 3.0 * rng.f64()),
+        };
         let visits: Vec<Vec<f64>> =
             (0..9).map(|_| (0..9).map(|_| base * (1.0 + 0.1 * rng.f64())).collect()).collect();
         let telemetry = Telemetry { load1: Some(1.0), ..Telemetry::default() };

@@ -7,11 +7,13 @@ use latlas_tests::simulated::MARK;
 fn a_simulated_farm_works_and_is_marked() {
     let farm = Farm::start();
     let small = ["--agents", "12", "--classes", "2", "--keys", "24", "--seed", "5"];
-    let quick = ["--seconds", "4", "--work", "0.2", "--heartbeat", "0.5"];
+    let quick = ["--seconds", "4", "--work", "0.2", "--heartbeat", "0.5", "--streams", "3"];
     let seen = farm.simulate(&[&["load"][..], &small, &quick].concat()).ok();
     let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
     assert_eq!(seen["errors"], serde_json::json!({}), "{seen}");
     assert!(seen["heartbeats"].as_u64().unwrap() >= 12, "{seen}");
+    assert!(seen["events"].as_u64().unwrap() >= 3, "{seen}");
+    assert!(seen["results_ms"]["p99"].as_f64().unwrap() > 0.0, "{seen}");
     assert!(seen["results"].as_u64().unwrap() >= 48, "each key of each class: {seen}");
 
     let tables = farm.latlas(&["table", "list", "--json"]).ok();

@@ -37,6 +37,7 @@ struct Tally {
     failed: usize,
     calls: usize,
     crashes: usize,
+    hung_up: usize,
 }
 
 impl Tally {
@@ -53,16 +54,18 @@ impl Tally {
         self.failed += outcome.tasks.1;
         self.calls += outcome.calls;
         self.crashes += outcome.crashes;
+        self.hung_up += outcome.hung_up;
     }
 
     fn say(&self) {
         println!(
-            "{} runs: {} tasks done, {} failed with a reason, {} calls, {} crashes",
-            self.runs, self.done, self.failed, self.calls, self.crashes
+            "{} runs: {} tasks done, {} failed with a reason, {} calls, {} crashes, {} callers hung up",
+            self.runs, self.done, self.failed, self.calls, self.crashes, self.hung_up
         );
         // One seed alone may have nothing but bad luck.
         if self.runs > 1 {
             assert!(self.done > self.failed && self.done > self.runs, "most work is done");
+            assert!(self.hung_up > self.runs / 10, "some callers hang up");
         }
     }
 }

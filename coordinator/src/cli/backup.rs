@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jiff::Timestamp;
-use latlas_coordinator::store::{Copied, copy};
+use latlas_coordinator::store::{Copied, copy, read_through};
 
 use super::{DataArgument, Failure};
 
@@ -30,7 +30,8 @@ pub struct BackupArguments {
 
 /// Make a data directory from a backup
 ///
-/// The directory must have no database, so nothing is overwritten.
+/// The directory must have no database, so nothing is overwritten, and nothing that an earlier one has left
+/// beside it.
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
     latlas-coordinator restore /backups/latlas-20261124T120000Z.db --data /srv/latlas")]
@@ -64,6 +65,15 @@ pub async fn restore(arguments: RestoreArguments) -> Result<(), Failure> {
     let copied = copy(&from, &data.database()).await?;
     // An older one is migrated now, and a newer one refused now.
     data.open_store().await?.close().await;
+    let measurements = read_through(&data.database()).await?;
+    if measurements != copied.measurements {
+        return Err(Failure::Other(anyhow::anyhow!(
+            "the backup has {} measurements, and {} has {measurements} after it was opened: don't use it, and \
+             look at the disk",
+            copied.measurements,
+            data.database().display()
+        )));
+    }
     report(&data.database(), copied, json)?;
     Ok(())
 }

@@ -16,14 +16,11 @@ use super::access::{Admin, Enroller, Reader, Worker};
 use super::error::ApiError;
 use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
-use crate::admission::check_enrolment;
+use crate::admission::{check_enrolment, check_heartbeat};
 use crate::app::App;
 use crate::presence::SILENT_AFTER;
 use crate::store::Agent;
 use crate::token::{Role, Token};
-
-/// The most leases that a heartbeat lists.
-const MOST_LEASES: usize = 1000;
 
 /// The most bytes of a reason.
 const MOST_REASON: usize = 500;
@@ -99,12 +96,7 @@ async fn heartbeat(
     Body(beat): Body<Heartbeat>,
 ) -> Result<Json<Orders>, ApiError> {
     itself(&agent, id)?;
-    if beat.leases.len() > MOST_LEASES {
-        return Err(ApiError::Invalid(format!("leases: at most {MOST_LEASES}")));
-    }
-    if beat.unfit.as_ref().is_some_and(|reason| reason.len() > MOST_REASON) {
-        return Err(ApiError::Invalid(format!("unfit: at most {MOST_REASON} bytes")));
-    }
+    check_heartbeat(&beat).map_err(ApiError::Invalid)?;
     let now = app.now();
     not_cloned(&app, &agent, beat.instance.as_ref(), now)?;
     let cancelled_leases =

@@ -3,7 +3,9 @@
 //! Each event's data is a `RequestStatus`: `progress` now and at each change, and `finished` as the last.
 //! A stream that ends without `finished` was cut off, and can be opened again.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -12,6 +14,7 @@ use axum::response::sse::{Event, KeepAlive};
 use futures_util::{Stream, stream};
 use latlas_shared::api::RequestStatus;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::access::Reader;
@@ -23,14 +26,32 @@ use crate::app::App;
 /// The shortest time between two events: many results a second are one change to a person.
 const SHORTEST_GAP: Duration = Duration::from_millis(200);
 
+/// A status that takes long to read is read less often: this many times what it took lies between two.
+const GAP_PER_READ: u32 = 10;
+
 /// A status is read again after this time even if nothing announced a change.
 const LONGEST_GAP: Duration = Duration::from_secs(10);
 
-struct Progress {
-    app: App,
-    id: Uuid,
-    changes: watch::Receiver<()>,
-    last: Option<RequestStatus>,
+/// The requests that somebody watches. Each has one task that reads its status, for all who watch it.
+#[derive(Debug, Default)]
+pub struct Watched {
+    requests: Mutex<HashMap<Uuid, Arc<watch::Sender<RequestStatus>>>>,
+    /// Held while a status is read, so that watchers keep no more than one of the database's readers busy.
+    reading: tokio::sync::Mutex<()>,
+}
+
+type Requests = HashMap<Uuid, Arc<watch::Sender<RequestStatus>>>;
+
+impl Watched {
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.requests().len()
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The progress of a request
@@ -49,54 +70,103 @@ pub async fn stream(
     State(app): State<App>,
     Segments(id): Segments<Uuid>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let changes = app.store().progress();
-    // An unknown id is an answer of its own, and not an empty stream.
-    status(&app, id).await?;
-    let progress = Progress { app, id, changes, last: None };
-    let events = stream::unfold(progress, |mut progress| async move {
-        let event = progress.next().await?;
-        Some((Ok(event), progress))
+    let statuses = subscribe(&app, id).await?;
+    let stopping = Box::pin(async move { app.stopping().await });
+    let events = stream::unfold((statuses, stopping), |(mut statuses, mut stopping)| async move {
+        let now = tokio::select! {
+            biased;
+            () = &mut stopping => return None,
+            now = next(&mut statuses) => now?,
+        };
+        let name = if now.is_finished() { "finished" } else { "progress" };
+        let event = Event::default().event(name).json_data(&now).ok()?;
+        Some((Ok(event), (statuses, stopping)))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
-impl Progress {
-    /// The next event; none at the end.
-    async fn next(&mut self) -> Option<Event> {
-        if self.last.as_ref().is_some_and(RequestStatus::is_finished) {
-            return None;
-        }
-        loop {
-            if self.app.is_stopping() {
-                return None;
-            }
-            self.changes.mark_unchanged();
-            let now = match status(&self.app, self.id).await {
-                Ok(now) => now,
-                Err(error) => {
-                    tracing::error!(request = %self.id, "a stream of events ends: {error}");
-                    return None;
-                }
-            };
-            if self.last.as_ref() != Some(&now) {
-                let name = if now.is_finished() { "finished" } else { "progress" };
-                let event = Event::default().event(name).json_data(&now).ok();
-                self.last = Some(now);
-                return event;
-            }
-            self.wait().await;
-        }
-    }
+/// The next status; none after the last one.
+async fn next(statuses: &mut watch::Receiver<RequestStatus>) -> Option<RequestStatus> {
+    statuses.changed().await.ok()?;
+    Some(statuses.borrow_and_update().clone())
+}
 
-    async fn wait(&mut self) {
-        let stopping = self.app.stopping();
+/// The statuses of a request from now on, the present one included. An unknown id is an error, and not a stream
+/// without events.
+async fn subscribe(app: &App, id: Uuid) -> Result<watch::Receiver<RequestStatus>, ApiError> {
+    let known = app.watched().requests().get(&id).map(|sender| sender.subscribe());
+    let mut statuses = match known {
+        Some(statuses) => statuses,
+        None => {
+            let changes = app.store().progress();
+            let now = status(app, id).await?;
+            let mut requests = app.watched().requests();
+            match requests.get(&id) {
+                Some(sender) => sender.subscribe(),
+                None => {
+                    let (sender, statuses) = watch::channel(now);
+                    let sender = Arc::new(sender);
+                    if !sender.borrow().is_finished() {
+                        requests.insert(id, Arc::clone(&sender));
+                        tokio::spawn(follow(app.clone(), id, sender, changes));
+                    }
+                    statuses
+                }
+            }
+        }
+    };
+    statuses.mark_changed();
+    Ok(statuses)
+}
+
+/// Reads the status of a request at each change, until it is finished or nobody watches it any more.
+async fn follow(
+    app: App,
+    id: Uuid,
+    sender: Arc<watch::Sender<RequestStatus>>,
+    mut changes: watch::Receiver<()>,
+) {
+    let mut gap = SHORTEST_GAP;
+    loop {
         tokio::select! {
             () = async {
-                tokio::time::sleep(SHORTEST_GAP).await;
+                tokio::time::sleep(gap).await;
                 // The sender lives as long as the store, so this is a change or the time-out.
-                let _ = tokio::time::timeout(LONGEST_GAP, self.changes.changed()).await;
+                let _ = tokio::time::timeout(LONGEST_GAP, changes.changed()).await;
             } => {}
-            () = stopping => {}
+            () = sender.closed() => {}
+            () = app.stopping() => {}
+        }
+        let mut requests = app.watched().requests();
+        // Under the lock, so nobody subscribes to what ends here.
+        if sender.receiver_count() == 0 || app.is_stopping() {
+            requests.remove(&id);
+            return;
+        }
+        drop(requests);
+        let turn = app.watched().reading.lock().await;
+        changes.mark_unchanged();
+        let started = Instant::now();
+        let now = status(&app, id).await;
+        drop(turn);
+        gap = (started.elapsed() * GAP_PER_READ).clamp(SHORTEST_GAP, LONGEST_GAP);
+        match now {
+            Ok(now) => {
+                sender.send_if_modified(|last| {
+                    let is_new = *last != now;
+                    last.clone_from(&now);
+                    is_new
+                });
+                if now.is_finished() {
+                    app.watched().requests().remove(&id);
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(request = %id, "its streams of events end: {error}");
+                app.watched().requests().remove(&id);
+                return;
+            }
         }
     }
 }

@@ -38,6 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use error::{ApiError, shown};
 
+pub use events::Watched;
 pub use openapi::document as openapi;
 pub use predict::IndexCache;
 

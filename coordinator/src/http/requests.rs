@@ -23,6 +23,12 @@ use super::paging::Paging;
 use crate::app::App;
 use crate::store::NewRequest;
 
+/// The most networks of one request: each is spelled out.
+const MOST_NETWORKS: usize = 1000;
+
+/// The most ops that come with one request: each is checked, and makes a new catalog.
+const MOST_OPS: usize = 100;
+
 /// The longest idempotency key, in bytes.
 const LONGEST_IDEMPOTENCY_KEY: usize = 200;
 
@@ -97,6 +103,7 @@ async fn create(
     Body(body): Body<ProfileRequest>,
 ) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<RequestStatus>), ApiError> {
     let idempotency_key = idempotency_key(&headers)?;
+    check_counts(&body)?;
     let (hardware_id, config) = (body.hardware_id.as_str(), body.config.as_deref());
     let table = app.store().table(hardware_id, config).await;
     let table = table.map_err(|error| lookup_error(hardware_id, config, error))?;
@@ -121,6 +128,21 @@ async fn create(
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     let address = [(header::LOCATION, format!("/v1/requests/{id}"))];
     Ok((status, address, Json(self::status(&app, id).await?)))
+}
+
+/// What is spelled out has bounds; the number of keys is the catalog's affair.
+fn check_counts(body: &ProfileRequest) -> Result<(), ApiError> {
+    let ops = body.definition.as_ref().map_or(0, |space| space.ops.len());
+    for (what, count, most) in
+        [("networks", body.networks.len(), MOST_NETWORKS), ("definition.ops", ops, MOST_OPS)]
+    {
+        if count > most {
+            return Err(ApiError::Invalid(format!(
+                "{what}: there are {count}, and one request takes at most {most}: send several requests"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The space that is meant, by name or spelled out, if one is.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::open::{APPLICATION_ID, BUSY_TIMEOUT};
+use super::open::{APPLICATION_ID, BUSY_TIMEOUT, OpenError, check_left_over};
 
 /// What a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub enum CopyError {
     /// A copy replaces nothing.
     #[error("{0} exists already, and is not overwritten: move it away, or choose another name")]
     Exists(PathBuf),
+    /// The log of another database lies where the copy's would be.
+    #[error(transparent)]
+    LeftOver(#[from] OpenError),
     /// It can't be written.
     #[error(
         "the copy {path} can't be written ({cause}): look at the permissions of its directory and at the \
@@ -61,6 +64,7 @@ pub async fn copy(from: &Path, to: &Path) -> Result<Copied, CopyError> {
     if to.exists() {
         return Err(CopyError::Exists(to.to_owned()));
     }
+    check_left_over(to)?;
     let mut source = open(from).await?;
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     let part = Part(to.with_file_name(format!(".{name}.{}.part", std::process::id())));
@@ -71,7 +75,7 @@ pub async fn copy(from: &Path, to: &Path) -> Result<Copied, CopyError> {
         .await
         .map_err(|e| unwritable(e.to_string()))?;
     let _ = source.close().await;
-    let measurements = check(&part.0).await?;
+    let measurements = read_through(&part.0).await?;
     let bytes = part.finish(to).map_err(|e| unwritable(e.to_string()))?;
     Ok(Copied { measurements, bytes })
 }
@@ -95,8 +99,11 @@ async fn open(path: &Path) -> Result<SqliteConnection, CopyError> {
     Ok(connection)
 }
 
-/// Reads a copy through, and counts its measurements.
-async fn check(path: &Path) -> Result<u64, CopyError> {
+/// Reads a database through, and counts its measurements.
+///
+/// # Errors
+/// When not all of it can be read.
+pub async fn read_through(path: &Path) -> Result<u64, CopyError> {
     let not_ours = |cause: &dyn ToString| CopyError::NotOurs {
         path: path.to_owned(),
         cause: cause.to_string(),

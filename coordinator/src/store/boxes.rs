@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{
     AgentEntry, AgentLease, AgentState, Heartbeat, Instance, Page, Standing, StateChange,
@@ -11,6 +12,7 @@ use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::audit::{Actor, audit};
+use super::effects::Effects;
 use super::lists::After;
 use super::{Agent, Store, StoreError, count, leases, micros, time, to_json};
 
@@ -77,18 +79,13 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Option<AgentEntry>, StoreError> {
-        let mut tx = self.begin().await?;
-        let id: Option<i64> = sqlx::query_scalar("SELECT id FROM agents WHERE uuid = ?1")
-            .bind(agent.to_string())
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(id) = id else { return Ok(None) };
-        write(&mut tx, id, change, "admin", now).await?;
-        let detail = json!({"state": change.state, "reason": change.reason});
-        audit(&mut tx, actor, "agent.state", &format!("agent {agent}"), &detail, now).await?;
-        tx.commit().await?;
-        self.announce_work();
-        self.announce_progress();
+        let (change, actor) = (change.clone(), actor.clone());
+        let found = self.change_alone(move |tx| {
+            async move { decide(tx, agent, &change, &actor, now).await }.boxed()
+        });
+        if !found.await? {
+            return Ok(None);
+        }
         let only = After { cursor: None, limit: 1 };
         Ok(self.agents(&only, Some(agent)).await?.items.pop())
     }
@@ -207,14 +204,34 @@ pub(super) async fn state(
     state_of(&name)
 }
 
-/// Writes a state, and ends the leases of an agent that is no longer trusted.
+/// Writes the state that somebody has decided on; false when there is no such agent.
+async fn decide(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: Uuid,
+    change: &StateChange,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<(bool, Effects), StoreError> {
+    let id: Option<i64> = sqlx::query_scalar("SELECT id FROM agents WHERE uuid = ?1")
+        .bind(agent.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some(id) = id else { return Ok((false, Effects::none())) };
+    let effects = write(tx, id, change, "admin", now).await?;
+    let detail = json!({"state": change.state, "reason": change.reason});
+    audit(tx, actor, "agent.state", &format!("agent {agent}"), &detail, now).await?;
+    Ok((true, effects))
+}
+
+/// Writes a state, and ends the leases of an agent that is no longer trusted. One that is trusted again may
+/// get work at once.
 pub(super) async fn write(
     tx: &mut Transaction<'static, Sqlite>,
     agent: i64,
     change: &StateChange,
     by: &str,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Effects, StoreError> {
     sqlx::query(
         "UPDATE agents SET state = ?1, state_reason = ?2, state_since = ?3, state_by = ?4 WHERE id = ?5",
     )
@@ -225,8 +242,8 @@ pub(super) async fn write(
     .bind(agent)
     .execute(&mut **tx)
     .await?;
-    if change.state == AgentState::Quarantined {
-        leases::release_all(tx, agent).await?;
+    match change.state {
+        AgentState::Quarantined => leases::release_all(tx, agent).await,
+        AgentState::Active | AgentState::Draining => Ok(Effects::work()),
     }
-    Ok(())
 }

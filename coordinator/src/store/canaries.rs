@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::Measurement;
 use latlas_shared::api::{AgentState, Lease, StateChange, Task, TaskWork};
@@ -9,12 +10,13 @@ use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::boxes::{self, CANARY};
-use super::{Agent, Store, StoreError, count, from_json, leases, micros, time};
+use super::effects::Effects;
+use super::{Agent, Store, StoreError, count, from_json, leases, micros, time, to_json};
 use crate::canary::{self, Due, Round, Values, Verdict};
 use crate::lease;
 
-/// The most canary measurements of other boxes, or of a box's own past, that one is held against.
-const MOST_COMPARED: i64 = 400;
+/// The most other boxes, or earlier canaries of a box itself, that one is held against.
+pub(super) const MOST_COMPARED: i64 = 100;
 
 #[derive(sqlx::FromRow)]
 struct Columns {
@@ -101,60 +103,77 @@ impl Store {
         id: Uuid,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
+        let (store, agent) = (self.clone(), agent.clone());
+        self.write(move |tx| async move { store.grant_canary(tx, &agent, id, now).await }.boxed())
+            .await
+    }
+
+    async fn grant_canary(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        agent: &Agent,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<Lease>, StoreError> {
         let tasks = self.canary_tasks(agent)?;
-        let mut tx = self.begin().await?;
-        if leases::is_taken(&mut tx, id).await? {
-            return self.held_lease(&mut tx, agent, id, now).await;
+        if leases::is_taken(tx, id).await? {
+            return self.held_lease(tx, agent, id, now).await;
         }
-        let round = read(&mut tx, agent).await?.round()?;
+        let round = read(tx, agent).await?.round()?;
         if canary::due(&round, self.policy().canary_every, now) != Due::Yes {
             return Ok(None);
         }
         let lease = Lease { id, deadline: lease::deadline(now, self.policy()), tasks };
-        leases::insert_lease(&mut tx, agent, &lease, lease.tasks.len(), true, now).await?;
+        leases::insert_lease(tx, agent, &lease, lease.tasks.len(), true, now).await?;
         sqlx::query(
             "UPDATE agents SET canary_asked_at = ?1, canary_tries = canary_tries + 1 WHERE id = ?2",
         )
         .bind(micros(now))
         .bind(agent.id)
-        .execute(&mut *tx)
+        .execute(&mut **tx)
         .await?;
-        tx.commit().await?;
         Ok(Some(lease))
     }
 
     /// An agent that was given the canary again and again and never sent one is not trusted.
     async fn lose_canary(&self, agent: &Agent, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        distrust(&mut tx, agent, canary::lost_reason(), now).await?;
-        sqlx::query("UPDATE agents SET canary_tries = 0, canary_asked_at = ?1 WHERE id = ?2")
-            .bind(micros(now))
-            .bind(agent.id)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(())
+        let agent = agent.clone();
+        self.change(move |tx| {
+            async move {
+                let effects = distrust(tx, &agent, canary::lost_reason(), now).await?;
+                sqlx::query(
+                    "UPDATE agents SET canary_tries = 0, canary_asked_at = ?1 WHERE id = ?2",
+                )
+                .bind(micros(now))
+                .bind(agent.id)
+                .execute(&mut **tx)
+                .await?;
+                Ok(((), effects))
+            }
+            .boxed()
+        })
+        .await
     }
 
-    /// Holds the agent's canary against others once all of it has come in, and does what follows. True when
-    /// the agent's state has changed.
+    /// Holds the agent's canary against others once all of it has come in, and does what follows.
     pub(super) async fn judge_canary(
         &self,
         tx: &mut Transaction<'static, Sqlite>,
         agent: &Agent,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Effects, StoreError> {
         let columns = read(tx, agent).await?;
-        let Some(asked_at) = columns.canary_asked_at else { return Ok(false) };
-        let came = own(tx, agent, asked_at).await?;
+        let Some(asked_at) = columns.canary_asked_at else { return Ok(Effects::none()) };
         let wanted = self.canary_tasks(agent)?;
-        if !wanted.iter().all(|task| came.contains_key(&task.subject().to_string())) {
-            return Ok(false);
+        let keys: Vec<String> = wanted.iter().map(|task| task.subject().to_string()).collect();
+        let came = own(tx, agent, &keys, asked_at).await?;
+        if !keys.iter().all(|key| came.contains_key(key)) {
+            return Ok(Effects::none());
         }
         let values: Values =
             came.into_iter().filter_map(|(key, micros)| Some((key, micros?))).collect();
-        let verdict =
-            canary::judge(&values, &others(tx, agent).await?, &past(tx, agent, asked_at).await?);
+        let others = others(tx, agent, &keys).await?;
+        let verdict = canary::judge(&values, &others, &past(tx, agent, &keys, asked_at).await?);
         sqlx::query("UPDATE agents SET canary_at = ?1, canary_tries = 0 WHERE id = ?2")
             .bind(micros(now))
             .bind(agent.id)
@@ -164,10 +183,9 @@ impl Store {
             tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "a canary is outside");
         }
         let after = canary::after(&columns.round()?, &verdict, columns.lost());
-        let Some((state, reason)) = after else { return Ok(false) };
+        let Some((state, reason)) = after else { return Ok(Effects::none()) };
         let change = StateChange { state, reason: Some(reason) };
-        boxes::write(tx, agent.id, &change, CANARY, now).await?;
-        Ok(true)
+        boxes::write(tx, agent.id, &change, CANARY, now).await
     }
 }
 
@@ -177,9 +195,9 @@ pub(super) async fn distrust(
     agent: &Agent,
     reason: String,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Effects, StoreError> {
     if boxes::state(tx, agent).await? != AgentState::Active {
-        return Ok(());
+        return Ok(Effects::none());
     }
     tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "into quarantine");
     let change = StateChange { state: AgentState::Quarantined, reason: Some(reason) };
@@ -198,22 +216,51 @@ async fn read(tx: &mut Transaction<'static, Sqlite>, agent: &Agent) -> Result<Co
     Ok(found)
 }
 
+/// The last measurement of each key (?1) by an agent since its canary was handed out. The index `canaries` holds
+/// them in this order, so one look at it for each key is enough, whatever else the agent has sent.
+pub(super) const OWN: &str = "
+    SELECT wanted.value,
+           (SELECT measurement FROM measurements INDEXED BY canaries
+            WHERE canary = 1 AND table_id = ?2 AND agent_id = ?3 AND key = wanted.value
+              AND received_at >= ?4
+            ORDER BY received_at DESC, id DESC LIMIT 1) AS last
+    FROM json_each(?1) AS wanted WHERE last IS NOT NULL";
+
+/// The last measurement that counts, of each key (?1) by each of those trusted boxes of a table (?2) but one (?3)
+/// whose canary came in last (?4 boxes).
+pub(super) const OTHERS: &str = "
+    SELECT box.id, wanted.value,
+           (SELECT measurement FROM measurements INDEXED BY canaries_that_count
+            WHERE canary = 1 AND set_aside IS NULL AND table_id = ?2 AND agent_id = box.id
+              AND key = wanted.value
+            ORDER BY received_at DESC, id DESC LIMIT 1) AS last
+    FROM (SELECT id FROM agents
+          WHERE table_id = ?2 AND id <> ?3 AND state <> 'quarantined' AND canary_at IS NOT NULL
+          ORDER BY canary_at DESC LIMIT ?4) AS box
+    CROSS JOIN json_each(?1) AS wanted
+    WHERE last IS NOT NULL";
+
+/// The last measurements that count (?5 of them), of a key (?1) by an agent before its canary was handed out.
+pub(super) const PAST: &str = "
+    SELECT measurement FROM measurements INDEXED BY canaries_that_count
+    WHERE canary = 1 AND set_aside IS NULL AND table_id = ?2 AND agent_id = ?3 AND key = ?1
+      AND received_at < ?4
+    ORDER BY received_at DESC, id DESC LIMIT ?5";
+
 /// What has come in of the canary that was handed out at `asked_at`, by key; none for what failed.
 async fn own(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
+    keys: &[String],
     asked_at: i64,
 ) -> Result<BTreeMap<String, Option<f64>>, StoreError> {
-    let found: Vec<(String, String)> = sqlx::query_as(
-        "SELECT key, measurement FROM measurements
-         WHERE canary = 1 AND table_id = ?1 AND agent_id = ?2 AND received_at >= ?3 AND key IS NOT NULL
-         ORDER BY received_at, id",
-    )
-    .bind(agent.table.id.0)
-    .bind(agent.id)
-    .bind(asked_at)
-    .fetch_all(&mut **tx)
-    .await?;
+    let found: Vec<(String, String)> = sqlx::query_as(OWN)
+        .bind(to_json(&keys))
+        .bind(agent.table.id.0)
+        .bind(agent.id)
+        .bind(asked_at)
+        .fetch_all(&mut **tx)
+        .await?;
     found.into_iter().map(|(key, measurement)| Ok((key, value(&measurement)?))).collect()
 }
 
@@ -221,21 +268,15 @@ async fn own(
 async fn others(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
+    keys: &[String],
 ) -> Result<Vec<Values>, StoreError> {
-    let found: Vec<(i64, String, String)> = sqlx::query_as(
-        "SELECT agent_id, key, measurement FROM (
-             SELECT agent_id, key, measurement, received_at, row_number() OVER (
-                 PARTITION BY agent_id, key ORDER BY received_at DESC, measurements.id DESC) AS place
-             FROM measurements JOIN agents ON agents.id = agent_id
-             WHERE canary = 1 AND measurements.table_id = ?1 AND set_aside IS NULL
-               AND key IS NOT NULL AND agent_id <> ?2 AND agents.state <> 'quarantined')
-         WHERE place = 1 ORDER BY received_at DESC LIMIT ?3",
-    )
-    .bind(agent.table.id.0)
-    .bind(agent.id)
-    .bind(MOST_COMPARED)
-    .fetch_all(&mut **tx)
-    .await?;
+    let found: Vec<(i64, String, String)> = sqlx::query_as(OTHERS)
+        .bind(to_json(&keys))
+        .bind(agent.table.id.0)
+        .bind(agent.id)
+        .bind(MOST_COMPARED)
+        .fetch_all(&mut **tx)
+        .await?;
     let mut boxes: BTreeMap<i64, Values> = BTreeMap::new();
     for (other, key, measurement) in found {
         if let Some(micros) = value(&measurement)? {
@@ -249,26 +290,23 @@ async fn others(
 async fn past(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
+    keys: &[String],
     asked_at: i64,
 ) -> Result<Vec<Values>, StoreError> {
-    let found: Vec<(i64, String, String)> = sqlx::query_as(
-        "SELECT row_number() OVER (PARTITION BY key ORDER BY received_at DESC, id DESC) AS round,
-                key, measurement
-         FROM measurements
-         WHERE canary = 1 AND table_id = ?1 AND agent_id = ?2 AND received_at < ?3
-           AND set_aside IS NULL AND key IS NOT NULL
-         ORDER BY round LIMIT ?4",
-    )
-    .bind(agent.table.id.0)
-    .bind(agent.id)
-    .bind(asked_at)
-    .bind(MOST_COMPARED)
-    .fetch_all(&mut **tx)
-    .await?;
-    let mut rounds: BTreeMap<i64, Values> = BTreeMap::new();
-    for (round, key, measurement) in found {
-        if let Some(micros) = value(&measurement)? {
-            rounds.entry(round).or_default().insert(key, micros);
+    let mut rounds: BTreeMap<usize, Values> = BTreeMap::new();
+    for key in keys {
+        let found: Vec<String> = sqlx::query_scalar(PAST)
+            .bind(key)
+            .bind(agent.table.id.0)
+            .bind(agent.id)
+            .bind(asked_at)
+            .bind(MOST_COMPARED)
+            .fetch_all(&mut **tx)
+            .await?;
+        for (round, measurement) in found.iter().enumerate() {
+            if let Some(micros) = value(measurement)? {
+                rounds.entry(round).or_default().insert(key.clone(), micros);
+            }
         }
     }
     Ok(rounds.into_values().collect())

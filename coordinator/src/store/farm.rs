@@ -15,6 +15,29 @@ pub(super) const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
 /// The most reasons of failures that are listed of a table.
 const MOST_REASONS: i64 = 5;
 
+/// Tables with the counts of their tasks and rows.
+pub(super) const TABLES: &str = "
+    SELECT id, hardware_id, config_id,
+            (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'queued') AS queued,
+            (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'leased') AS running,
+            (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'failed') AS failed,
+            (SELECT min(created_at) FROM requests WHERE requests.table_id = tables.id AND EXISTS (
+                SELECT 1 FROM request_tasks
+                WHERE request_id = requests.id AND outcome IS NULL)) AS oldest,
+            (SELECT count(*) FROM table_rows WHERE table_id = tables.id) AS rows,
+            (SELECT max(measured_at) FROM table_rows WHERE table_id = tables.id) AS measured_at
+     FROM tables WHERE id > ?1 ORDER BY id LIMIT ?2";
+
+/// The most frequent reasons of failures, by table.
+pub(super) const FAILURES: &str = "
+    SELECT table_id, reason, n FROM (
+        SELECT table_id, reason, count(*) AS n, row_number() OVER (
+            PARTITION BY table_id ORDER BY count(*) DESC, reason) AS place
+        FROM tasks
+        WHERE state = 'failed' AND table_id IN (SELECT value FROM json_each(?1))
+        GROUP BY table_id, reason)
+    WHERE place <= ?2";
+
 #[derive(sqlx::FromRow)]
 struct Columns {
     id: i64,
@@ -43,22 +66,11 @@ impl Store {
         now: Timestamp,
     ) -> Result<Page<FarmEntry>, StoreError> {
         let mut tx = self.readers.begin().await?;
-        let found: Vec<Columns> = sqlx::query_as(
-            "SELECT id, hardware_id, config_id,
-                    (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'queued') AS queued,
-                    (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'leased') AS running,
-                    (SELECT count(*) FROM tasks WHERE table_id = tables.id AND state = 'failed') AS failed,
-                    (SELECT min(created_at) FROM requests WHERE requests.table_id = tables.id AND EXISTS (
-                        SELECT 1 FROM request_tasks
-                        WHERE request_id = requests.id AND outcome IS NULL)) AS oldest,
-                    (SELECT count(*) FROM table_rows WHERE table_id = tables.id) AS rows,
-                    (SELECT max(measured_at) FROM table_rows WHERE table_id = tables.id) AS measured_at
-             FROM tables WHERE id > ?1 ORDER BY id LIMIT ?2",
-        )
-        .bind(after.cursor.unwrap_or(0))
-        .bind(after.fetch())
-        .fetch_all(&mut *tx)
-        .await?;
+        let found: Vec<Columns> = sqlx::query_as(TABLES)
+            .bind(after.cursor.unwrap_or(0))
+            .bind(after.fetch())
+            .fetch_all(&mut *tx)
+            .await?;
         let ids: Vec<i64> = found.iter().map(|table| table.id).collect();
         let mut agents = agents(&mut tx, &ids, now).await?;
         let mut failures = failures(&mut tx, &ids).await?;
@@ -118,19 +130,11 @@ async fn failures(
     tx: &mut Transaction<'static, Sqlite>,
     tables: &[i64],
 ) -> Result<Counts, StoreError> {
-    let found: Vec<(i64, String, i64)> = sqlx::query_as(
-        "SELECT table_id, reason, n FROM (
-             SELECT table_id, reason, count(*) AS n, row_number() OVER (
-                 PARTITION BY table_id ORDER BY count(*) DESC, reason) AS place
-             FROM tasks
-             WHERE state = 'failed' AND table_id IN (SELECT value FROM json_each(?1))
-             GROUP BY table_id, reason)
-         WHERE place <= ?2",
-    )
-    .bind(to_json(&tables))
-    .bind(MOST_REASONS)
-    .fetch_all(&mut **tx)
-    .await?;
+    let found: Vec<(i64, String, i64)> = sqlx::query_as(FAILURES)
+        .bind(to_json(&tables))
+        .bind(MOST_REASONS)
+        .fetch_all(&mut **tx)
+        .await?;
     Ok(by_table(found))
 }
 

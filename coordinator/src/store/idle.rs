@@ -4,10 +4,16 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Agent, TableId};
 
 /// Kinds of agents that are remembered; a farm has a handful.
 const MOST_KINDS: usize = 1000;
+
+/// What an agent has found is true for so long without a look: a net under the announcements, so that work
+/// that was not announced waits no longer.
+const BELIEVED_FOR: SignedDuration = SignedDuration::from_secs(5);
 
 /// Agents that are given the same tasks: of one table, with the same primitives.
 type Kind = (TableId, String);
@@ -17,8 +23,8 @@ type Kind = (TableId, String);
 pub(super) struct Idle {
     /// Counts the times at which there may be new work.
     news: AtomicU64,
-    /// The count at which a kind of agents last found nothing.
-    nothing_at: Mutex<HashMap<Kind, u64>>,
+    /// The count at which a kind of agents last found nothing, and when that was.
+    nothing_at: Mutex<HashMap<Kind, (u64, Timestamp)>>,
     /// Held while an agent looks, so that those who were woken with it see what it found.
     looking: tokio::sync::Mutex<()>,
 }
@@ -39,19 +45,21 @@ impl Idle {
         self.news.load(Ordering::SeqCst)
     }
 
-    /// Whether an agent like this one has found nothing at this count.
-    pub fn is_nothing(&self, agent: &Agent, news: u64) -> bool {
+    /// Whether an agent like this one has found nothing at this count, a moment ago.
+    pub fn is_nothing(&self, agent: &Agent, news: u64, now: Timestamp) -> bool {
         let nothing_at = self.nothing_at.lock().unwrap_or_else(PoisonError::into_inner);
-        nothing_at.get(&kind(agent)) == Some(&news)
+        nothing_at.get(&kind(agent)).is_some_and(|&(count, at)| {
+            count == news && now.duration_since(at).abs() < BELIEVED_FOR
+        })
     }
 
     /// An agent has found nothing, having read `news` before it looked.
-    pub fn found_nothing(&self, agent: &Agent, news: u64) {
+    pub fn found_nothing(&self, agent: &Agent, news: u64, now: Timestamp) {
         let mut nothing_at = self.nothing_at.lock().unwrap_or_else(PoisonError::into_inner);
         if nothing_at.len() >= MOST_KINDS {
             nothing_at.clear();
         }
-        nothing_at.insert(kind(agent), news);
+        nothing_at.insert(kind(agent), (news, now));
     }
 }
 

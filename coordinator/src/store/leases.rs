@@ -1,6 +1,6 @@
 //! Leases: handing tasks out and taking them back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -10,8 +10,33 @@ use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::canaries::Next;
-use super::{Agent, Store, StoreError, boxes, from_json, micros, tasks, time};
-use crate::lease::{self, Pace, Progress};
+use super::effects::Effects;
+use super::{Agent, Store, StoreError, boxes, from_json, micros, tasks, time, to_json};
+use crate::lease::{self, Pace, Policy, Progress};
+
+/// The most tasks that one transaction takes back, if they are of more than one lease: others wait for the writer
+/// meanwhile.
+const TASKS_AT_ONCE: i64 = 1024;
+
+/// The most leases that stand still and end in one transaction.
+const STUCK_AT_ONCE: usize = 16;
+
+/// Leases that are over, each with the number of tasks that were handed out under it.
+pub(super) const DUE: &str =
+    "SELECT id, tasks FROM leases WHERE deadline <= ?1 ORDER BY deadline LIMIT ?2";
+
+/// The head of the queue of a table, as far as an agent can run it.
+pub(super) const QUEUE: &str = "
+    SELECT tasks.id, attempts, reason, key, ops.digest, networks.definition AS network
+    FROM tasks LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
+    WHERE table_id = ?1 AND state = 'queued'
+      AND (op_id IS NULL OR op_id NOT IN (
+        SELECT op_id FROM op_primitives
+        WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
+      AND (network_id IS NULL OR network_id NOT IN (
+        SELECT network_id FROM network_primitives
+        WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
+    ORDER BY attempts, tasks.id LIMIT ?3";
 
 #[derive(sqlx::FromRow)]
 struct Candidate {
@@ -29,7 +54,8 @@ impl Store {
     /// Hands out tasks under a lease with this id, if there are any for this agent: its canary when that is
     /// due, else tasks of its table with primitives that it can run. A box that is not trusted, is to leave, or is unfit gets none.
     ///
-    /// Reads first, so that a crowd of idle agents costs no writes.
+    /// Reads first, so that a crowd of idle agents costs no writes. Leases that are over end with
+    /// [`Store::sweep`] and not here.
     ///
     /// # Errors
     /// When the store fails.
@@ -40,42 +66,37 @@ impl Store {
         max_tasks: u32,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
-        let turn = self.shared.idle.turn().await;
-        let news = self.shared.idle.news();
-        // A canary is for one agent, so it is looked for whatever others like it have found.
-        let is_nothing = self.shared.idle.is_nothing(agent, news);
-        if !is_nothing {
-            self.sweep(now).await?;
-        }
+        // What is for this agent alone is looked for whatever others like it have found.
         match self.next_for(agent, now).await? {
-            Next::Canary if max_tasks > 0 => {
-                drop(turn);
-                return self.lease_canary(agent, id, now).await;
-            }
-            Next::Work if !is_nothing => {}
+            Next::Canary if max_tasks > 0 => return self.lease_canary(agent, id, now).await,
+            Next::Work if max_tasks > 0 => {}
             Next::Nothing | Next::Canary | Next::Work => return Ok(None),
         }
-        let waiting = {
-            let mut tx = self.readers.begin().await?;
-            candidates(&mut tx, agent, 1).await?
-        };
-        if waiting.is_empty() {
-            self.shared.idle.found_nothing(agent, news);
-        }
-        if waiting.is_empty() || max_tasks == 0 {
+        if !self.is_work_for(agent, now).await? {
             return Ok(None);
         }
-        drop(turn);
         let (store, agent) = (self.clone(), agent.clone());
-        let lease = self
-            .write(move |tx| {
-                async move { store.grant(tx, &agent, id, max_tasks, now).await }.boxed()
-            })
-            .await?;
-        if lease.is_some() {
-            self.announce_progress();
+        self.change(move |tx| {
+            async move { store.grant(tx, &agent, id, max_tasks, now).await }.boxed()
+        })
+        .await
+    }
+
+    /// Whether the queue holds a task for this agent. Agents look one after the other, so that a crowd that
+    /// was woken together sees what the first of them found. Nothing is written meanwhile.
+    async fn is_work_for(&self, agent: &Agent, now: Timestamp) -> Result<bool, StoreError> {
+        let idle = &self.shared.idle;
+        let _turn = idle.turn().await;
+        let news = idle.news();
+        if idle.is_nothing(agent, news, now) {
+            return Ok(false);
         }
-        Ok(lease)
+        let mut tx = self.readers.begin().await?;
+        let is_work = !candidates(&mut tx, agent, 1).await?.is_empty();
+        if !is_work {
+            idle.found_nothing(agent, news, now);
+        }
+        Ok(is_work)
     }
 
     async fn grant(
@@ -85,19 +106,19 @@ impl Store {
         id: Uuid,
         max_tasks: u32,
         now: Timestamp,
-    ) -> Result<Option<Lease>, StoreError> {
+    ) -> Result<(Option<Lease>, Effects), StoreError> {
         if is_taken(tx, id).await? {
-            return self.held_lease(tx, agent, id, now).await;
+            return Ok((self.held_lease(tx, agent, id, now).await?, Effects::none()));
         }
         if boxes::state(tx, agent).await? != AgentState::Active {
-            return Ok(None);
+            return Ok((None, Effects::none()));
         }
         let limit = max_tasks.min(self.policy().max_tasks);
         let queue = candidates(tx, agent, limit).await?;
         let attempts: Vec<u32> = queue.iter().map(|task| super::count(task.attempts)).collect();
         let size = lease::batch(&attempts, max_tasks, self.policy());
         if size == 0 {
-            return Ok(None);
+            return Ok((None, Effects::none()));
         }
         let deadline = lease::deadline(now, self.policy());
         let mut lease = Lease { id, deadline, tasks: Vec::with_capacity(size) };
@@ -110,8 +131,8 @@ impl Store {
             leased.extend(waiting.leased(id).map(|progress| (*task, progress)));
             lease.tasks.push(self.task(candidate)?);
         }
-        tasks::write_all(tx, &leased).await?;
-        Ok(Some(lease))
+        let effects = tasks::write_all(tx, &leased).await?;
+        Ok((Some(lease), effects))
     }
 
     /// A lease that this agent asks for once more, with what is left to do under it. None when it holds no such
@@ -210,99 +231,86 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let agent = agent.clone();
-        let given_back = self
-            .write(move |tx| {
-                async move {
-                    let is_own = holds(tx, &agent, id, now).await?;
-                    if is_own {
-                        give_back(tx, id).await?;
-                    }
-                    Ok(is_own)
+        self.change(move |tx| {
+            async move {
+                if !holds(tx, &agent, id, now).await? {
+                    return Ok((false, Effects::none()));
                 }
-                .boxed()
-            })
-            .await?;
-        if given_back {
-            self.shared.presence.forget(id);
-            self.announce_work();
-            self.announce_progress();
-        }
-        Ok(given_back)
+                Ok((true, give_back(tx, &[id]).await?))
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// Ends the leases whose deadline has passed and those whose agent lives and gets nowhere, and shortens
     /// those that a clock which was set back has made too long.
     ///
+    /// Many that end together end in several transactions, between which others get their turn.
+    ///
     /// # Errors
     /// When the store fails.
     pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
-        for (lease, pace) in self.shared.presence.stuck(now, self.policy()) {
-            self.end_stuck(lease, pace, now).await?;
+        self.shorten(now).await?;
+        let stuck = self.shared.presence.stuck(now, self.policy());
+        for piece in stuck.chunks(STUCK_AT_ONCE) {
+            let (policy, piece) = (*self.policy(), piece.to_vec());
+            self.change(move |tx| {
+                async move { Ok(((), end_stuck(tx, &piece, &policy, now).await?)) }.boxed()
+            })
+            .await?;
         }
-        let latest = lease::deadline(now, self.policy());
-        let due: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM leases WHERE deadline <= ?1 OR deadline > ?2")
-                .bind(micros(now))
-                .bind(micros(latest))
-                .fetch_one(&self.readers)
-                .await?;
-        if due == 0 {
-            return Ok(());
-        }
-        let mut tx = self.begin().await?;
-        let due: Vec<(String, i64, String)> = sqlx::query_as(
-            "SELECT leases.id, deadline, name FROM leases JOIN agents ON agents.id = agent_id
-             WHERE deadline <= ?1 OR deadline > ?2",
-        )
-        .bind(micros(now))
-        .bind(micros(latest))
-        .fetch_all(&mut *tx)
-        .await?;
-        for (id, deadline, agent_name) in due {
-            let id = id.parse().map_err(|e| StoreError::damaged("a lease's id", e))?;
-            let deadline = time(deadline)?;
-            if lease::is_live(deadline, now) {
-                let deadline = lease::bounded(deadline, now, self.policy());
-                set_deadline(&mut tx, id, deadline).await?;
-                continue;
+        loop {
+            let due = self.due(now).await?;
+            if due.is_empty() {
+                return Ok(());
             }
-            for task in tasks::of_lease(&mut tx, id).await? {
-                let after = task.progress.expired(id, &agent_name, self.policy());
-                tracing::warn!(task = task.id, agent = agent_name, state = ?after.state, "a lease ran out");
-                tasks::write(&mut tx, task.id, &after).await?;
-            }
-            delete_lease(&mut tx, id).await?;
-            self.shared.presence.forget(id);
+            let policy = *self.policy();
+            self.change(move |tx| {
+                async move { Ok(((), end_due(tx, &due, &policy, now).await?)) }.boxed()
+            })
+            .await?;
         }
-        tx.commit().await?;
-        self.announce_work();
-        self.announce_progress();
-        Ok(())
     }
 
-    /// Takes a lease from an agent that is alive and gets nowhere.
-    async fn end_stuck(&self, id: Uuid, pace: Pace, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let agent_name: Option<String> = sqlx::query_scalar(
-            "SELECT name FROM leases JOIN agents ON agents.id = agent_id WHERE leases.id = ?1",
-        )
-        .bind(id.to_string())
-        .fetch_optional(&mut *tx)
-        .await?;
-        if let Some(agent_name) = agent_name {
-            let stood_still = now.duration_since(pace.moved_at);
-            for task in tasks::of_lease(&mut tx, id).await? {
-                let after = task.progress.stuck(id, &agent_name, stood_still, self.policy());
-                tracing::warn!(task = task.id, agent = agent_name, state = ?after.state, "a lease stood still");
-                tasks::write(&mut tx, task.id, &after).await?;
-            }
-            delete_lease(&mut tx, id).await?;
-            tx.commit().await?;
-            self.announce_work();
-            self.announce_progress();
+    /// Leases whose deadline has passed, as many as one transaction ends.
+    async fn due(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+        let due: Vec<(String, i64)> = sqlx::query_as(DUE)
+            .bind(micros(now))
+            .bind(TASKS_AT_ONCE)
+            .fetch_all(&self.readers)
+            .await?;
+        let mut tasks = 0;
+        let piece = due.into_iter().take_while(|(_, of_lease)| {
+            let fits = tasks == 0 || tasks + of_lease <= TASKS_AT_ONCE;
+            tasks += of_lease.max(&1);
+            fits
+        });
+        piece.map(|(id, _)| lease_id(&id)).collect()
+    }
+
+    /// Shortens leases that a clock which was set back has made too long.
+    async fn shorten(&self, now: Timestamp) -> Result<(), StoreError> {
+        let latest = micros(lease::bounded(Timestamp::MAX, now, self.policy()));
+        let too_long: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leases WHERE deadline > ?1)")
+                .bind(latest)
+                .fetch_one(&self.readers)
+                .await?;
+        if !too_long {
+            return Ok(());
         }
-        self.shared.presence.forget(id);
-        Ok(())
+        self.write(move |tx| {
+            async move {
+                sqlx::query("UPDATE leases SET deadline = ?1 WHERE deadline > ?1")
+                    .bind(latest)
+                    .execute(&mut **tx)
+                    .await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// To be called when a server starts: leases that nobody could renew while there was no server get
@@ -386,23 +394,12 @@ async fn candidates(
     agent: &Agent,
     limit: u32,
 ) -> Result<Vec<Candidate>, StoreError> {
-    let found = sqlx::query_as(
-        "SELECT tasks.id, attempts, reason, key, ops.digest, networks.definition AS network
-         FROM tasks LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
-         WHERE table_id = ?1 AND state = 'queued'
-           AND (op_id IS NULL OR op_id NOT IN (
-             SELECT op_id FROM op_primitives
-             WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
-           AND (network_id IS NULL OR network_id NOT IN (
-             SELECT network_id FROM network_primitives
-             WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
-         ORDER BY attempts, tasks.id LIMIT ?3",
-    )
-    .bind(agent.table.id.0)
-    .bind(&agent.primitives)
-    .bind(limit)
-    .fetch_all(&mut **tx)
-    .await?;
+    let found = sqlx::query_as(QUEUE)
+        .bind(agent.table.id.0)
+        .bind(&agent.primitives)
+        .bind(limit)
+        .fetch_all(&mut **tx)
+        .await?;
     Ok(found)
 }
 
@@ -454,36 +451,108 @@ async fn holds(
     }
 }
 
+/// Ends those of some leases whose deadline has passed, also as a transaction sees it.
+async fn end_due(
+    tx: &mut Transaction<'static, Sqlite>,
+    leases: &[Uuid],
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Effects, StoreError> {
+    let holders = holders(tx, leases, now).await?;
+    end(tx, holders, |progress, lease, agent| progress.expired(lease, agent, policy)).await
+}
+
+/// Ends leases whose agents live and get nowhere. What ended meanwhile is forgotten, too.
+async fn end_stuck(
+    tx: &mut Transaction<'static, Sqlite>,
+    stuck: &[(Uuid, Pace)],
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Effects, StoreError> {
+    let leases: Vec<Uuid> = stuck.iter().map(|(id, _)| *id).collect();
+    let paces: HashMap<Uuid, Pace> = stuck.iter().copied().collect();
+    let holders = holders(tx, &leases, Timestamp::MAX).await?;
+    let ended = end(tx, holders, |progress, lease, agent| match paces.get(&lease) {
+        Some(pace) => progress.stuck(lease, agent, now.duration_since(pace.moved_at), policy),
+        None => progress,
+    });
+    Ok(ended.await?.and(Effects::ended(leases)))
+}
+
+/// The names of the agents that hold some leases whose deadline is no later than this, by lease.
+async fn holders(
+    tx: &mut Transaction<'static, Sqlite>,
+    leases: &[Uuid],
+    latest: Timestamp,
+) -> Result<HashMap<Uuid, String>, StoreError> {
+    let found: Vec<(String, String)> = sqlx::query_as(
+        "SELECT leases.id, name FROM json_each(?1) AS wanted
+         CROSS JOIN leases ON leases.id = wanted.value JOIN agents ON agents.id = agent_id
+         WHERE deadline <= ?2",
+    )
+    .bind(to_json(&leases))
+    .bind(micros(latest))
+    .fetch_all(&mut **tx)
+    .await?;
+    found.into_iter().map(|(id, name)| Ok((lease_id(&id)?, name))).collect()
+}
+
+/// Ends leases whose work came to nothing, given the names of their agents; `after` says what becomes of a task.
+/// It costs the same few statements for any number of leases.
+async fn end(
+    tx: &mut Transaction<'static, Sqlite>,
+    holders: HashMap<Uuid, String>,
+    after: impl Fn(Progress, Uuid, &str) -> Progress,
+) -> Result<Effects, StoreError> {
+    let leases: Vec<Uuid> = holders.keys().copied().collect();
+    let mut left: HashMap<Uuid, usize> = HashMap::new();
+    let mut ended = BTreeMap::new();
+    for (task, lease) in tasks::of_leases(tx, &leases).await? {
+        let Some(agent) = holders.get(&lease) else { continue };
+        *left.entry(lease).or_default() += 1;
+        ended.insert(task.id, after(task.progress, lease, agent));
+    }
+    for (lease, agent) in &holders {
+        let tasks = left.get(lease).copied().unwrap_or_default();
+        tracing::warn!(%lease, agent, tasks, "a lease ended without results");
+    }
+    let effects = tasks::write_all(tx, &ended).await?;
+    Ok(effects.and(delete(tx, leases).await?))
+}
+
 /// Ends all leases of an agent; their tasks wait again, without an attempt.
 pub(super) async fn release_all(
     tx: &mut Transaction<'static, Sqlite>,
     agent: i64,
-) -> Result<(), StoreError> {
+) -> Result<Effects, StoreError> {
     let held: Vec<String> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
         .bind(agent)
         .fetch_all(&mut **tx)
         .await?;
-    for id in held {
-        give_back(tx, id.parse().map_err(|e| StoreError::damaged("a lease's id", e))?).await?;
-    }
-    Ok(())
+    let held: Vec<Uuid> = held.iter().map(|id| lease_id(id)).collect::<Result<_, _>>()?;
+    give_back(tx, &held).await
 }
 
-/// Ends a lease whose work is given back: what was not measured waits again, without an attempt. A canary that
+/// Ends leases whose work is given back: what was not measured waits again, without an attempt. A canary that
 /// has not come in is due again at once.
-async fn give_back(tx: &mut Transaction<'static, Sqlite>, id: Uuid) -> Result<(), StoreError> {
-    let tasks = tasks::of_lease(tx, id).await?;
+async fn give_back(
+    tx: &mut Transaction<'static, Sqlite>,
+    leases: &[Uuid],
+) -> Result<Effects, StoreError> {
+    let tasks = tasks::of_leases(tx, leases).await?;
     let released: BTreeMap<i64, Progress> =
-        tasks.into_iter().map(|task| (task.id, task.progress.released(id))).collect();
-    tasks::write_all(tx, &released).await?;
+        tasks.into_iter().map(|(task, lease)| (task.id, task.progress.released(lease))).collect();
+    let effects = tasks::write_all(tx, &released).await?;
     sqlx::query(
         "UPDATE agents SET canary_tries = canary_tries - 1, canary_asked_at = NULL
-         WHERE canary_tries > 0 AND id = (SELECT agent_id FROM leases WHERE id = ?1 AND canary = 1)",
+         WHERE canary_tries > 0 AND id IN (
+             SELECT agent_id FROM json_each(?1) AS given CROSS JOIN leases ON leases.id = given.value
+             WHERE canary = 1)",
     )
-    .bind(id.to_string())
+    .bind(to_json(&leases))
     .execute(&mut **tx)
     .await?;
-    delete_lease(tx, id).await
+    Ok(effects.and(delete(tx, leases.to_vec()).await?))
 }
 
 async fn set_deadline(
@@ -499,8 +568,22 @@ async fn set_deadline(
     Ok(())
 }
 
-/// The caller has moved the lease's tasks out of it.
-async fn delete_lease(tx: &mut Transaction<'static, Sqlite>, id: Uuid) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM leases WHERE id = ?1").bind(id.to_string()).execute(&mut **tx).await?;
-    Ok(())
+/// Deletes leases, whose tasks the caller has moved out of them. There may be a task to hand out then, if only
+/// the canary of an agent that gave it back.
+async fn delete(
+    tx: &mut Transaction<'static, Sqlite>,
+    leases: Vec<Uuid>,
+) -> Result<Effects, StoreError> {
+    if leases.is_empty() {
+        return Ok(Effects::none());
+    }
+    sqlx::query("DELETE FROM leases WHERE id IN (SELECT value FROM json_each(?1))")
+        .bind(to_json(&leases))
+        .execute(&mut **tx)
+        .await?;
+    Ok(Effects::ended(leases).and(Effects::work()))
+}
+
+fn lease_id(text: &str) -> Result<Uuid, StoreError> {
+    text.parse().map_err(|e| StoreError::damaged("a lease's id", e))
 }

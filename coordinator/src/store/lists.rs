@@ -100,11 +100,8 @@ impl Store {
                 .bind(after.fetch())
                 .fetch_all(&mut *tx)
                 .await?;
-        let mut entries = Vec::with_capacity(ids.len());
-        for id in ids {
-            entries.push((id.to_string(), requests::status(&mut tx, id).await?));
-        }
-        Ok(after.page(entries))
+        let statuses = requests::statuses(&mut tx, &ids).await?;
+        Ok(after.page(ids.iter().map(i64::to_string).zip(statuses).collect()))
     }
 
     /// Tables with their latest versions, in the order in which they came to be.

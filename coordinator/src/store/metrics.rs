@@ -22,17 +22,26 @@ pub struct FarmCounts {
     pub database_bytes: i64,
 }
 
+/// Tasks by hardware and state, counted in an index of these two numbers and nothing else.
+pub(super) const TASKS: &str = "
+    SELECT hardware_id, state, sum(number) FROM
+        (SELECT table_id, state, count(*) AS number FROM tasks GROUP BY table_id, state)
+    JOIN tables ON tables.id = table_id GROUP BY hardware_id, state";
+
+/// When the oldest request was made that has a task in the queue.
+pub(super) const OLDEST: &str = "
+    SELECT created_at FROM requests WHERE EXISTS
+        (SELECT 1 FROM request_tasks JOIN tasks ON tasks.id = task_id
+         WHERE request_id = requests.id AND outcome IS NULL AND state = 'queued')
+    ORDER BY created_at LIMIT 1";
+
 impl Store {
     /// Counts the farm. Reads only.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn farm_counts(&self, now: Timestamp) -> Result<FarmCounts, StoreError> {
-        let tasks = sqlx::query_as(
-            "SELECT hardware_id, state, sum(number) FROM
-               (SELECT table_id, state, count(*) AS number FROM tasks GROUP BY table_id, state)
-             JOIN tables ON tables.id = table_id GROUP BY hardware_id, state",
-        );
+        let tasks = sqlx::query_as(TASKS);
         let agents = sqlx::query_as(
             "SELECT hardware_id, CASE WHEN state = 'active' AND seen_at < ?1 THEN 'silent' ELSE state END
                     AS shown, count(*)
@@ -40,14 +49,7 @@ impl Store {
         )
         .bind(micros(now - SILENT_AFTER));
         // Finished requests have no outcome left to wait for, which an index tells.
-        let oldest: Option<i64> = sqlx::query_scalar(
-            "SELECT created_at FROM requests WHERE EXISTS
-               (SELECT 1 FROM request_tasks JOIN tasks ON tasks.id = task_id
-                WHERE request_id = requests.id AND outcome IS NULL AND state = 'queued')
-             ORDER BY created_at LIMIT 1",
-        )
-        .fetch_optional(&self.readers)
-        .await?;
+        let oldest: Option<i64> = sqlx::query_scalar(OLDEST).fetch_optional(&self.readers).await?;
         let file: String =
             sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'")
                 .fetch_one(&self.readers)

@@ -2,7 +2,8 @@
 //!
 //! - One connection writes; a few others read. A change of several statements is one transaction, and
 //!   a change is on the disk (`synchronous=FULL`) before the method that made it returns. Changes that
-//!   come often share transactions (`group`). Two things are written later: when an agent was last heard of
+//!   come often share transactions (`group`), and what a change sets going belongs to its commit (`effects`).
+//!   Two things are written later: when an agent was last heard of
 //!   (`heard`), and what is derived from measurements (`derive`).
 //! - Rules are elsewhere ([`crate::lease`], [`latlas_shared::merge`], [`crate::admission`]): methods here read, ask
 //!   them, and write. `now` is always an argument.
@@ -15,6 +16,7 @@ mod backup;
 mod boxes;
 mod canaries;
 mod derive;
+mod effects;
 mod error;
 mod farm;
 mod group;
@@ -26,6 +28,8 @@ mod metrics;
 mod networks;
 mod open;
 mod ops;
+#[cfg(test)]
+mod plans;
 mod requests;
 mod results;
 mod rows;
@@ -47,7 +51,7 @@ use crate::presence::Presence;
 
 pub use agents::{Agent, EnrolError};
 pub use audit::Actor;
-pub use backup::{Copied, CopyError, copy};
+pub use backup::{Copied, CopyError, copy, read_through};
 pub use derive::Rebuilt;
 pub use error::{Lookup, StoreError};
 pub use lists::After;
@@ -169,15 +173,6 @@ impl Store {
     /// first write could fail after reading, when another process wrote in between.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
-    }
-
-    fn announce_work(&self) {
-        self.shared.idle.announce();
-        self.shared.work.notify_waiters();
-    }
-
-    fn announce_progress(&self) {
-        self.shared.progress.send_replace(());
     }
 }
 

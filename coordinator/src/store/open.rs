@@ -67,6 +67,18 @@ pub enum OpenError {
         /// The migration that is not known.
         migration: i64,
     },
+    /// Its database has gone, and the log of that one lies where a new one would take it for its own.
+    #[error(
+        "{} left over from a database that is no longer at {path}: move them to where it is now, for its \
+         last changes may be in them, and a new database would be damaged by them",
+        names(.left)
+    )]
+    LeftOver {
+        /// The database that is not there.
+        path: PathBuf,
+        /// What it has left.
+        left: Vec<PathBuf>,
+    },
     /// It can't be opened, read or written.
     #[error(
         "the database {path} can't be opened ({cause}): look at its permissions and at the space on its \
@@ -98,6 +110,7 @@ impl Store {
             path: path.to_owned(),
             cause: e.to_string(),
         };
+        check_left_over(path)?;
         let writer = connect_writer(path).await?;
         check_owner(path, &writer).await?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
@@ -127,11 +140,42 @@ impl Store {
             versioning: Mutex::new(()),
             uses: std::sync::Mutex::default(),
         };
-        let queue = Queue::start(writer.clone());
-        let store = Store { writer, readers, queue, shared: Arc::new(shared) };
+        let shared = Arc::new(shared);
+        let queue = Queue::start(writer.clone(), Arc::clone(&shared));
+        let store = Store { writer, readers, queue, shared };
         store.register_builtin_ops(Timestamp::now()).await.map_err(|e| unusable(&e))?;
         Ok(store)
     }
+}
+
+/// Refuses to make a database where another one has left its log. SQLite would take it for the new one's: it
+/// deletes it beside an empty file, and works it into any other.
+///
+/// # Errors
+/// Then.
+pub(super) fn check_left_over(path: &Path) -> Result<(), OpenError> {
+    let ends: &[&str] = match std::fs::metadata(path) {
+        Ok(file) if file.len() > 0 => return Ok(()),
+        // A first start that was cut off leaves an empty file with a journal, which is its own.
+        Ok(_) => &["-wal"],
+        Err(_) => &["-wal", "-shm", "-journal"],
+    };
+    let beside = ends.iter().map(|end| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    });
+    let left: Vec<PathBuf> = beside.filter(|file| file.exists()).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(OpenError::LeftOver { path: path.to_owned(), left })
+}
+
+fn names(files: &[PathBuf]) -> String {
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let are = if files.len() == 1 { "is" } else { "are" };
+    format!("{} {are}", names.join(" and "))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use ops_catalog::{Catalog, Op, OpDef, OpDigest};
 use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Actor, Store, StoreError, audit::audit, from_json, micros, to_json};
+use super::effects::Effects;
+use super::{Actor, Shared, Store, StoreError, audit::audit, from_json, micros, to_json};
 use crate::op_book::{Entry, NotTaken, OpBook, OpId, Standing};
 
 /// What became of a definition that was submitted.
@@ -54,37 +56,20 @@ impl Store {
         now: Timestamp,
     ) -> Result<Submission, SubmitError> {
         let turn = self.submitting().await;
-        let mut tx = self.begin().await?;
-        let (book, submission) = submit(&mut tx, &self.ops(), def, actor, now).await?;
-        self.commit_with_ops(tx, book, turn).await?;
-        Ok(submission)
+        let (book, actor) = (self.ops(), actor.clone());
+        self.change_alone(move |tx| {
+            async move {
+                let (book, submission) = submit(tx, &book, def, &actor, now).await?;
+                Ok((submission, Effects::ops(book, turn)))
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// Waits for the turn to submit ops.
     pub(super) async fn submitting(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.shared.submitting).lock_owned().await
-    }
-
-    /// Commits, and makes the new ops known. It runs to its end even if the caller is dropped on the way,
-    /// as when a client hangs up: otherwise an op could be stored and not known.
-    pub(super) async fn commit_with_ops(
-        &self,
-        tx: Transaction<'static, Sqlite>,
-        book: Arc<OpBook>,
-        turn: OwnedMutexGuard<()>,
-    ) -> Result<(), StoreError> {
-        let store = self.clone();
-        let commit = tokio::spawn(async move {
-            tx.commit().await?;
-            store.set_ops(book);
-            drop(turn);
-            Ok(())
-        });
-        commit.await.map_err(|e| StoreError::Database(e.to_string()))?
-    }
-
-    fn set_ops(&self, book: Arc<OpBook>) {
-        *self.shared.ops.write().unwrap_or_else(std::sync::PoisonError::into_inner) = book;
     }
 
     /// Brings the stored ops in line with the catalog of this build, and reads them all.
@@ -99,8 +84,15 @@ impl Store {
         }
         let stored = read_all(&mut tx).await?;
         tx.commit().await?;
-        self.set_ops(Arc::new(book(stored)?));
+        self.shared.set_ops(Arc::new(book(stored)?));
         Ok(())
+    }
+}
+
+impl Shared {
+    /// Makes these the known ops.
+    pub(super) fn set_ops(&self, book: Arc<OpBook>) {
+        *self.ops.write().unwrap_or_else(std::sync::PoisonError::into_inner) = book;
     }
 }
 

@@ -1,7 +1,9 @@
 //! Requests: what somebody wants measured, and how far that is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::WholeNetwork;
 use latlas_shared::api::RequestStatus;
@@ -10,6 +12,7 @@ use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::effects::Effects;
 use super::networks::{self, NetworkId};
 use super::ops::{SubmitError, submit};
 use super::{Actor, Store, StoreError, TableRef, audit::audit, count, micros, time, to_json};
@@ -17,6 +20,19 @@ use crate::op_book::OpBook;
 
 /// The most failures that a status lists.
 const MOST_FAILURES: i64 = 100;
+
+/// Tasks of requests (?1, a JSON array) by outcome.
+pub(super) const COUNTS: &str = "
+    SELECT request_id, count(*), count(*) FILTER (WHERE outcome = 'done'),
+           count(*) FILTER (WHERE outcome = 'failed')
+    FROM request_tasks WHERE request_id IN (SELECT value FROM json_each(?1)) GROUP BY request_id";
+
+/// Tasks of requests that an agent is working on.
+pub(super) const RUNNING: &str = "
+    SELECT request_id, count(*)
+    FROM tasks CROSS JOIN request_tasks ON task_id = tasks.id AND outcome IS NULL
+    WHERE lease_id IS NOT NULL AND +request_id IN (SELECT value FROM json_each(?1))
+    GROUP BY request_id";
 
 /// A request whose space was spelled out and checked.
 #[derive(Debug, Clone)]
@@ -78,36 +94,20 @@ impl Store {
         now: Timestamp,
     ) -> Result<(Uuid, bool), RequestError> {
         let turn = self.submitting().await;
-        let mut tx = self.begin().await?;
-        if let Some(known) = same_request(&mut tx, &request).await? {
-            return Ok((known, false));
-        }
-        let mut book = self.ops();
-        for def in &request.ops {
-            (book, _) = submit(&mut tx, &book, def.clone(), actor, now).await?;
-        }
-        let keys = numbered_keys(&book, &request.keys)?;
-        let mut networks = Vec::with_capacity(request.networks.len());
-        for network in &request.networks {
-            let NetworkId(id) = networks::find_or_add(&mut tx, network, now).await?;
-            networks.push(id);
-        }
-        let mut unsupported = unsupported_ops(&mut tx, &request.table, &keys).await?;
-        unsupported.extend(unsupported_networks(&mut tx, &request.table, &networks).await?);
-        if !unsupported.is_empty() {
-            return Err(RequestError::Unsupported(unsupported));
-        }
-        let uuid = insert(&mut tx, &request, &to_json(&keys), &to_json(&networks), now).await?;
-        let detail = json!({
-            "hardware_id": request.table.hardware_id, "config": request.table.run_config.id(),
-            "space": request.space, "keys": keys.len(), "networks": networks.len(),
-            "remeasure": request.remeasure,
-        });
-        audit(&mut tx, actor, "request.create", &format!("request {uuid}"), &detail, now).await?;
-        self.commit_with_ops(tx, book, turn).await?;
-        self.announce_work();
-        self.announce_progress();
-        Ok((uuid, true))
+        let (book, actor) = (self.ops(), actor.clone());
+        self.change_alone(move |tx| {
+            async move {
+                if let Some(known) = same_request(tx, &request).await? {
+                    // Nothing has changed. But whoever repeats a call wants it to have its effect.
+                    return Ok(((known, false), Effects::work().and(Effects::progress())));
+                }
+                let (uuid, book) = take_in(tx, &request, book, &actor, now).await?;
+                let effects = Effects::ops(book, turn).and(Effects::work());
+                Ok(((uuid, true), effects.and(Effects::progress())))
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// How far a request is; none when there is no such request.
@@ -121,10 +121,42 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
         match id {
-            Some(id) => Ok(Some(status(&mut tx, id).await?)),
+            Some(id) => Ok(statuses(&mut tx, &[id]).await?.pop()),
             None => Ok(None),
         }
     }
+}
+
+/// Stores a request that is new, and gives the ops that are known with it.
+async fn take_in(
+    tx: &mut Transaction<'static, Sqlite>,
+    request: &NewRequest,
+    mut book: Arc<OpBook>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<(Uuid, Arc<OpBook>), RequestError> {
+    for def in &request.ops {
+        (book, _) = submit(tx, &book, def.clone(), actor, now).await?;
+    }
+    let keys = numbered_keys(&book, &request.keys)?;
+    let mut networks = Vec::with_capacity(request.networks.len());
+    for network in &request.networks {
+        let NetworkId(id) = networks::find_or_add(tx, network, now).await?;
+        networks.push(id);
+    }
+    let mut unsupported = unsupported_ops(tx, &request.table, &keys).await?;
+    unsupported.extend(unsupported_networks(tx, &request.table, &networks).await?);
+    if !unsupported.is_empty() {
+        return Err(RequestError::Unsupported(unsupported));
+    }
+    let uuid = insert(tx, request, &to_json(&keys), &to_json(&networks), now).await?;
+    let detail = json!({
+        "hardware_id": request.table.hardware_id, "config": request.table.run_config.id(),
+        "space": request.space, "keys": keys.len(), "networks": networks.len(),
+        "remeasure": request.remeasure,
+    });
+    audit(tx, actor, "request.create", &format!("request {uuid}"), &detail, now).await?;
+    Ok((uuid, book))
 }
 
 async fn same_request(
@@ -301,62 +333,90 @@ async fn insert_tasks(
     Ok(())
 }
 
-pub(super) async fn status(
+/// How far requests are, in the order of their numbers. It takes the same few queries for any number of them.
+pub(super) async fn statuses(
     tx: &mut Transaction<'static, Sqlite>,
-    id: i64,
-) -> Result<RequestStatus, StoreError> {
-    type Columns = (String, String, String, Option<String>, i64, i64);
-    let (uuid, hardware_id, config, space, networks, created_at): Columns = sqlx::query_as(
-        "SELECT uuid, hardware_id, config_id, nullif(space, ''), networks, requests.created_at
-         FROM requests JOIN tables ON tables.id = table_id WHERE requests.id = ?1",
+    ids: &[i64],
+) -> Result<Vec<RequestStatus>, StoreError> {
+    type Columns = (i64, String, String, String, Option<String>, i64, i64);
+    let ids = to_json(&ids);
+    let requests: Vec<Columns> = sqlx::query_as(
+        "SELECT requests.id, uuid, hardware_id, config_id, nullif(space, ''), networks, requests.created_at
+         FROM json_each(?1) AS wanted CROSS JOIN requests ON requests.id = wanted.value
+         JOIN tables ON tables.id = table_id
+         ORDER BY wanted.key",
     )
-    .bind(id)
-    .fetch_one(&mut **tx)
+    .bind(&ids)
+    .fetch_all(&mut **tx)
     .await?;
-    let (total, done, failed): (i64, i64, i64) = sqlx::query_as(
-        "SELECT count(*), count(*) FILTER (WHERE outcome = 'done'),
-                count(*) FILTER (WHERE outcome = 'failed')
-         FROM request_tasks WHERE request_id = ?1",
-    )
-    .bind(id)
-    .fetch_one(&mut **tx)
-    .await?;
-    let running: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM tasks CROSS JOIN request_tasks ON task_id = tasks.id AND request_id = ?1
-         WHERE lease_id IS NOT NULL AND outcome IS NULL",
-    )
-    .bind(id)
-    .fetch_one(&mut **tx)
-    .await?;
-    Ok(RequestStatus {
-        id: uuid.parse().map_err(|e| StoreError::damaged("a request's id", e))?,
-        hardware_id: hardware_id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?,
-        config,
-        space,
-        networks: count(networks),
-        created_at: time(created_at)?,
-        total: count(total),
-        done: count(done),
-        failed: count(failed),
-        running: count(running),
-        failures: failures(tx, id).await?,
-    })
+    let mut counts = counts(tx, &ids).await?;
+    let mut running = running(tx, &ids).await?;
+    let mut failures = failures(tx, &ids).await?;
+    requests
+        .into_iter()
+        .map(|(id, uuid, hardware_id, config, space, networks, created_at)| {
+            let (total, done, failed) = counts.remove(&id).unwrap_or_default();
+            Ok(RequestStatus {
+                id: uuid.parse().map_err(|e| StoreError::damaged("a request's id", e))?,
+                hardware_id: hardware_id
+                    .parse()
+                    .map_err(|e| StoreError::damaged("a hardware id", e))?,
+                config,
+                space,
+                networks: count(networks),
+                created_at: time(created_at)?,
+                total: count(total),
+                done: count(done),
+                failed: count(failed),
+                running: count(running.remove(&id).unwrap_or_default()),
+                failures: failures.remove(&id).unwrap_or_default(),
+            })
+        })
+        .collect()
 }
 
+/// The tasks of each request: all, done and failed. `ids` is a JSON array.
+async fn counts(
+    tx: &mut Transaction<'static, Sqlite>,
+    ids: &str,
+) -> Result<HashMap<i64, (i64, i64, i64)>, StoreError> {
+    let found: Vec<(i64, i64, i64, i64)> =
+        sqlx::query_as(COUNTS).bind(ids).fetch_all(&mut **tx).await?;
+    Ok(found.into_iter().map(|(id, all, done, failed)| (id, (all, done, failed))).collect())
+}
+
+/// The tasks of each request that an agent is working on. Few tasks of a farm are, so these are
+/// gone through (the `+` keeps SQLite from looking each of them up under each request).
+async fn running(
+    tx: &mut Transaction<'static, Sqlite>,
+    ids: &str,
+) -> Result<HashMap<i64, i64>, StoreError> {
+    let found: Vec<(i64, i64)> = sqlx::query_as(RUNNING).bind(ids).fetch_all(&mut **tx).await?;
+    Ok(found.into_iter().collect())
+}
+
+/// The first failures of each request, by key or network, and why.
 async fn failures(
     tx: &mut Transaction<'static, Sqlite>,
-    request: i64,
-) -> Result<BTreeMap<String, String>, StoreError> {
-    let failures: Vec<(String, String)> = sqlx::query_as(
-        "SELECT coalesce(key, 'network ' || coalesce(name, substr(digest, 1, 12))),
-                coalesce(request_tasks.reason, '')
-         FROM request_tasks JOIN tasks ON tasks.id = task_id
-         LEFT JOIN networks ON networks.id = network_id
-         WHERE request_id = ?1 AND outcome = 'failed' ORDER BY task_id LIMIT ?2",
+    ids: &str,
+) -> Result<HashMap<i64, BTreeMap<String, String>>, StoreError> {
+    let found: Vec<(i64, String, String)> = sqlx::query_as(
+        "SELECT request_id, coalesce(key, 'network ' || coalesce(name, substr(digest, 1, 12))),
+                coalesce(failed.reason, '')
+         FROM (SELECT request_id, task_id, reason, row_number() OVER (
+                   PARTITION BY request_id ORDER BY task_id) AS place
+               FROM request_tasks
+               WHERE request_id IN (SELECT value FROM json_each(?1)) AND outcome = 'failed') AS failed
+         JOIN tasks ON tasks.id = task_id LEFT JOIN networks ON networks.id = network_id
+         WHERE place <= ?2",
     )
-    .bind(request)
+    .bind(ids)
     .bind(MOST_FAILURES)
     .fetch_all(&mut **tx)
     .await?;
-    Ok(failures.into_iter().collect())
+    let mut failures: HashMap<i64, BTreeMap<String, String>> = HashMap::new();
+    for (id, what, why) in found {
+        failures.entry(id).or_default().insert(what, why);
+    }
+    Ok(failures)
 }

@@ -13,6 +13,7 @@ use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::effects::Effects;
 use super::rows::{Place, What};
 use super::{
     Agent, Store, StoreError, TableId, boxes, canaries, micros, networks, pieces, tasks, to_json,
@@ -87,6 +88,9 @@ struct Batch {
     unreadable: Vec<Refusal>,
 }
 
+/// The boxes of a class of device.
+pub(super) const FINGERPRINTS: &str = "SELECT digest FROM fingerprints WHERE hardware_id = ?1";
+
 impl Store {
     /// Takes measurements in. Those that came before change nothing; those that are refused don't keep the
     /// others out. When it returns, what it counts as stored is on the disk.
@@ -109,16 +113,11 @@ impl Store {
         let checked = checked.await.map_err(|e| StoreError::Database(e.to_string()))?;
         let batch = Batch { agent: agent.clone(), now, checked, unreadable };
         let store = self.clone();
-        let (answer, moved) =
-            self.write(move |tx| async move { store.take_in(tx, batch).await }.boxed()).await?;
+        let answer =
+            self.change(move |tx| async move { store.take_in(tx, batch).await }.boxed()).await?;
         if answer.stored > 0 {
             self.heard_of(agent, None, now);
         }
-        // Work of a box that is trusted no more, or an attempt that failed, waits again.
-        if moved || !answer.refused.is_empty() {
-            self.announce_work();
-        }
-        self.announce_progress();
         Ok(answer)
     }
 
@@ -129,11 +128,10 @@ impl Store {
                 .bind(hardware_id.as_str())
                 .fetch_all(&self.readers)
                 .await?;
-        let fingerprints: Vec<String> =
-            sqlx::query_scalar("SELECT digest FROM fingerprints WHERE hardware_id = ?1")
-                .bind(hardware_id.as_str())
-                .fetch_all(&self.readers)
-                .await?;
+        let fingerprints: Vec<String> = sqlx::query_scalar(FINGERPRINTS)
+            .bind(hardware_id.as_str())
+            .fetch_all(&self.readers)
+            .await?;
         let tables: HashMap<String, TableId> =
             tables.into_iter().map(|(config, id)| (config, TableId(id))).collect();
         let configs: HashSet<String> = tables.keys().cloned().collect();
@@ -141,12 +139,12 @@ impl Store {
         Ok(Class { known: Known { hardware_id, fingerprints, configs }, tables })
     }
 
-    /// Stores a batch and what follows for tasks and boxes, and says whether tasks may have come back to the queue.
+    /// Stores a batch and what follows for tasks and boxes.
     async fn take_in(
         &self,
         tx: &mut Transaction<'static, Sqlite>,
         batch: Batch,
-    ) -> Result<(ResultsAnswer, bool), StoreError> {
+    ) -> Result<(ResultsAnswer, Effects), StoreError> {
         let Batch { agent, now, checked, unreadable } = batch;
         let mut answer = ResultsAnswer::default();
         let mut known = known_of(tx, &checked).await?;
@@ -178,27 +176,30 @@ impl Store {
         insert(tx, &agent, &taken, now).await?;
         let counting = taken.iter().filter(|(_, admitted)| admitted.counts());
         let touched: BTreeSet<Place> = counting.map(|(place, _)| place.clone()).collect();
-        settle_tasks(tx, &touched, &taken).await?;
-        let mut moved = false;
+        let mut effects = settle_tasks(tx, &touched, &taken).await?;
         for (_, admitted) in taken.iter().filter(|_| trusted) {
             if let Some(reason) = &admitted.set_aside {
-                self.count_attempt(tx, &agent, admitted.task, reason).await?;
-                moved = true;
+                let counted = self.count_attempt(tx, &agent, admitted.task, reason).await?;
+                effects = effects.and(counted);
             }
         }
         for Refusal { id, task, reason } in refusals {
             tracing::warn!(agent = %agent.uuid, %id, reason, "a measurement was refused");
-            self.count_attempt(tx, &agent, task, &reason).await?;
+            effects = effects.and(self.count_attempt(tx, &agent, task, &reason).await?);
             if canary::is_canary(task) {
                 let why = format!("its canary was refused: {reason}");
-                canaries::distrust(tx, &agent, why, now).await?;
+                effects = effects.and(canaries::distrust(tx, &agent, why, now).await?);
             }
             answer.refused.insert(id, reason);
         }
         if taken.iter().any(|(_, admitted)| admitted.canary) {
-            moved |= self.judge_canary(tx, &agent, now).await?;
+            effects = effects.and(self.judge_canary(tx, &agent, now).await?);
         }
-        Ok((answer, moved))
+        if answer.stored > 0 {
+            // Tables follow.
+            effects = effects.and(Effects::progress());
+        }
+        Ok((answer, effects))
     }
 
     /// Counts an attempt on the task that a refused measurement answers, if this agent holds it.
@@ -208,9 +209,11 @@ impl Store {
         agent: &Agent,
         task: Option<i64>,
         why: &str,
-    ) -> Result<(), StoreError> {
-        let Some(id) = task else { return Ok(()) };
-        let Some((task, lease)) = tasks::held_by(tx, id, agent.id).await? else { return Ok(()) };
+    ) -> Result<Effects, StoreError> {
+        let Some(id) = task else { return Ok(Effects::none()) };
+        let Some((task, lease)) = tasks::held_by(tx, id, agent.id).await? else {
+            return Ok(Effects::none());
+        };
         let after = task.progress.refused(lease, &agent.name, why, self.policy());
         tasks::write(tx, id, &after).await
     }
@@ -355,7 +358,7 @@ async fn settle_tasks(
     tx: &mut Transaction<'static, Sqlite>,
     places: &BTreeSet<Place>,
     taken: &[(Place, Admitted)],
-) -> Result<(), StoreError> {
+) -> Result<Effects, StoreError> {
     let before = tasks::of_places(tx, places).await?;
     let mut after = before.clone();
     for (place, admitted) in taken.iter().filter(|(_, admitted)| admitted.counts()) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::effects::Effects;
 use super::rows::{self, Place};
 use super::{StoreError, to_json};
 use crate::lease::{Progress, State};
@@ -82,18 +83,26 @@ pub(super) async fn held_by(
     }
 }
 
-/// The tasks that stand under a lease.
-pub(super) async fn of_lease(
+/// The tasks that stand under leases (?1, a JSON array).
+pub(super) const OF_LEASES: &str = "
+    SELECT tasks.id, state, attempts, reason, lease_id
+    FROM json_each(?1) AS ended CROSS JOIN tasks ON lease_id = ended.value";
+
+/// The tasks that stand under some leases, each with its lease.
+pub(super) async fn of_leases(
     tx: &mut Transaction<'static, Sqlite>,
-    lease: Uuid,
-) -> Result<Vec<Stored>, StoreError> {
-    let found: Vec<Columns> = sqlx::query_as(
-        "SELECT id, state, attempts, reason, lease_id FROM tasks WHERE lease_id = ?1 ORDER BY id",
-    )
-    .bind(lease.to_string())
-    .fetch_all(&mut **tx)
-    .await?;
-    found.into_iter().map(stored).collect()
+    leases: &[Uuid],
+) -> Result<Vec<(Stored, Uuid)>, StoreError> {
+    let found: Vec<Columns> =
+        sqlx::query_as(OF_LEASES).bind(to_json(&leases)).fetch_all(&mut **tx).await?;
+    let mut held = Vec::with_capacity(found.len());
+    for task in found {
+        let task = stored(task)?;
+        if let State::Leased(lease) = task.progress.state {
+            held.push((task, lease));
+        }
+    }
+    Ok(held)
 }
 
 /// Writes what a task has become, and tells the requests that wait for it.
@@ -101,7 +110,7 @@ pub(super) async fn write(
     tx: &mut Transaction<'static, Sqlite>,
     id: i64,
     progress: &Progress,
-) -> Result<(), StoreError> {
+) -> Result<Effects, StoreError> {
     write_all(tx, &BTreeMap::from([(id, progress.clone())])).await
 }
 
@@ -109,7 +118,12 @@ pub(super) async fn write(
 pub(super) async fn write_all(
     tx: &mut Transaction<'static, Sqlite>,
     tasks: &BTreeMap<i64, Progress>,
-) -> Result<(), StoreError> {
+) -> Result<Effects, StoreError> {
+    let effects = tasks.values().map(|progress| match progress.state {
+        State::Queued => Effects::work().and(Effects::progress()),
+        State::Leased(_) | State::Done | State::Failed => Effects::progress(),
+    });
+    let effects = effects.collect();
     let (mut written, mut settled) = (Vec::with_capacity(tasks.len()), Vec::new());
     for (id, progress) in tasks {
         let (state, lease) = match progress.state {
@@ -126,7 +140,7 @@ pub(super) async fn write_all(
         }
     }
     if written.is_empty() {
-        return Ok(());
+        return Ok(effects);
     }
     sqlx::query(
         "UPDATE tasks SET state = task.value ->> 1, attempts = task.value ->> 2,
@@ -137,7 +151,7 @@ pub(super) async fn write_all(
     .execute(&mut **tx)
     .await?;
     if settled.is_empty() {
-        return Ok(());
+        return Ok(effects);
     }
     // A late number also mends requests that were told of a failure; a failure changes no outcome.
     sqlx::query(
@@ -149,5 +163,5 @@ pub(super) async fn write_all(
     .bind(to_json(&settled))
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    Ok(effects)
 }

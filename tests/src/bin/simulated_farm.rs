@@ -72,6 +72,9 @@ struct Load {
     /// Tasks of one lease
     #[arg(long, default_value_t = 4)]
     lease_tasks: u32,
+    /// Streams of the events of requests that are read meanwhile
+    #[arg(long, default_value_t = 0)]
+    streams: usize,
     /// How long an agent is busy with one lease, in seconds
     #[arg(long, default_value_t = 30.0)]
     work: f64,
@@ -171,6 +174,11 @@ async fn ingest(arguments: Ingest) -> Result<()> {
 #[derive(Default)]
 struct Seen {
     heartbeats: Mutex<Vec<Duration>>,
+    /// What each batch of results took until it was acknowledged.
+    commits: Mutex<Vec<Duration>>,
+    /// The last request for each class.
+    requests: Mutex<BTreeMap<String, Uuid>>,
+    events: AtomicU64,
     leases: AtomicU64,
     tasks: AtomicU64,
     renewals: AtomicU64,
@@ -194,15 +202,13 @@ impl Seen {
     }
 
     async fn summary(&self, seconds: f64) -> serde_json::Value {
-        let mut beats: Vec<f64> =
-            self.heartbeats.lock().await.iter().map(|d| d.as_secs_f64() * 1e3).collect();
-        beats.sort_unstable_by(f64::total_cmp);
-        let quantile = |q: f64| beats.get((q * (beats.len().saturating_sub(1)) as f64) as usize);
         let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
         serde_json::json!({
             "seconds": seconds,
-            "heartbeats": beats.len(),
-            "heartbeat_ms": {"p50": quantile(0.5), "p99": quantile(0.99), "max": quantile(1.0)},
+            "heartbeats": self.heartbeats.lock().await.len(),
+            "heartbeat_ms": quantiles(&*self.heartbeats.lock().await),
+            "results_ms": quantiles(&*self.commits.lock().await),
+            "events": count(&self.events),
             "leases": count(&self.leases),
             "tasks": count(&self.tasks),
             "renewals": count(&self.renewals),
@@ -210,6 +216,14 @@ impl Seen {
             "errors": *self.errors.lock().await,
         })
     }
+}
+
+/// In milliseconds; null where there is nothing.
+fn quantiles(times: &[Duration]) -> serde_json::Value {
+    let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+    times.sort_unstable_by(f64::total_cmp);
+    let quantile = |q: f64| times.get((q * (times.len().saturating_sub(1)) as f64) as usize);
+    serde_json::json!({"p50": quantile(0.5), "p99": quantile(0.99), "max": quantile(1.0)})
 }
 
 async fn load(arguments: Load) -> Result<()> {
@@ -243,6 +257,9 @@ async fn load(arguments: Load) -> Result<()> {
         };
         tasks.spawn(ask(researcher.clone(), request, Arc::clone(&seen)));
     }
+    for number in 0..arguments.streams {
+        tasks.spawn(watch(researcher.clone(), number, Arc::clone(&seen)));
+    }
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
     seen.over.store(true, Ordering::Relaxed);
     let summary = seen.summary(started.elapsed().as_secs_f64()).await;
@@ -259,6 +276,7 @@ async fn ask(client: Client, request: ProfileRequest, seen: Arc<Seen>) {
             tokio::time::sleep(Duration::from_secs(5)).await;
             continue;
         };
+        seen.requests.lock().await.insert(asked.hardware_id.to_string(), asked.id);
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
             let status = client.get::<RequestStatus>(&format!("v1/requests/{}", asked.id)).await;
@@ -266,6 +284,26 @@ async fn ask(client: Client, request: ProfileRequest, seen: Arc<Seen>) {
                 break;
             }
         }
+    }
+}
+
+/// Reads the events of the last request for one of the classes, one request after the other.
+async fn watch(client: Client, number: usize, seen: Arc<Seen>) {
+    loop {
+        let request = {
+            let requests = seen.requests.lock().await;
+            requests.values().nth(number % requests.len().max(1)).copied()
+        };
+        if let Some(id) = request {
+            let opened = client.get_raw(&format!("v1/requests/{id}/events")).await;
+            if let Some(mut events) = seen.note("events", opened).await {
+                // It ends with its request, or with the coordinator.
+                while let Ok(Some(_)) = events.chunk().await {
+                    seen.events.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -315,8 +353,12 @@ async fn work(agent: &Simulated, arguments: &Load, seen: &Seen, held: &Mutex<Opt
         tokio::time::sleep(Duration::from_secs_f64(arguments.work)).await;
         *held.lock().await = None;
         let measurements: Vec<_> = lease.tasks.iter().filter_map(|t| agent.answer(t)).collect();
+        let started = Instant::now();
         let answer = seen.note("results", agent.report(measurements).await).await;
         let stored = answer.map_or(0, |answer| answer.stored);
+        if stored > 0 {
+            seen.commits.lock().await.push(started.elapsed());
+        }
         seen.results.fetch_add(stored.into(), Ordering::Relaxed);
         seen.note("release", agent.release(lease.id).await).await;
     }

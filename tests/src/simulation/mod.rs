@@ -221,9 +221,13 @@ impl Watch {
         self.holders.retain(|_, holder| holder.2 > now);
     }
 
-    /// A call was cut off, so what was committed is not known.
-    pub(crate) fn cut(&mut self) {
+    /// A call was cut off, so what was committed is not known. What it reported may be in, and then settles
+    /// nothing when it comes again.
+    pub(crate) fn cut(&mut self, call: &Call) {
         self.holders.clear();
         self.settled.clear();
+        if let Call::Results(reports) = call {
+            self.stored.extend(reports.iter().map(|report| report.id));
+        }
     }
 }

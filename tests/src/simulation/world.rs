@@ -28,6 +28,8 @@ pub struct Outcome {
     pub calls: usize,
     /// Crashes of agents and of the coordinator.
     pub crashes: usize,
+    /// Calls whose caller did not wait for the answer.
+    pub hung_up: usize,
 }
 
 #[derive(Debug)]
@@ -88,6 +90,8 @@ enum Event {
 struct World<'a, C> {
     coordinator: &'a mut C,
     rng: fastrand::Rng,
+    /// By itself, so that the rest of a seed does not depend on it.
+    hang_ups: fastrand::Rng,
     now: Millis,
     /// Of the coordinator's clock.
     offset: Millis,
@@ -129,6 +133,7 @@ impl<'a, C: Coordinator> World<'a, C> {
         let mut world = World {
             coordinator,
             rng,
+            hang_ups: fastrand::Rng::with_seed(!seed),
             now: 0,
             offset: 0,
             up: true,
@@ -240,9 +245,16 @@ impl<'a, C: Coordinator> World<'a, C> {
         // Now and then the coordinator dies while it works on a call.
         let cut = (!self.calm && self.rng.f64() < 0.004).then(|| self.rng.u32(0..8));
         let now = self.coordinator_time();
-        let Some(answer) = self.coordinator.call(from, &call, now, cut).await else {
-            self.watch.cut();
+        // More often its caller hangs up meanwhile. Then the coordinator goes on.
+        let hangs_up = !self.calm && cut.is_none() && self.hang_ups.f64() < 0.02;
+        let dropped = if hangs_up { Some(self.hang_ups.u32(0..40)) } else { cut };
+        let Some(answer) = self.coordinator.call(from, &call, now, dropped).await else {
+            self.watch.cut(&call);
             self.unseen(&call);
+            if hangs_up {
+                self.outcome.hung_up += 1;
+                return;
+            }
             let away = self.rng.i64(100..20_000);
             self.dies(away);
             return;

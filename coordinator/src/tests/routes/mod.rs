@@ -1,6 +1,7 @@
 //! Calls to routes, as clients make them. Each file is about one resource.
 
 mod agents;
+mod bounds;
 mod boxes;
 mod conventions;
 mod leases;
@@ -11,5 +12,6 @@ mod ops;
 mod predict;
 mod requests;
 mod results;
+mod streams;
 mod tables;
 mod tokens;

@@ -2,6 +2,8 @@
 
 mod canaries;
 mod durable;
+mod effects;
+mod expiry;
 mod open;
 mod tokens;
 mod view;

@@ -1,0 +1,88 @@
+//! What a change sets going once it is on the disk.
+//!
+//! An effect belongs to the commit and not to the caller: the task that commits runs it, so that an agent
+//! that waits for work hears of it even when whoever made the change has hung up.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
+
+use super::Shared;
+use crate::op_book::OpBook;
+
+/// What follows from a change. Whatever changes tasks returns some, and a change returns those of all its
+/// parts.
+#[derive(Debug, Default)]
+#[must_use = "the change returns them, and the task that commits it runs them"]
+pub(super) struct Effects {
+    work: bool,
+    progress: bool,
+    ended: Vec<Uuid>,
+    ops: Option<(Arc<OpBook>, OwnedMutexGuard<()>)>,
+}
+
+impl Effects {
+    /// Nothing follows.
+    pub fn none() -> Effects {
+        Effects::default()
+    }
+
+    /// There may be a task to hand out.
+    pub fn work() -> Effects {
+        Effects { work: true, ..Effects::default() }
+    }
+
+    /// A request may have got further, or there is something to derive.
+    pub fn progress() -> Effects {
+        Effects { progress: true, ..Effects::default() }
+    }
+
+    /// These leases have ended.
+    pub fn ended(leases: Vec<Uuid>) -> Effects {
+        Effects { ended: leases, ..Effects::default() }
+    }
+
+    /// These are the ops from now on; whoever submits ops next waits for it.
+    pub fn ops(book: Arc<OpBook>, turn: OwnedMutexGuard<()>) -> Effects {
+        Effects { ops: Some((book, turn)), ..Effects::default() }
+    }
+
+    /// Both of two changes.
+    pub fn and(mut self, other: Effects) -> Effects {
+        self.ended.extend(other.ended);
+        Effects {
+            work: self.work || other.work,
+            progress: self.progress || other.progress,
+            ended: self.ended,
+            ops: other.ops.or(self.ops),
+        }
+    }
+}
+
+impl FromIterator<Effects> for Effects {
+    fn from_iter<I: IntoIterator<Item = Effects>>(all: I) -> Effects {
+        all.into_iter().fold(Effects::none(), Effects::and)
+    }
+}
+
+impl Shared {
+    /// Runs the effects of a change, after its commit.
+    pub(super) fn run(&self, effects: Effects) {
+        let Effects { work, progress, ended, ops } = effects;
+        if let Some((book, turn)) = ops {
+            self.set_ops(book);
+            drop(turn);
+        }
+        for lease in ended {
+            self.presence.forget(lease);
+        }
+        if work {
+            self.idle.announce();
+            self.work.notify_waiters();
+        }
+        if progress {
+            self.progress.send_replace(());
+        }
+    }
+}
