@@ -316,6 +316,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
+        self.shared.presence.wake(now);
         Ok(())
     }
 
@@ -425,11 +426,6 @@ pub(super) async fn insert_lease(
     .bind(canary)
     .execute(&mut **tx)
     .await?;
-    sqlx::query("UPDATE agents SET seen_at = max(seen_at, ?1) WHERE id = ?2")
-        .bind(micros(now))
-        .bind(agent.id)
-        .execute(&mut **tx)
-        .await?;
     Ok(())
 }
 
@@ -469,7 +465,10 @@ pub(super) async fn release_all(
 
 /// Ends a lease whose work is given back: what was not measured waits again, without an attempt. A canary that
 /// has not come in is due again at once.
-async fn give_back(tx: &mut Transaction<'static, Sqlite>, id: Uuid) -> Result<(), StoreError> {
+pub(super) async fn give_back(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: Uuid,
+) -> Result<(), StoreError> {
     let tasks = tasks::of_lease(tx, id).await?;
     let released: BTreeMap<i64, Progress> =
         tasks.into_iter().map(|task| (task.id, task.progress.released(id))).collect();

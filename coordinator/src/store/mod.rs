@@ -10,22 +10,26 @@
 //!   generated files next to the code, and every query here is run by a test on a real file.
 
 mod agents;
+mod attendance;
 mod audit;
 mod backup;
 mod boxes;
 mod canaries;
+mod cancel;
 mod derive;
 mod error;
 mod farm;
 mod group;
 mod heard;
 mod idle;
+mod incidents;
 mod leases;
 mod lists;
 mod metrics;
 mod networks;
 mod open;
 mod ops;
+mod registry;
 mod requests;
 mod results;
 mod rows;
@@ -46,14 +50,17 @@ use crate::op_book::OpBook;
 use crate::presence::Presence;
 
 pub use agents::{Agent, EnrolError};
+pub use attendance::BoxNow;
 pub use audit::Actor;
 pub use backup::{Copied, CopyError, copy};
+pub use cancel::CancelError;
 pub use derive::Rebuilt;
 pub use error::{Lookup, StoreError};
 pub use lists::After;
 pub use metrics::FarmCounts;
 pub use open::OpenError;
 pub use ops::{Submission, SubmitError};
+pub use registry::RenameError;
 pub use requests::{NewRequest, RequestError};
 pub use results::{Incoming, Refusal};
 pub use tokens::{Found, Holder, NewToken};

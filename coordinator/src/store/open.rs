@@ -1,5 +1,6 @@
 //! Opening the database: connections, migrations, and what a file may turn out to be.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use sqlx::{Connection as _, SqlitePool};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::group::Queue;
-use super::{Shared, Store, StoreError};
+use super::{Shared, Store, StoreError, backup};
 use crate::lease::Policy;
 use crate::op_book::OpBook;
 use crate::presence::Presence;
@@ -98,6 +99,7 @@ impl Store {
             path: path.to_owned(),
             cause: e.to_string(),
         };
+        backup::create_private(path).or_else(existing).map_err(|e| unusable(&e))?;
         let writer = connect_writer(path).await?;
         check_owner(path, &writer).await?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
@@ -132,6 +134,11 @@ impl Store {
         store.register_builtin_ops(Timestamp::now()).await.map_err(|e| unusable(&e))?;
         Ok(store)
     }
+}
+
+/// A file that is there already is opened, and keeps its permissions.
+fn existing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

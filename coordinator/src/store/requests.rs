@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use super::networks::{self, NetworkId};
 use super::ops::{SubmitError, submit};
-use super::{Actor, Store, StoreError, TableRef, audit::audit, count, micros, time, to_json};
+use super::{
+    Actor, Store, StoreError, TableRef, audit::audit, cancel, count, micros, time, to_json,
+};
 use crate::op_book::OpBook;
 
 /// The most failures that a status lists.
@@ -98,6 +100,7 @@ impl Store {
             return Err(RequestError::Unsupported(unsupported));
         }
         let uuid = insert(&mut tx, &request, &to_json(&keys), &to_json(&networks), now).await?;
+        cancel::note_requester(&mut tx, uuid, actor).await?;
         let detail = json!({
             "hardware_id": request.table.hardware_id, "config": request.table.run_config.id(),
             "space": request.space, "keys": keys.len(), "networks": networks.len(),
@@ -114,16 +117,19 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn request_status(&self, uuid: Uuid) -> Result<Option<RequestStatus>, StoreError> {
+    pub async fn request_status(
+        &self,
+        uuid: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<RequestStatus>, StoreError> {
         let mut tx = self.readers.begin().await?;
         let id: Option<i64> = sqlx::query_scalar("SELECT id FROM requests WHERE uuid = ?1")
             .bind(uuid.to_string())
             .fetch_optional(&mut *tx)
             .await?;
-        match id {
-            Some(id) => Ok(Some(status(&mut tx, id).await?)),
-            None => Ok(None),
-        }
+        let Some(id) = id else { return Ok(None) };
+        let status = status(&mut tx, id).await?;
+        Ok(Some(self.with_attendance(&mut tx, status, now).await?))
     }
 }
 
@@ -328,6 +334,8 @@ pub(super) async fn status(
     .bind(id)
     .fetch_one(&mut **tx)
     .await?;
+    let cancelled = cancel::cancelled(tx, id).await?;
+    let left = cancelled.as_ref().map_or(0, |cancelled| cancelled.tasks);
     Ok(RequestStatus {
         id: uuid.parse().map_err(|e| StoreError::damaged("a request's id", e))?,
         hardware_id: hardware_id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?,
@@ -335,11 +343,13 @@ pub(super) async fn status(
         space,
         networks: count(networks),
         created_at: time(created_at)?,
-        total: count(total),
+        total: count(total) + left,
         done: count(done),
         failed: count(failed),
         running: count(running),
         failures: failures(tx, id).await?,
+        unattended: None,
+        cancelled,
     })
 }
 

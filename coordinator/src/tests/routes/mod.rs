@@ -9,6 +9,7 @@ mod metrics;
 mod networks;
 mod ops;
 mod predict;
+mod presence;
 mod requests;
 mod results;
 mod tables;
