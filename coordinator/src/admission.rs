@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::api::{EnrolRequest, Heartbeat};
+use latlas_shared::api::{AgentChange, EnrolRequest, Heartbeat};
 use latlas_shared::{HardwareId, Measurement, Subject, Telemetry};
 use ops_catalog::Op;
 
@@ -156,6 +156,45 @@ pub fn check_heartbeat(beat: &Heartbeat) -> Result<(), String> {
     if bytes_of(texts_of(&beat.telemetry)) > MOST_TEXT {
         return Err(format!("telemetry.throttle: at most {MOST_TEXT} bytes together"));
     }
+    if beat.leaving.as_ref().is_some_and(|reason| reason.len() > MOST_UNFIT) {
+        return Err(format!("leaving: at most {MOST_UNFIT} bytes"));
+    }
+    Ok(())
+}
+
+fn plain(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if !plain(name, 100) {
+        return Err("name: 1 to 100 characters on one line".into());
+    }
+    Ok(())
+}
+
+/// Checks what a host writes on a box.
+///
+/// # Errors
+/// Names the field and its bounds.
+pub fn check_change(change: &AgentChange) -> Result<(), String> {
+    if let Some(name) = &change.name {
+        check_name(name)?;
+    }
+    for (key, value) in &change.labels {
+        let of_a_label = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+        if !plain(key, 60) || !key.chars().all(of_a_label) {
+            return Err("labels: a key has 1 to 60 letters, digits and `.`, `_`, `-`, `/`".into());
+        }
+        if value.as_ref().is_some_and(|value| !plain(value, 200)) {
+            return Err(format!(
+                "labels.{key}: 1 to 200 characters on one line, or null to remove it"
+            ));
+        }
+    }
+    if change.name.is_none() && change.labels.is_empty() {
+        return Err("give `name` or `labels`".into());
+    }
     Ok(())
 }
 
@@ -164,12 +203,7 @@ pub fn check_heartbeat(beat: &Heartbeat) -> Result<(), String> {
 /// # Errors
 /// Names the field and its bounds.
 pub fn check_enrolment(request: &EnrolRequest) -> Result<(), String> {
-    let plain = |text: &str, most: usize| {
-        (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
-    };
-    if !plain(&request.name, 100) {
-        return Err("name: 1 to 100 characters on one line".into());
-    }
+    check_name(&request.name)?;
     if !plain(&request.agent_version, 50) {
         return Err("agent_version: 1 to 50 characters on one line".into());
     }

@@ -30,6 +30,16 @@ pub enum DataDirError {
         /// What the system said.
         cause: io::Error,
     },
+    /// It has no database.
+    #[error(
+        "there is no database at {}: name the directory of the coordinator with --data DIR, as `serve` has \
+         it; a new farm begins with `latlas-coordinator serve`",
+        path.join(DATABASE).display()
+    )]
+    Empty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another server has it.
     #[error(
         "another latlas-coordinator is serving the data directory {path}: stop it first, or choose \

@@ -2,16 +2,17 @@
 //! tables, and serves those.
 //!
 //! - `store` has everything that lasts, and all SQL;
-//! - `lease`, `admission`, `canary`, `plausible` and `presence` are the rules, as pure functions; how
+//! - `lease`, `admission`, `canary`, `plausible`, `presence` and `standing` are the rules, as pure functions; how
 //!   measurements merge stands in `latlas_shared`;
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
-//! - `metrics` is what it counts of itself;
+//! - `metrics` is what it counts of itself, and `alarm` what it tells the host without being asked;
 //! - `clock`, `op_book`, `token`, `export` and `data_dir` are what their names say.
 //!
 //! It knows nothing of libtorch, and no box is ever connected to: agents dial in.
 
 pub mod admission;
+pub mod alarm;
 mod app;
 pub mod canary;
 mod clock;
@@ -25,6 +26,7 @@ pub mod op_book;
 pub mod plausible;
 pub mod presence;
 mod server;
+pub mod standing;
 pub mod store;
 mod tls;
 pub mod token;

@@ -47,6 +47,11 @@ struct OfHardware {
     state: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: String,
+}
+
 type Histograms = Family<Call, Histogram, fn() -> Histogram>;
 
 /// Counters of this process. Everything else is counted in the store when it is asked for.
@@ -56,6 +61,7 @@ pub struct Metrics {
     requests: Family<Answered, Counter>,
     durations: Histograms,
     results: Family<Outcome, Counter>,
+    alarms: Family<Outcome, Counter>,
 }
 
 impl Metrics {
@@ -80,7 +86,17 @@ impl Metrics {
         for outcome in ["stored", "known", "refused"] {
             results.get_or_create(&Outcome { outcome }).inc_by(0);
         }
-        Metrics { registry, requests, durations, results }
+        let alarms = Family::<Outcome, Counter>::default();
+        registry.register("alarms", "Calls of the alarm command", alarms.clone());
+        for outcome in ["delivered", "failed", "dropped"] {
+            alarms.get_or_create(&Outcome { outcome }).inc_by(0);
+        }
+        Metrics { registry, requests, durations, results, alarms }
+    }
+
+    /// The alarm command was called: `delivered` or `failed`; or it was too busy: `dropped`.
+    pub fn alarm(&self, outcome: &'static str) {
+        self.alarms.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// A call was answered. `route` is one of the router's, and `method` one of a few.
@@ -123,6 +139,11 @@ fn registry_of(farm: &FarmCounts, now: Timestamp) -> Registry {
     };
     by_hardware("tasks", "Tasks by class of device and state", &farm.tasks);
     by_hardware("agents", "Enrolled agents by class of device and state", &farm.agents);
+    let incidents = Family::<OfKind, Gauge>::default();
+    for (kind, count) in &farm.incidents {
+        incidents.get_or_create(&OfKind { kind: kind.clone() }).set(*count);
+    }
+    registry.register("incidents", "Incidents that go on, by kind", incidents);
     let mut one = |name, help, value: i64| {
         let gauge: Gauge = Gauge::default();
         gauge.set(value);

@@ -75,8 +75,11 @@ pub struct Presence(Mutex<Known>);
 struct Known {
     /// By the agent's number.
     running: HashMap<i64, Running>,
-    unfit: HashMap<i64, String>,
+    unfit: HashMap<i64, (String, Timestamp)>,
     paces: HashMap<Uuid, Pace>,
+    /// By the agent's number: how its work gets on, whether or not it still has a lease for it.
+    work: HashMap<i64, Pace>,
+    awake_since: Option<Timestamp>,
 }
 
 impl Presence {
@@ -105,10 +108,20 @@ impl Presence {
     pub fn note(&self, agent: i64, beat: &Heartbeat, own: &[Uuid], now: Timestamp) {
         let mut known = self.known();
         match &beat.unfit {
-            Some(reason) => known.unfit.insert(agent, reason.clone()),
-            None => known.unfit.remove(&agent),
+            Some(reason) => {
+                let since = known.unfit.get(&agent).map_or(now, |(_, since)| *since);
+                known.unfit.insert(agent, (reason.clone(), since));
+            }
+            None => {
+                known.unfit.remove(&agent);
+            }
+        }
+        let Some(visits) = beat.visits else {
+            known.work.remove(&agent);
+            return;
         };
-        let Some(visits) = beat.visits else { return };
+        let pace = lease::pace(known.work.get(&agent).copied(), visits, now);
+        known.work.insert(agent, pace);
         for id in own {
             let pace = lease::pace(known.paces.get(id).copied(), visits, now);
             known.paces.insert(*id, pace);
@@ -117,7 +130,37 @@ impl Presence {
 
     /// Why an agent gets no work now, by its own word.
     pub fn unfit(&self, agent: i64) -> Option<String> {
+        self.unfit_since(agent).map(|(reason, _)| reason)
+    }
+
+    /// The same, and since when.
+    pub fn unfit_since(&self, agent: i64) -> Option<(String, Timestamp)> {
         self.known().unfit.get(&agent).cloned()
+    }
+
+    /// Since when an agent's work does not move, once that is too long. Its lease may be gone already.
+    pub fn hangs_since(&self, agent: i64, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
+        let known = self.known();
+        let pace = known.work.get(&agent)?;
+        lease::is_stuck(pace, now, policy).then_some(pace.moved_at)
+    }
+
+    /// Forgets an agent that has stopped: whichever process comes next speaks for it at once.
+    pub fn leave(&self, agent: i64) {
+        let mut known = self.known();
+        known.running.remove(&agent);
+        known.unfit.remove(&agent);
+        known.work.remove(&agent);
+    }
+
+    /// Notes that this coordinator listens from now on.
+    pub fn wake(&self, now: Timestamp) {
+        self.known().awake_since = Some(now);
+    }
+
+    /// Since when this coordinator listens, if it does.
+    pub fn awake_since(&self) -> Option<Timestamp> {
+        self.known().awake_since
     }
 
     /// How a lease gets on, as far as its agent has said.
@@ -139,6 +182,9 @@ impl Presence {
             running.heard_at += by;
         }
         for pace in known.paces.values_mut() {
+            pace.moved_at += by;
+        }
+        for pace in known.work.values_mut() {
             pace.moved_at += by;
         }
     }
@@ -228,6 +274,22 @@ mod tests {
         assert_eq!((presence.unfit(1).as_deref(), presence.unfit(2)), (Some("too hot"), None));
         presence.note(1, &beat(None), &[], at(10));
         assert_eq!(presence.unfit(1), None);
+    }
+
+    #[test]
+    fn an_agent_hangs_until_its_work_moves_or_it_has_none() {
+        let (presence, policy) = (Presence::default(), Policy::default());
+        let beat = |visits| Heartbeat { visits, ..Heartbeat::default() };
+        let hangs = |second| presence.hangs_since(1, at(second), &policy);
+        presence.note(1, &beat(Some(7)), &[], at(0));
+        // The lease is taken away after a while, and the worker hangs on.
+        presence.note(1, &beat(Some(7)), &[], at(590));
+        assert_eq!([599, 600, 9999].map(hangs), [None, Some(at(0)), Some(at(0))]);
+        presence.note(1, &beat(Some(8)), &[], at(10_000));
+        assert_eq!(hangs(10_001), None);
+        assert_eq!(hangs(10_600), Some(at(10_000)));
+        presence.note(1, &beat(None), &[], at(10_600));
+        assert_eq!(hangs(99_999), None);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use latlas_shared::{HardwareId, Missing};
 use ops_catalog::Family;
-use uuid::Uuid;
 
 /// Latency tables of real devices, and predictions for whole networks.
 #[derive(Debug, Parser)]
@@ -105,9 +104,53 @@ pub enum Farm {
     /// List the boxes: state, when each was last heard of, and what it works on
     #[command(after_help = "Example:\n  latlas farm agents")]
     Agents {
+        /// Only those with this label; may be given several times. `KEY-` is those without it
+        #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+        label: Vec<(String, Option<String>)>,
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
+    },
+    /// Give a box another name, which no other box has
+    #[command(
+        after_help = "Needs an admin's token.\n\nExample:\n  latlas farm name 0198c5f2 box-7"
+    )]
+    Name {
+        /// The agent: its id, the beginning of it, or its name
+        agent: String,
+        /// The new name
+        name: String,
+        /// Print the agent as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write labels on a box, or take them away
+    #[command(after_help = "\
+Labels mean nothing to the farm; lists show them. Needs an admin's token.
+
+Example:
+  latlas farm label box-7 rack=3 outlet=12
+  latlas farm label box-7 outlet-")]
+    Label {
+        /// The agent: its id, the beginning of it, or its name
+        agent: String,
+        /// `KEY=VALUE` sets a label, `KEY-` takes it away
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = label)]
+        labels: Vec<(String, Option<String>)>,
+        /// Print the agent as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a box out of the farm for good
+    #[command(after_help = "\
+Its credential ends, its work goes to others, and it is in no list any more. What it measured stays. To come back it
+enrols anew. Needs an admin's token.
+
+Example:
+  latlas farm remove box-7")]
+    Remove {
+        /// The agent: its id, the beginning of it, or its name
+        agent: String,
     },
     /// Trust a box no more: its work goes to others, and what it measures counts for no table
     #[command(after_help = "\
@@ -466,11 +509,25 @@ pub enum Request {
         after_help = "Example:\n  latlas request show 0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa --wait"
     )]
     Show {
-        /// Its id, as `latlas profile` printed it
-        id: Uuid,
+        /// Its id, as `latlas profile` printed it, or the beginning of it
+        id: String,
         /// Wait until all of it is measured
         #[arg(long)]
         wait: bool,
+        /// Print its state as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a request before all of it is measured
+    #[command(after_help = "\
+What no other request waits for leaves the queue, and boxes drop it within ten seconds. What is measured stays. Needs
+the token that made the request, or an admin's.
+
+Example:
+  latlas request cancel 0198c5f2")]
+    Cancel {
+        /// Its id, as `latlas profile` printed it, or the beginning of it
+        id: String,
         /// Print its state as JSON
         #[arg(long)]
         json: bool,
@@ -581,6 +638,19 @@ pub struct Prune {
     /// estimates it between measured rows
     #[arg(long, value_name = "RULE", default_value = "error")]
     pub missing: Missing,
+}
+
+/// A label to set, or with none to take away.
+fn label(text: &str) -> Result<(String, Option<String>), String> {
+    let (key, value) = match (text.split_once('='), text.strip_suffix('-')) {
+        (Some((key, value)), _) if !value.is_empty() => (key, Some(value.to_owned())),
+        (None, Some(key)) => (key, None),
+        _ => return Err("write KEY=VALUE, or KEY- to take a label away".to_owned()),
+    };
+    if key.is_empty() {
+        return Err("the key is missing: write KEY=VALUE, or KEY-".to_owned());
+    }
+    Ok((key.to_owned(), value))
 }
 
 /// A version is a part of a URL's path.

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use jiff::Timestamp;
 use latlas_shared::api::RequestStatus;
 use latlas_shared::client::{Client, ClientError};
 use uuid::Uuid;
 
+use crate::attendance;
 use crate::events::Events;
 use crate::progress::Progress;
 
@@ -16,12 +18,15 @@ const BETWEEN_POLLS: Duration = Duration::from_secs(2);
 /// How long a coordinator may be away, as for a restart, before the wait is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long nobody may work on a request before that is said.
-const UNATTENDED: Duration = Duration::from_secs(30);
+/// How long no task may be running before that is said, although there are boxes for it.
+const WAITS_LONG: Duration = Duration::from_secs(30);
+
+/// How often it is said again that nobody works on it.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// How a wait ended.
 pub(crate) enum Ending {
-    /// All tasks are done or given up.
+    /// All tasks are done or given up, or the request was cancelled.
     Finished(RequestStatus),
     /// The user pressed Ctrl-C.
     Interrupted,
@@ -31,8 +36,10 @@ pub(crate) enum Ending {
 ///
 /// # Errors
 /// When the coordinator refuses, or stays away.
-pub(crate) async fn follow(client: &Client, id: Uuid) -> Result<Ending, ClientError> {
-    let mut watch = Watch { progress: Progress::new(), idle_since: None, said: false };
+pub(crate) async fn follow(client: &Client, status: &RequestStatus) -> Result<Ending, ClientError> {
+    let id = status.id;
+    let mut watch = Watch::new();
+    watch.attend(status);
     let ending = tokio::select! {
         status = settled(client, id, &mut watch) => status.map(Ending::Finished),
         _ = tokio::signal::ctrl_c() => Ok(Ending::Interrupted),
@@ -47,25 +54,64 @@ struct Watch {
     /// Since when no agent works on it.
     idle_since: Option<Instant>,
     said: bool,
+    /// The last state in which nobody was there, and when that was said.
+    nobody: Option<(RequestStatus, Instant)>,
 }
 
 impl Watch {
+    fn new() -> Watch {
+        Watch { progress: Progress::new(), idle_since: None, said: false, nobody: None }
+    }
+
     fn show(&mut self, status: &RequestStatus) {
         self.progress.show(status);
-        if status.running > 0 || status.is_finished() {
+        self.attend(status);
+        if status.running > 0 || status.is_finished() || status.unattended.is_some() {
             (self.idle_since, self.said) = (None, false);
         } else {
             self.idle_since.get_or_insert_with(Instant::now);
         }
     }
 
-    /// A wait for nobody looks like a slow measurement, so it is said, once.
+    /// A wait for nobody looks like a slow measurement, so it is said at once and whenever something about it
+    /// changes.
+    fn attend(&mut self, status: &RequestStatus) {
+        let is = status.unattended.as_ref().map(attendance::gist);
+        let was = self.nobody.as_ref().and_then(|(last, _)| last.unattended.as_ref());
+        if is == was.map(attendance::gist) {
+            return;
+        }
+        match is {
+            Some(_) => self.say_nobody(status.clone()),
+            None => {
+                self.nobody = None;
+                if !status.is_finished() {
+                    self.progress.say("a box takes its tasks again");
+                }
+            }
+        }
+    }
+
+    fn say_nobody(&mut self, status: RequestStatus) {
+        if let Some(text) = attendance::nobody(&status, Timestamp::now()) {
+            self.progress.say(&text);
+        }
+        self.nobody = Some((status, Instant::now()));
+    }
+
+    /// Says again, now and then, that nobody is there, and once that tasks wait long for their turn.
     fn look_around(&mut self) {
-        let idle = self.idle_since.is_some_and(|since| since.elapsed() >= UNATTENDED);
+        if let Some((status, said_at)) = &self.nobody
+            && said_at.elapsed() >= AGAIN
+        {
+            self.say_nobody(status.clone());
+        }
+        let idle = self.idle_since.is_some_and(|since| since.elapsed() >= WAITS_LONG);
         if idle && !self.said {
             self.said = true;
             self.progress.say(
-                "no agent works on it: is `latlas-agent run` running on a device of this class?",
+                "its tasks wait: the boxes of this class are busy with others, or can't run these \
+                 (`latlas farm status`)",
             );
         }
     }
@@ -113,6 +159,7 @@ async fn polled(
                 answered = Instant::now();
                 complained = false;
                 watch.show(&status);
+                watch.look_around();
                 if status.is_finished() {
                     return Ok(status);
                 }

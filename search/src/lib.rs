@@ -10,12 +10,14 @@ pub mod commands;
 pub mod constraints;
 pub mod verdict;
 
+mod attendance;
 mod events;
 mod exit;
 mod files;
 mod follow;
 mod lines;
 mod networks;
+mod pick;
 mod plot;
 mod progress;
 mod text;

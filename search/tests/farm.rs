@@ -408,9 +408,12 @@ fn two_agents() -> String {
         "unfit": null, "leases": []"#,
         ago(9000)
     );
-    let hot = r#""state": "active", "reason": null, "since": null, "by": null,
-        "unfit": "it is too hot", "leases": []"#;
-    [agent(BOX, "box", &working), agent(ODD, "odd", &odd), agent(ID, "hot", hot)]
+    let hot = format!(
+        r#""state": "unfit", "reason": "it is too hot", "since": "{}", "by": null,
+        "unfit": "it is too hot", "leases": []"#,
+        ago(90)
+    );
+    [agent(BOX, "box", &working), agent(ODD, "odd", &odd), agent(ID, "hot", &hot)]
         .join(", ")
         .replace('\n', " ")
 }

@@ -16,7 +16,10 @@ use crate::{
     WholeNetwork,
 };
 
-pub use boxes::{AgentLease, AgentState, FarmEntry, Instance, Standing, StateChange};
+pub use boxes::{
+    AbsentBox, AgentChange, AgentLease, AgentState, BoxState, Cancelled, FarmEntry, Instance,
+    Presence, Standing, StateChange, Unattended,
+};
 
 /// Media type of every error answer.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -87,6 +90,9 @@ pub struct Heartbeat {
     /// The process that speaks. Without it, two boxes with one credential are not told apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
+    /// Why this is the last heartbeat, when the agent stops in order. Its leases are then given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<String>,
 }
 
 /// Answer to a heartbeat.
@@ -332,12 +338,21 @@ pub struct RequestStatus {
     pub running: u32,
     /// Given-up tasks, by key or as `network NAME`, and why; at most 100.
     pub failures: BTreeMap<String, String>,
+    /// Null while a box takes its tasks, and once it is over.
+    pub unattended: Option<Unattended>,
+    /// By whom it was cancelled; null unless it was.
+    pub cancelled: Option<Cancelled>,
 }
 
 impl RequestStatus {
     /// Whether nothing more will happen to it.
     pub fn is_finished(&self) -> bool {
-        self.done + self.failed == self.total
+        self.cancelled.is_some() || self.open() == 0
+    }
+
+    /// Tasks that are not over.
+    pub fn open(&self) -> u32 {
+        self.total.saturating_sub(self.done + self.failed)
     }
 }
 
@@ -371,9 +386,15 @@ pub struct AgentEntry {
     /// When it was last heard of.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub seen_at: Timestamp,
-    /// How far it is trusted.
+    /// What it is now.
     #[serde(flatten)]
     pub standing: Standing,
+    /// Whether its agent runs: a box in quarantine may be silent, too.
+    #[serde(default)]
+    pub presence: Presence,
+    /// What the host has written on it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Why it gets no work now, by its own word; null when it is fit or has not said.
     pub unfit: Option<String>,
     /// When its canary last came in whole; null before.

@@ -305,6 +305,26 @@ impl Client {
         self.read(self.send(self.request(Method::PUT, path)?.json(body)).await?).await
     }
 
+    /// Changes what is at `path` by the fields of some JSON and reads the answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn patch<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.read(self.send(self.request(Method::PATCH, path)?.json(body)).await?).await
+    }
+
+    /// Removes what is at `path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.read(self.send(self.request(Method::DELETE, path)?).await?).await
+    }
+
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
         let url = self.base.join(path).map_err(|_| ClientError::Address(path.to_owned()))?;
         let request = self.http.request(method, url);

@@ -37,9 +37,13 @@ pub struct RunArgs {
         conflicts_with = "enroll_token"
     )]
     enroll_token_file: Option<PathBuf>,
-    /// Where the agent keeps its identity and what it has not sent yet.
+    /// Where the agent keeps its identity and what it has not sent yet [default: latlas-agent in
+    /// $XDG_STATE_HOME or ~/.local/state].
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Name to enrol under, for people [default: the host's]. Later `latlas farm name` changes it.
+    #[arg(long, value_name = "NAME", env = "LATLAS_AGENT_NAME", value_parser = name)]
+    name: Option<String>,
     #[command(flatten)]
     how: How,
     /// Takes no work while tasks of this machine wait for a processor for more than this share of the time.
@@ -72,6 +76,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         tls: TlsFiles { ca: args.ca_file, client_cert: args.client_cert },
         enroll_token,
         state,
+        name: args.name,
         once: args.once,
         busy_limit: args.busy_limit.into(),
         metrics: args.metrics,
@@ -82,6 +87,14 @@ pub fn run(args: RunArgs) -> Result<()> {
     // A visit that was dropped is not waited for; its worker ends with this process.
     runtime.shutdown_background();
     worked
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let is_plain = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    if is_plain && text.chars().count() <= 100 {
+        return Ok(text.trim().to_owned());
+    }
+    Err("a name has 1 to 100 characters on one line".to_owned())
 }
 
 /// The token in a file; none where there is no file (any more).

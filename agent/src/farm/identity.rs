@@ -44,6 +44,7 @@ pub async fn identify(
     client: &Client,
     state: &Path,
     token: Option<String>,
+    name: Option<String>,
     recorder: &Recorder,
 ) -> Result<Identity> {
     let path = state.join("identity.json");
@@ -66,7 +67,7 @@ pub async fn identify(
         );
     };
     let request = EnrolRequest {
-        name: recorder.system().host_name(),
+        name: name.unwrap_or_else(|| recorder.system().host_name()),
         fingerprint: recorder.fingerprint.clone(),
         run_config: recorder.run_config.clone(),
         primitives: PRIMITIVES.map(str::to_owned).to_vec(),

@@ -46,7 +46,7 @@ const ONCE_TRIES: u32 = 6;
 /// A visit that does not end within this time after a stop was asked for is dropped.
 const LAST_VISIT: Duration = Duration::from_secs(5);
 /// An agent that ends waits this long for the coordinator to take its results, and again as long for
-/// it to take the lease back.
+/// it to take the lease back and to hear that it stops.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// The longest wait between two signs of life to the service manager.
 const FEED: Duration = Duration::from_secs(60);
@@ -61,6 +61,8 @@ pub struct Settings {
     pub enroll_token: Option<String>,
     /// Where identity and spool are kept.
     pub state: PathBuf,
+    /// The name to enrol under; the host's when there is none.
+    pub name: Option<String>,
     /// Whether to leave when there is no task left.
     pub once: bool,
     /// Percent of the time that tasks of this machine may wait for a processor, for it to take work.
@@ -110,8 +112,8 @@ impl Farm {
             metrics::serve(address, Arc::clone(&metrics)).await?;
         }
         let client = Client::with_tls(&settings.tls, &settings.coordinator, None)?;
-        let identity =
-            identity::identify(&client, &settings.state, settings.enroll_token, &recorder).await?;
+        let (token, name) = (settings.enroll_token, settings.name);
+        let identity = identity::identify(&client, &settings.state, token, name, &recorder).await?;
         let client = client.with_token(identity.credential.clone());
         Ok(Farm {
             client,
@@ -149,7 +151,8 @@ impl Farm {
         service::tell(NotifyState::Stopping);
         // One whose credential is refused has nobody to say goodbye to.
         if status(&worked) != Some(401) {
-            self.say_goodbye().await;
+            let reason = self.why_it_ends(&worked);
+            self.say_goodbye(reason).await;
         }
         let closed = self.outbox.close();
         if worked.is_err()
@@ -158,6 +161,16 @@ impl Farm {
             tracing::error!("{lost:#}");
         }
         worked.and(closed)
+    }
+
+    /// What the coordinator is told.
+    fn why_it_ends(&self, worked: &Result<()>) -> String {
+        match worked {
+            Err(error) => format!("it ended with an error: {error:#}"),
+            Ok(()) if self.stop.asked() => "it was told to stop on its box".to_owned(),
+            Ok(()) if self.once => "no task was left, and it was started with --once".to_owned(),
+            Ok(()) => "it was drained".to_owned(),
+        }
     }
 
     async fn until_done(&mut self) -> Result<()> {
@@ -292,15 +305,19 @@ impl Farm {
         Ok(())
     }
 
-    /// Sends what is left and gives the lease back, as far as the coordinator answers in time. Results
-    /// come first: a task that is done must not go to another box.
-    async fn say_goodbye(&mut self) {
+    /// Sends what is left, gives the lease back and says that this agent stops, as far as the coordinator answers in
+    /// time. Results come first: a task that is done must not go to another box.
+    async fn say_goodbye(&mut self, reason: String) {
         match timeout(GOODBYE, self.outbox.upload(&self.client)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => tracing::warn!("{e:#}"),
             Err(_) => tracing::warn!("the coordinator did not take the results in time"),
         }
-        match timeout(GOODBYE, self.give_back()).await {
+        let leaving = async {
+            self.give_back().await?;
+            self.leave(reason).await
+        };
+        match timeout(GOODBYE, leaving).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => tracing::warn!("the lease runs out by itself: {e}"),
             Err(_) => tracing::warn!("the lease runs out by itself: no answer in time"),

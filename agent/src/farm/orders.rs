@@ -96,6 +96,16 @@ fn changes(was: &Fingerprint, is: &Fingerprint) -> Option<String> {
     (!changed.is_empty()).then(|| changed.join(", "))
 }
 
+/// The first line of a reason, no longer than the coordinator takes.
+fn shortened(reason: String) -> String {
+    const LONGEST: usize = 300;
+    let line = reason.lines().next().unwrap_or_default();
+    match line.char_indices().take_while(|(at, c)| at + c.len_utf8() <= LONGEST).last() {
+        Some((at, last)) => line[..at + last.len_utf8()].to_owned(),
+        None => String::new(),
+    }
+}
+
 impl Farm {
     /// One sign of life. `visits` are those made for the leases.
     ///
@@ -113,8 +123,24 @@ impl Farm {
             visits,
             unfit,
             instance: Some(self.instance.clone()),
+            leaving: None,
         };
         self.client.put(&format!("v1/agents/{}/heartbeat", self.identity.agent_id), &beat).await
+    }
+
+    /// Says that this agent stops, and why: the coordinator takes what it still holds, and waits for no other sign of
+    /// life.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer or refuses.
+    pub(super) async fn leave(&self, reason: String) -> Result<(), ClientError> {
+        let beat = Heartbeat {
+            instance: Some(self.instance.clone()),
+            leaving: Some(shortened(reason)),
+            ..Heartbeat::default()
+        };
+        let path = format!("v1/agents/{}/heartbeat", self.identity.agent_id);
+        self.client.put::<_, Orders>(&path, &beat).await.map(drop)
     }
 
     /// Says how the box is, and hears whether it is to ask for tasks.
@@ -192,6 +218,13 @@ mod tests {
         assert!(error.contains("another latlas-agent") && error.contains("--state DIR"), "{error}");
         drop(first);
         lock(state.path()).unwrap();
+    }
+
+    #[test]
+    fn a_reason_is_one_short_line() {
+        assert_eq!(shortened("it failed\nbecause".into()), "it failed");
+        let long = shortened("ä".repeat(500));
+        assert!(long.len() <= 300 && long.len() > 296, "{}", long.len());
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub async fn backup(arguments: BackupArguments) -> Result<(), Failure> {
     } else {
         to
     };
-    let copied = copy(&data.open()?.database(), &to).await?;
+    let copied = copy(&data.existing()?.database(), &to).await?;
     report(&to, copied, json)?;
     Ok(())
 }

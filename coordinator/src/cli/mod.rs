@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use latlas_coordinator::{DataDir, DataDirError};
+use latlas_coordinator::{DATABASE, DataDir, DataDirError};
 use latlas_shared::log::{self, LogFormat};
 
 #[derive(Parser)]
@@ -59,10 +59,22 @@ struct DataArgument {
 }
 
 impl DataArgument {
+    fn path(&self) -> Result<PathBuf, DataDirError> {
+        self.path.clone().map_or_else(DataDir::default_path, Ok)
+    }
+
+    /// The directory, made where it is missing.
     fn open(&self) -> Result<DataDir, DataDirError> {
-        match &self.path {
-            Some(path) => DataDir::open(path),
-            None => DataDir::open(&DataDir::default_path()?),
+        DataDir::open(&self.path()?)
+    }
+
+    /// A directory that has a database.
+    fn existing(&self) -> Result<DataDir, DataDirError> {
+        let path = self.path()?;
+        if path.join(DATABASE).is_file() {
+            DataDir::open(&path)
+        } else {
+            Err(DataDirError::Empty { path })
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Arguments {
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let data = arguments.data.open()?;
+    let data = arguments.data.existing()?;
     let _lock = data.lock_for_serving()?;
     let store = data.open_store().await?;
     let rebuilt = store.rebuild().await?;

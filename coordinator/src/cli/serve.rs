@@ -2,14 +2,14 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::Args;
 use jiff::SignedDuration;
 use latlas_coordinator::lease::Policy;
 use latlas_coordinator::limits::Rate;
-use latlas_coordinator::{App, Settings, Tls};
+use latlas_coordinator::{App, DataDir, DataDirError, ServerLock, Settings, Tls, alarm};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 
@@ -57,6 +57,17 @@ pub struct Arguments {
     /// How long a box may be silent before its work is given to others. Boxes renew every ten seconds
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(12..=86_400))]
     lease_seconds: u32,
+    /// A command that is told of incidents, as JSON on its stdin: the last box of a class fell silent, a box
+    /// hangs, the farm put a box into quarantine; and when each is over. `sh` runs it, for ten seconds at most
+    #[arg(long, value_name = "COMMAND", env = "LATLAS_ALARM_COMMAND", hide_env_values = true)]
+    alarm_command: Option<String>,
+}
+
+/// Opens a data directory and becomes its only server.
+fn lock(path: &Path) -> Result<(DataDir, ServerLock), DataDirError> {
+    let data = DataDir::open(path)?;
+    let lock = data.lock_for_serving()?;
+    Ok((data, lock))
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -65,11 +76,24 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let tls = check_exposure(&arguments)?;
-    let Arguments { listen, data, behind_proxy, rate, canary_every, lease_seconds, .. } = arguments;
-    let data = data.open()?;
-    let _lock = data.lock_for_serving()?;
+    let Arguments {
+        listen,
+        data,
+        behind_proxy,
+        rate,
+        canary_every,
+        lease_seconds,
+        alarm_command,
+        ..
+    } = arguments;
+    let alarm_command = alarm_command.filter(|command| !command.trim().is_empty());
+    // A directory that is there says first whether it is in use; one that is not is made once nothing else is
+    // in the way.
+    let path = data.path()?;
+    let existing = path.is_dir().then(|| lock(&path)).transpose()?;
     let listener =
         TcpListener::bind(listen).await.map_err(|cause| cannot_listen(listen, &cause))?;
+    let (data, _lock) = existing.map_or_else(|| lock(&path), Ok)?;
     let every = SignedDuration::from_hours(canary_every.into());
     let canary_every = Some(every).filter(|every| !every.is_zero());
     let lease = SignedDuration::from_secs(lease_seconds.into());
@@ -77,8 +101,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let store = data.open_store_with(policy).await?;
     if !store.has_tokens().await? {
         tracing::info!(
-            "nobody has a token yet: make one with `latlas-coordinator token create --role enroll` for \
-             boxes, and with `--role researcher` for people"
+            "nobody has a token yet: make one with `latlas-coordinator token create --role enroll --data {}` \
+             for boxes, and with `--role researcher` for people",
+            path.display()
         );
     }
     let settings = Settings {
@@ -89,6 +114,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     allow_many_connections();
     let app = App::new(store, settings);
     stop_on_signals(app.clone())?;
+    let watching = tokio::spawn(alarm::watch(app.clone(), alarm_command));
 
     let mut stdout = io::stdout();
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -97,6 +123,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     tracing::info!(database = %data.database().display(), "serving");
     latlas_coordinator::tell_manager(NotifyState::Ready);
     latlas_coordinator::serve(listener, tls, app).await?;
+    watching.await?;
     tracing::info!("stopped");
     Ok(())
 }

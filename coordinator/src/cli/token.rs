@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
+use latlas_coordinator::DATABASE;
 use latlas_coordinator::store::{Actor, After, NewToken, Store};
 use latlas_coordinator::token::{Role, Terms, Token};
 use latlas_shared::api::TokenEntry;
@@ -158,7 +159,7 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
         ));
     }
     terms.uses_left = uses.or(terms.uses_left);
-    let store = data.open()?.open_store().await?;
+    let store = open_to_create(&data).await?;
     let token =
         Token::generate(role).map_err(|e| anyhow!("the system has no randomness to give: {e}"))?;
     let new = NewToken { role, label, terms };
@@ -176,8 +177,27 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A token may be made before the first `serve`, where the directory is named: by default that would too easily be
+/// another one than that of the coordinator.
+async fn open_to_create(data: &DataArgument) -> Result<Store, Failure> {
+    let path = data.path()?;
+    let is_new = !path.join(DATABASE).is_file();
+    if data.path.is_none() {
+        data.existing()?;
+    }
+    let store = data.open()?.open_store().await?;
+    if is_new {
+        eprintln!(
+            "there was no database in {}, so a new one was made: only a coordinator that serves this directory \
+             knows the token",
+            path.display()
+        );
+    }
+    Ok(store)
+}
+
 async fn list(arguments: ListArguments) -> Result<(), Failure> {
-    let store = arguments.data.open()?.open_store().await?;
+    let store = arguments.data.existing()?.open_store().await?;
     let tokens = all(&store).await?;
     store.close().await;
     let mut text = String::new();
@@ -241,7 +261,7 @@ fn cells(token: &TokenEntry, now: Timestamp) -> [String; 8] {
 
 async fn revoke(arguments: RevokeArguments) -> Result<(), Failure> {
     let RevokeArguments { id, data, json } = arguments;
-    let store = data.open()?.open_store().await?;
+    let store = data.existing()?.open_store().await?;
     let revoked = store.revoke_token(id, &Actor::CommandLine, Timestamp::now()).await?;
     store.close().await;
     let Some(token) = revoked else {

@@ -130,7 +130,8 @@ async fn known(
 /// who tries tokens learns nothing.
 pub fn ended(access: Access) -> ApiError {
     ApiError::Unauthorized(format!(
-        "the token is not in force here: it is mistyped, has expired, is used up, or was revoked; {}",
+        "the token is not in force here: it is mistyped, has expired, is used up, was revoked, or was made for \
+         another data directory than this coordinator's (`token create --data DIR`); {}",
         access.remedy()
     ))
 }
@@ -153,6 +154,14 @@ pub struct Reader;
 
 /// Somebody who may ask for measurements.
 pub struct Researcher(pub Actor);
+
+/// Somebody who may ask for measurements and take that back.
+pub struct Requester {
+    /// Who.
+    pub actor: Actor,
+    /// Whether also what others have asked for.
+    pub is_admin: bool,
+}
 
 /// Somebody who may bring a box in.
 pub struct Enroller(pub Actor);
@@ -188,6 +197,15 @@ impl FromRequestParts<App> for Researcher {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         Ok(Researcher(holder(app, parts, Access::Ask).await?.actor()))
+    }
+}
+
+impl FromRequestParts<App> for Requester {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let holder = holder(app, parts, Access::Ask).await?;
+        Ok(Requester { actor: holder.actor(), is_admin: Access::Host.is_open_to(holder.role) })
     }
 }
 

@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use latlas_shared::api::{
-    AgentEntry, AgentState, EnrolRequest, Enrolled, Heartbeat, Instance, Orders, Page, Standing,
-    StateChange,
+    AgentChange, AgentEntry, AgentState, EnrolRequest, Enrolled, Heartbeat, Instance, Orders,
+    PROBLEM_JSON, Page, Problem, StateChange,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,10 +16,10 @@ use super::access::{Admin, Enroller, Reader, Worker};
 use super::error::ApiError;
 use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
-use crate::admission::{check_enrolment, check_heartbeat};
+use crate::admission::{check_change, check_enrolment, check_heartbeat};
 use crate::app::App;
 use crate::presence::SILENT_AFTER;
-use crate::store::Agent;
+use crate::store::{Agent, RenameError};
 use crate::token::{Role, Token};
 
 /// The most bytes of a reason.
@@ -33,6 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list, enrol))
         .routes(routes!(heartbeat))
         .routes(routes!(set_state))
+        .routes(routes!(change, remove))
 }
 
 /// Enrolled boxes
@@ -49,7 +50,7 @@ async fn list(
     State(app): State<App>,
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<AgentEntry>>, ApiError> {
-    Ok(Json(app.store().list_agents(&paging.after()?).await?))
+    Ok(Json(app.store().list_agents(&paging.after()?, app.now()).await?))
 }
 
 /// Enrol a box, with an enrol token
@@ -99,10 +100,15 @@ async fn heartbeat(
     check_heartbeat(&beat).map_err(ApiError::Invalid)?;
     let now = app.now();
     not_cloned(&app, &agent, beat.instance.as_ref(), now)?;
+    if let Some(reason) = &beat.leaving {
+        app.store().goodbye(&agent, reason, now).await?;
+        tracing::info!(agent = %agent.uuid, name = agent.name, reason, "stopped");
+        return Ok(Json(Orders { cancelled_leases: beat.leases, ..Orders::default() }));
+    }
     let cancelled_leases =
         app.store().heartbeat(&agent, &beat.leases, &beat.telemetry, now).await?;
     app.store().note(&agent, &beat, &cancelled_leases, now);
-    let Standing { state, reason, .. } = app.store().standing(&agent).await?;
+    let StateChange { state, reason } = app.store().decided(&agent).await?;
     Ok(Json(Orders { cancelled_leases, state, reason }))
 }
 
@@ -137,11 +143,66 @@ async fn set_state(
         _ => {}
     }
     let entry = app.store().set_state(id, &change, &actor, app.now()).await?;
-    let entry = entry.ok_or_else(|| {
-        ApiError::NotFound(format!("there is no agent {id}; GET /v1/agents lists them"))
-    })?;
+    let entry = entry.ok_or_else(|| no_agent(id))?;
     tracing::info!(agent = %id, name = entry.name, state = %change.state, reason = ?change.reason, "an admin set a state");
     Ok(Json(entry))
+}
+
+/// Name a box or label it, with an admin's token
+#[utoipa::path(
+    patch,
+    path = "/agents/{id}",
+    tag = "farm",
+    security(("token" = [])),
+    params(("id" = Uuid, Path, description = "The agent")),
+    request_body = AgentChange,
+    responses(
+        (status = 200, description = "The agent as it is now", body = AgentEntry),
+        (status = 409, description = "Another agent has this name", body = Problem, content_type = PROBLEM_JSON)
+    )
+)]
+async fn change(
+    Admin(actor): Admin,
+    State(app): State<App>,
+    Segments(id): Segments<Uuid>,
+    Body(change): Body<AgentChange>,
+) -> Result<Json<AgentEntry>, ApiError> {
+    check_change(&change).map_err(ApiError::Invalid)?;
+    let changed = app.store().change_agent(id, &change, &actor, app.now()).await;
+    changed.map(Json).map_err(|error| match error {
+        RenameError::Missing => no_agent(id),
+        RenameError::Taken(_) => ApiError::Conflict(format!("{error}: choose another name")),
+        RenameError::TooMany => ApiError::Invalid(format!("labels: {error}")),
+        RenameError::Store(error) => error.into(),
+    })
+}
+
+/// Take a box out of the farm, with an admin's token
+///
+/// Its credential ends and its leases go back. What it measured stays in the tables, and it is in no list any
+/// more.
+#[utoipa::path(
+    delete,
+    path = "/agents/{id}",
+    tag = "farm",
+    security(("token" = [])),
+    params(("id" = Uuid, Path, description = "The agent")),
+    responses((status = 204, description = "It is out"))
+)]
+async fn remove(
+    Admin(actor): Admin,
+    State(app): State<App>,
+    Segments(id): Segments<Uuid>,
+) -> Result<StatusCode, ApiError> {
+    if !app.store().remove_agent(id, &actor, app.now()).await? {
+        return Err(no_agent(id));
+    }
+    tracing::info!(agent = %id, "removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn no_agent(id: Uuid) -> ApiError {
+    ApiError::NotFound(format!("there is no agent {id}; GET /v1/agents lists them"))
 }
 
 /// Refuses a second process that has an agent's credential. An agent that does not say which process

@@ -1,7 +1,8 @@
 //! `GET /v1/requests/{id}/events`: the progress of a request as server-sent events.
 //!
-//! Each event's data is a `RequestStatus`: `progress` now and at each change, and `finished` as the last.
-//! A stream that ends without `finished` was cut off, and can be opened again.
+//! Each event's data is a `RequestStatus`: `progress` now and at each change, also of who is there to work on it,
+//! and `finished` or `cancelled` as the last. A stream that ends without one of these was cut off, and can be
+//! opened again.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -56,7 +57,7 @@ impl Watched {
 
 /// The progress of a request
 ///
-/// Events `progress` at each change and `finished` at the end, each with a `RequestStatus` as its data.
+/// Events `progress` at each change and `finished` or `cancelled` at the end, each with a `RequestStatus` as its data.
 #[utoipa::path(
     get,
     path = "/requests/{id}/events",
@@ -78,7 +79,11 @@ pub async fn stream(
             () = &mut stopping => return None,
             now = next(&mut statuses) => now?,
         };
-        let name = if now.is_finished() { "finished" } else { "progress" };
+        let name = match (&now.cancelled, now.is_finished()) {
+            (Some(_), _) => "cancelled",
+            (None, true) => "finished",
+            (None, false) => "progress",
+        };
         let event = Event::default().event(name).json_data(&now).ok()?;
         Some((Ok(event), (statuses, stopping)))
     });

@@ -45,7 +45,10 @@ async fn lease(
     if request.max_tasks == 0 {
         return Err(ApiError::Invalid("max_tasks: at least 1".into()));
     }
-    not_cloned(&app, &agent, request.instance.as_ref(), app.now())?;
+    let now = app.now();
+    not_cloned(&app, &agent, request.instance.as_ref(), now)?;
+    // Once, and not for as long as it waits: whether the other end still lives shows at its next call.
+    app.store().has_called(&agent, now);
     let wait = Duration::from_secs(request.wait_seconds.min(LONGEST_WAIT).into());
     let id = request.lease_id.unwrap_or_else(Uuid::new_v4);
     if request.lease_id.is_some()

@@ -15,13 +15,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::access::{Reader, Researcher};
+use super::access::{Reader, Requester, Researcher};
 use super::error::{ApiError, lookup_error};
 use super::events;
 use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
 use crate::app::App;
-use crate::store::NewRequest;
+use crate::store::{CancelError, NewRequest};
 
 /// The most networks of one request: each is spelled out.
 const MOST_NETWORKS: usize = 1000;
@@ -36,6 +36,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show))
+        .routes(routes!(cancel))
         .routes(routes!(events::stream))
 }
 
@@ -53,7 +54,7 @@ async fn list(
     State(app): State<App>,
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<RequestStatus>>, ApiError> {
-    Ok(Json(app.store().list_requests(&paging.after()?).await?))
+    Ok(Json(app.store().list_requests(&paging.after()?, app.now()).await?))
 }
 
 /// One request
@@ -75,9 +76,38 @@ async fn show(
 
 /// How far a request is.
 pub async fn status(app: &App, id: Uuid) -> Result<RequestStatus, ApiError> {
-    let status = app.store().request_status(id).await?;
-    status.ok_or_else(|| {
-        ApiError::NotFound(format!("there is no request {id}; GET /v1/requests lists them"))
+    let status = app.store().request_status(id, app.now()).await?;
+    status.ok_or_else(|| no_request(id))
+}
+
+fn no_request(id: Uuid) -> ApiError {
+    ApiError::NotFound(format!("there is no request {id}; GET /v1/requests lists them"))
+}
+
+/// Cancel a request, with the token that made it or an admin's
+///
+/// What no other request waits for leaves the queue, and leases on it end. What is measured stays. A request that is
+/// over, or was cancelled before, stays as it is.
+#[utoipa::path(
+    post,
+    path = "/requests/{id}/cancel",
+    tag = "requests",
+    security(("token" = [])),
+    params(("id" = Uuid, Path, description = "The request")),
+    responses((status = 200, description = "What it is now", body = RequestStatus))
+)]
+async fn cancel(
+    Requester { actor, is_admin }: Requester,
+    State(app): State<App>,
+    Segments(id): Segments<Uuid>,
+) -> Result<Json<RequestStatus>, ApiError> {
+    let cancelled = app.store().cancel_request(id, &actor, is_admin, app.now()).await;
+    cancelled.map(Json).map_err(|error| match error {
+        CancelError::Missing => no_request(id),
+        CancelError::NotYours => ApiError::Forbidden(format!(
+            "request {id} was made with another token: use that one, or an admin's"
+        )),
+        CancelError::Store(error) => error.into(),
     })
 }
 

@@ -146,7 +146,8 @@ impl Drop for Part {
     }
 }
 
-fn create_private(path: &Path) -> io::Result<()> {
+/// Makes an empty file, readable for its owner only.
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{
-    AgentEntry, AgentLease, AgentState, Heartbeat, Instance, Page, Standing, StateChange,
+    AgentEntry, AgentLease, AgentState, Heartbeat, Instance, Page, StateChange,
 };
 use serde_json::json;
 use sqlx::{Sqlite, Transaction};
@@ -14,25 +14,20 @@ use uuid::Uuid;
 use super::audit::{Actor, audit};
 use super::effects::Effects;
 use super::lists::After;
-use super::{Agent, Store, StoreError, count, leases, micros, time, to_json};
+use super::{
+    Agent, Store, StoreError, attendance, count, from_json, leases, micros, time, to_json,
+};
 
 /// Who sets a state when nobody does: the farm, by an agent's canary.
 pub(super) const CANARY: &str = "canary";
 
 #[derive(sqlx::FromRow)]
 struct Columns {
-    id: i64,
-    uuid: String,
-    name: String,
-    hardware_id: String,
-    config_id: String,
+    #[sqlx(flatten)]
+    known: attendance::Columns,
     enrolled_at: i64,
-    seen_at: i64,
     canary_at: Option<i64>,
-    state: String,
-    state_reason: Option<String>,
-    state_since: Option<i64>,
-    state_by: Option<String>,
+    labels: String,
 }
 
 impl Store {
@@ -52,19 +47,17 @@ impl Store {
         self.shared.presence.note(agent.id, beat, &own, now);
     }
 
-    /// How far an agent is trusted now.
+    /// What was decided about an agent, and why.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn standing(&self, agent: &Agent) -> Result<Standing, StoreError> {
-        let found: (String, Option<String>, Option<i64>, Option<String>) = sqlx::query_as(
-            "SELECT state, state_reason, state_since, state_by FROM agents WHERE id = ?1",
-        )
-        .bind(agent.id)
-        .fetch_one(&self.readers)
-        .await?;
-        let (state, reason, since, by) = found;
-        Ok(Standing { state: state_of(&state)?, reason, since: since.map(time).transpose()?, by })
+    pub async fn decided(&self, agent: &Agent) -> Result<StateChange, StoreError> {
+        let (state, reason): (String, Option<String>) =
+            sqlx::query_as("SELECT state, state_reason FROM agents WHERE id = ?1")
+                .bind(agent.id)
+                .fetch_one(&self.readers)
+                .await?;
+        Ok(StateChange { state: state_of(&state)?, reason })
     }
 
     /// Sets an agent's state. In quarantine its leases end, and their tasks wait again without an attempt.
@@ -86,16 +79,32 @@ impl Store {
         if !found.await? {
             return Ok(None);
         }
+        self.agent_entry(agent, now).await
+    }
+
+    /// An agent as lists show it; none when there is no such agent.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn agent_entry(
+        &self,
+        agent: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<AgentEntry>, StoreError> {
         let only = After { cursor: None, limit: 1 };
-        Ok(self.agents(&only, Some(agent)).await?.items.pop())
+        Ok(self.agents(&only, Some(agent), now).await?.items.pop())
     }
 
     /// Agents, in the order in which they were enrolled.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn list_agents(&self, after: &After<i64>) -> Result<Page<AgentEntry>, StoreError> {
-        self.agents(after, None).await
+    pub async fn list_agents(
+        &self,
+        after: &After<i64>,
+        now: Timestamp,
+    ) -> Result<Page<AgentEntry>, StoreError> {
+        self.agents(after, None, now).await
     }
 
     /// A page of agents, or the one of an id.
@@ -103,49 +112,56 @@ impl Store {
         &self,
         after: &After<i64>,
         only: Option<Uuid>,
+        now: Timestamp,
     ) -> Result<Page<AgentEntry>, StoreError> {
         let mut tx = self.readers.begin().await?;
-        let found: Vec<Columns> = sqlx::query_as(
-            "SELECT agents.id, uuid, name, hardware_id, config_id, enrolled_at, seen_at, canary_at,
-                    state, state_reason, state_since, state_by
-             FROM agents JOIN tables ON tables.id = table_id
-             WHERE agents.id > ?1 AND (?3 IS NULL OR uuid = ?3) ORDER BY agents.id LIMIT ?2",
-        )
-        .bind(after.cursor.unwrap_or(0))
-        .bind(after.fetch())
-        .bind(only.map(|id| id.to_string()))
-        .fetch_all(&mut *tx)
-        .await?;
-        let ids: Vec<i64> = found.iter().map(|agent| agent.id).collect();
+        let sql = format!(
+            "SELECT {}, enrolled_at, canary_at, labels {}
+             AND agents.id > ?1 AND (?3 IS NULL OR agents.uuid = ?3) ORDER BY agents.id LIMIT ?2",
+            attendance::COLUMNS,
+            attendance::BOXES
+        );
+        let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(after.cursor.unwrap_or(0))
+            .bind(after.fetch())
+            .bind(only.map(|id| id.to_string()))
+            .fetch_all(&mut *tx)
+            .await?;
+        let ids: Vec<i64> = found.iter().map(|agent| agent.known.id).collect();
         let mut leases = self.leases_of(&mut tx, &ids).await?;
         let entries = found
             .into_iter()
             .map(|agent| {
-                let leases = leases.remove(&agent.id).unwrap_or_default();
-                Ok((agent.id.to_string(), self.entry(agent, leases)?))
+                let id = agent.known.id;
+                let leases = leases.remove(&id).unwrap_or_default();
+                Ok((id.to_string(), self.entry(agent, leases, now)?))
             })
             .collect::<Result<_, StoreError>>()?;
         Ok(after.page(entries))
     }
 
-    fn entry(&self, agent: Columns, leases: Vec<AgentLease>) -> Result<AgentEntry, StoreError> {
+    fn entry(
+        &self,
+        agent: Columns,
+        leases: Vec<AgentLease>,
+        now: Timestamp,
+    ) -> Result<AgentEntry, StoreError> {
+        let unfit = self.shared.presence.unfit(agent.known.id);
+        let is = self.box_now(agent.known, now)?;
         Ok(AgentEntry {
-            agent_id: agent.uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?,
-            name: agent.name,
-            hardware_id: agent
+            agent_id: is.agent_id,
+            name: is.name,
+            hardware_id: is
                 .hardware_id
                 .parse()
                 .map_err(|e| StoreError::damaged("a hardware id", e))?,
-            config: agent.config_id,
+            config: is.config,
             enrolled_at: time(agent.enrolled_at)?,
-            seen_at: self.last_heard(agent.id, time(agent.seen_at)?),
-            standing: Standing {
-                state: state_of(&agent.state)?,
-                reason: agent.state_reason,
-                since: agent.state_since.map(time).transpose()?,
-                by: agent.state_by,
-            },
-            unfit: self.shared.presence.unfit(agent.id),
+            seen_at: is.seen_at,
+            standing: is.standing,
+            presence: is.presence,
+            labels: from_json("an agent's labels", &agent.labels)?,
+            unfit,
             canary_at: agent.canary_at.map(time).transpose()?,
             leases,
         })
@@ -185,6 +201,18 @@ impl Store {
     }
 }
 
+/// The number of an agent that is in the farm.
+pub(super) async fn number(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: Uuid,
+) -> Result<Option<i64>, StoreError> {
+    let found = sqlx::query_scalar("SELECT id FROM agents WHERE uuid = ?1 AND removed_at IS NULL")
+        .bind(agent.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(found)
+}
+
 pub(super) fn state_of(name: &str) -> Result<AgentState, StoreError> {
     [AgentState::Active, AgentState::Draining, AgentState::Quarantined]
         .into_iter()
@@ -212,11 +240,7 @@ async fn decide(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(bool, Effects), StoreError> {
-    let id: Option<i64> = sqlx::query_scalar("SELECT id FROM agents WHERE uuid = ?1")
-        .bind(agent.to_string())
-        .fetch_optional(&mut **tx)
-        .await?;
-    let Some(id) = id else { return Ok((false, Effects::none())) };
+    let Some(id) = number(tx, agent).await? else { return Ok((false, Effects::none())) };
     let effects = write(tx, id, change, "admin", now).await?;
     let detail = json!({"state": change.state, "reason": change.reason});
     audit(tx, actor, "agent.state", &format!("agent {agent}"), &detail, now).await?;

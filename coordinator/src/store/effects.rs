@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
@@ -19,6 +20,7 @@ pub(super) struct Effects {
     work: bool,
     progress: bool,
     ended: Vec<Uuid>,
+    left: Vec<(i64, Timestamp)>,
     ops: Option<(Arc<OpBook>, OwnedMutexGuard<()>)>,
 }
 
@@ -43,6 +45,11 @@ impl Effects {
         Effects { ended: leases, ..Effects::default() }
     }
 
+    /// This agent has left, at that time.
+    pub fn left(agent: i64, at: Timestamp) -> Effects {
+        Effects { left: vec![(agent, at)], ..Effects::default() }
+    }
+
     /// These are the ops from now on; whoever submits ops next waits for it.
     pub fn ops(book: Arc<OpBook>, turn: OwnedMutexGuard<()>) -> Effects {
         Effects { ops: Some((book, turn)), ..Effects::default() }
@@ -51,10 +58,12 @@ impl Effects {
     /// Both of two changes.
     pub fn and(mut self, other: Effects) -> Effects {
         self.ended.extend(other.ended);
+        self.left.extend(other.left);
         Effects {
             work: self.work || other.work,
             progress: self.progress || other.progress,
             ended: self.ended,
+            left: self.left,
             ops: other.ops.or(self.ops),
         }
     }
@@ -69,13 +78,17 @@ impl FromIterator<Effects> for Effects {
 impl Shared {
     /// Runs the effects of a change, after its commit.
     pub(super) fn run(&self, effects: Effects) {
-        let Effects { work, progress, ended, ops } = effects;
+        let Effects { work, progress, ended, left, ops } = effects;
         if let Some((book, turn)) = ops {
             self.set_ops(book);
             drop(turn);
         }
         for lease in ended {
             self.presence.forget(lease);
+        }
+        for (agent, at) in left {
+            self.heard.forget(agent, at);
+            self.presence.leave(agent);
         }
         if work {
             self.idle.announce();

@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use latlas_shared::api::{FarmEntry, Page};
 use sqlx::{Sqlite, Transaction};
 
 use super::lists::After;
-use super::{Store, StoreError, count, micros, time, to_json};
-
-/// An active agent that was not heard of for this long counts as silent.
-pub(super) const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(5);
+use super::{Store, StoreError, count, time, to_json};
 
 /// The most reasons of failures that are listed of a table.
 const MOST_REASONS: i64 = 5;
@@ -72,7 +69,11 @@ impl Store {
             .fetch_all(&mut *tx)
             .await?;
         let ids: Vec<i64> = found.iter().map(|table| table.id).collect();
-        let mut agents = agents(&mut tx, &ids, now).await?;
+        let mut agents = Counts::new();
+        for one in self.boxes_of(&mut tx, &ids, now).await? {
+            let states = agents.entry(one.table).or_default();
+            *states.entry(one.standing.state.name().to_owned()).or_default() += 1;
+        }
         let mut failures = failures(&mut tx, &ids).await?;
         let entries = found
             .into_iter()
@@ -106,24 +107,6 @@ fn entry(
         rows: count(table.rows),
         measured_at: table.measured_at.map(time).transpose()?,
     })
-}
-
-async fn agents(
-    tx: &mut Transaction<'static, Sqlite>,
-    tables: &[i64],
-    now: Timestamp,
-) -> Result<Counts, StoreError> {
-    let since = now.saturating_sub(SILENT_AFTER).unwrap_or(Timestamp::MIN);
-    let found: Vec<(i64, String, i64)> = sqlx::query_as(
-        "SELECT table_id, CASE WHEN state = 'active' AND seen_at < ?2 THEN 'silent' ELSE state END AS shown,
-                count(*)
-         FROM agents WHERE table_id IN (SELECT value FROM json_each(?1)) GROUP BY table_id, shown",
-    )
-    .bind(to_json(&tables))
-    .bind(micros(since))
-    .fetch_all(&mut **tx)
-    .await?;
-    Ok(by_table(found))
 }
 
 async fn failures(

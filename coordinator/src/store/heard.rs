@@ -33,6 +33,14 @@ impl LastHeard {
         std::mem::take(&mut *self.unwritten())
     }
 
+    /// Drops what an agent said until now.
+    pub(super) fn forget(&self, agent: i64, now: Timestamp) {
+        let mut unwritten = self.unwritten();
+        if unwritten.get(&agent).is_some_and(|heard| heard.at <= now) {
+            unwritten.remove(&agent);
+        }
+    }
+
     /// What could not be written waits again, except where something newer has come.
     fn put_back(&self, heard: HashMap<i64, Heard>) {
         let mut unwritten = self.unwritten();
@@ -43,6 +51,11 @@ impl LastHeard {
 }
 
 impl Store {
+    /// Notes that an agent has called. Costs no write.
+    pub fn has_called(&self, agent: &Agent, now: Timestamp) {
+        self.heard_of(agent, None, now);
+    }
+
     /// Notes that an agent lives. Costs no write.
     pub(super) fn heard_of(&self, agent: &Agent, telemetry: Option<&Telemetry>, now: Timestamp) {
         let telemetry = telemetry.map(to_json);

@@ -326,6 +326,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
+        self.shared.presence.wake(now);
         Ok(())
     }
 
@@ -424,11 +425,6 @@ pub(super) async fn insert_lease(
     .bind(canary)
     .execute(&mut **tx)
     .await?;
-    sqlx::query("UPDATE agents SET seen_at = max(seen_at, ?1) WHERE id = ?2")
-        .bind(micros(now))
-        .bind(agent.id)
-        .execute(&mut **tx)
-        .await?;
     Ok(())
 }
 
@@ -535,7 +531,7 @@ pub(super) async fn release_all(
 
 /// Ends leases whose work is given back: what was not measured waits again, without an attempt. A canary that
 /// has not come in is due again at once.
-async fn give_back(
+pub(super) async fn give_back(
     tx: &mut Transaction<'static, Sqlite>,
     leases: &[Uuid],
 ) -> Result<Effects, StoreError> {
@@ -584,6 +580,6 @@ async fn delete(
     Ok(Effects::ended(leases).and(Effects::work()))
 }
 
-fn lease_id(text: &str) -> Result<Uuid, StoreError> {
+pub(super) fn lease_id(text: &str) -> Result<Uuid, StoreError> {
     text.parse().map_err(|e| StoreError::damaged("a lease's id", e))
 }

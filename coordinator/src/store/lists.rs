@@ -43,7 +43,7 @@ impl Store {
         let found: Vec<(String, i64, String)> = sqlx::query_as(
             "SELECT hardware_id,
                     (SELECT count(*) FROM agents JOIN tables AS own ON own.id = table_id
-                     WHERE own.hardware_id = tables.hardware_id),
+                     WHERE own.hardware_id = tables.hardware_id AND removed_at IS NULL),
                     (SELECT json_group_array(config_id) FROM (
                         SELECT config_id FROM tables AS own
                         WHERE own.hardware_id = tables.hardware_id ORDER BY own.id))
@@ -92,6 +92,7 @@ impl Store {
     pub async fn list_requests(
         &self,
         after: &After<i64>,
+        now: Timestamp,
     ) -> Result<Page<RequestStatus>, StoreError> {
         let mut tx = self.readers.begin().await?;
         let ids: Vec<i64> =
@@ -100,8 +101,12 @@ impl Store {
                 .bind(after.fetch())
                 .fetch_all(&mut *tx)
                 .await?;
-        let statuses = requests::statuses(&mut tx, &ids).await?;
-        Ok(after.page(ids.iter().map(i64::to_string).zip(statuses).collect()))
+        let mut entries = Vec::with_capacity(ids.len());
+        for (id, status) in ids.iter().zip(requests::statuses(&mut tx, &ids).await?) {
+            let status = self.with_attendance(&mut tx, status, now).await?;
+            entries.push((id.to_string(), status));
+        }
+        Ok(after.page(entries))
     }
 
     /// Tables with their latest versions, in the order in which they came to be.

@@ -1,11 +1,11 @@
 //! Counts of the farm, for its metrics.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::farm::SILENT_AFTER;
-use super::{Store, StoreError, micros, time};
+use super::{Store, StoreError, time};
 
 /// The farm at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,6 +14,8 @@ pub struct FarmCounts {
     pub tasks: Vec<(String, String, i64)>,
     /// Agents: hardware id, state as in `GET /farm`, number.
     pub agents: Vec<(String, String, i64)>,
+    /// Incidents that go on: kind, number.
+    pub incidents: Vec<(String, i64)>,
     /// Leases that agents hold.
     pub leases: i64,
     /// When the oldest request with a task in the queue was made.
@@ -42,12 +44,12 @@ impl Store {
     /// When the store fails.
     pub async fn farm_counts(&self, now: Timestamp) -> Result<FarmCounts, StoreError> {
         let tasks = sqlx::query_as(TASKS);
-        let agents = sqlx::query_as(
-            "SELECT hardware_id, CASE WHEN state = 'active' AND seen_at < ?1 THEN 'silent' ELSE state END
-                    AS shown, count(*)
-             FROM agents JOIN tables ON tables.id = table_id GROUP BY hardware_id, shown",
-        )
-        .bind(micros(now - SILENT_AFTER));
+        let mut agents = BTreeMap::new();
+        for one in self.boxes_now(now).await? {
+            *agents.entry((one.hardware_id, one.standing.state.name())).or_default() += 1;
+        }
+        let agents =
+            agents.into_iter().map(|((hardware_id, state), n)| (hardware_id, state.to_owned(), n));
         // Finished requests have no outcome left to wait for, which an index tells.
         let oldest: Option<i64> = sqlx::query_scalar(OLDEST).fetch_optional(&self.readers).await?;
         let file: String =
@@ -56,7 +58,13 @@ impl Store {
                 .await?;
         Ok(FarmCounts {
             tasks: tasks.fetch_all(&self.readers).await?,
-            agents: agents.fetch_all(&self.readers).await?,
+            agents: agents.collect(),
+            incidents: sqlx::query_as(
+                "SELECT incident ->> 'kind' AS kind, count(*) FROM incidents WHERE resolved_at IS NULL
+                 GROUP BY kind ORDER BY kind",
+            )
+            .fetch_all(&self.readers)
+            .await?,
             leases: sqlx::query_scalar("SELECT count(*) FROM leases")
                 .fetch_one(&self.readers)
                 .await?,

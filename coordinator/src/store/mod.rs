@@ -11,10 +11,12 @@
 //!   generated files next to the code, and every query here is run by a test on a real file.
 
 mod agents;
+mod attendance;
 mod audit;
 mod backup;
 mod boxes;
 mod canaries;
+mod cancel;
 mod derive;
 mod effects;
 mod error;
@@ -22,6 +24,7 @@ mod farm;
 mod group;
 mod heard;
 mod idle;
+mod incidents;
 mod leases;
 mod lists;
 mod metrics;
@@ -30,6 +33,7 @@ mod open;
 mod ops;
 #[cfg(test)]
 mod plans;
+mod registry;
 mod requests;
 mod results;
 mod rows;
@@ -50,14 +54,17 @@ use crate::op_book::OpBook;
 use crate::presence::Presence;
 
 pub use agents::{Agent, EnrolError};
+pub use attendance::BoxNow;
 pub use audit::Actor;
 pub use backup::{Copied, CopyError, copy, read_through};
+pub use cancel::CancelError;
 pub use derive::Rebuilt;
 pub use error::{Lookup, StoreError};
 pub use lists::After;
 pub use metrics::FarmCounts;
 pub use open::OpenError;
 pub use ops::{Submission, SubmitError};
+pub use registry::RenameError;
 pub use requests::{NewRequest, RequestError};
 pub use results::{Incoming, Refusal};
 pub use tokens::{Found, Holder, NewToken};

@@ -1,5 +1,6 @@
 //! Opening the database: connections, migrations, and what a file may turn out to be.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use sqlx::{Connection as _, SqlitePool};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::group::Queue;
-use super::{Shared, Store, StoreError};
+use super::{Shared, Store, StoreError, backup};
 use crate::lease::Policy;
 use crate::op_book::OpBook;
 use crate::presence::Presence;
@@ -111,6 +112,7 @@ impl Store {
             cause: e.to_string(),
         };
         check_left_over(path)?;
+        backup::create_private(path).or_else(existing).map_err(|e| unusable(&e))?;
         let writer = connect_writer(path).await?;
         check_owner(path, &writer).await?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
@@ -176,6 +178,11 @@ fn names(files: &[PathBuf]) -> String {
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let are = if files.len() == 1 { "is" } else { "are" };
     format!("{} {are}", names.join(" and "))
+}
+
+/// A file that is there already is opened, and keeps its permissions.
+fn existing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

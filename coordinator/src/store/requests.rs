@@ -15,7 +15,9 @@ use uuid::Uuid;
 use super::effects::Effects;
 use super::networks::{self, NetworkId};
 use super::ops::{SubmitError, submit};
-use super::{Actor, Store, StoreError, TableRef, audit::audit, count, micros, time, to_json};
+use super::{
+    Actor, Store, StoreError, TableRef, audit::audit, cancel, count, micros, time, to_json,
+};
 use crate::op_book::OpBook;
 
 /// The most failures that a status lists.
@@ -114,14 +116,21 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn request_status(&self, uuid: Uuid) -> Result<Option<RequestStatus>, StoreError> {
+    pub async fn request_status(
+        &self,
+        uuid: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<RequestStatus>, StoreError> {
         let mut tx = self.readers.begin().await?;
         let id: Option<i64> = sqlx::query_scalar("SELECT id FROM requests WHERE uuid = ?1")
             .bind(uuid.to_string())
             .fetch_optional(&mut *tx)
             .await?;
         match id {
-            Some(id) => Ok(statuses(&mut tx, &[id]).await?.pop()),
+            Some(id) => {
+                let status = status(&mut tx, id).await?;
+                Ok(Some(self.with_attendance(&mut tx, status, now).await?))
+            }
             None => Ok(None),
         }
     }
@@ -150,6 +159,7 @@ async fn take_in(
         return Err(RequestError::Unsupported(unsupported));
     }
     let uuid = insert(tx, request, &to_json(&keys), &to_json(&networks), now).await?;
+    cancel::note_requester(tx, uuid, actor).await?;
     let detail = json!({
         "hardware_id": request.table.hardware_id, "config": request.table.run_config.id(),
         "space": request.space, "keys": keys.len(), "networks": networks.len(),
@@ -223,7 +233,7 @@ async fn unsupported_networks(
     networks: &[i64],
 ) -> Result<Vec<String>, StoreError> {
     let names = sqlx::query_scalar(
-        "SELECT 'network ' || coalesce(name, substr(digest, 1, 12)) FROM networks
+        "SELECT 'network ' || coalesce(name, substr(digest, 1, 17)) FROM networks
          WHERE id IN (SELECT value FROM json_each(?1)) AND NOT EXISTS (
              SELECT 1 FROM agents WHERE table_id = ?2 AND NOT EXISTS (
                  SELECT 1 FROM network_primitives
@@ -333,15 +343,26 @@ async fn insert_tasks(
     Ok(())
 }
 
+/// How far a request is that is there.
+pub(super) async fn status(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: i64,
+) -> Result<RequestStatus, StoreError> {
+    let found = statuses(tx, &[id]).await?.pop();
+    found.ok_or_else(|| StoreError::damaged("a request", "it is gone"))
+}
+
 /// How far requests are, in the order of their numbers. It takes the same few queries for any number of them.
 pub(super) async fn statuses(
     tx: &mut Transaction<'static, Sqlite>,
     ids: &[i64],
 ) -> Result<Vec<RequestStatus>, StoreError> {
-    type Columns = (i64, String, String, String, Option<String>, i64, i64);
+    type Columns =
+        (i64, String, String, String, Option<String>, i64, i64, Option<i64>, Option<String>, i64);
     let ids = to_json(&ids);
     let requests: Vec<Columns> = sqlx::query_as(
-        "SELECT requests.id, uuid, hardware_id, config_id, nullif(space, ''), networks, requests.created_at
+        "SELECT requests.id, uuid, hardware_id, config_id, nullif(space, ''), networks, requests.created_at,
+                cancelled_at, cancelled_by, cancelled_tasks
          FROM json_each(?1) AS wanted CROSS JOIN requests ON requests.id = wanted.value
          JOIN tables ON tables.id = table_id
          ORDER BY wanted.key",
@@ -354,8 +375,12 @@ pub(super) async fn statuses(
     let mut failures = failures(tx, &ids).await?;
     requests
         .into_iter()
-        .map(|(id, uuid, hardware_id, config, space, networks, created_at)| {
+        .map(|(id, uuid, hardware_id, config, space, networks, created_at, at, by, left)| {
             let (total, done, failed) = counts.remove(&id).unwrap_or_default();
+            let cancelled = match at.zip(by) {
+                Some((at, by)) => Some(Cancelled { at: time(at)?, by, tasks: count(left) }),
+                None => None,
+            };
             Ok(RequestStatus {
                 id: uuid.parse().map_err(|e| StoreError::damaged("a request's id", e))?,
                 hardware_id: hardware_id
@@ -365,11 +390,13 @@ pub(super) async fn statuses(
                 space,
                 networks: count(networks),
                 created_at: time(created_at)?,
-                total: count(total),
+                total: count(total + left),
                 done: count(done),
                 failed: count(failed),
                 running: count(running.remove(&id).unwrap_or_default()),
                 failures: failures.remove(&id).unwrap_or_default(),
+                unattended: None,
+                cancelled,
             })
         })
         .collect()
@@ -401,7 +428,7 @@ async fn failures(
     ids: &str,
 ) -> Result<HashMap<i64, BTreeMap<String, String>>, StoreError> {
     let found: Vec<(i64, String, String)> = sqlx::query_as(
-        "SELECT request_id, coalesce(key, 'network ' || coalesce(name, substr(digest, 1, 12))),
+        "SELECT request_id, coalesce(key, 'network ' || coalesce(name, substr(digest, 1, 17))),
                 coalesce(failed.reason, '')
          FROM (SELECT request_id, task_id, reason, row_number() OVER (
                    PARTITION BY request_id ORDER BY task_id) AS place

@@ -4,14 +4,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use latlas_shared::WholeNetwork;
+use latlas_shared::accuracy::NetworkAccuracy;
 use latlas_shared::api::{NetworkChoice, OpAnswer, OpEntry, ProfileRequest, RequestStatus};
-use latlas_shared::client::Client;
+use latlas_shared::client::{Client, with_query};
+use latlas_shared::{NetworkDigest, Table, WholeNetwork};
 use ops_catalog::{Catalog, NetworkSpec, SpaceDef};
 
 use super::{Farm, ops, request};
 use crate::cli::{Profile, ProfileWhat};
 use crate::files;
+use crate::text::{duration, plain};
 
 /// Runs the command.
 ///
@@ -19,18 +21,57 @@ use crate::files;
 /// When the space or a network is not one, the coordinator does not answer or refuses, or tasks failed.
 pub fn run(command: &Profile, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     let wanted = Wanted::new(&command.what)?;
-    let status = farm.ask(async |client| {
-        let status = submit(&client, command, &wanted).await?;
+    let (status, measured) = farm.ask(async |client| {
+        let (status, networks) = submit(&client, command, &wanted).await?;
         if command.wait {
-            return request::waited(&client, status).await;
+            let status = request::waited(&client, status).await?;
+            let of_interest = !command.json && status.cancelled.is_none() && !networks.is_empty();
+            let measured =
+                if of_interest { measured(&client, &status, &networks).await? } else { vec![] };
+            return Ok((status, measured));
         }
         if !status.is_finished() {
             eprintln!("{}", request::look_again(&client, status.id));
         }
-        Ok(status)
+        Ok((status, vec![]))
     })?;
     request::write_status(&status, command.json, out)?;
+    for line in measured {
+        writeln!(out, "{line}")?;
+    }
     if command.wait { request::failures(&status) } else { Ok(()) }
+}
+
+/// What was measured of whole networks, beside what the table predicts from its rows: a line each.
+async fn measured(
+    client: &Client,
+    status: &RequestStatus,
+    networks: &[(String, NetworkDigest)],
+) -> Result<Vec<String>> {
+    let path = format!("v1/tables/{}", status.hardware_id);
+    let table: Table = client
+        .get(&with_query(&path, &[("config", &status.config)]))
+        .await
+        .context("the request is finished, and its table can't be read")?;
+    let known = table.accuracy.map(|accuracy| accuracy.networks).unwrap_or_default();
+    let width = networks.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
+    let line = |(name, digest): &(String, NetworkDigest)| {
+        let found = known.iter().find(|network| network.digest == *digest)?;
+        Some(format!("{:width$}  {}", plain(name), beside(found)))
+    };
+    Ok(networks.iter().filter_map(line).collect())
+}
+
+/// `1.68 ms measured, 1.65 ms predicted`.
+fn beside(network: &NetworkAccuracy) -> String {
+    let measured = format!("{} measured", duration(network.measured_micros));
+    match (&network.prediction, &network.unpredicted) {
+        (Some(prediction), _) => {
+            format!("{measured}, {} predicted", duration(prediction.predicted_micros))
+        }
+        (None, Some(why)) => format!("{measured}, no prediction: {}", plain(why)),
+        (None, None) => measured,
+    }
 }
 
 /// What is asked for.
@@ -78,28 +119,34 @@ impl Wanted {
 
     /// Checks what was written here before anything is sent, so that a mistake in it leaves nothing behind
     /// in the coordinator; the ops that it already has count too.
-    async fn check(&self, client: &Client) -> Result<()> {
+    /// Gives the networks by name.
+    async fn check(&self, client: &Client) -> Result<Vec<(String, NetworkDigest)>> {
+        let mut networks = Vec::with_capacity(self.networks.len());
         let written = |network: &Network| matches!(network.choice, NetworkChoice::Defined(_));
         let defined = match &self.space {
             Some(Space::Defined(path, def)) => Some((path, def)),
             _ => None,
         };
-        if defined.is_none() && !self.networks.iter().any(written) {
-            return Ok(());
+        let mut catalog = Catalog::builtin().clone();
+        if defined.is_some() || self.networks.iter().any(written) {
+            let known: Vec<OpEntry> = client.get_all("v1/ops").await?;
+            catalog = ops::with_submitted(known)?;
         }
-        let known: Vec<OpEntry> = client.get_all("v1/ops").await?;
-        let mut catalog = ops::with_submitted(known)?;
         if let Some((path, def)) = defined {
             def.resolve(&catalog).with_context(|| files::name(path))?;
             catalog =
                 catalog.with_ops(def.ops.iter().cloned()).with_context(|| files::name(path))?;
         }
         for Network { place, choice } in &self.networks {
-            if let NetworkChoice::Defined(spec) = choice {
-                WholeNetwork::new(spec, &catalog).with_context(|| place.clone())?;
-            }
+            let whole = match choice {
+                NetworkChoice::Named(name) => WholeNetwork::builtin(name),
+                NetworkChoice::Defined(spec) => WholeNetwork::new(spec, &catalog),
+            };
+            let whole = whole.with_context(|| place.clone())?;
+            let name = whole.spec.name.clone().unwrap_or_else(|| place.clone());
+            networks.push((name, whole.digest));
         }
-        Ok(())
+        Ok(networks)
     }
 }
 
@@ -156,7 +203,12 @@ fn read_networks(path: &Path) -> Result<Vec<Network>> {
         .collect())
 }
 
-async fn submit(client: &Client, command: &Profile, wanted: &Wanted) -> Result<RequestStatus> {
+/// Asks for it. Gives the networks by name, too.
+async fn submit(
+    client: &Client,
+    command: &Profile,
+    wanted: &Wanted,
+) -> Result<(RequestStatus, Vec<(String, NetworkDigest)>)> {
     let mut request = ProfileRequest {
         hardware_id: command.hardware.clone(),
         config: command.config.clone(),
@@ -165,7 +217,7 @@ async fn submit(client: &Client, command: &Profile, wanted: &Wanted) -> Result<R
         networks: wanted.networks.iter().map(|network| network.choice.clone()).collect(),
         remeasure: command.remeasure,
     };
-    wanted.check(client).await?;
+    let networks = wanted.check(client).await?;
     match &wanted.space {
         None => {}
         Some(Space::Named(name)) => request.space = Some(name.clone()),
@@ -176,5 +228,5 @@ async fn submit(client: &Client, command: &Profile, wanted: &Wanted) -> Result<R
             request.definition = Some(def.clone());
         }
     }
-    Ok(client.post("v1/requests", &request).await?)
+    Ok((client.post("v1/requests", &request).await?, networks))
 }

@@ -1,10 +1,11 @@
 //! `latlas prune`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::{Result, anyhow, bail};
-use latlas_shared::Predictor;
-use ops_catalog::Network;
+use latlas_shared::{HardwareId, Missing, Predictor};
+use ops_catalog::{Network, OpKey};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -30,6 +31,7 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
     let gate = Gate { constraints, predictor: Predictor::new(&index, command.missing) };
     let mut lines = Lines::new(files::open(&command.arch)?);
     let mut counts = Counts::default();
+    let mut lacking = Lacking::default();
     loop {
         if lines.would_wait() {
             out.flush()?;
@@ -41,6 +43,7 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
             Err(problem) => Judged::invalid(Label::default(), problem),
         };
         counts.add(judged.verdict.decision);
+        lacking.note(&judged.verdict);
         write_json(out, &Line::new(number, &judged))?;
     }
     out.flush()?;
@@ -48,6 +51,9 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
         bail!("{}: it is empty, so there was nothing to judge", files::name(&command.arch));
     }
     eprintln!("{}", counts.summary());
+    if counts.unknown > 0 {
+        eprintln!("{}", lacking.next_step(command, &gate.predictor.index().table().hardware_id));
+    }
     Ok(())
 }
 
@@ -122,6 +128,45 @@ impl<'a> Line<'a> {
             flops: judged.flops,
             params: judged.params,
         }
+    }
+}
+
+/// The most rows that are told apart, so that memory stays what it is however many candidates there are.
+const MOST_ROWS: usize = 100_000;
+
+/// The rows that candidates lack.
+#[derive(Default)]
+struct Lacking(BTreeSet<OpKey>);
+
+impl Lacking {
+    fn note(&mut self, verdict: &Verdict) {
+        for reason in &verdict.reasons {
+            if let Reason::Missing { missing } = reason
+                && self.0.len() < MOST_ROWS
+            {
+                self.0.extend(missing.iter().cloned());
+            }
+        }
+    }
+
+    /// How they are measured.
+    fn next_step(&self, command: &Prune, hardware: &HardwareId) -> String {
+        let rows = match self.0.len() {
+            n if n >= MOST_ROWS => format!("{MOST_ROWS} rows or more are"),
+            n => count(n, "row is", "rows are"),
+        };
+        let file = match command.arch.as_os_str() == "-" {
+            true => "CANDIDATES".to_owned(),
+            false => files::name(&command.arch),
+        };
+        let mut text = format!(
+            "{rows} missing for the unknown ones. To measure them: `latlas networks keys --arch {file} > \
+             space.yaml`, then `latlas profile --hardware {hardware} --space space.yaml --wait`"
+        );
+        if command.missing == Missing::Error {
+            text.push_str("; or estimate them between measured ones with `--missing interpolate`");
+        }
+        text
     }
 }
 

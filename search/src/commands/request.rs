@@ -3,13 +3,16 @@
 use std::io::Write;
 
 use anyhow::{Result, anyhow, bail};
+use jiff::Timestamp;
 use latlas_shared::api::RequestStatus;
 use latlas_shared::client::Client;
 use uuid::Uuid;
 
 use super::{Farm, write_json};
+use crate::attendance::{self, word};
 use crate::cli::Request;
 use crate::follow::{Ending, follow};
+use crate::pick::{Candidate, pick};
 use crate::text::{Columns, count, plain};
 
 /// Runs the command.
@@ -21,13 +24,47 @@ pub fn run(command: &Request, farm: &Farm, out: &mut dyn Write) -> Result<()> {
         Request::List { json } => list(farm, *json, out),
         Request::Show { id, wait, json } => {
             let status = farm.ask(async |client| {
+                let id = find(&client, id).await?;
                 let status: RequestStatus = client.get(&format!("v1/requests/{id}")).await?;
                 if *wait { waited(&client, status).await } else { Ok(status) }
             })?;
             write_status(&status, *json, out)?;
             if *wait { failures(&status) } else { Ok(()) }
         }
+        Request::Cancel { id, json } => cancel(farm, id, *json, out),
     }
+}
+
+/// The request that somebody means: by its id, or the beginning of it.
+async fn find(client: &Client, text: &str) -> Result<Uuid> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let all: Vec<RequestStatus> = client.get_all("v1/requests").await?;
+    let candidate = |request: RequestStatus| Candidate {
+        id: request.id,
+        name: None,
+        what: format!("{} on {}, {}", wanted(&request), request.hardware_id, word(&request)),
+    };
+    let candidates: Vec<Candidate> = all.into_iter().map(candidate).collect();
+    pick(&candidates, text, "request", "`latlas request list` lists their ids")
+        .map_err(|e| anyhow!(e))
+}
+
+fn cancel(farm: &Farm, id: &str, json: bool, out: &mut dyn Write) -> Result<()> {
+    let status: RequestStatus = farm.ask(async |client| {
+        let id = find(&client, id).await?;
+        let path = format!("v1/requests/{id}/cancel");
+        Ok(client.post(&path, &serde_json::json!({})).await?)
+    })?;
+    if json {
+        return write_json(out, &status);
+    }
+    match attendance::cancelled(&status, Timestamp::now()) {
+        Some(text) => writeln!(out, "request {} is {text}", status.id)?,
+        None => writeln!(out, "request {} was finished already: nothing was cancelled", status.id)?,
+    }
+    Ok(())
 }
 
 fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
@@ -36,13 +73,15 @@ fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
     if json {
         return all.iter().try_for_each(|request| write_json(out, request));
     }
-    let mut columns =
-        Columns::new(["REQUEST", "HARDWARE", "WANTED", "MEASURED", "FAILED", "OF", "CREATED"]);
+    let mut columns = Columns::new([
+        "REQUEST", "HARDWARE", "WANTED", "STATE", "MEASURED", "FAILED", "OF", "CREATED",
+    ]);
     for request in &all {
         columns.push([
             request.id.to_string(),
             request.hardware_id.to_string(),
             wanted(request),
+            word(request).to_owned(),
             request.done.to_string(),
             request.failed.to_string(),
             request.total.to_string(),
@@ -69,7 +108,7 @@ pub(super) async fn waited(client: &Client, status: RequestStatus) -> Result<Req
         return Ok(status);
     }
     let again = look_again(client, status.id);
-    match follow(client, status.id).await {
+    match follow(client, &status).await {
         Ok(Ending::Finished(status)) => Ok(status),
         Ok(Ending::Interrupted) => bail!("the wait was interrupted. {again}"),
         Err(error) => Err(anyhow!(error).context(format!("the wait ended. {again}"))),
@@ -92,17 +131,27 @@ pub(super) fn write_status(status: &RequestStatus, json: bool, out: &mut dyn Wri
     writeln!(out, "hardware  {}", status.hardware_id)?;
     writeln!(out, "config    {}", status.config)?;
     writeln!(out, "wanted    {}", plain(&wanted(status)))?;
-    let open = status.total.saturating_sub(status.done + status.failed);
+    let open = status.open();
     writeln!(
         out,
         "tasks     {}: {} measured, {} failed, {open} to do ({} of them running)",
         status.total, status.done, status.failed, status.running
     )?;
+    let now = Timestamp::now();
+    if let Some(text) = attendance::cancelled(status, now) {
+        writeln!(out, "ended     {text}")?;
+    }
+    if let Some(text) = attendance::nobody(status, now) {
+        writeln!(out, "{text}")?;
+    }
     Ok(())
 }
 
-/// An error that lists what could not be measured, if anything.
+/// An error that lists what could not be measured, if anything, or says by whom the request was ended.
 pub(super) fn failures(status: &RequestStatus) -> Result<()> {
+    if let Some(text) = attendance::cancelled(status, Timestamp::now()) {
+        bail!("the request was {text}");
+    }
     if status.failed == 0 {
         return Ok(());
     }

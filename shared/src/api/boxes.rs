@@ -42,19 +42,121 @@ impl fmt::Display for AgentState {
     }
 }
 
+/// What a box is at this moment: what was decided about it, or else whether its agent runs and is fit.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxState {
+    /// It gets work.
+    Active,
+    /// Its agent says that the box is not fit for work now.
+    Unfit,
+    /// Its agent was not heard of for 45 seconds and had not said that it stops.
+    Silent,
+    /// Its agent has said that it stops.
+    Stopped,
+    /// It finishes what it has and leaves.
+    Draining,
+    /// It is not trusted.
+    Quarantined,
+}
+
+impl BoxState {
+    /// The name in JSON and on screens.
+    pub fn name(self) -> &'static str {
+        match self {
+            BoxState::Active => "active",
+            BoxState::Unfit => "unfit",
+            BoxState::Silent => "silent",
+            BoxState::Stopped => "stopped",
+            BoxState::Draining => "draining",
+            BoxState::Quarantined => "quarantined",
+        }
+    }
+}
+
+impl fmt::Display for BoxState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whether an agent runs, whatever was decided about its box.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It was heard of in the last 45 seconds.
+    #[default]
+    Present,
+    /// It was not, and had not said that it stops.
+    Silent,
+    /// It has said that it stops.
+    Stopped,
+}
+
 /// A box's state, and why it is what it is.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// The state.
-    pub state: AgentState,
+    pub state: BoxState,
     /// Why; null for a box that was active all along.
     pub reason: Option<String>,
-    /// Since when; null for a box that was active all along.
+    /// Since when: of a silent box, when it was last heard of. Null for a box that was active all along.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<Timestamp>,
-    /// Who decided it: `admin`, or `canary` for the farm itself; null like the others.
+    /// Who decided it: `admin`, or the farm itself, such as `canary`; null where nobody did.
     pub by: Option<String>,
+}
+
+/// `PATCH /agents/{id}`, for admins. The answer is the [`super::AgentEntry`].
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentChange {
+    /// A new name, which no other box of the farm has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Labels to set, and with null to take away. Others stay.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Option<String>>,
+}
+
+/// The boxes that could work on a request, none of which takes its tasks now.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unattended {
+    /// The boxes of the class and run config, at most 20. Empty where all of them were removed.
+    pub boxes: Vec<AbsentBox>,
+    /// How many more there are.
+    pub more: u32,
+}
+
+/// A box that takes no tasks, and why.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbsentBox {
+    /// The box's identity.
+    pub agent_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// How a request ended before its tasks did.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// When.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub at: Timestamp,
+    /// Who: the label of a token.
+    pub by: String,
+    /// Its tasks that were not over.
+    pub tasks: u32,
 }
 
 /// `PUT /agents/{id}/state`, for admins. The answer is the [`super::AgentEntry`].
@@ -113,7 +215,7 @@ pub struct FarmEntry {
     pub hardware_id: HardwareId,
     /// Id of the run config.
     pub config: String,
-    /// Its boxes, by state. An active one that was not heard of for five minutes is `silent`.
+    /// Its boxes, by [`BoxState`].
     pub agents: BTreeMap<String, u32>,
     /// Tasks that wait.
     pub queued: u32,

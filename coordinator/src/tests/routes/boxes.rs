@@ -3,7 +3,7 @@
 use axum::http::{Method, StatusCode};
 use jiff::Timestamp;
 use latlas_shared::api::{
-    AgentEntry, AgentState, FarmEntry, Heartbeat, Instance, Orders, Page, Problem,
+    AgentEntry, AgentState, BoxState, FarmEntry, Heartbeat, Instance, Orders, Page, Problem,
 };
 use latlas_shared::{Status, Table, Telemetry};
 use serde_json::json;
@@ -110,7 +110,7 @@ async fn only_admins_decide_and_they_say_why() {
         ..agent.clone()
     };
     check("state_of_nobody", &farm.decide(&nobody, "active", None).await);
-    assert_eq!(listed(&farm, &agent).await.standing.state, AgentState::Active);
+    assert_eq!(listed(&farm, &agent).await.standing.state, BoxState::Active);
 }
 
 #[tokio::test]

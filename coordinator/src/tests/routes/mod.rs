@@ -10,6 +10,7 @@ mod metrics;
 mod networks;
 mod ops;
 mod predict;
+mod presence;
 mod requests;
 mod results;
 mod streams;

@@ -58,8 +58,8 @@ async fn join(farm: &Farm, name: &str) -> Agent {
 }
 
 async fn state(farm: &Farm, agent: &Agent) -> (AgentState, String) {
-    let standing = farm.store().standing(agent).await.unwrap();
-    (standing.state, standing.reason.unwrap_or_default())
+    let decided = farm.store().decided(agent).await.unwrap();
+    (decided.state, decided.reason.unwrap_or_default())
 }
 
 const DAY: i64 = 24 * 3600;

@@ -1,5 +1,6 @@
 //! What lasts: the database file, work that is shared out, rows and the view.
 
+mod alarms;
 mod canaries;
 mod durable;
 mod effects;

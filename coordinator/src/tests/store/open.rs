@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
-use latlas_shared::api::AgentState;
+use latlas_shared::api::BoxState;
 use ops_catalog::{Catalog, Op, OpDef};
 
 use crate::store::{After, Store};
@@ -111,7 +111,7 @@ async fn a_database_from_before_networks_keeps_its_work() {
     before_networks(&path).await;
     let store = Store::open(&path).await.unwrap();
     let id = "00000000-0000-0000-0000-0000000000bb".parse().unwrap();
-    let status = store.request_status(id).await.unwrap().unwrap();
+    let status = store.request_status(id, Timestamp::now()).await.unwrap().unwrap();
     assert_eq!((status.total, status.failed, status.running, status.networks), (3, 1, 1, 0));
     assert_eq!(status.space.as_deref(), Some("mine"));
     assert_eq!(status.failures["Old:n1-h8-w8-i4-o6-s1"], "gave up");
@@ -119,7 +119,7 @@ async fn a_database_from_before_networks_keeps_its_work() {
     let rebuilt = store.rebuild().await.unwrap();
     assert_eq!((rebuilt.rows, rebuilt.networks), (0, 0));
     store.sweep(Timestamp::now()).await.unwrap();
-    assert_eq!(store.request_status(id).await.unwrap().unwrap().running, 0);
+    assert_eq!(store.request_status(id, Timestamp::now()).await.unwrap().unwrap().running, 0);
     store.close().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
@@ -179,9 +179,10 @@ async fn a_database_from_before_states_keeps_its_boxes_active() {
     pool.close().await;
 
     let store = Store::open(&path).await.unwrap();
-    let agents = store.list_agents(&After { cursor: None, limit: 9 }).await.unwrap().items;
-    assert_eq!((agents.len(), agents[0].standing.state), (1, AgentState::Active));
-    assert_eq!((agents[0].standing.since, agents[0].canary_at), (None, None));
+    let first = After { cursor: None, limit: 9 };
+    let agents = store.list_agents(&first, Timestamp::now()).await.unwrap().items;
+    assert_eq!((agents.len(), agents[0].standing.state), (1, BoxState::Silent));
+    assert_eq!((agents[0].standing.by.as_deref(), agents[0].canary_at), (None, None));
     // What was measured before counts as it did.
     assert_eq!(store.rebuild().await.unwrap().rows, 1);
 }
@@ -195,7 +196,7 @@ async fn everything_is_there_after_a_restart() {
     let before = farm.status(&request).await;
     farm.store().close().await;
     let store = Store::open(&farm.dir.path().join(DATABASE)).await.unwrap();
-    assert_eq!(store.request_status(request.id).await.unwrap().unwrap(), before);
+    assert_eq!(store.request_status(request.id, Timestamp::now()).await.unwrap().unwrap(), before);
 }
 
 #[tokio::test]

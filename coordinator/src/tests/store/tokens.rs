@@ -94,7 +94,7 @@ async fn uses_are_taken_one_by_one() {
         }
     }
     assert_eq!(enrolled, 5);
-    assert_eq!(farm.store().list_agents(&ALL).await.unwrap().items.len(), 5);
+    assert_eq!(farm.store().list_agents(&ALL, Timestamp::now()).await.unwrap().items.len(), 5);
     let entry = listed(farm.store(), id).await;
     assert_eq!((entry.uses_left, entry.state(now)), (Some(0), "used up"));
     assert!(!is_in_force(farm.store(), &token, now).await);
@@ -112,7 +112,7 @@ async fn a_token_that_ends_during_a_call_enrols_nobody() {
     let enrolment = testing::enrolment("box", 8);
     let refused = farm.store().enrol(&enrolment, &credential, &actor, now).await;
     assert!(matches!(refused, Err(EnrolError::TokenEnded)), "{refused:?}");
-    assert!(farm.store().list_agents(&ALL).await.unwrap().items.is_empty());
+    assert!(farm.store().list_agents(&ALL, Timestamp::now()).await.unwrap().items.is_empty());
     assert!(
         farm.store()
             .list_hardware(&After { cursor: None, limit: 9 })

@@ -4,11 +4,15 @@ use std::io::Write;
 
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
-use latlas_shared::api::{AgentEntry, AgentState, FarmEntry, StateChange};
+use latlas_shared::api::{
+    AgentChange, AgentEntry, AgentState, BoxState, FarmEntry, Presence, StateChange,
+};
+use latlas_shared::client::Client;
 use uuid::Uuid;
 
 use crate::cli::AgentDecision;
 use crate::commands::{Farm, write_json};
+use crate::pick::{Candidate, pick};
 use crate::text::{Columns, age, count, plain};
 
 /// The most boxes that the one-screen view names.
@@ -86,9 +90,21 @@ fn write_odd(agents: &[AgentEntry], now: Timestamp, out: &mut dyn Write) -> Resu
     Ok(())
 }
 
-pub(super) fn agents(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
-    let agents: Vec<AgentEntry> =
+/// Lists the boxes that have all of some labels.
+pub(super) fn agents(
+    farm: &Farm,
+    wanted: &[(String, Option<String>)],
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let mut agents: Vec<AgentEntry> =
         farm.ask(async |client| Ok(client.get_all("v1/agents").await?))?;
+    agents.retain(|agent| {
+        wanted.iter().all(|(key, value)| match value {
+            Some(value) => agent.labels.get(key) == Some(value),
+            None => !agent.labels.contains_key(key),
+        })
+    });
     if json {
         return agents.iter().try_for_each(|agent| write_json(out, agent));
     }
@@ -97,10 +113,10 @@ pub(super) fn agents(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()>
         Columns::new(["NAME", "AGENT", "HARDWARE", "STATE", "SEEN", "WORK", "REASON"]);
     for agent in &agents {
         columns.push([
-            agent.name.clone(),
+            named(agent),
             agent.agent_id.to_string(),
             agent.hardware_id.to_string(),
-            shown_state(agent).to_owned(),
+            shown_state(agent),
             format!("{} ago", age(agent.seen_at, now)),
             work(agent),
             why(agent).unwrap_or_default(),
@@ -109,24 +125,40 @@ pub(super) fn agents(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()>
     Ok(columns.write(out)?)
 }
 
-/// Its state; `unfit` for an active box that says so.
-fn shown_state(agent: &AgentEntry) -> &'static str {
-    match (agent.standing.state, &agent.unfit) {
-        (AgentState::Active, Some(_)) => "unfit",
-        (state, _) => state.name(),
+/// `box-7 [rack=3]`: its name and labels.
+fn named(agent: &AgentEntry) -> String {
+    let labels: Vec<String> =
+        agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if labels.is_empty() {
+        agent.name.clone()
+    } else {
+        format!("{} [{}]", agent.name, labels.join(", "))
     }
+}
+
+/// Its state, and whether its agent runs where the state does not say so: `quarantined, silent`.
+fn shown_state(agent: &AgentEntry) -> String {
+    let state = agent.standing.state;
+    let presence = match (state, agent.presence) {
+        (BoxState::Silent | BoxState::Stopped, _) | (_, Presence::Present) => {
+            return state.to_string();
+        }
+        (_, Presence::Silent) => BoxState::Silent,
+        (_, Presence::Stopped) => BoxState::Stopped,
+    };
+    format!("{state}, {presence}")
 }
 
 /// Why it gets no work; none for a box that works.
 fn why(agent: &AgentEntry) -> Option<String> {
-    match agent.standing.state {
-        AgentState::Active => agent.unfit.clone(),
-        AgentState::Draining | AgentState::Quarantined => {
-            let reason = agent.standing.reason.as_deref().unwrap_or("no reason was given");
-            let by = agent.standing.by.as_deref().unwrap_or("unknown");
-            Some(format!("{reason} (by {by})"))
-        }
+    if agent.standing.state == BoxState::Active {
+        return None;
     }
+    let reason = agent.standing.reason.as_deref().unwrap_or("no reason was given");
+    Some(match &agent.standing.by {
+        Some(by) => format!("{reason} (by {by})"),
+        None => reason.to_owned(),
+    })
 }
 
 /// What it works on: `23 of 64 tasks, 512 visits`.
@@ -172,42 +204,62 @@ fn set_state(
     out: &mut dyn Write,
 ) -> Result<()> {
     let entry: AgentEntry = farm.ask(async |client| {
-        let agents: Vec<AgentEntry> = client.get_all("v1/agents").await?;
-        let id = find(&agents, agent).map_err(|problem| anyhow!(problem))?;
+        let id = find(&client, agent).await?;
         Ok(client.put(&format!("v1/agents/{id}/state"), change).await?)
     })?;
     if json {
         return write_json(out, &entry);
     }
-    writeln!(out, "{} ({}) is {}", plain(&entry.name), entry.agent_id, entry.standing.state)?;
+    writeln!(out, "{} ({}) is {}", plain(&entry.name), entry.agent_id, shown_state(&entry))?;
+    Ok(())
+}
+
+/// Names a box or labels it.
+pub(super) fn change(
+    farm: &Farm,
+    agent: &str,
+    change: &AgentChange,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let entry: AgentEntry = farm.ask(async |client| {
+        let id = find(&client, agent).await?;
+        Ok(client.patch(&format!("v1/agents/{id}"), change).await?)
+    })?;
+    if json {
+        return write_json(out, &entry);
+    }
+    writeln!(out, "{} is {}", entry.agent_id, plain(&named(&entry)))?;
+    Ok(())
+}
+
+/// Takes a box out of the farm.
+pub(super) fn remove(farm: &Farm, agent: &str, out: &mut dyn Write) -> Result<()> {
+    let id = farm.ask(async |client| {
+        let id = find(&client, agent).await?;
+        client.delete(&format!("v1/agents/{id}")).await?;
+        Ok(id)
+    })?;
+    writeln!(out, "{id} is removed; what it measured stays")?;
     Ok(())
 }
 
 /// The agent that somebody means: by its id, its name, or the beginning of its id.
-fn find(agents: &[AgentEntry], text: &str) -> Result<Uuid, String> {
-    let by_id = |agent: &&AgentEntry| agent.agent_id.to_string() == text;
-    if let Some(agent) = agents.iter().find(by_id) {
-        return Ok(agent.agent_id);
-    }
-    let named: Vec<&AgentEntry> = agents.iter().filter(|agent| agent.name == text).collect();
-    let found = match named.as_slice() {
-        [] => agents.iter().filter(|a| a.agent_id.to_string().starts_with(text)).collect(),
-        _ => named,
+async fn find(client: &Client, text: &str) -> Result<Uuid> {
+    let agents: Vec<AgentEntry> = client.get_all("v1/agents").await?;
+    let now = Timestamp::now();
+    let candidate = |agent: &AgentEntry| Candidate {
+        id: agent.agent_id,
+        name: Some(agent.name.clone()),
+        what: format!(
+            "{} of {}, {}, heard of {} ago",
+            named(agent),
+            agent.hardware_id,
+            shown_state(agent),
+            age(agent.seen_at, now)
+        ),
     };
-    match found.as_slice() {
-        [agent] => Ok(agent.agent_id),
-        [] => Err(format!(
-            "there is no agent `{}`: `latlas farm agents` lists their names and ids",
-            plain(text)
-        )),
-        several => {
-            let ids: Vec<String> = several.iter().map(|a| a.agent_id.to_string()).collect();
-            Err(format!(
-                "`{}` may be {} agents ({}): give the whole id",
-                plain(text),
-                several.len(),
-                ids.join(", ")
-            ))
-        }
-    }
+    let candidates: Vec<Candidate> = agents.iter().map(candidate).collect();
+    pick(&candidates, text, "agent", "`latlas farm agents` lists their names and ids")
+        .map_err(|problem| anyhow!(problem))
 }

@@ -1,0 +1,160 @@
+//! What a box is at this moment, and whether anybody is there for a request: pure functions of what is known.
+
+use jiff::Timestamp;
+use latlas_shared::api::{AbsentBox, AgentState, BoxState, Presence, Standing, Unattended};
+
+use crate::presence::SILENT_AFTER;
+
+/// The most boxes that a request lists when nobody works on it.
+const MOST_ABSENT: usize = 20;
+
+/// What is known of a box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// What was decided about it.
+    pub decided: AgentState,
+    /// Why, since when and by whom.
+    pub reason: Option<String>,
+    /// See `reason`.
+    pub since: Option<Timestamp>,
+    /// See `reason`.
+    pub by: Option<String>,
+    /// When its agent was last heard of.
+    pub seen_at: Timestamp,
+    /// When its agent last said that it stops, and why.
+    pub stopped: Option<(Timestamp, String)>,
+    /// Why the box is not fit for work, by its own word, and since when.
+    pub unfit: Option<(String, Timestamp)>,
+}
+
+impl Facts {
+    /// Whether its agent runs. `awake_since` is when this coordinator began to listen: before that nobody could
+    /// be heard.
+    pub fn presence(&self, awake_since: Option<Timestamp>, now: Timestamp) -> Presence {
+        if self.stopped.as_ref().is_some_and(|(at, _)| *at >= self.seen_at) {
+            return Presence::Stopped;
+        }
+        let heard = awake_since.map_or(self.seen_at, |awake| awake.max(self.seen_at));
+        match now.duration_since(heard) < SILENT_AFTER {
+            true => Presence::Present,
+            false => Presence::Silent,
+        }
+    }
+
+    /// What the box is: what was decided about it comes first, then whether its agent runs, then its own word.
+    pub fn standing(self, presence: Presence) -> Standing {
+        let decided = |state| Standing {
+            state,
+            reason: self.reason.clone(),
+            since: self.since,
+            by: self.by.clone(),
+        };
+        let undecided =
+            |state, reason, since| Standing { state, reason: Some(reason), since, by: None };
+        match (self.decided, presence, self.stopped, self.unfit) {
+            (AgentState::Quarantined, ..) => decided(BoxState::Quarantined),
+            (AgentState::Draining, ..) => decided(BoxState::Draining),
+            (AgentState::Active, Presence::Stopped, Some((at, why)), _) => {
+                undecided(BoxState::Stopped, why, Some(at))
+            }
+            (AgentState::Active, Presence::Silent, ..) => {
+                let why = "its agent, its power or its network ended without a word".to_owned();
+                undecided(BoxState::Silent, why, Some(self.seen_at))
+            }
+            (AgentState::Active, _, _, Some((why, since))) => {
+                undecided(BoxState::Unfit, why, Some(since))
+            }
+            (AgentState::Active, ..) => decided(BoxState::Active),
+        }
+    }
+}
+
+/// The boxes of a class and run config as a request shows them when none of them takes its tasks; none when one
+/// does.
+pub fn unattended(boxes: Vec<AbsentBox>) -> Option<Unattended> {
+    if boxes.iter().any(|one| one.standing.state == BoxState::Active) {
+        return None;
+    }
+    let more = u32::try_from(boxes.len().saturating_sub(MOST_ABSENT)).unwrap_or(u32::MAX);
+    Some(Unattended { boxes: boxes.into_iter().take(MOST_ABSENT).collect(), more })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn seen(second: i64) -> Facts {
+        Facts {
+            decided: AgentState::Active,
+            reason: None,
+            since: None,
+            by: None,
+            seen_at: at(second),
+            stopped: None,
+            unfit: None,
+        }
+    }
+
+    fn state(facts: Facts, now: i64) -> BoxState {
+        let presence = facts.presence(None, at(now));
+        facts.standing(presence).state
+    }
+
+    #[test]
+    fn a_box_is_silent_after_45_seconds_and_says_since_when() {
+        assert_eq!([0, 44, 45, 900].map(|now| state(seen(0), now)), {
+            use BoxState::{Active, Silent};
+            [Active, Active, Silent, Silent]
+        });
+        let standing = seen(7).standing(Presence::Silent);
+        assert_eq!((standing.since, standing.by), (Some(at(7)), None));
+        assert!(standing.reason.is_some());
+        // Nobody could speak while the coordinator was away.
+        let waited = |now| seen(0).presence(Some(at(1000)), at(now));
+        assert_eq!([1044, 1045].map(waited), [Presence::Present, Presence::Silent]);
+    }
+
+    #[test]
+    fn a_goodbye_counts_until_the_agent_is_heard_of_again() {
+        let left = |at_second, seen_at| Facts {
+            stopped: Some((at(at_second), "told to stop".into())),
+            ..seen(seen_at)
+        };
+        assert_eq!(state(left(10, 10), 11), BoxState::Stopped);
+        assert_eq!(state(left(10, 10), 9999), BoxState::Stopped, "and never silent");
+        assert_eq!(state(left(10, 30), 31), BoxState::Active);
+        assert_eq!(state(left(10, 30), 99), BoxState::Silent);
+    }
+
+    #[test]
+    fn a_decision_comes_before_all_else() {
+        let mut facts = Facts { unfit: Some(("hot".into(), at(3))), ..seen(0) };
+        assert_eq!(state(facts.clone(), 5), BoxState::Unfit);
+        assert_eq!(state(facts.clone(), 99), BoxState::Silent);
+        facts.decided = AgentState::Draining;
+        assert_eq!([5, 99].map(|now| state(facts.clone(), now)), [BoxState::Draining; 2]);
+        facts.decided = AgentState::Quarantined;
+        assert_eq!(state(facts.clone(), 99), BoxState::Quarantined);
+        assert_eq!(facts.presence(None, at(99)), Presence::Silent, "and that is told beside it");
+    }
+
+    #[test]
+    fn one_active_box_is_enough() {
+        let one = |state| AbsentBox {
+            agent_id: Uuid::nil(),
+            name: "box".into(),
+            standing: Standing { state, reason: None, since: None, by: None },
+        };
+        use BoxState::{Active, Draining, Silent};
+        assert_eq!(unattended(vec![one(Silent), one(Active)]), None);
+        assert_eq!(unattended(vec![one(Silent), one(Draining)]).unwrap().boxes.len(), 2);
+        assert_eq!(unattended(vec![]), Some(Unattended { boxes: vec![], more: 0 }));
+        let many = unattended(vec![one(Silent); 23]).unwrap();
+        assert_eq!((many.boxes.len(), many.more), (20, 3));
+    }
+}

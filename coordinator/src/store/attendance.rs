@@ -1,0 +1,209 @@
+//! Who is there: what every box is at this moment, for lists, requests, metrics and alarms alike.
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use latlas_shared::api::{AbsentBox, Presence, RequestStatus, Standing, Unattended};
+use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::effects::Effects;
+use super::{Agent, Store, StoreError, boxes, leases, micros, time, to_json};
+use crate::standing::{self, Facts};
+
+/// Boxes that are looked at before all of a class are: mostly one of those that were heard of last is active.
+const LATEST: i64 = 32;
+
+/// The columns of [`Columns`], from `agents` and `tables`.
+pub(super) const COLUMNS: &str = "agents.id, agents.uuid, agents.name, agents.table_id,
+    tables.hardware_id, tables.config_id, seen_at, stopped_at, stopped_reason,
+    state, state_reason, state_since, state_by";
+
+/// Boxes with their tables, without those that were removed.
+pub(super) const BOXES: &str =
+    "FROM agents JOIN tables ON tables.id = agents.table_id WHERE removed_at IS NULL";
+
+#[derive(sqlx::FromRow)]
+pub(super) struct Columns {
+    pub id: i64,
+    pub uuid: String,
+    pub name: String,
+    pub table_id: i64,
+    pub hardware_id: String,
+    pub config_id: String,
+    pub seen_at: i64,
+    stopped_at: Option<i64>,
+    stopped_reason: Option<String>,
+    state: String,
+    state_reason: Option<String>,
+    state_since: Option<i64>,
+    state_by: Option<String>,
+}
+
+/// A box at one moment.
+#[derive(Debug, Clone)]
+pub struct BoxNow {
+    /// The number of its table.
+    pub(super) table: i64,
+    /// Its identity.
+    pub agent_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub hardware_id: String,
+    /// Id of its run config.
+    pub config: String,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+    /// What it is.
+    pub standing: Standing,
+    /// Whether its agent runs.
+    pub presence: Presence,
+    /// Since when its heartbeats come and its work does not move, once that is too long.
+    pub hangs_since: Option<Timestamp>,
+}
+
+#[cfg(test)]
+impl BoxNow {
+    /// A box without a database.
+    pub fn for_tests(name: &str, hardware: &str, standing: Standing, presence: Presence) -> BoxNow {
+        BoxNow {
+            table: 1,
+            agent_id: Uuid::nil(),
+            name: name.to_owned(),
+            hardware_id: hardware.to_owned(),
+            config: "c".to_owned(),
+            seen_at: Timestamp::UNIX_EPOCH,
+            standing,
+            presence,
+            hangs_since: None,
+        }
+    }
+}
+
+impl Store {
+    /// Every box of the farm, as it is now.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn boxes_now(&self, now: Timestamp) -> Result<Vec<BoxNow>, StoreError> {
+        let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} {BOXES} ORDER BY agents.id"
+        )))
+        .fetch_all(&self.readers)
+        .await?;
+        found.into_iter().map(|columns| self.box_now(columns, now)).collect()
+    }
+
+    /// The boxes of some tables.
+    pub(super) async fn boxes_of(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        tables: &[i64],
+        now: Timestamp,
+    ) -> Result<Vec<BoxNow>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} {BOXES} AND table_id IN (SELECT value FROM json_each(?1)) ORDER BY agents.id"
+        );
+        let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(to_json(&tables))
+            .fetch_all(&mut **tx)
+            .await?;
+        found.into_iter().map(|columns| self.box_now(columns, now)).collect()
+    }
+
+    pub(super) fn box_now(&self, columns: Columns, now: Timestamp) -> Result<BoxNow, StoreError> {
+        let presence = &self.shared.presence;
+        let facts = Facts {
+            decided: boxes::state_of(&columns.state)?,
+            reason: columns.state_reason,
+            since: columns.state_since.map(time).transpose()?,
+            by: columns.state_by,
+            seen_at: self.last_heard(columns.id, time(columns.seen_at)?),
+            stopped: columns.stopped_at.map(time).transpose()?.zip(columns.stopped_reason),
+            unfit: presence.unfit_since(columns.id),
+        };
+        let (seen_at, is) = (facts.seen_at, facts.presence(presence.awake_since(), now));
+        let hangs_since = presence.hangs_since(columns.id, now, self.policy());
+        Ok(BoxNow {
+            table: columns.table_id,
+            agent_id: columns.uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?,
+            name: columns.name,
+            hardware_id: columns.hardware_id,
+            config: columns.config_id,
+            seen_at,
+            standing: facts.standing(is),
+            presence: is,
+            hangs_since: hangs_since.filter(|_| is == Presence::Present),
+        })
+    }
+
+    /// A request's state with what is known of the boxes that could work on it.
+    pub(super) async fn with_attendance(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        status: RequestStatus,
+        now: Timestamp,
+    ) -> Result<RequestStatus, StoreError> {
+        if status.is_finished() {
+            return Ok(status);
+        }
+        let unattended = match self.attendance(tx, status.id, LATEST, now).await? {
+            Some(_) => self.attendance(tx, status.id, i64::MAX, now).await?,
+            None => None,
+        };
+        Ok(RequestStatus { unattended, ..status })
+    }
+
+    async fn attendance(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        request: Uuid,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Unattended>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} {BOXES} AND table_id = (SELECT table_id FROM requests WHERE uuid = ?1)
+             ORDER BY seen_at DESC, agents.id LIMIT ?2"
+        );
+        let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(request.to_string())
+            .bind(most)
+            .fetch_all(&mut **tx)
+            .await?;
+        let mut absent = Vec::with_capacity(found.len());
+        for columns in found {
+            let BoxNow { agent_id, name, standing, .. } = self.box_now(columns, now)?;
+            absent.push(AbsentBox { agent_id, name, standing });
+        }
+        Ok(standing::unattended(absent))
+    }
+
+    /// Notes that an agent stops in order. What it still holds goes to others, without an attempt.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn goodbye(
+        &self,
+        agent: &Agent,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (id, reason) = (agent.id, reason.to_owned());
+        self.change(move |tx| {
+            async move {
+                sqlx::query(
+                    "UPDATE agents SET stopped_at = ?1, stopped_reason = ?2, seen_at = ?1 WHERE id = ?3",
+                )
+                .bind(micros(now))
+                .bind(reason)
+                .bind(id)
+                .execute(&mut **tx)
+                .await?;
+                let effects = leases::release_all(tx, id).await?.and(Effects::left(id, now));
+                Ok(((), effects.and(Effects::progress())))
+            }
+            .boxed()
+        })
+        .await
+    }
+}

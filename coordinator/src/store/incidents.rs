@@ -1,0 +1,62 @@
+//! Incidents that were told to the host, so that each is told once.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Store, StoreError, from_json, micros, time, to_json};
+use crate::alarm::{Alarm, Incident};
+
+impl Store {
+    /// Notes which incidents there are now, by what they are known by. Gives those that have begun and those
+    /// that are over since the last call.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing was noted.
+    pub async fn note_incidents(
+        &self,
+        mut is: BTreeMap<String, Incident>,
+        now: Timestamp,
+    ) -> Result<Vec<Alarm>, StoreError> {
+        let open: Vec<(i64, String, String, i64)> = sqlx::query_as(
+            "SELECT id, subject, incident, opened_at FROM incidents WHERE resolved_at IS NULL ORDER BY id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let mut over = Vec::new();
+        for (id, subject, incident, opened_at) in open {
+            // One that goes on is known.
+            if is.remove(&subject).is_some() {
+                continue;
+            }
+            let incident = from_json("an incident", &incident)?;
+            let opened_at = time(opened_at)?;
+            over.push(Alarm { event: "resolved", id, opened_at, resolved_at: Some(now), incident });
+        }
+        if over.is_empty() && is.is_empty() {
+            return Ok(over);
+        }
+        let mut alarms = over;
+        let mut tx = self.begin().await?;
+        for alarm in &alarms {
+            sqlx::query("UPDATE incidents SET resolved_at = ?1 WHERE id = ?2")
+                .bind(micros(now))
+                .bind(alarm.id)
+                .execute(&mut *tx)
+                .await?;
+        }
+        for (subject, incident) in is {
+            let id = sqlx::query_scalar(
+                "INSERT INTO incidents (subject, incident, opened_at) VALUES (?1, ?2, ?3) RETURNING id",
+            )
+            .bind(subject)
+            .bind(to_json(&incident))
+            .bind(micros(now))
+            .fetch_one(&mut *tx)
+            .await?;
+            alarms.push(Alarm { event: "opened", id, opened_at: now, resolved_at: None, incident });
+        }
+        tx.commit().await?;
+        Ok(alarms)
+    }
+}

@@ -1,0 +1,161 @@
+//! What the host has written on boxes, and boxes that are taken out for good.
+
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use latlas_shared::api::{AgentChange, AgentEntry};
+use serde_json::json;
+use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::audit::{Actor, audit};
+use super::effects::Effects;
+use super::{Store, StoreError, boxes, from_json, leases, micros, to_json};
+
+/// The most labels of a box.
+const MOST_LABELS: usize = 32;
+
+/// Why a box was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenameError {
+    /// There is no such box.
+    #[error("there is no such agent")]
+    Missing,
+    /// Another box has the name.
+    #[error("agent {0} has this name already")]
+    Taken(String),
+    /// It would have too many labels.
+    #[error("a box has at most {MOST_LABELS} labels")]
+    TooMany,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for RenameError {
+    fn from(error: sqlx::Error) -> RenameError {
+        RenameError::Store(error.into())
+    }
+}
+
+impl Store {
+    /// Gives a box another name and other labels. The change was checked.
+    ///
+    /// # Errors
+    /// See [`RenameError`].
+    pub async fn change_agent(
+        &self,
+        agent: Uuid,
+        change: &AgentChange,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<AgentEntry, RenameError> {
+        let (change, actor) = (change.clone(), actor.clone());
+        self.change_alone(move |tx| {
+            async move {
+                rewrite(tx, agent, &change, &actor, now).await?;
+                Ok::<_, RenameError>(((), Effects::progress()))
+            }
+            .boxed()
+        })
+        .await?;
+        self.agent_entry(agent, now).await?.ok_or(RenameError::Missing)
+    }
+
+    /// Takes a box out of the farm: its credential ends and its work goes to others. What it measured stays.
+    /// False when there is no such box.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn remove_agent(
+        &self,
+        agent: Uuid,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let actor = actor.clone();
+        self.change_alone(move |tx| async move { remove(tx, agent, &actor, now).await }.boxed())
+            .await
+    }
+}
+
+async fn rewrite(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: Uuid,
+    change: &AgentChange,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<(), RenameError> {
+    let id = boxes::number(tx, agent).await?.ok_or(RenameError::Missing)?;
+    if let Some(name) = &change.name {
+        let other: Option<String> = sqlx::query_scalar(
+            "SELECT uuid FROM agents WHERE name = ?1 AND id <> ?2 AND removed_at IS NULL LIMIT 1",
+        )
+        .bind(name)
+        .bind(id)
+        .fetch_optional(&mut **tx)
+        .await?;
+        if let Some(other) = other {
+            return Err(RenameError::Taken(other));
+        }
+    }
+    let (was, labels): (String, String) =
+        sqlx::query_as("SELECT name, labels FROM agents WHERE id = ?1")
+            .bind(id)
+            .fetch_one(&mut **tx)
+            .await?;
+    let mut labels: BTreeMap<String, String> = from_json("an agent's labels", &labels)?;
+    for (key, value) in &change.labels {
+        match value {
+            Some(value) => labels.insert(key.clone(), value.clone()),
+            None => labels.remove(key),
+        };
+    }
+    if labels.len() > MOST_LABELS {
+        return Err(RenameError::TooMany);
+    }
+    sqlx::query("UPDATE agents SET name = coalesce(?1, name), labels = ?2 WHERE id = ?3")
+        .bind(&change.name)
+        .bind(to_json(&labels))
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    let subject = format!("agent {agent}");
+    if let Some(name) = &change.name {
+        let detail = json!({"name": name, "was": was});
+        audit(tx, actor, "agent.name", &subject, &detail, now).await?;
+    }
+    if !change.labels.is_empty() {
+        let detail = json!({"labels": change.labels});
+        audit(tx, actor, "agent.label", &subject, &detail, now).await?;
+    }
+    Ok(())
+}
+
+async fn remove(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: Uuid,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<(bool, Effects), StoreError> {
+    let Some(id) = boxes::number(tx, agent).await? else { return Ok((false, Effects::none())) };
+    let released = leases::release_all(tx, id).await?;
+    sqlx::query("UPDATE agents SET removed_at = ?1 WHERE id = ?2")
+        .bind(micros(now))
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query("UPDATE tokens SET revoked_at = ?1 WHERE agent_id = ?2 AND revoked_at IS NULL")
+        .bind(micros(now))
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    let name: String = sqlx::query_scalar("SELECT name FROM agents WHERE id = ?1")
+        .bind(id)
+        .fetch_one(&mut **tx)
+        .await?;
+    let detail = json!({"name": name});
+    audit(tx, actor, "agent.remove", &format!("agent {agent}"), &detail, now).await?;
+    Ok((true, released.and(Effects::left(id, now)).and(Effects::progress())))
+}

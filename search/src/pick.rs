@@ -1,0 +1,95 @@
+//! What somebody means who writes an id, the beginning of one, or a name.
+
+use uuid::Uuid;
+
+use crate::text::plain;
+
+/// Something that has an id.
+pub(crate) struct Candidate {
+    pub id: Uuid,
+    /// Its name, if it has one; not always unique.
+    pub name: Option<String>,
+    /// What tells it from others, for a list.
+    pub what: String,
+}
+
+/// The one that is meant: by its whole id, its name, or the beginning of its id. `kind` and `list` are for the
+/// message when there is none or are several.
+pub(crate) fn pick(
+    candidates: &[Candidate],
+    text: &str,
+    kind: &str,
+    list: &str,
+) -> Result<Uuid, String> {
+    let id = text.to_lowercase();
+    if let Some(whole) = candidates.iter().find(|one| one.id.to_string() == id) {
+        return Ok(whole.id);
+    }
+    let named = candidates.iter().filter(|one| one.name.as_deref() == Some(text));
+    let mut found: Vec<&Candidate> = named.collect();
+    if found.is_empty() && !id.is_empty() {
+        found = candidates.iter().filter(|one| one.id.to_string().starts_with(&id)).collect();
+    }
+    match found.as_slice() {
+        [one] => Ok(one.id),
+        [] => Err(format!("there is no {kind} `{}`: {list}", plain(text))),
+        several => {
+            let lines: Vec<String> =
+                several.iter().map(|one| format!("\n  {}  {}", one.id, plain(&one.what))).collect();
+            Err(format!(
+                "`{}` may be {} {kind}s; write the id of one, or enough of its beginning:{}",
+                plain(text),
+                several.len(),
+                lines.concat()
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates() -> Vec<Candidate> {
+        let one = |id: u128, name: &str| Candidate {
+            id: Uuid::from_u128(id << 96),
+            name: Some(name.to_owned()),
+            what: format!("{name}, active"),
+        };
+        vec![
+            one(0xab00_0001, "vm"),
+            one(0xab00_0002, "vm"),
+            one(0xcd00_0000, "lab"),
+            one(0xef, "cd"),
+        ]
+    }
+
+    fn picked(text: &str) -> Result<String, String> {
+        let id = pick(&candidates(), text, "agent", "LIST")?;
+        Ok(id.to_string()[..8].to_owned())
+    }
+
+    #[test]
+    fn a_name_or_the_beginning_of_an_id_is_enough() {
+        assert_eq!(picked("lab").unwrap(), "cd000000");
+        assert_eq!(picked("ab000002").unwrap(), "ab000002");
+        assert_eq!(picked("AB000001-0000-0000-0000-000000000000").unwrap(), "ab000001");
+        assert_eq!(picked("cd").unwrap(), "000000ef", "a name comes before the beginning of an id");
+        assert_eq!(picked("cd0").unwrap(), "cd000000");
+    }
+
+    #[test]
+    fn what_is_not_clear_is_listed() {
+        for text in ["vm", "ab"] {
+            let error = picked(text).unwrap_err();
+            assert!(error.starts_with(&format!("`{text}` may be 2 agents")), "{error}");
+            assert!(
+                error.contains("\n  ab000002-0000-0000-0000-000000000000  vm, active"),
+                "{error}"
+            );
+        }
+        for text in ["nobody", ""] {
+            assert_eq!(picked(text).unwrap_err(), format!("there is no agent `{text}`: LIST"));
+        }
+    }
+}
