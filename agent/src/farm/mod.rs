@@ -393,7 +393,7 @@ impl Farm {
             };
             let spent = engine::measure(
                 jobs,
-                references::jobs(reference)?,
+                references::gauges(reference)?,
                 &mut workers,
                 fastrand::u64(..),
                 &stopped,
