@@ -9,12 +9,15 @@ use anyhow::{Context, Result};
 use latlas_shared::stats;
 use ops_catalog::{Catalog, OpKey};
 
-use crate::engine::{Job, Protocol};
+use crate::engine::{Gauges, Job, Protocol};
 use crate::worker::Work;
 
 /// One bound by arithmetic, one by memory.
 const KEYS: [&str; 2] =
     ["Conv3x3:n1-h28-w28-i64-o64-s1", "DepthwiseConv3x3:n1-h112-w112-i32-o32-s1"];
+
+/// An op that computes nothing, of one number.
+const SMALLEST: &str = "Identity:n1-h1-w1-i1-o1-s1";
 
 /// Runs that are remembered, for each run config.
 const REMEMBERED: usize = 20;
@@ -36,17 +39,20 @@ pub fn keys() -> Vec<OpKey> {
     KEYS.iter().map(|key| key.parse().expect("they are op keys")).collect()
 }
 
-/// Them as work, for a run whose rows are read at this reuse distance.
+/// Them and the smallest op as work, for a run whose rows are read at this reuse distance.
 ///
 /// # Errors
 /// When the catalog has no such op.
-pub fn jobs(reuse_distance: u64) -> Result<Vec<Job>> {
+pub fn gauges(reuse_distance: u64) -> Result<Gauges> {
     let job = |key: &OpKey| {
         let def = Catalog::builtin().op(&key.op)?.def().clone();
         let work = Work::Op { def, shape: key.shape };
-        Ok(Job { work, protocol: Protocol::for_references(reuse_distance) })
+        anyhow::Ok(Job { work, protocol: Protocol::for_gauges(reuse_distance) })
     };
-    keys().iter().map(job).collect()
+    Ok(Gauges {
+        references: keys().iter().map(job).collect::<Result<_>>()?,
+        smallest: Some(job(&SMALLEST.parse().expect("it is an op key"))?),
+    })
 }
 
 /// How much slower than in earlier runs the references are: the median over the ops of the ratio to
@@ -140,7 +146,8 @@ mod tests {
 
     #[test]
     fn the_catalog_has_them() {
-        assert_eq!(jobs(8 << 20).unwrap().len(), KEYS.len());
+        let gauges = gauges(8 << 20).unwrap();
+        assert_eq!((gauges.references.len(), gauges.smallest.is_some()), (KEYS.len(), true));
     }
 
     #[test]

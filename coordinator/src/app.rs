@@ -316,7 +316,7 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(30), followed).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(300), followed).await.unwrap();
         }
         farm.app.stop();
         deriving.await.unwrap();

@@ -264,6 +264,12 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
     Ran::new(output)
 }
 
+/// Whether a JSON value is a latency: a finite number above zero. Of a measurement that was made here
+/// a test may say no more, since the rest depends on the machine and on what else runs on it.
+pub fn is_latency(value: &serde_json::Value) -> bool {
+    value.as_f64().is_some_and(|micros| micros.is_finite() && micros > 0.0)
+}
+
 /// This machine's hardware id.
 pub fn hardware_id() -> String {
     let probe = run(Command::new(program("latlas-agent")).args(["probe", "--json"])).ok();

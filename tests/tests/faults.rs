@@ -11,7 +11,7 @@ async fn nothing_is_lost_whatever_is_killed() {
         seed: 1,
         chaos: Duration::from_secs(7),
         // Far more than it takes, on a machine that may be busy.
-        calm: Duration::from_secs(180),
+        calm: Duration::from_secs(900),
         partition: Duration::from_secs(1),
         real: 1,
         real_keys: 2,
@@ -24,5 +24,5 @@ async fn nothing_is_lost_whatever_is_killed() {
     println!("{tally:#?}");
     assert!(tally.broken.is_empty(), "{:#?}", tally.broken);
     assert!(tally.gave_up.is_empty(), "{:#?}", tally.gave_up);
-    assert!(tally.done > 250 && tally.copies > 0, "{tally:#?}");
+    assert!(tally.done > tally.failed && tally.copies > 0, "{tally:#?}");
 }

@@ -12,11 +12,21 @@ use latlas_tests::{Farm, hardware_id, run, signal};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sqlx::SqlitePool;
 
-/// Much more than an agent measures before it is stopped.
+/// A whole lease of large ops: on any processor far from done at the agent's next heartbeat.
 const MANY: &str = "
 name: many
 grids:
-  - {ops: [Conv3x3, Conv1x1], resolution: [28, 14, 7], c_in: [16, 32], c_out: [16, 32], stride: [1]}
+  - ops: [Conv3x3]
+    resolution: [56]
+    c_in: [128, 136, 144, 152, 160, 168, 176, 184]
+    c_out: [128, 136, 144, 152, 160, 168, 176, 184]
+";
+
+/// Two ops that are large enough for something to happen to the coordinator before the first is measured.
+const LARGE: &str = "
+name: large
+grids:
+  - {ops: [Conv3x3], resolution: [56], c_in: [128], c_out: [128, 136]}
 ";
 
 const FEW: &str = "
@@ -121,7 +131,7 @@ async fn a_second_signal_ends_the_agent_at_once() {
 
 #[test]
 fn what_cannot_be_sent_waits_for_the_next_start() {
-    let farm = farm_with_work(FEW);
+    let farm = farm_with_work(LARGE);
     let mut agent = Agent::start(&mut farm.agent_command());
     agent.says(" tasks");
     farm.signal("STOP");
@@ -196,7 +206,7 @@ fn both_programs_tell_the_service_manager_how_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(600))).unwrap();
     let hear = |expected: &str| {
         let mut buffer = [0; 100];
         loop {
@@ -276,7 +286,7 @@ fn agent_id(farm: &Farm) -> String {
 
 #[tokio::test]
 async fn a_coordinator_without_room_loses_nothing_and_goes_on_when_there_is_some() {
-    let farm = farm_with_work(FEW);
+    let farm = farm_with_work(LARGE);
     let mut agent = Agent::start(&mut farm.agent_command());
     agent.says(" tasks");
     farm.disk_is_full(true);

@@ -7,8 +7,10 @@ use latlas_tests::simulated::MARK;
 fn a_simulated_farm_works_and_is_marked() {
     let farm = Farm::start();
     let small = ["--agents", "12", "--classes", "2", "--keys", "24", "--seed", "5"];
-    let quick = ["--seconds", "4", "--work", "0.2", "--heartbeat", "0.5", "--streams", "3"];
-    let seen = farm.simulate(&[&["load"][..], &small, &quick].concat()).ok();
+    // The time is far more than it takes, on a machine that may be busy.
+    let until = ["--once", "--seconds", "900"];
+    let quick = ["--work", "0.2", "--heartbeat", "0.5", "--streams", "3"];
+    let seen = farm.simulate(&[&["load"][..], &small, &until, &quick].concat()).ok();
     let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
     assert_eq!(seen["errors"], serde_json::json!({}), "{seen}");
     assert!(seen["heartbeats"].as_u64().unwrap() >= 12, "{seen}");

@@ -250,7 +250,7 @@ impl Bench {
         let mut failed_write = None;
         let spent = engine::measure(
             jobs,
-            references::jobs(recorder.run_config.reuse_distance_bytes)?,
+            references::gauges(recorder.run_config.reuse_distance_bytes)?,
             &mut self.workers,
             self.seed,
             &|| {

@@ -5,12 +5,13 @@
 //! with one another and are wrong together; so each piece of work is visited many times for a few
 //! milliseconds, and convergence is judged between visits.
 //!
-//! Visits come in spans, with a visit to the reference ops at the end of each. A span whose visits are
+//! Visits come in spans, with a visit to the reference ops and to the smallest op at the end of each. A span whose visits are
 //! slow together is made again, within bounds, and counts as disturbed when that does not help.
 
 mod open;
 mod protocol;
 
+use std::mem::take;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -59,6 +60,15 @@ pub struct Outcome {
     /// The quiet quantile of each reference op so far, in microseconds; None for one that has not been
     /// visited often enough to say.
     pub references: Vec<Option<f64>>,
+}
+
+/// Ops that are visited all along a run and make no rows.
+#[derive(Debug, Clone, Default)]
+pub struct Gauges {
+    /// They tell how the machine fares.
+    pub references: Vec<Job>,
+    /// An op that computes nothing: how much its calls differ is what the box can tell apart.
+    pub smallest: Option<Job>,
 }
 
 /// Starts a worker; a seam for tests.
@@ -190,15 +200,14 @@ const REFERENCE_VISITS: usize = 6;
 
 /// Measures jobs and hands over each outcome as soon as it is known.
 ///
-/// `references` are ops that are visited all along, to tell how the machine fares. `seed` fixes the
-/// order of visits. `stop` is asked before each visit; when it says so the run ends, and what had not
+/// `gauges` are visited along with them. `seed` fixes the order of visits. `stop` is asked before each visit; when it says so the run ends, and what had not
 /// ended by then is not handed over.
 ///
 /// # Errors
 /// When no worker can be started.
 pub fn measure(
     jobs: Vec<Job>,
-    references: Vec<Job>,
+    gauges: Gauges,
     visitor: &mut dyn Visitor,
     seed: u64,
     stop: &dyn Fn() -> bool,
@@ -206,7 +215,8 @@ pub fn measure(
 ) -> Result<Spent> {
     let open_jobs = |jobs: Vec<Job>| jobs.into_iter().enumerate().map(Open::new).collect();
     let mut run = Run {
-        references: open_jobs(references),
+        references: open_jobs(gauges.references),
+        smallest: gauges.smallest.map(|job| Open::new((0, job))),
         visitor,
         stop,
         spans: 0,
@@ -245,7 +255,8 @@ pub fn measure(
         open = still_open;
     }
     // What has stayed for the sake of the others only is not lost with a run that is stopped.
-    for job in open.into_iter().filter(Open::stayed) {
+    let resolution = run.resolution();
+    for job in open.into_iter().filter(|job| job.stayed(resolution)) {
         let outcome = job.measured(Status::Ok, None);
         done(run.completed(&job, outcome)?);
     }
@@ -255,6 +266,7 @@ pub fn measure(
 /// What all spans of a run share.
 struct Run<'a> {
     references: Vec<Open>,
+    smallest: Option<Open>,
     visitor: &'a mut dyn Visitor,
     stop: &'a dyn Fn() -> bool,
     spans: u32,
@@ -287,11 +299,13 @@ impl Run<'_> {
             pending = again;
             suspect = self.is_suspect(jobs, &pending);
         }
+        let resolution = self.resolution();
         Ok(Some(
             jobs.iter_mut()
                 .zip(pending)
                 .map(|(job, (passes, result))| {
-                    job.settle(&passes, result, suspect).or_else(|| job.ending(round, company))
+                    job.settle(&passes, result, suspect)
+                        .or_else(|| job.ending(round, company, resolution))
                 })
                 .collect(),
         ))
@@ -305,21 +319,29 @@ impl Run<'_> {
             }
             pending.push(self.visit(job, round)?);
         }
-        for index in 0..self.references.len() {
+        let (mut references, mut smallest) = (take(&mut self.references), self.smallest.take());
+        let visited = self.read(references.iter_mut().chain(&mut smallest), round);
+        (self.references, self.smallest) = (references, smallest);
+        Ok(visited?.map(|()| pending))
+    }
+
+    /// Visits what makes no rows. None when the run is to stop.
+    fn read<'b>(
+        &mut self,
+        gauges: impl Iterator<Item = &'b mut Open>,
+        round: u32,
+    ) -> Result<Option<()>> {
+        for gauge in gauges {
             if (self.stop)() {
                 return Ok(None);
             }
-            let mut reference = self.references.swap_remove(index);
-            let (passes, result) = self.visit(&mut reference, round)?;
-            // A reference that this device cannot run says nothing and costs nothing else.
+            let (passes, result) = self.visit(gauge, round)?;
+            // What this device cannot run says nothing and costs nothing else.
             if let Ok(visited) = result {
-                reference.take(&passes, visited);
+                gauge.take(&passes, visited);
             }
-            self.references.push(reference);
-            let last = self.references.len() - 1;
-            self.references.swap(index, last);
         }
-        Ok(Some(pending))
+        Ok(Some(()))
     }
 
     fn visit(&mut self, job: &mut Open, round: u32) -> Result<Pending> {
@@ -357,6 +379,11 @@ impl Run<'_> {
         }
         outcome.references = self.quiet_references();
         Ok(outcome)
+    }
+
+    fn resolution(&self) -> f64 {
+        let calls = self.smallest.as_ref().map(|smallest| smallest.at_reference().concat());
+        protocol::resolution(&calls.unwrap_or_default())
     }
 
     fn quiet_references(&self) -> Vec<Option<f64>> {

@@ -6,7 +6,7 @@ use latlas_shared::samples::Samples;
 use latlas_shared::stats::{self, QUIET, Visit};
 use latlas_shared::{CurvePoint, Latency, Status};
 
-use super::protocol::{self, Company, Decision, relative_width};
+use super::protocol::{self, Company, Decision};
 use super::{Job, MOST_DEATHS, Outcome};
 use crate::worker::{Fault, Pass, Visited};
 
@@ -83,23 +83,24 @@ impl Open {
         None
     }
 
-    /// What comes of it, when it is time to end.
-    pub(super) fn ending(&self, round: u32, company: Company) -> Option<Outcome> {
+    /// What comes of it, when it is time to end, on a box of this [`protocol::resolution`].
+    pub(super) fn ending(&self, round: u32, company: Company, resolution: f64) -> Option<Outcome> {
         if !self.job.protocol.is_check(round) && self.spent < self.job.protocol.most_time {
             return None;
         }
         let stays = self.job.protocol.stays;
-        match self.decide() {
+        match self.decide(resolution) {
             Decision::Converged if stays && company == Company::There => None,
             Decision::Converged => Some(self.measured(Status::Ok, None)),
             Decision::Continue if !(stays && company == Company::Gone) => None,
             Decision::Continue | Decision::OutOfTime => {
-                let width = relative_width(self.at_reference());
-                let reason = match width {
-                    Some(width) => format!(
-                        "after {} visits the 95% interval is still {:.1}% wide on each side",
+                let reason = match protocol::quiet(self.at_reference()) {
+                    Some(quiet) => format!(
+                        "after {} visits the 95% interval is still {:.1}% wide on each side, and {:.1}% is \
+                         asked for",
                         self.at_reference().len(),
-                        100.0 * width
+                        100.0 * quiet.relative_width(),
+                        100.0 * self.job.protocol.enough(quiet.micros, resolution)
                     ),
                     None => "there was time for one visit only, so there is no interval".into(),
                 };
@@ -128,16 +129,16 @@ impl Open {
     }
 
     /// Whether it would have ended but for its company.
-    pub(super) fn stayed(&self) -> bool {
+    pub(super) fn stayed(&self, resolution: f64) -> bool {
         let protocol = &self.job.protocol;
         let visits = self.at_reference().len();
         protocol.stays
             && visits >= protocol.first_check as usize
-            && self.decide() == Decision::Converged
+            && self.decide(resolution) == Decision::Converged
     }
 
-    fn decide(&self) -> Decision {
-        self.job.protocol.decide(self.at_reference(), self.spent)
+    fn decide(&self, resolution: f64) -> Decision {
+        self.job.protocol.decide(self.at_reference(), self.spent, resolution)
     }
 
     pub(super) fn at_reference(&self) -> &[Visit] {

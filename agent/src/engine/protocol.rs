@@ -14,6 +14,13 @@ const MIB: u64 = 1 << 20;
 /// still lies within the faster fifth of the good ones.
 pub const MOST_DISTURBED: f64 = 0.5;
 
+/// The widest interval, on each side over the value, at which a row may be done since the box cannot tell
+/// apart more: a row that is less certain than this says so.
+const WIDEST: f64 = 0.1;
+
+/// Fewest calls of the smallest op to tell a box's resolution by.
+const FEWEST_CALLS: usize = 20;
+
 /// The numbers of the protocol.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Protocol {
@@ -38,7 +45,8 @@ pub struct Protocol {
     pub check_growth: f64,
     /// The most visits.
     pub most_visits: u32,
-    /// Half the width of the 95% interval, over the value, at which a row is done.
+    /// Half the width of the 95% interval, over the value, at which a row is done, unless the box's
+    /// [`resolution`] ends it before.
     pub target: f64,
     /// The most time that one row may take.
     pub most_time: Duration,
@@ -85,8 +93,8 @@ impl Protocol {
         Protocol { curve: vec![0], pass_micros: 200_000.0, stays: true, ..Protocol::for_ops(0) }
     }
 
-    /// The protocol for reference ops: a few samples at the reference distance, as long as the run goes on.
-    pub fn for_references(reference: u64) -> Protocol {
+    /// The protocol for ops that make no rows: a few samples at the reference distance, as long as the run goes on.
+    pub fn for_gauges(reference: u64) -> Protocol {
         Protocol { curve: vec![reference], reference_samples: 4, ..Protocol::for_ops(reference) }
     }
 
@@ -128,9 +136,11 @@ impl Protocol {
         check.round() == f64::from(visits) || visits >= self.most_visits
     }
 
-    /// Whether a row with these visits at the reference distance is done.
-    pub fn decide(&self, visits: &[Visit], spent: Duration) -> Decision {
-        if relative_width(visits).is_some_and(|width| width <= self.target) {
+    /// Whether a row with these visits at the reference distance is done, on a box of this
+    /// [`resolution`].
+    pub fn decide(&self, visits: &[Visit], spent: Duration, resolution: f64) -> Decision {
+        let enough = |quiet: Quiet| quiet.relative_width() <= self.enough(quiet.micros, resolution);
+        if quiet(visits).is_some_and(enough) {
             return Decision::Converged;
         }
         if spent >= self.most_time || visits.len() >= self.most_visits as usize {
@@ -138,6 +148,24 @@ impl Protocol {
         }
         Decision::Continue
     }
+
+    /// Half the width of the 95% interval, over the value, that is enough for a row of so many
+    /// microseconds on a box of this [`resolution`].
+    pub fn enough(&self, micros: f64, resolution: f64) -> f64 {
+        self.target.max((resolution / micros).min(WIDEST))
+    }
+}
+
+/// What one call on a box can tell apart, in microseconds: half the span in which half of its calls of the
+/// smallest op lie. That op computes nothing, so the span is the box's own: its clock, its caches and what
+/// else runs on it. 0 as long as there are too few calls to say.
+pub fn resolution(calls: &[f64]) -> f64 {
+    if calls.len() < FEWEST_CALLS {
+        return 0.0;
+    }
+    let sorted = stats::sorted(calls);
+    let [first, third] = [0.25, 0.75].map(|q| stats::quantile_of_sorted(&sorted, q));
+    (third - first) / 2.0
 }
 
 /// What a machine does between two runs, minutes apart, that no statistic of one run can see: all ops
@@ -229,11 +257,27 @@ pub enum Decision {
     OutOfTime,
 }
 
-/// Half the width of the quiet quantile's 95% interval over its value.
-pub fn relative_width(visits: &[Visit]) -> Option<f64> {
+/// The quiet quantile of some visits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quiet {
+    /// Its value in microseconds.
+    pub micros: f64,
+    /// Half the width of its 95% interval in microseconds.
+    pub half_width: f64,
+}
+
+impl Quiet {
+    /// Half the width over the value.
+    pub fn relative_width(self) -> f64 {
+        self.half_width / self.micros
+    }
+}
+
+/// The quiet quantile of visits, once there are two.
+pub fn quiet(visits: &[Visit]) -> Option<Quiet> {
     let (low, high) = stats::quantile_interval(visits, QUIET)?;
-    let value = stats::quantile_of_sorted(&stats::sorted(&visits.concat()), QUIET);
-    Some((high - low) / 2.0 / value)
+    let micros = stats::quantile_of_sorted(&stats::sorted(&visits.concat()), QUIET);
+    Some(Quiet { micros, half_width: (high - low) / 2.0 })
 }
 
 #[cfg(test)]
@@ -321,7 +365,82 @@ mod tests {
         assert_eq!(redone, 1 + 1000 / REDO_ONE_IN);
     }
 
+    #[test]
+    fn the_resolution_is_half_the_span_of_half_the_calls() {
+        let calls: Vec<f64> = (0..21).map(|n| 1.0 + 0.1 * f64::from(n)).collect();
+        assert!((resolution(&calls) - 0.5).abs() < 1e-9);
+        assert_eq!(resolution(&calls[..19]), 0.0, "too few to say anything");
+        // A call in ten that is disturbed says nothing of the others.
+        let disturbed: Vec<f64> = calls.iter().copied().chain([900.0, 1000.0]).collect();
+        assert!((resolution(&disturbed) - 0.55).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_resolution_ends_short_rows_only() {
+        let protocol = Protocol::for_ops(8 * MIB);
+        for (micros, expected) in [(1.0, 0.1), (4.0, 0.05), (9.9, 0.02), (10.0, 0.02), (1e4, 0.02)]
+        {
+            let enough = protocol.enough(micros, 0.2);
+            assert!((enough - expected).abs() < 0.001, "{micros} us: {enough}");
+        }
+    }
+
+    /// A box whose clock ticks every 40 ns, and whose calls jitter: by up to 4 us where they compute
+    /// nothing, two and a half times as much where they do, as more code and data has left the caches then.
+    struct Jittery(fastrand::Rng);
+
+    impl Jittery {
+        fn call(&mut self, micros: f64, jitter: f64) -> f64 {
+            let exact: f64 = (0..4).map(|_| jitter * self.0.f64()).sum::<f64>() + micros;
+            (exact / 0.04).round() * 0.04
+        }
+
+        fn visits(&mut self, micros: f64, jitter: f64, count: usize) -> Vec<Visit> {
+            (0..count).map(|_| (0..8).map(|_| self.call(micros, jitter)).collect()).collect()
+        }
+
+        /// The end of a row of so many microseconds, and after how many visits it came.
+        fn row(&mut self, micros: f64, resolution: f64) -> (Decision, usize) {
+            let protocol = Protocol::for_ops(8 * MIB);
+            let visits = self.visits(micros, 2.5, protocol.most_visits as usize);
+            (1..=visits.len())
+                .filter(|&count| protocol.is_check(count as u32))
+                .map(|count| (protocol.decide(&visits[..count], Duration::ZERO, resolution), count))
+                .find(|(decision, _)| *decision != Decision::Continue)
+                .expect("the last visit ends it")
+        }
+    }
+
+    #[test]
+    fn ops_of_a_few_microseconds_end_where_the_box_tells_no_more_apart() {
+        let (mut rows, mut with, mut without) = (0, 0, 0);
+        for seed in 0..100 {
+            let mut machine = Jittery(fastrand::Rng::with_seed(seed));
+            let resolution = resolution(&machine.visits(1.0, 1.0, 30).concat());
+            for micros in [1.0, 3.0, 6.0] {
+                rows += 1;
+                with += usize::from(machine.row(micros, resolution).0 == Decision::Converged);
+                without += usize::from(machine.row(micros, 0.0).0 == Decision::Converged);
+            }
+            // Of an op of a millisecond the same jitter is nothing.
+            assert_eq!(machine.row(1000.0, resolution), (Decision::Converged, 6));
+            assert_eq!(machine.row(1000.0, 0.0), (Decision::Converged, 6));
+        }
+        assert!(100 * with > 98 * rows, "{with} of {rows} converge");
+        assert!(100 * without < 10 * rows, "{without} of {rows} converge by their share alone");
+    }
+
     proptest! {
+        #[test]
+        fn a_resolution_never_asks_for_more_and_never_for_less_than_the_widest(
+            micros in 0.1f64..1e5, resolution in 0.0f64..100.0, more in 0.0f64..100.0,
+        ) {
+            let protocol = Protocol::for_ops(8 * MIB);
+            let enough = protocol.enough(micros, resolution);
+            prop_assert!((protocol.target..=WIDEST).contains(&enough));
+            prop_assert!(protocol.enough(micros, resolution + more) >= enough);
+        }
+
         #[test]
         fn a_machine_that_is_slow_throughout_is_no_suspect(
             values in prop::collection::vec(1.0f64..2.0, 30),
@@ -337,14 +456,14 @@ mod tests {
         #[test]
         fn every_row_ends(visits in prop::collection::vec(prop::collection::vec(1.0f64..100.0, 1..9), 60..70)) {
             let protocol = Protocol::for_ops(8 * MIB);
-            prop_assert_ne!(protocol.decide(&visits, Duration::ZERO), Decision::Continue);
+            prop_assert_ne!(protocol.decide(&visits, Duration::ZERO, 0.0), Decision::Continue);
         }
 
         #[test]
         fn equal_samples_converge(value in 1.0f64..1e6, visits in 2usize..10) {
             let protocol = Protocol::for_ops(8 * MIB);
             let visits = vec![vec![value; 8]; visits];
-            prop_assert_eq!(protocol.decide(&visits, Duration::ZERO), Decision::Converged);
+            prop_assert_eq!(protocol.decide(&visits, Duration::ZERO, 0.0), Decision::Converged);
         }
     }
 }

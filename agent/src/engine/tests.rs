@@ -7,7 +7,7 @@ use anyhow::Result;
 use latlas_shared::{Energy, Status};
 use ops_catalog::{Catalog, Shape};
 
-use super::{Job, Outcome, Protocol, Visitor, measure};
+use super::{Gauges, Job, Outcome, Protocol, Visitor, measure};
 use crate::worker::{Fault, Pass, Samples, Visited, Work};
 
 const SHAPE: Shape =
@@ -58,8 +58,10 @@ impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Script<F> {
 fn run(count: u32, answer: impl FnMut(u32, u32) -> Result<f64, Fault>) -> (Vec<Outcome>, Vec<u32>) {
     let mut script = Script { answer, visits: vec![] };
     let mut outcomes = vec![];
-    measure(jobs(count), vec![], &mut script, 7, &|| false, &mut |outcome| outcomes.push(outcome))
-        .unwrap();
+    measure(jobs(count), Gauges::default(), &mut script, 7, &|| false, &mut |outcome| {
+        outcomes.push(outcome)
+    })
+    .unwrap();
     outcomes.sort_by_key(|outcome| outcome.job);
     (outcomes, script.visits)
 }
@@ -146,7 +148,10 @@ fn a_stopped_run_hands_over_only_what_had_ended() {
         asked.get() > 7
     };
     let mut outcomes = vec![];
-    measure(jobs(3), vec![], &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome)).unwrap();
+    measure(jobs(3), Gauges::default(), &mut script, 7, &stop, &mut |outcome| {
+        outcomes.push(outcome)
+    })
+    .unwrap();
     assert!(outcomes.is_empty());
     assert_eq!(script.visits.len(), 7);
 }
@@ -163,7 +168,8 @@ fn staying(stop: &dyn Fn(usize) -> bool) -> (Vec<Outcome>, Vec<u32>) {
     let mut script = Script { answer, visits: vec![] };
     let mut outcomes = vec![];
     let stop = || stop(visits.get());
-    measure(all, vec![], &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome)).unwrap();
+    measure(all, Gauges::default(), &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome))
+        .unwrap();
     (outcomes, script.visits)
 }
 
@@ -189,7 +195,7 @@ fn work_that_stays_ends_with_half_of_the_others() {
     };
     let mut script = Script { answer: wild, visits: vec![] };
     let mut outcomes = vec![];
-    measure(all, vec![], &mut script, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+    measure(all, Gauges::default(), &mut script, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
     let of = |index: u32| script.visits.iter().filter(|&&v| v == index).count();
     // Two of three end at the first check, and it ends at the second. Some spans are made again.
     assert_eq!(of(0) - of(1), 3);
@@ -235,8 +241,10 @@ fn a_row_with_a_latency_gets_its_energy_once() {
     };
     let mut visitor = WithSensor { script: Script { answer, visits: vec![] }, asked: vec![] };
     let mut outcomes = vec![];
-    measure(jobs(3), vec![], &mut visitor, 7, &|| false, &mut |outcome| outcomes.push(outcome))
-        .unwrap();
+    measure(jobs(3), Gauges::default(), &mut visitor, 7, &|| false, &mut |outcome| {
+        outcomes.push(outcome)
+    })
+    .unwrap();
     outcomes.sort_by_key(|outcome| outcome.job);
     let energies: Vec<bool> = outcomes.iter().map(|outcome| outcome.energy.is_some()).collect();
     assert_eq!(energies, [true, false, true]);
@@ -257,7 +265,10 @@ fn run_on(slow: impl Fn(usize) -> bool) -> (Vec<Outcome>, super::Spent) {
     let mut all = jobs(12);
     let references = all.split_off(10);
     let spent =
-        measure(all, references, &mut script, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+        measure(all, Gauges { references, smallest: None }, &mut script, 7, &|| false, &mut |o| {
+            outcomes.push(o)
+        })
+        .unwrap();
     outcomes.sort_by_key(|outcome| outcome.job);
     (outcomes, spent)
 }
@@ -302,7 +313,8 @@ fn rows_of_a_machine_that_stays_disturbed_are_marked() {
         let script = Script { answer: |_, _| Ok(100.0), visits: vec![] };
         let mut outcomes = vec![];
         let mut worker = Disturbed { script, first };
-        measure(jobs(3), vec![], &mut worker, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+        measure(jobs(3), Gauges::default(), &mut worker, 7, &|| false, &mut |o| outcomes.push(o))
+            .unwrap();
         assert_eq!(outcomes.len(), 3);
         for outcome in &outcomes {
             assert_eq!(outcome.status, status, "{first}: {:?}", outcome.reason);
@@ -330,7 +342,10 @@ fn a_reference_that_fails_costs_no_row() {
     let mut outcomes = vec![];
     let mut all = jobs(3);
     let references = all.split_off(2);
-    measure(all, references, &mut script, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+    measure(all, Gauges { references, smallest: None }, &mut script, 7, &|| false, &mut |o| {
+        outcomes.push(o)
+    })
+    .unwrap();
     assert_eq!(outcomes.len(), 2);
     assert!(outcomes.iter().all(|o| o.status == Status::Ok && o.references == [None]));
 }

@@ -410,7 +410,7 @@ impl Farm {
             };
             let spent = engine::measure(
                 jobs,
-                references::jobs(reference)?,
+                references::gauges(reference)?,
                 &mut workers,
                 fastrand::u64(..),
                 &stopped,

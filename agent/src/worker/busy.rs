@@ -31,11 +31,14 @@ pub fn keep_busy(backend: &mut dyn Backend, call: &mut dyn Call, seconds: f64) -
         if end - start >= seconds {
             return Ok(Busy { calls, start, end });
         }
-        if end - began < BLOCK_SECONDS / 2.0 {
-            block = (2 * block).min(MOST_CALLS);
-        }
+        block = next_block(block, end - began);
         began = end;
     }
+}
+
+/// How many calls the next block has, after one of so many calls took so many seconds.
+fn next_block(calls: u64, seconds: f64) -> u64 {
+    if seconds < BLOCK_SECONDS / 2.0 { (2 * calls).min(MOST_CALLS) } else { calls }
 }
 
 #[cfg(test)]
@@ -90,12 +93,15 @@ mod tests {
         let busy = keep_busy(&mut backend, &mut call, 0.05).unwrap();
         assert_eq!(busy.calls, call.made);
         assert!(busy.end - busy.start >= 0.05);
-        assert!(
-            backend.finished < call.made / 2,
-            "blocks grow: {} {}",
-            backend.finished,
-            call.made
-        );
+    }
+
+    #[test]
+    fn blocks_grow_while_they_are_short() {
+        for (calls, seconds, next) in
+            [(1, 0.001, 2), (64, 0.0099, 128), (64, 0.01, 64), (512, 0.001, 512), (1, 3.0, 1)]
+        {
+            assert_eq!(next_block(calls, seconds), next, "{calls} calls in {seconds} s");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn assert_refused_quickly<T: std::fmt::Debug>(
     let start = Instant::now();
     let result = read();
     // Generous for a loaded machine without optimization; what these texts ask for would take hours.
-    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(300), "it took {:?}", start.elapsed());
     assert_refused(result, parts);
 }
 

@@ -8,12 +8,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use latlas_shared::api::TableEntry;
 use latlas_shared::client::{Client, with_query};
-use latlas_shared::{Row, Table};
+use latlas_shared::{Row, Status, Table};
 
 use super::{Farm, write_json};
 use crate::cli::{Format, Table as Command, TableGet, TableShow};
 use crate::files;
-use crate::text::{Columns, count, duration};
+use crate::text::{Columns, count, duration, plain};
 
 /// Runs the command.
 ///
@@ -42,7 +42,7 @@ fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "version {}  {}", table.version, count(rows.len(), "row", "rows"))?;
     let mut columns =
         Columns::new(["OP", "INPUT", "C_IN", "C_OUT", "STRIDE", "LATENCY", "95% CI", "STATUS"]);
-    for row in rows {
+    for row in &rows {
         columns.push([
             row.op_type.clone(),
             format!("{}x{}x{}", row.batch, row.input_h, row.input_w),
@@ -57,7 +57,38 @@ fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
             },
         ]);
     }
-    Ok(columns.write(out)?)
+    columns.write(out)?;
+    for remark in remarks(&rows) {
+        writeln!(out, "{remark}")?;
+    }
+    Ok(())
+}
+
+/// A line for each status other than `ok` that rows with a latency have: how many, and why. A row without
+/// one has its reason beside it.
+fn remarks(rows: &[&Row]) -> Vec<String> {
+    let remark = |(status, meaning): (Status, &str)| {
+        let mut of_status = rows.iter().filter(|row| row.status == status);
+        let first = of_status.next()?;
+        let reason = first.reason.as_deref().map_or_else(String::new, |reason| {
+            plain(&format!("; the first, {}: {reason}", first.key()))
+        });
+        let verb = if of_status.clone().next().is_some() { "are" } else { "is" };
+        Some(format!(
+            "{} of {} {verb} {}: {meaning}{reason}",
+            1 + of_status.count(),
+            count(rows.len(), "row", "rows"),
+            status.name()
+        ))
+    };
+    [
+        (Status::NotConverged, "the time for a row was over before its interval was narrow enough"),
+        (Status::Degraded, "the machine was disturbed while they were measured"),
+        (Status::Suspect, "out of line with rows of other shapes, so predictions do not use them"),
+    ]
+    .into_iter()
+    .filter_map(remark)
+    .collect()
 }
 
 fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {

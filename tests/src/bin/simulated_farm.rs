@@ -1,6 +1,6 @@
 //! Many simulated agents in one process against a running coordinator: how much it takes, and what breaks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use latlas_shared::HardwareId;
 use latlas_shared::api::{ProfileRequest, RequestStatus, Results, ResultsAnswer};
 use latlas_shared::client::{Client, ClientError};
 use latlas_tests::simulated::{Simulated, keys};
@@ -66,6 +67,10 @@ struct Load {
     /// How long it lasts
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Ends it as soon as the keys of each class are measured and each agent has had an answer to a
+    /// heartbeat
+    #[arg(long)]
+    once: bool,
     /// Seconds between two heartbeats of an agent
     #[arg(long, default_value_t = 10.0)]
     heartbeat: f64,
@@ -183,6 +188,8 @@ struct Seen {
     tasks: AtomicU64,
     renewals: AtomicU64,
     results: AtomicU64,
+    /// Classes whose keys have all been measured.
+    finished: Mutex<BTreeSet<HardwareId>>,
     errors: Mutex<BTreeMap<String, u64>>,
     over: AtomicBool,
 }
@@ -198,6 +205,15 @@ impl Seen {
                 *self.errors.lock().await.entry(text).or_default() += 1;
                 None
             }
+        }
+    }
+
+    /// Waits until the keys of so many classes are measured and so many heartbeats are answered.
+    async fn once(&self, classes: usize, heartbeats: usize) {
+        while self.finished.lock().await.len() < classes
+            || self.heartbeats.lock().await.len() < heartbeats
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -229,12 +245,13 @@ fn quantiles(times: &[Duration]) -> serde_json::Value {
 async fn load(arguments: Load) -> Result<()> {
     let agents = enrol(&arguments.farm).await?;
     let researcher = Client::new(&arguments.farm.coordinator, Some(arguments.token.clone()))?;
-    let classes: std::collections::BTreeSet<_> =
+    let classes: BTreeSet<HardwareId> =
         agents.iter().map(|agent| agent.enrolled().hardware_id.clone()).collect();
     eprintln!("{} agents of {} classes are in", agents.len(), classes.len());
     let arguments = Arc::new(arguments);
     let seen = Arc::new(Seen::default());
     let mut tasks = tokio::task::JoinSet::new();
+    let expected = (classes.len(), agents.len());
     for agent in agents {
         tasks.spawn(live(agent, Arc::clone(&arguments), Arc::clone(&seen)));
     }
@@ -260,7 +277,14 @@ async fn load(arguments: Load) -> Result<()> {
     for number in 0..arguments.streams {
         tasks.spawn(watch(researcher.clone(), number, Arc::clone(&seen)));
     }
-    tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
+    let enough = async {
+        match arguments.once {
+            true => seen.once(expected.0, expected.1).await,
+            false => std::future::pending().await,
+        }
+    };
+    // It ends with its time, if not before.
+    let _ = tokio::time::timeout(Duration::from_secs(arguments.seconds), enough).await;
     seen.over.store(true, Ordering::Relaxed);
     let summary = seen.summary(started.elapsed().as_secs_f64()).await;
     tasks.shutdown().await;
@@ -281,6 +305,7 @@ async fn ask(client: Client, request: ProfileRequest, seen: Arc<Seen>) {
             tokio::time::sleep(Duration::from_secs(2)).await;
             let status = client.get::<RequestStatus>(&format!("v1/requests/{}", asked.id)).await;
             if seen.note("asking", status).await.is_some_and(|status| status.is_finished()) {
+                seen.finished.lock().await.insert(request.hardware_id.clone());
                 break;
             }
         }

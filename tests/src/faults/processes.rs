@@ -212,7 +212,7 @@ impl RealBox {
             real.start();
             boxes.push(real);
         }
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_secs(600);
         while boxes.iter().any(|each| each.identity().is_none()) {
             assert!(Instant::now() < deadline, "the agents do not enrol: {}", boxes[0].said());
             sleep(Duration::from_millis(50)).await;

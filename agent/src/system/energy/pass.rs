@@ -165,66 +165,57 @@ mod tests {
     use crate::system::gpu::FakeGpu;
     use crate::system::tests::{unpacked, write};
 
-    /// A plan for sensors that are faster than real ones.
+    /// A plan for sensors that are faster than real ones. The longest window is for finding a period on a
+    /// machine that is busy.
     fn quick() -> Plan {
-        Plan { poll: Duration::from_millis(1), least_window: 0.3, most_window: 2.0, ticks: 20.0 }
+        Plan { poll: Duration::from_millis(1), least_window: 0.3, most_window: 60.0, ticks: 20.0 }
     }
 
-    /// Ten calls in as many seconds as asked for.
-    fn ten_calls(seconds: f64) -> Result<Option<Busy>> {
-        let start = monotonic_seconds();
-        thread::sleep(Duration::from_secs_f64(seconds));
-        Ok(Some(Busy { calls: 10, start, end: monotonic_seconds() }))
+    /// Ten calls in as many seconds as asked for, beginning now.
+    fn ten_calls(start: f64, seconds: f64) -> Result<Option<Busy>> {
+        let end = start + seconds;
+        while monotonic_seconds() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Some(Busy { calls: 10, start, end }))
     }
 
     const IDLE_WATTS: f64 = 10.0;
     const MORE_WATTS: f64 = 20.0;
 
-    /// A device and the thread that moves its counter, which ends with it.
-    struct Device {
-        stop: Arc<AtomicBool>,
-        /// When the device began to work and when it ended.
+    /// A meter of a device whose counter is exact whenever it is read, however late that is.
+    struct Device<M, F> {
+        meter: M,
+        /// Shows on the counter what has been drawn so far, in microjoule.
+        show: F,
+        opened: f64,
+        /// When the device began to work and when it ends.
         worked: Arc<Mutex<(f64, f64)>>,
-        counter: Option<thread::JoinHandle<()>>,
     }
 
-    impl Device {
-        /// Shows what has been drawn so far in microjoule, about every millisecond.
-        fn start(show: impl Fn(u64) + Send + 'static) -> Device {
-            let stop = Arc::new(AtomicBool::new(false));
+    impl<M: Meter, F: FnMut(u64) + Send> Device<M, F> {
+        fn new(meter: M, show: F) -> Device<M, F> {
             let worked = Arc::new(Mutex::new((f64::INFINITY, f64::INFINITY)));
-            let (stopped, work) = (Arc::clone(&stop), Arc::clone(&worked));
-            let start = monotonic_seconds();
-            let counter = thread::spawn(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    thread::sleep(Duration::from_millis(1));
-                    // Exact at this moment, however late the thread is.
-                    let (from, to) = *work.lock().unwrap();
-                    let now = monotonic_seconds();
-                    let working = (now.min(to) - from).max(0.0);
-                    show(
-                        (((now - start) * IDLE_WATTS + working * MORE_WATTS) * 1e6) as u64
-                            + 1_000_000,
-                    );
-                }
-            });
-            Device { stop, worked, counter: Some(counter) }
+            Device { meter, show, opened: monotonic_seconds(), worked }
         }
 
         /// A pass whose calls the device works for.
-        fn pass(&self, meter: &mut dyn Meter) -> Energy {
-            let mut seconds_each = 0.0;
-            let energy = run(meter, &quick(), |seconds| {
-                self.worked.lock().unwrap().0 = monotonic_seconds();
-                let busy = ten_calls(seconds)?;
-                self.worked.lock().unwrap().1 = monotonic_seconds();
-                seconds_each = busy.map_or(0.0, |busy| (busy.end - busy.start) / 10.0);
-                Ok(busy)
+        fn pass(&mut self) -> Energy {
+            let (worked, mut seconds_each) = (Arc::clone(&self.worked), 0.0);
+            let energy = run(self, &quick(), |seconds| {
+                let start = {
+                    // A reading waits for it, so none sees the work begin in the past.
+                    let mut worked = worked.lock().unwrap();
+                    let start = monotonic_seconds();
+                    *worked = (start, start + seconds);
+                    start
+                };
+                seconds_each = seconds / 10.0;
+                ten_calls(start, seconds)
             });
             let energy = energy.unwrap().unwrap();
             let gross = 1e3 * (IDLE_WATTS + MORE_WATTS) * seconds_each;
             let net = 1e3 * MORE_WATTS * seconds_each;
-            // The counter's thread is late now and then, like everything here.
             let slack = energy.uncertainty_mj + 0.25 * gross;
             assert!((energy.gross_mj - gross).abs() < slack, "{energy:?} for {gross}");
             assert!((energy.net_mj - net).abs() < slack, "{energy:?} for {net}");
@@ -233,10 +224,25 @@ mod tests {
         }
     }
 
-    impl Drop for Device {
-        fn drop(&mut self) {
-            self.stop.store(true, Ordering::Relaxed);
-            let _ = self.counter.take().map(thread::JoinHandle::join);
+    impl<M: Meter, F: FnMut(u64) + Send> Meter for Device<M, F> {
+        fn source(&self) -> String {
+            self.meter.source()
+        }
+
+        fn tick(&self) -> Option<Tick> {
+            self.meter.tick()
+        }
+
+        fn joules(&mut self, at: f64) -> Option<f64> {
+            let (from, to) = *self.worked.lock().unwrap();
+            let working = (at.min(to) - from).max(0.0);
+            let joules = (at - self.opened) * IDLE_WATTS + working * MORE_WATTS;
+            (self.show)((joules * 1e6) as u64);
+            self.meter.joules(at)
+        }
+
+        fn second_joules(&mut self, at: f64) -> Option<f64> {
+            self.meter.second_joules(at)
         }
     }
 
@@ -244,33 +250,35 @@ mod tests {
     fn a_processor_s_counter_that_wraps_meanwhile() {
         let (dir, system) = unpacked("desktop-i7");
         let base = dir.path().join("sys/class/powercap/intel-rapl:0");
-        let range = 4_000_000;
+        // It wraps while the device works: idle it draws 3 J in all, and 9 J more then.
+        let (first, range) = (3_996_000_000, 4_000_000_000);
         write(&base.join("max_energy_range_uj"), &range.to_string());
-        write(&base.join("energy_uj"), "1000000");
-        let mut meter = rapl::open(&system.tree).unwrap();
+        write(&base.join("energy_uj"), &first.to_string());
+        let meter = rapl::open(&system.tree).unwrap();
         let counter = base.join("energy_uj");
-        let device = Device::start(move |uj| write(&counter, &(uj % range).to_string()));
-        assert_eq!(device.pass(&mut meter).source, "rapl package-0");
+        let show = move |uj: u64| write(&counter, &((first + uj) % range).to_string());
+        assert_eq!(Device::new(meter, show).pass().source, "rapl package-0");
     }
 
     #[test]
     fn a_card_s_counter_whose_period_is_found_and_whose_power_disagrees() {
         let gpu = Arc::new(FakeGpu { power: Some(42_000), ..FakeGpu::default() });
         gpu.energy.store(1000, Ordering::Relaxed);
-        let mut meter = nvml::open(gpu.clone()).unwrap();
+        let meter = nvml::open(gpu.clone()).unwrap();
         // Updated whenever another 200 mJ have come together: about every twenty milliseconds at idle.
-        let device =
-            Device::start(move |uj| gpu.energy.store(uj / 200_000 * 200, Ordering::Relaxed));
-        let source = device.pass(&mut meter).source;
+        let show = move |uj| gpu.energy.store(1000 + uj / 200_000 * 200, Ordering::Relaxed);
+        let mut device = Device::new(meter, show);
+        let source = device.pass().source;
         assert!(source.starts_with("nvml total energy, polled power +"), "{source}");
-        assert!(meter.tick().unwrap().seconds > 0.015);
+        assert!(device.tick().unwrap().seconds > 0.015);
     }
 
     #[test]
     fn a_counter_that_stands_still_gives_no_number() {
         let (_dir, system) = unpacked("desktop-i7");
         let mut meter = rapl::open(&system.tree).unwrap();
-        assert_eq!(run(&mut meter, &quick(), ten_calls).unwrap(), None);
+        let now = |seconds| ten_calls(monotonic_seconds(), seconds);
+        assert_eq!(run(&mut meter, &quick(), now).unwrap(), None);
         let gpu = Arc::new(FakeGpu::default());
         gpu.energy.store(1000, Ordering::Relaxed);
         let mut meter = nvml::open(gpu).unwrap();
