@@ -114,10 +114,8 @@ impl Energy {
     }
 }
 
-/// The share of the device's time from which on the host's time counts as what bounds an op. Where the
-/// device waits for the host, its events tell how fast calls were issued, so the two times are equal
-/// but for noise.
-const HOST_BOUND_SHARE: f64 = 0.9;
+/// The share of the device's time from which on the host's time counts as what bounds an op.
+pub const HOST_BOUND_SHARE: f64 = 0.9;
 
 impl CurvePoint {
     /// Half the width of the 95% interval over the value.
@@ -125,8 +123,8 @@ impl CurvePoint {
         (self.ci95_high_micros - self.ci95_low_micros) / 2.0 / self.quiet_micros
     }
 
-    /// Whether issuing the call takes as long as running it, on a GPU: then the device waited for the
-    /// host, and `quiet_micros` is no more than an upper bound of what the device needs.
+    /// Whether issuing the call takes as long as running it, on a GPU: called over and over, the device
+    /// waits for the host.
     pub fn host_bound(&self) -> bool {
         self.host_micros.is_some_and(|host| host >= HOST_BOUND_SHARE * self.quiet_micros)
     }
