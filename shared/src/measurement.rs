@@ -278,7 +278,7 @@ pub struct Measurement {
     pub latency: Option<Latency>,
     /// Energy of one call; null where nothing measured it.
     pub energy: Option<Energy>,
-    /// Most memory that the worker process held while it ran this, in bytes; null where unknown.
+    /// Most memory that the worker process held while it ran this, in bytes; on a GPU the GPU's. Null where unknown.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
     /// Samples that were set aside because the machine was disturbed while they were taken.
