@@ -38,13 +38,19 @@ fn onednn_version(lib: &Path) -> Option<String> {
 /// The version in libtorch's own header, since tch has no call for it. It is part of a table's
 /// identity, and a wrong one would mix numbers of two versions.
 fn version(lib: &Path) -> String {
-    let header = lib.join("../include/torch/headeronly/version.h");
-    let text = fs::read_to_string(&header)
-        .unwrap_or_else(|e| panic!("{} is part of libtorch: {e}", header.display()));
+    let include = lib.join("../include/torch");
+    // Newer releases keep the numbers in the first of these and include it in the second.
+    let headers = ["headeronly/version.h", "csrc/api/include/torch/version.h"];
+    let texts: Vec<String> =
+        headers.iter().filter_map(|name| fs::read_to_string(include.join(name)).ok()).collect();
     let part = |name: &str| {
-        text.lines()
+        texts
+            .iter()
+            .flat_map(|text| text.lines())
             .find_map(|line| line.strip_prefix("#define TORCH_VERSION_")?.strip_prefix(name))
-            .unwrap_or_else(|| panic!("{} has no TORCH_VERSION_{name}", header.display()))
+            .unwrap_or_else(|| {
+                panic!("no TORCH_VERSION_{name} in {} of {}", headers.join(", "), include.display())
+            })
             .trim()
     };
     format!("{}.{}.{}", part("MAJOR"), part("MINOR"), part("PATCH"))

@@ -15,7 +15,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-# The one version that tch 0.26 accepts; it changes together with tch.
+# What tch 0.26 accepts, which Cargo.lock names; it changes together with tch.
 VERSION = "2.13.0"
 
 WORKSPACE = Path(__file__).resolve().parent.parent
@@ -84,22 +84,22 @@ def from_variable():
     return directory
 
 
-def check(directory, origin):
-    """Raises unless the directory holds a libtorch of our version that loads."""
+def check(directory, origin, wanted=VERSION):
+    """Raises unless the directory holds a libtorch of the wanted version that loads."""
     for name in LIBRARIES + ("include/torch/csrc/api/include/torch/torch.h",):
         if not (directory / name).is_file():
             raise Problem(
                 f"{origin} names {directory}, where there is no {name}. A complete libtorch "
-                f"{VERSION} is needed; docs/setup.md tells how to get one."
+                f"{wanted} is needed; docs/setup.md tells how to get one."
             )
     version = "unknown"
     for name in VERSION_HEADERS:
         if (directory / name).is_file():
             found = re.search(r'TORCH_VERSION\s+\\?\s*"(.+?)"', (directory / name).read_text())
             version = found.group(1) if found else version
-    if version != VERSION and "LIBTORCH_BYPASS_VERSION_CHECK" not in os.environ:
+    if version != wanted and "LIBTORCH_BYPASS_VERSION_CHECK" not in os.environ:
         raise Problem(
-            f"{origin} names {directory}, whose version is {version}, but {VERSION} is needed. Set "
+            f"{origin} names {directory}, whose version is {version}, but {wanted} is needed. Set "
             "LIBTORCH_BYPASS_VERSION_CHECK=1 for setup and for cargo to try it all the same."
         )
     # A broken library may crash the process that loads it, so it gets its own.
@@ -126,12 +126,12 @@ def has_nvidia_gpu():
     return listed.returncode == 0 and "GPU" in listed.stdout
 
 
-def from_cache(kind):
-    """The cached libtorch of this kind, which is fetched first where it is missing."""
+def from_cache(kind, version=VERSION):
+    """The cached libtorch of this kind and version, which is fetched first where it is missing."""
     # The XDG base directory specification says to ignore a relative path here.
     base = os.environ.get("XDG_CACHE_HOME", "")
     cache = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "latlas"
-    home = cache / f"libtorch-{VERSION}-{kind}"
+    home = cache / f"libtorch-{version}-{kind}"
     if is_whole(home):
         return home / "torch"
     cache.mkdir(parents=True, exist_ok=True)
@@ -142,25 +142,25 @@ def from_cache(kind):
             print("setup: waiting for another setup to end", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_whole(home):
-            make(home, kind, lock)
+            make(home, kind, version, lock)
     return home / "torch"
 
 
-def make(home, kind, lock):
+def make(home, kind, version, lock):
     """Builds the directory beside its place and moves it there when it is complete."""
     work = home.with_name(home.name + ".part")
     for leftover in (work, home):
         if leftover.exists():
             print(f"setup: removing {leftover}, which is not whole", file=sys.stderr)
             shutil.rmtree(leftover)
-    print(f"setup: fetching torch {VERSION} for {kind}; this happens once", file=sys.stderr)
+    print(f"setup: fetching torch {version} for {kind}; this happens once", file=sys.stderr)
     (work / "tmp").mkdir(parents=True)
     tree = work / "tree"
     try:
-        (fill_cpu if kind == "cpu" else fill_cuda)(tree, Pip(work, lock))
+        (fill_cpu if kind == "cpu" else fill_cuda)(tree, Pip(work, version, lock))
         # torch-sys compares this file with the version that it was written for.
-        (tree / "torch/build-version").write_text(VERSION + "\n")
-        check(tree / "torch", "The fetched package")
+        (tree / "torch/build-version").write_text(version + "\n")
+        check(tree / "torch", "The fetched package", version)
         write_manifest(tree)
         os.replace(tree, home)
     finally:
@@ -170,7 +170,8 @@ def make(home, kind, lock):
 class Pip:
     """Runs pip such that all that it may leave behind lies in the work directory."""
 
-    def __init__(self, work, lock):
+    def __init__(self, work, version, lock):
+        self.version = version
         self.wheels = work / "wheels"
         self.environment = dict(os.environ, TMPDIR=str(work / "tmp"))
         self.lock = lock
@@ -193,7 +194,7 @@ class Pip:
         )
         if done.returncode != 0:
             raise Problem(
-                f"pip could not fetch torch {VERSION}; its last lines above say why. This step "
+                f"pip could not fetch torch {self.version}; its last lines above say why. This step "
                 "needs the network, or a package mirror that pip is configured for, and pip 20.3 "
                 "or newer. Without a network, copy the cache of another machine or name a "
                 "libtorch in LIBTORCH; docs/setup.md tells how. Then run scripts/setup again."
@@ -210,7 +211,7 @@ def fill_cpu(tree, pip):
     # same wheel everywhere, even with a Python that is too old for torch.
     platform_tag = f"manylinux_2_28_{platform.machine()}"
     target = ["--python-version", "3.12", "--platform", platform_tag]
-    pip.download("--no-deps", *target, f"torch=={VERSION}")
+    pip.download("--no-deps", *target, f"torch=={pip.version}")
     (wheel,) = pip.wheels.glob("torch-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
@@ -218,7 +219,7 @@ def fill_cpu(tree, pip):
                 name.startswith("torch/lib/") and not NOT_FOR_CPU.search(name)
             ):
                 archive.extract(name, tree)
-        metadata = archive.read(f"torch-{VERSION}.dist-info/METADATA").decode()
+        metadata = archive.read(f"torch-{pip.version}.dist-info/METADATA").decode()
     (tree / "torch/lib/libtorch.so").symlink_to("libtorch_cpu.so")
     # The libraries go where pip would put them, for the wheel's look there.
     toolkit = re.search(r"^Requires-Dist: cuda-toolkit\[.*\] *== *([\w.]+)", metadata, re.MULTILINE)
@@ -238,7 +239,7 @@ def fill_cuda(tree, pip):
             "python3 cannot make a virtual environment; the lines above say why. On Debian and "
             "Ubuntu 'apt-get install python3-venv' helps. Then run scripts/setup again."
         )
-    pip.run(tree / "bin/python", "install", "--no-cache-dir", f"torch=={VERSION}")
+    pip.run(tree / "bin/python", "install", "--no-cache-dir", f"torch=={pip.version}")
     (torch,) = tree.glob("lib/python3*/site-packages/torch")
     (tree / "torch").symlink_to(torch.relative_to(tree))
 

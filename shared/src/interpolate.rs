@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use ops_catalog::{Op, OpDigest, Shape};
 
+use crate::CurvePoint;
 use crate::regression::{FEWEST_POINTS, Guess, Point, Regression};
+use crate::stats;
 use crate::table::{Row, TableIndex};
 
 mod across;
@@ -109,6 +111,15 @@ impl<'a> Interpolator<'a> {
                 )
             })
             .or_else(|why| rows.bounded(&sizes, reuse_distance_bytes).ok_or(why))
+    }
+
+    /// What it costs the host to issue an op of any shape: the median of the op's rows, since issuing takes as
+    /// long for a small shape as for a large one. None unless each row has its host time.
+    pub(crate) fn host_micros(&self, op: &Op, reuse_distance_bytes: f64) -> Option<f64> {
+        let rows = &self.ops.get(op.digest())?.rows;
+        let times: Option<Vec<f64>> =
+            rows.iter().map(|row| row.host_micros(reuse_distance_bytes)).collect();
+        Some(stats::median(&times?))
     }
 }
 
@@ -220,7 +231,30 @@ impl Row {
     /// Lower end, value and upper end of the latency at a reuse distance, in microseconds: linear
     /// between the points of the curve, level beyond its ends. None when the row has no number.
     pub fn read_curve(&self, reuse_distance_bytes: f64) -> Option<(f64, f64, f64)> {
-        let at = crate::CurvePoint::latency_micros;
+        self.read(reuse_distance_bytes, CurvePoint::latency_micros)
+    }
+
+    /// What the device needs to run the op, read in the same way. On a GPU it can be less than the
+    /// latency, where the host is the slower of the two.
+    pub fn device_micros(&self, reuse_distance_bytes: f64) -> Option<f64> {
+        let device = |point: &CurvePoint| (0.0, point.quiet_micros, 0.0);
+        self.read(reuse_distance_bytes, device).map(|(_, micros, _)| micros)
+    }
+
+    /// What it costs the host to issue the op, at the curve's point nearest to a distance: the host does
+    /// not care where weights are. None on a processor, where issuing and running are one.
+    pub fn host_micros(&self, reuse_distance_bytes: f64) -> Option<f64> {
+        let away =
+            |point: &CurvePoint| (point.reuse_distance_bytes as f64 - reuse_distance_bytes).abs();
+        let nearest = self.curve.iter().min_by(|a, b| away(a).total_cmp(&away(b)));
+        nearest?.host_micros
+    }
+
+    fn read(
+        &self,
+        reuse_distance_bytes: f64,
+        at: impl Fn(&CurvePoint) -> (f64, f64, f64),
+    ) -> Option<(f64, f64, f64)> {
         let first = self.curve.first()?;
         let last = self.curve.last()?;
         let x = reuse_distance_bytes;

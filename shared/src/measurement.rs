@@ -114,10 +114,8 @@ impl Energy {
     }
 }
 
-/// The share of the device's time from which on the host's time counts as what bounds an op. Where the
-/// device waits for the host, its events tell how fast calls were issued, so the two times are equal
-/// but for noise.
-const HOST_BOUND_SHARE: f64 = 0.9;
+/// The share of the device's time from which on the host's time counts as what bounds an op.
+pub const HOST_BOUND_SHARE: f64 = 0.9;
 
 impl CurvePoint {
     /// Half the width of the 95% interval over the value.
@@ -125,8 +123,8 @@ impl CurvePoint {
         (self.ci95_high_micros - self.ci95_low_micros) / 2.0 / self.quiet_micros
     }
 
-    /// Whether issuing the call takes as long as running it, on a GPU: then the device waited for the
-    /// host, and `quiet_micros` is no more than an upper bound of what the device needs.
+    /// Whether issuing the call takes as long as running it, on a GPU: called over and over, the device
+    /// waits for the host.
     pub fn host_bound(&self) -> bool {
         self.host_micros.is_some_and(|host| host >= HOST_BOUND_SHARE * self.quiet_micros)
     }
@@ -290,7 +288,7 @@ pub struct Measurement {
     pub latency: Option<Latency>,
     /// Energy of one call; null where nothing measured it.
     pub energy: Option<Energy>,
-    /// Most memory that the worker process held while it ran this, in bytes; null where unknown.
+    /// Most memory that the worker process held while it ran this, in bytes; on a GPU the GPU's. Null where unknown.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
     /// Samples that were set aside because the machine was disturbed while they were taken.

@@ -10,10 +10,10 @@ use std::str::FromStr;
 use ops_catalog::{Cost, Network, NetworkPlan, Op, OpKey, PlanStep, Shape};
 use serde::{Deserialize, Serialize};
 
+use crate::Status;
 use crate::interpolate::Interpolator;
-use crate::table::{Row, TableIndex};
+use crate::table::TableIndex;
 use crate::two_clock::{self, OpTimes};
-use crate::{CurvePoint, Status};
 
 pub use calibration::{Calibration, Features};
 pub use packed::{Micros, PackedOp, PackedTable};
@@ -75,6 +75,9 @@ pub struct Contribution {
     /// On a GPU, what it costs the host to issue the op, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_micros: Option<f64>,
+    /// On a GPU, what the device needs to run the op, in microseconds; the latency is the larger of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_micros: Option<f64>,
     /// Where the number comes from.
     pub origin: Origin,
 }
@@ -167,8 +170,17 @@ struct Times {
     low: f64,
     latency: f64,
     high: f64,
-    host_micros: Option<f64>,
+    /// Both of a GPU's clocks.
+    clocks: Option<OpTimes>,
     origin: Origin,
+}
+
+impl Times {
+    /// What two clocks add up. On a processor, where issuing and running are one, the host's stands still
+    /// and they come to the sum.
+    fn on_two_clocks(&self) -> OpTimes {
+        self.clocks.unwrap_or(OpTimes { host_micros: 0.0, device_micros: self.latency })
+    }
 }
 
 impl<'a> Predictor<'a> {
@@ -259,7 +271,8 @@ impl<'a> Predictor<'a> {
             latency_micros: times.latency,
             low_micros: times.low,
             high_micros: times.high,
-            host_micros: times.host_micros,
+            host_micros: times.clocks.map(|clocks| clocks.host_micros),
+            device_micros: times.clocks.map(|clocks| clocks.device_micros),
             origin: times.origin,
         })
     }
@@ -270,8 +283,10 @@ impl<'a> Predictor<'a> {
         if let Some(row) = row.filter(|_| suspect.is_none()) {
             return match row.read_curve(distance) {
                 Some((low, latency, high)) => {
-                    let host_micros = host_micros(row, distance);
-                    Ok(Times { low, latency, high, host_micros, origin: Origin::Measured })
+                    let clocks = row.host_micros(distance).zip(row.device_micros(distance));
+                    let clocks = clocks
+                        .map(|(host_micros, device_micros)| OpTimes { host_micros, device_micros });
+                    Ok(Times { low, latency, high, clocks, origin: Origin::Measured })
                 }
                 // Its neighbours' numbers would hide that this device cannot run it.
                 None => Err(format!(
@@ -288,11 +303,15 @@ impl<'a> Predictor<'a> {
         };
         let estimate = interpolator.estimate(op, shape, distance)?;
         let factor = estimate.error.exp();
+        let host = interpolator.host_micros(op, distance);
+        // What is learned are latencies. Where the host is the slower one, they say of the device only that
+        // it needs no longer.
+        let at_least = host.unwrap_or(0.0);
         Ok(Times {
-            low: estimate.micros / factor,
-            latency: estimate.micros,
-            high: estimate.micros * factor,
-            host_micros: None,
+            low: (estimate.micros / factor).max(at_least),
+            latency: estimate.micros.max(at_least),
+            high: (estimate.micros * factor).max(at_least),
+            clocks: host.map(|host_micros| OpTimes { host_micros, device_micros: estimate.micros }),
             origin: Origin::Interpolated,
         })
     }
@@ -313,16 +332,6 @@ impl<'a> Predictor<'a> {
 /// The reuse distance of a network with so many bytes of weights.
 fn footprint(weight_bytes: f64) -> f64 {
     weight_bytes + TOUCHED_BESIDE_WEIGHTS
-}
-
-/// What it costs the host to issue a row's op, at the curve's point nearest to a distance: the host does not
-/// care where weights are.
-fn host_micros(row: &Row, distance: f64) -> Option<f64> {
-    let away = |bytes: u64| (bytes as f64 - distance).abs();
-    let nearest = |a: &&CurvePoint, b: &&CurvePoint| {
-        away(a.reuse_distance_bytes).total_cmp(&away(b.reuse_distance_bytes))
-    };
-    row.curve.iter().min_by(nearest)?.host_micros
 }
 
 /// Correlation of the errors of two ops in one prediction: a machine is slow for an hour, and one row may
@@ -375,7 +384,7 @@ impl Prediction {
         // Without host times the two clocks come to the sum.
         let times = ops.iter().map(|op| OpTimes {
             host_micros: op.host_micros.unwrap_or(0.0),
-            device_micros: op.latency_micros,
+            device_micros: op.device_micros.unwrap_or(op.latency_micros),
         });
         let ops_micros = two_clock::network_micros(times, 0.0);
         Prediction {

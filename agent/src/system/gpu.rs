@@ -8,11 +8,15 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
+
+/// How far back the card is asked for what processes have done.
+const BUSY_SECONDS: Duration = Duration::from_secs(2);
 
 /// What does not change while the box runs. What could not be read is absent.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -42,6 +46,16 @@ pub struct GpuState {
     pub throttle: Option<Vec<String>>,
 }
 
+/// A process that has a context on the card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuProcess {
+    /// Its number, as the driver sees it.
+    pub pid: u32,
+    /// The largest share of the last seconds, in percent, in which its kernels ran. None where the card does
+    /// not say.
+    pub busy_percent: Option<u32>,
+}
+
 /// A GPU that can be asked. Every answer may be absent.
 pub trait Gpu: Send + Sync + Debug {
     /// What it is.
@@ -56,6 +70,9 @@ pub trait Gpu: Send + Sync + Debug {
 
     /// What it draws now, in milliwatt; many cards give a mean over about a second.
     fn power_milliwatts(&self) -> Option<u32>;
+
+    /// The processes that can compute on it.
+    fn processes(&self) -> Option<Vec<GpuProcess>>;
 }
 
 /// The GPU that CUDA calls `ordinal`; None when NVML is missing or cannot say which one that is.
@@ -197,6 +214,39 @@ impl Gpu for NvmlGpu {
     fn power_milliwatts(&self) -> Option<u32> {
         self.ask(|gpu| gpu.power_usage())
     }
+
+    fn processes(&self) -> Option<Vec<GpuProcess>> {
+        let listed = self.ask(|gpu| gpu.running_compute_processes())?;
+        // The card keeps samples of some seconds.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = now.saturating_sub(BUSY_SECONDS).as_micros();
+        let since = u64::try_from(since).unwrap_or(0);
+        let samples = match self
+            .nvml
+            .device_by_index(self.index)
+            .and_then(|gpu| gpu.process_utilization_stats(since))
+        {
+            Ok(samples) => Some(samples),
+            // So it says that nothing has run.
+            Err(NvmlError::NotFound) => Some(Vec::new()),
+            Err(_) => None,
+        };
+        let samples = samples.map(|samples| {
+            samples.iter().map(|sample| (sample.pid, sample.sm_util)).collect::<Vec<_>>()
+        });
+        let pids: Vec<u32> = listed.iter().map(|process| process.pid).collect();
+        Some(with_busy(&pids, samples.as_deref()))
+    }
+}
+
+/// Processes with the largest of their samples; one without a sample has done nothing, if there are samples
+/// at all.
+fn with_busy(pids: &[u32], samples: Option<&[(u32, u32)]>) -> Vec<GpuProcess> {
+    let busy_percent = |pid: u32| {
+        let own = samples?.iter().filter(|&&(of, _)| of == pid);
+        Some(own.map(|&(_, percent)| percent).max().unwrap_or(0))
+    };
+    pids.iter().map(|&pid| GpuProcess { pid, busy_percent: busy_percent(pid) }).collect()
 }
 
 /// The reasons' names in lower case. That nothing runs on the card is a reason for NVML and none for us.
@@ -217,6 +267,8 @@ pub struct FakeGpu {
     pub energy: std::sync::atomic::AtomicU64,
     /// What it says it draws.
     pub power: Option<u32>,
+    /// Who it says is there.
+    pub processes: Option<Vec<GpuProcess>>,
 }
 
 #[cfg(test)]
@@ -232,6 +284,9 @@ impl Gpu for FakeGpu {
     }
     fn power_milliwatts(&self) -> Option<u32> {
         self.power
+    }
+    fn processes(&self) -> Option<Vec<GpuProcess>> {
+        self.processes.clone()
     }
 }
 
@@ -280,6 +335,17 @@ mod tests {
         assert_eq!(throttle_names(ThrottleReasons::empty()), Vec::<String>::new());
         let two = ThrottleReasons::SW_POWER_CAP | ThrottleReasons::GPU_IDLE;
         assert_eq!(throttle_names(two), ["sw_power_cap"]);
+    }
+
+    #[test]
+    fn a_process_is_as_busy_as_its_busiest_sample() {
+        let busy = |samples: Option<&[(u32, u32)]>| {
+            let all = with_busy(&[5, 6], samples);
+            all.into_iter().map(|process| process.busy_percent).collect::<Vec<_>>()
+        };
+        assert_eq!(busy(None), [None, None]);
+        assert_eq!(busy(Some(&[])), [Some(0), Some(0)]);
+        assert_eq!(busy(Some(&[(5, 3), (9, 80), (5, 40), (5, 0)])), [Some(40), Some(0)]);
     }
 
     #[test]

@@ -69,4 +69,12 @@ pub trait Backend {
     fn memory_limit(&self) -> Option<u64> {
         None
     }
+
+    /// Bytes of the device's memory that this process holds now, where that is not the host's memory.
+    ///
+    /// # Errors
+    /// What the device reports.
+    fn held_bytes(&mut self) -> Result<Option<u64>> {
+        Ok(None)
+    }
 }

@@ -7,6 +7,7 @@ mod busy;
 mod cpu;
 mod cuda;
 mod disturbance;
+mod faults;
 mod process;
 mod protocol;
 mod ready;
@@ -78,6 +79,7 @@ impl WorkerSettings {
 /// When the settings cannot be applied, or the agent has gone.
 pub fn serve(settings: &WorkerSettings) -> Result<()> {
     cpu::apply(settings)?;
+    let faults = faults::Faults::from_env()?;
     let _no_grad = tch::no_grad_guard();
     let mut pantry = Pantry::new(settings, settings.backend()?);
     let mut out = io::stdout().lock();
@@ -85,7 +87,8 @@ pub fn serve(settings: &WorkerSettings) -> Result<()> {
     for line in io::stdin().lock().lines() {
         let request: VisitRequest =
             serde_json::from_str(&line.context("reading a request")?).context("a request")?;
-        let reply = match pantry.visit(&request) {
+        let struck = faults.strike(&request.work, settings.placement().device);
+        let reply = match struck.and_then(|()| pantry.visit(&request)) {
             Ok(visited) => Reply::Visited(visited),
             Err(e) => Reply::Refused { reason: format!("{e:#}") },
         };

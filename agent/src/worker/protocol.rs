@@ -57,7 +57,7 @@ pub struct Visited {
     pub ops_micros: f64,
     /// Microseconds in reading other memory for the reuse distance; 0 where that is not how it is made.
     pub reading_micros: f64,
-    /// Most memory that the worker has held at once since the visit began, in bytes.
+    /// Most memory that the worker has held at once since the visit began, in bytes; on a GPU the GPU's.
     pub peak_memory_bytes: Option<u64>,
     /// What was run for a sensor of energy, if that was asked for.
     pub busy: Option<Busy>,

@@ -116,6 +116,7 @@ impl Call for Ready {
 pub struct Pantry {
     shelf: VecDeque<Ready>,
     memory_limit: u64,
+    shelf_bytes: u64,
     element_bytes: u64,
     placement: Placement,
     backend: Box<dyn Backend>,
@@ -123,9 +124,15 @@ pub struct Pantry {
 
 impl Pantry {
     pub fn new(settings: &WorkerSettings, backend: Box<dyn Backend>) -> Pantry {
+        // On a GPU each op has copies of its weights that fill the cache, and nobody else needs the memory.
+        let (memory_limit, shelf_bytes) = match backend.memory_limit() {
+            Some(limit) => (limit, limit / 2),
+            None => (settings.memory_limit, (settings.memory_limit / 4).min(SHELF_BYTES)),
+        };
         Pantry {
             shelf: VecDeque::new(),
-            memory_limit: backend.memory_limit().unwrap_or(settings.memory_limit),
+            memory_limit,
+            shelf_bytes,
             element_bytes: settings.dtype.bytes(),
             placement: settings.placement(),
             backend,
@@ -155,7 +162,9 @@ impl Pantry {
             .transpose()?;
         ops_micros += passes.iter().map(|samples| samples.ops_micros).sum::<f64>();
         let reading_micros = passes.iter().map(|samples| samples.reading_micros).sum();
-        Ok(Visited { passes, ops_micros, reading_micros, peak_memory_bytes: peak_memory(), busy })
+        // libtorch keeps what it has once taken of a GPU's memory, so what it holds is the most that it held.
+        let peak_memory_bytes = self.backend.held_bytes()?.or_else(peak_memory);
+        Ok(Visited { passes, ops_micros, reading_micros, peak_memory_bytes, busy })
     }
 
     /// Asked after work has failed.
@@ -193,11 +202,10 @@ impl Pantry {
                 self.memory_limit >> 20
             );
         }
-        let budget = (self.memory_limit / 4).min(SHELF_BYTES);
         // Activations are let go of after each call: what stays are the weights.
         let bytes = copy_bytes.saturating_mul(copies as u64);
         let mut used: u64 = bytes + self.shelf.iter().map(|ready| ready.bytes).sum::<u64>();
-        while used > budget {
+        while used > self.shelf_bytes {
             let Some(oldest) = self.shelf.pop_back() else { break };
             used -= oldest.bytes;
         }

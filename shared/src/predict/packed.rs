@@ -30,7 +30,7 @@ struct Cost {
     low: f64,
     latency: f64,
     high: f64,
-    host: f64,
+    clocks: OpTimes,
 }
 
 /// A table's curves at common distances, side by side. Gives the same numbers as [`Predictor`].
@@ -74,8 +74,8 @@ impl<'a> PackedTable<'a> {
         let plan = op.at(shape).map_err(|invalid| invalid.to_string())?;
         let cost = |&distance: &f64| {
             let times = self.predictor.times(op, shape, distance)?;
-            let host = times.host_micros.unwrap_or(0.0);
-            Ok(Cost { low: times.low, latency: times.latency, high: times.high, host })
+            let clocks = times.on_two_clocks();
+            Ok(Cost { low: times.low, latency: times.latency, high: times.high, clocks })
         };
         let costs: Vec<Cost> = self.distances.iter().map(cost).collect::<Result<_, String>>()?;
         let id = u32::try_from(self.weight_bytes.len()).map_err(|_| "too many ops".to_owned())?;
@@ -104,8 +104,11 @@ impl<'a> PackedTable<'a> {
             below.add(micros - between(a.low, b.low));
             above.add(between(a.high, b.high) - micros);
             // The nearer point's, as for a single prediction.
-            let host_micros = if share < 0.5 { a.host } else { b.host };
-            clocks.issue(OpTimes { host_micros, device_micros: micros });
+            let nearest = if share < 0.5 { a } else { b };
+            clocks.issue(OpTimes {
+                host_micros: nearest.clocks.host_micros,
+                device_micros: between(a.clocks.device_micros, b.clocks.device_micros),
+            });
         }
         let ops_micros = clocks.finish(0.0);
         let features = Features { ops_micros, ops: ops.len() as f64, merges: 0.0 };

@@ -1,4 +1,6 @@
 use super::*;
+use crate::CurvePoint;
+use crate::table::Row;
 use crate::table::testing::{failed, key, row, table};
 use ops_catalog::{Catalog, NetworkSpec};
 use proptest::prelude::*;
@@ -78,12 +80,12 @@ proptest! {
     }
 
     #[test]
-    fn a_packed_table_says_the_same(layers in layers(), scale in 0.9f64..1.1, host in 0.0f64..9.0) {
+    fn a_packed_table_says_the_same(layers in layers(), scale in 0.9f64..1.1, host in 0.0f64..40.0) {
         let plan = plan(&network(3, 256, &layers));
         let mut table = table_of(&plan, 1.0).table().clone();
-        for row in &mut table.rows {
-            for point in &mut row.curve {
-                point.host_micros = (host > 4.0).then_some(host);
+        if host > 4.0 {
+            for row in &mut table.rows {
+                issued_in(row, host);
             }
         }
         let index = TableIndex::new(table).unwrap();
@@ -171,6 +173,90 @@ fn on_a_gpu_the_two_clocks_make_the_latency() {
     let sum: f64 = prediction.ops.iter().map(|op| op.latency_micros).sum();
     assert!(sum > 2.0 * 7.0);
     assert!((prediction.ops_micros - (7.0 + sum)).abs() < 1e-9, "{}", prediction.ops_micros);
+}
+
+/// Gives a row a host time, as a GPU's has one.
+fn issued_in(row: &mut Row, host: f64) {
+    for point in &mut row.curve {
+        point.host_micros = Some(host);
+    }
+    row.latency_micros = row.latency_micros.map(|micros| micros.max(host));
+}
+
+/// A table of rows with a host and a device time, the latter at any distance.
+fn gpu_table(times: &[(&OpKey, f64, f64)]) -> TableIndex {
+    let rows = times.iter().map(|&(key, host, device)| {
+        let mut row = row(key, device);
+        let level = row.curve[1];
+        for point in &mut row.curve {
+            *point = CurvePoint { reuse_distance_bytes: point.reuse_distance_bytes, ..level };
+        }
+        issued_in(&mut row, host);
+        row
+    });
+    TableIndex::new(table(rows.collect())).unwrap()
+}
+
+#[test]
+fn what_waits_for_the_host_costs_the_device_s_time_behind_a_large_op() {
+    let plan =
+        plan(&network(8, 16, &vec![("MBConv6_3x3", 8, 1), ("Conv3x3", 8, 1), ("Conv3x3", 8, 1)]));
+    let [large, small, _] = [0, 1, 2].map(|i| &plan.steps[i].key);
+    let predict = |device_of_large: f64| {
+        let index = gpu_table(&[(large, 10.0, device_of_large), (small, 10.0, 2.0)]);
+        let prediction = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap();
+        // By itself the small op takes what the host takes.
+        assert_eq!(prediction.ops[1].latency_micros, 10.0);
+        assert_eq!(prediction.ops[1].device_micros, Some(2.0));
+        prediction.ops_micros
+    };
+    // The host is done with all of them while the device runs the large one.
+    assert!((predict(100.0) - (10.0 + 100.0 + 2.0 + 2.0)).abs() < 1e-9);
+    // No large one to hide behind: the host's time, and the last op's on the device.
+    assert!((predict(3.0) - (3.0 * 10.0 + 2.0)).abs() < 1e-9);
+}
+
+#[test]
+fn an_interpolated_op_has_a_host_time_too() {
+    let keys: Vec<OpKey> = (1..=12)
+        .map(|i| key(&format!("Conv3x3:n1-h16-w16-i{0}-o{0}-s1", 8 * i)))
+        .filter(|key| key.shape.channels_in != 40)
+        .collect();
+    let times: Vec<_> =
+        keys.iter().map(|key| (key, 9.0, f64::from(key.shape.channels_in))).collect();
+    let index = gpu_table(&times);
+    let predictor = Predictor::new(&index, Missing::Interpolate);
+    let network = network(40, 16, &vec![("Conv3x3", 40, 1)]);
+    let prediction = predictor.predict(&network).unwrap();
+    let op = &prediction.ops[0];
+    assert_eq!((op.origin, op.host_micros), (Origin::Interpolated, Some(9.0)));
+    let device = op.device_micros.unwrap();
+    assert!((prediction.ops_micros - (9.0 + device)).abs() < 1e-9, "{prediction:?}");
+    let mut packed = PackedTable::new(&predictor);
+    let step = &plan(&network).steps[0];
+    let id = packed.op(&step.op, &step.key.shape).unwrap();
+    let fast = packed.predict(&[id]).latency;
+    assert!((fast / prediction.latency_micros - 1.0).abs() < 1e-9, "{fast}");
+}
+
+/// On a GPU too a calibration corrects what the ops come to, and that is what the two clocks say.
+#[test]
+fn a_calibration_is_fitted_on_the_two_clocks() {
+    let plans: Vec<NetworkPlan> =
+        (1..=20).map(|count| plan(&network(8, 16, &vec![("Conv3x3", 8, 1); count]))).collect();
+    let index = gpu_table(&[(&plans[0].steps[0].key, 40.0, 5.0)]);
+    let predictor = Predictor::new(&index, Missing::Error);
+    // What is true is 3% more than host time for each op and device time for the last.
+    let truth = |count: usize| 1.03 * (40.0 * count as f64 + 5.0);
+    let networks: Vec<(Features, f64)> = plans
+        .iter()
+        .map(|plan| (predictor.predict_plan(plan).unwrap().features(), truth(plan.steps.len())))
+        .collect();
+    let calibrated = predictor.with_calibration(Calibration::fit(&networks));
+    for plan in &plans {
+        let error = calibrated.predict_plan(plan).unwrap().latency_micros / truth(plan.steps.len());
+        assert!((error - 1.0).abs() < 0.01, "{error}");
+    }
 }
 
 #[test]

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 
 use super::driver::DriverState;
+use super::library;
 
 /// What there is of CUDA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Census {
+    /// Why libtorch's CUDA library is there and cannot be loaded.
+    not_loaded: Option<String>,
     /// Whether libtorch was built for CUDA.
     libtorch_has_cuda: bool,
     driver: DriverState,
@@ -20,6 +23,7 @@ struct Census {
 
 impl Census {
     fn take() -> Census {
+        let not_loaded = library::load().err();
         let driver = DriverState::ask();
         let libtorch_has_cuda = tch::utils::has_cudart();
         // Asked only with both halves there: libtorch initializes the driver for it.
@@ -30,7 +34,7 @@ impl Census {
             _ => 0,
         };
         let launch_blocking = std::env::var("CUDA_LAUNCH_BLOCKING").ok();
-        Census { libtorch_has_cuda, driver, libtorch_devices, launch_blocking }
+        Census { not_loaded, libtorch_has_cuda, driver, libtorch_devices, launch_blocking }
     }
 
     /// What is in the way of using a device, each a sentence; nothing when it can be used.
@@ -54,7 +58,11 @@ impl Census {
             }
             DriverState::Devices(_) => {}
         }
-        if !self.libtorch_has_cuda {
+        if let Some(reason) = &self.not_loaded {
+            obstacles.push(format!(
+                "The CUDA library of libtorch is there and cannot be loaded: {reason}."
+            ));
+        } else if !self.libtorch_has_cuda {
             obstacles.push(
                 "The libtorch of this build has no CUDA: run `LATLAS_TORCH=cuda scripts/setup` and \
                  build again."
@@ -127,7 +135,13 @@ mod tests {
     use super::*;
 
     fn census(driver: DriverState, libtorch_devices: u32) -> Census {
-        Census { libtorch_has_cuda: true, driver, libtorch_devices, launch_blocking: None }
+        Census {
+            not_loaded: None,
+            libtorch_has_cuda: true,
+            driver,
+            libtorch_devices,
+            launch_blocking: None,
+        }
     }
 
     fn told(census: &Census, index: u32) -> String {

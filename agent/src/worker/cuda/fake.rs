@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, bail};
 
+use super::company::Company;
 use super::queue::{Mark, Queue};
 use crate::worker::backend::Call;
 
@@ -65,6 +66,10 @@ pub struct World {
     pub waits: usize,
     /// After so many calls every wait fails.
     pub breaks_after: Option<usize>,
+    /// Bytes of the device that are free.
+    pub free: u64,
+    /// Somebody else computes there.
+    pub company: bool,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -80,6 +85,8 @@ pub fn world(parameters: Parameters) -> Shared {
         calls: 0,
         waits: 0,
         breaks_after: None,
+        free: 16 << 30,
+        company: false,
     }))
 }
 
@@ -146,6 +153,27 @@ impl Queue for FakeQueue {
             bail!("the end mark has not been passed");
         }
         Ok(end - start)
+    }
+
+    fn occupy(&mut self, size: u32, pieces: usize) -> Result<()> {
+        let mut world = self.0.borrow_mut();
+        for _ in 0..pieces {
+            world.host += 5.0;
+            world.launch(2.0 * 6.0f64.powi(size.cast_signed()));
+        }
+        Ok(())
+    }
+
+    fn free_bytes(&mut self) -> Result<u64> {
+        Ok(self.0.borrow().free)
+    }
+}
+
+pub struct FakeCompany(pub Shared);
+
+impl Company for FakeCompany {
+    fn is_there(&mut self) -> bool {
+        self.0.borrow().company
     }
 }
 

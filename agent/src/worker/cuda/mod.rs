@@ -2,21 +2,27 @@
 //! by rotating between copies of the weights. `docs/cuda.md` has the formulas and the reasons.
 
 mod available;
+mod company;
 mod driver;
+mod library;
 mod queue;
 
 use anyhow::Result;
+use latlas_shared::HOST_BOUND_SHARE;
+use latlas_shared::stats::median;
 
 pub use available::{check, facts};
 
 use super::backend::{Backend, Call, Samples};
+use super::disturbance::{MOST_BLOCK_RETAKES, retake};
 use super::{Pass, WorkerSettings};
+use company::{CardCompany, Company};
 use driver::Driver;
 use queue::{Mark, Memory, Queue};
 
-/// The largest share of a block that clocks, marks and waiting may make up.
+/// The largest share of a block that clocks and marks may make up.
 const OVERHEAD_SHARE: f64 = 0.005;
-/// Empty blocks that tell what marks and waiting cost.
+/// Empty blocks that tell what marks cost.
 const CALIBRATION_BLOCKS: usize = 31;
 /// The most calls of a block on the device: a call that takes no time would grow it for ever.
 const MOST_CALLS: usize = 20_000;
@@ -30,17 +36,43 @@ const HOST_CALLS: std::ops::RangeInclusive<usize> = 4..=32;
 const MOST_COPIES: u64 = 256;
 /// How long the calls before the first sample of a pass need to go on, even if not every copy was used.
 const SETTLED_MICROS: f64 = 10_000.0;
+/// Calls of a block behind filler: so few that they fit into the queue together with it. The host has
+/// issued all of them before the device gets to the first.
+const FILLED_CALLS: usize = 32;
+/// A piece of filler takes at least so many times as long to run as to issue.
+const FILLER_GAIN: f64 = 4.0;
+/// Sizes of filler that are tried; the last has 32 times the side of the first, which takes long on any
+/// device.
+const FILLER_SIZES: u32 = 6;
+/// How much longer than the host is expected to need the filler goes on: the host's time scatters.
+const FILLER_MARGIN: f64 = 1.5;
+/// The most pieces of filler in one block, of a queue that takes about a thousand launches.
+const MOST_PIECES: usize = 400;
+
+/// Work that keeps the device busy while the host gets ahead.
+#[derive(Debug, Clone, Copy)]
+struct Filler {
+    size: u32,
+    /// By how much the host gets ahead with each piece.
+    gain_micros: f64,
+    /// What the marks of a block without calls cost the device when it does not wait for the host.
+    marks_micros: f64,
+}
 
 /// A CUDA device.
-pub struct CudaBackend<Q> {
+pub struct CudaBackend<Q, C> {
     queue: Q,
+    company: C,
+    filler: Option<Filler>,
+    /// What was free before this process took any.
+    free_at_start: u64,
     memory: Memory,
     /// The longest distance of any curve. It stands for all longer ones, so it is measured with weights
     /// that are certainly out of the cache.
     largest_reuse_distance: u64,
     /// What the host's clock costs to read.
     clock_micros: f64,
-    /// What marks and waiting cost in a block without calls.
+    /// What the device's clock shows between the marks of a block without calls.
     block_micros: f64,
 }
 
@@ -48,13 +80,13 @@ pub struct CudaBackend<Q> {
 ///
 /// # Errors
 /// When CUDA is not there, or the driver refuses.
-pub fn open(index: u32, settings: &WorkerSettings) -> Result<CudaBackend<Driver>> {
+pub fn open(index: u32, settings: &WorkerSettings) -> Result<CudaBackend<Driver, CardCompany>> {
     check(index)?;
     // Autotuning may choose another algorithm in each process, and so another latency.
     tch::Cuda::cudnn_set_benchmark(false);
     let driver = Driver::open(index)?;
     let memory = driver.memory(settings.memory_limit)?;
-    CudaBackend::new(driver, memory, settings.largest_reuse_distance)
+    CudaBackend::new(driver, CardCompany::of(index), memory, settings.largest_reuse_distance)
 }
 
 /// Calls that go from one copy to the next.
@@ -74,12 +106,17 @@ impl Rotation<'_> {
     }
 }
 
-impl<Q: Queue> CudaBackend<Q> {
+impl<Q: Queue, C: Company> CudaBackend<Q, C> {
     /// A backend on a queue that nothing else uses.
     ///
     /// # Errors
     /// What the driver reports.
-    fn new(mut queue: Q, memory: Memory, largest_reuse_distance: u64) -> Result<CudaBackend<Q>> {
+    fn new(
+        mut queue: Q,
+        company: C,
+        memory: Memory,
+        largest_reuse_distance: u64,
+    ) -> Result<CudaBackend<Q, C>> {
         let mut clock = Vec::with_capacity(CALIBRATION_BLOCKS);
         let mut block = Vec::with_capacity(CALIBRATION_BLOCKS);
         for _ in 0..CALIBRATION_BLOCKS {
@@ -89,14 +126,17 @@ impl<Q: Queue> CudaBackend<Q> {
             queue.mark(Mark::Start)?;
             queue.mark(Mark::End)?;
             queue.synchronize()?;
-            block.push(queue.host_micros() - start);
+            block.push(queue.between_marks()?);
         }
         Ok(CudaBackend {
+            free_at_start: queue.free_bytes()?,
             queue,
+            company,
+            filler: None,
             memory,
             largest_reuse_distance,
-            clock_micros: latlas_shared::stats::median(&clock),
-            block_micros: latlas_shared::stats::median(&block),
+            clock_micros: median(&clock),
+            block_micros: median(&block),
         })
     }
 
@@ -128,6 +168,55 @@ impl<Q: Queue> CudaBackend<Q> {
         self.queue.between_marks()
     }
 
+    /// The device's time for [`FILLED_CALLS`] calls that are issued faster than they are run, in microseconds,
+    /// of an op that is run faster than it is issued: they are issued while the device is busy otherwise.
+    fn filled_block(&mut self, host_micros: f64, rotation: &mut Rotation) -> Result<f64> {
+        let filler = self.filler()?;
+        let ahead = FILLER_MARGIN * host_micros * (LEAD_CALLS + FILLED_CALLS) as f64;
+        let pieces = 1 + (ahead / filler.gain_micros).ceil() as usize;
+        self.queue.occupy(filler.size, pieces.min(MOST_PIECES))?;
+        let micros = self.device_block(FILLED_CALLS, rotation)?;
+        Ok((micros - filler.marks_micros).max(1e-3))
+    }
+
+    /// The filler, which is chosen when the first op needs it.
+    fn filler(&mut self) -> Result<Filler> {
+        if let Some(filler) = self.filler {
+            return Ok(filler);
+        }
+        const PIECES: usize = 16;
+        let mut filler = Filler { size: 0, gain_micros: 0.0, marks_micros: 0.0 };
+        for size in 0..FILLER_SIZES {
+            // The first pieces of a size make its memory and load its kernel.
+            self.queue.occupy(size, 2)?;
+            self.queue.synchronize()?;
+            let start = self.queue.host_micros();
+            self.queue.mark(Mark::Start)?;
+            self.queue.occupy(size, PIECES)?;
+            let issued = self.queue.host_micros();
+            self.queue.mark(Mark::End)?;
+            self.queue.synchronize()?;
+            let host = (issued - start) / PIECES as f64;
+            let device = self.queue.between_marks()? / PIECES as f64;
+            filler.size = size;
+            filler.gain_micros = (device - host).max(1e-3);
+            if device >= FILLER_GAIN * host {
+                break;
+            }
+        }
+        let mut marks = Vec::with_capacity(CALIBRATION_BLOCKS);
+        for _ in 0..CALIBRATION_BLOCKS {
+            self.queue.occupy(filler.size, 2)?;
+            self.queue.mark(Mark::Start)?;
+            self.queue.mark(Mark::End)?;
+            self.queue.synchronize()?;
+            marks.push(self.queue.between_marks()?);
+        }
+        filler.marks_micros = median(&marks);
+        self.filler = Some(filler);
+        Ok(filler)
+    }
+
     /// The host's time for issuing so many calls, in microseconds. The queue is empty before.
     fn host_block(&mut self, calls: usize, rotation: &mut Rotation) -> Result<f64> {
         // The first call after a wait finds the host's caches cold.
@@ -140,8 +229,9 @@ impl<Q: Queue> CudaBackend<Q> {
     }
 
     /// How many calls make up a block on the device. Grows the block until overhead is a small enough
-    /// share of it, and goes on until the copies have been used as they will be in the samples.
-    fn device_calls(&mut self, rotation: &mut Rotation) -> Result<usize> {
+    /// share of it, and goes on until the copies have been used as they will be in the samples. Gives what one
+    /// call took in the last block too.
+    fn device_calls(&mut self, rotation: &mut Rotation) -> Result<(usize, f64)> {
         let long_enough = self.block_micros / OVERHEAD_SHARE;
         let (mut calls, mut used, mut spent) = (1, 0, 0.0);
         loop {
@@ -150,7 +240,7 @@ impl<Q: Queue> CudaBackend<Q> {
             spent += micros;
             let grown = micros >= long_enough || calls >= MOST_CALLS;
             if grown && (used >= rotation.copies || spent >= SETTLED_MICROS) {
-                return Ok(calls);
+                return Ok((calls, micros / calls as f64));
             }
             if !grown {
                 // A small block holds waits that a large one does not, so it is not trusted too far.
@@ -175,14 +265,27 @@ impl<Q: Queue> CudaBackend<Q> {
         let mut samples = Samples::default();
         self.queue.synchronize()?;
         let host_calls = self.host_calls(rotation)?;
-        let device_calls = self.device_calls(rotation)?;
+        let (device_calls, expected) = self.device_calls(rotation)?;
         for _ in 0..pass.samples {
-            let host = self.host_block(host_calls, rotation)?;
-            samples.host_micros.push(host / host_calls as f64);
-            let device = self.device_block(device_calls, rotation)?;
-            samples.micros.push((device / device_calls as f64).max(1e-3));
+            let host = self.host_block(host_calls, rotation)? / host_calls as f64;
+            samples.host_micros.push(host);
+            // Where both are the device's time, it does not matter which way it is found.
+            let device = if host >= HOST_BOUND_SHARE * expected {
+                self.filled_block(host, rotation)? / FILLED_CALLS as f64
+            } else {
+                self.device_block(device_calls, rotation)? / device_calls as f64
+            };
+            samples.micros.push(device.max(1e-3));
         }
         Ok(samples)
+    }
+
+    fn sample_once(&mut self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
+        if call.is_network() {
+            return self.sample_network(pass, &mut Rotation { call, copies: 1, next: 0 });
+        }
+        let copies = self.rotated(pass.reuse_distance_bytes, call.copy_bytes());
+        self.sample_op(pass, &mut Rotation { call, copies, next: 0 })
     }
 
     /// One inference at a time, from an idle device to the end of the wait: what a prediction by the
@@ -204,17 +307,24 @@ impl<Q: Queue> CudaBackend<Q> {
     }
 }
 
-impl<Q: Queue> Backend for CudaBackend<Q> {
+impl<Q: Queue, C: Company> Backend for CudaBackend<Q, C> {
     fn copies(&self, copy_bytes: u64) -> usize {
         self.rotated(self.largest_reuse_distance, copy_bytes)
     }
 
     fn sample(&mut self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
-        if call.is_network() {
-            return self.sample_network(pass, &mut Rotation { call, copies: 1, next: 0 });
+        let taken = retake(MOST_BLOCK_RETAKES, || {
+            let samples = self.sample_once(pass, call)?;
+            anyhow::Ok((samples, self.company.is_there()))
+        })?;
+        let mut samples = taken.kept;
+        if taken.disturbed {
+            samples.disturbed = u32::try_from(samples.micros.len())?;
         }
-        let copies = self.rotated(pass.reuse_distance_bytes, call.copy_bytes());
-        self.sample_op(pass, &mut Rotation { call, copies, next: 0 })
+        for block in taken.rejected {
+            samples.rejected += u32::try_from(block.micros.len())?;
+        }
+        Ok(samples)
     }
 
     fn finish(&mut self) -> Result<()> {
@@ -223,6 +333,10 @@ impl<Q: Queue> Backend for CudaBackend<Q> {
 
     fn memory_limit(&self) -> Option<u64> {
         Some(self.memory.limit_bytes)
+    }
+
+    fn held_bytes(&mut self) -> Result<Option<u64>> {
+        Ok(Some(self.free_at_start.saturating_sub(self.queue.free_bytes()?)))
     }
 }
 

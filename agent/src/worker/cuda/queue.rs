@@ -35,6 +35,20 @@ pub trait Queue {
     /// # Errors
     /// What the driver reports.
     fn between_marks(&mut self) -> Result<f64>;
+
+    /// Puts pieces of work into the queue that have nothing to do with what is timed: they keep the device
+    /// busy while the host gets ahead. Each size takes several times as long on the device as the one below
+    /// it, and about as long to issue.
+    ///
+    /// # Errors
+    /// What the driver or libtorch reports.
+    fn occupy(&mut self, size: u32, pieces: usize) -> Result<()>;
+
+    /// Memory of the device that nobody holds, in bytes.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    fn free_bytes(&mut self) -> Result<u64>;
 }
 
 /// What a device has that decides how many copies of weights are wanted.

@@ -1,0 +1,296 @@
+"""What gpu-check looks at, in the order of its worth. Each phase adds figures and details to its findings."""
+
+import json
+import subprocess
+import sys
+import time
+
+import arithmetic
+import common
+import machine
+from machine import Problem
+from programs import OutOfTime, latency, point
+from stranger import SOURCE
+
+REAL = (
+    "resnet18 resnet50 mobilenet_v2 mobilenet_v3_large efficientnet_b0 vit_b_32 "
+    "squeezenet1_1 shufflenet_v2_x1_0 mnasnet1_0 regnet_y_400mf convnext_tiny"
+).split()
+SEED = 2026
+# Networks are measured one by one or in batches, half of them each.
+BATCH = 32
+# Left for the judgement of what was measured.
+JUDGING_SECONDS = 10
+# A card's power is a mean over about a second, so this long before and after belong to what runs between.
+POWER_LAG = 1.5
+
+
+class Check:
+    """What all phases work with."""
+
+    def __init__(self, programs, data, quick):
+        self.programs, self.quick = programs, quick
+        # The space of two tables, and the ops that are compared: as they are called one by one and in batches.
+        self.sixty = data("sixty.yaml")
+        self.forty = data("forty.txt").read_text().split()
+        self.device = programs.device
+        self.on_gpu = self.device != "cpu"
+        # Found by one phase and used by later ones.
+        self.seconds_per_row = None
+
+    def index(self):
+        return int(self.device.split(":")[1])
+
+    def time_in_torch(self, keys):
+        """What the same ops take in PyTorch, by key; as many as there is time for."""
+        if machine.torch_folder() is None:
+            raise Problem("this Python has no torch, so there is nothing to compare with")
+        me = [sys.executable, sys.argv[0], "--device", self.device, "--programs", str(self.programs.folder)]
+        child = subprocess.Popen([*me, "--time-ops", *keys], stdout=subprocess.PIPE, stderr=self.programs.log, text=True)
+        try:
+            out, _ = child.communicate(timeout=max(self.programs.left(), 0))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, _ = child.communicate()
+        times = {}
+        for line in out.splitlines():
+            if line.endswith("}"):
+                entry = json.loads(line)
+                times[entry.pop("key")] = entry
+        if not times:
+            raise Problem(f"PyTorch timed no op, and ended with {child.returncode}; log.txt says more")
+        return times
+
+    def few(self, count):
+        """So many of the ops that keep a GPU busy."""
+        busy = [key for key in self.forty if not key.startswith(("MaxPool", "AvgPool")) and ":n1-" not in key]
+        return arithmetic.spread(self.forty[:10] if self.quick else busy, count)
+
+
+def measured(measurements):
+    """Those with a latency."""
+    return {key: m for key, m in measurements.items() if m["latency"]}
+
+
+def fingerprint(check, found):
+    """The fingerprint, and one kernel per op of the space `quick`."""
+    found.details["probe"] = check.programs.json("latlas-agent", "probe", "--device", check.device, "--json")
+    print(f"hardware id {found.details['probe']['hardware_id']}, energy {found.details['probe']['energy']}")
+    rows = check.programs.bench_keys(check.few(2)) if check.quick else check.programs.bench_space("quick")
+    # The agent refuses outputs that are not finite.
+    failed = {key: m["reason"] for key, m in rows.items() if not m["latency"]}
+    for key, reason in failed.items():
+        print(f"{key} could not be run: {reason}")
+    found.details["failed"] = failed
+    found.figures.at_least("ops_that_run", 100 * len(measured(rows)) / len(rows), 100, "%")
+
+
+def agreement(check, found):
+    """40 ops against PyTorch's timing of the same ops by CUDA events."""
+    keys = check.few(2) if check.quick else check.forty
+    rows = check.programs.bench_keys(keys, "--reuse-distance", 0)
+    times = check.time_in_torch(keys)
+    ratios, hidden = [], []
+    print(f"{'key':<48} {'latlas':>10} {'torch':>10} {'in graph':>10}  ratio")
+    for key in [key for key in measured(rows) if key in times]:
+        ours, theirs = point(rows[key], 0), times[key]
+        bound = arithmetic.host_bound(ours.get("host_micros"), ours["quiet_micros"])
+        # Where the device waits for the host, blocks of calls tell how fast Python issues them; a graph doesn't.
+        truth = theirs["in_graph_micros"] if bound else theirs["micros"]
+        found.details.setdefault("ops", {})[key] = dict(theirs, latlas=ours, host_bound=bound)
+        ratio = ours["median_micros"] / truth if truth else None
+        if ratio:
+            (hidden if bound else ratios).append(ratio)
+        print(
+            f"{key:<48} {ours['median_micros']:>10.2f} {theirs['micros']:>10.2f} "
+            f"{theirs['in_graph_micros'] or 0:>10.2f}  {f'{ratio:.3f}' if ratio else '-'}{'  host-bound' if bound else ''}"
+        )
+    if hidden:
+        print(f"median ratio of {len(hidden)} host-bound ops to a replayed graph: {common.median(hidden):.3f}")
+        found.details["host_bound_ratio"] = common.median(hidden)
+    found.figures.at_least("agreement_ops", len(ratios), 2 if check.quick else 20)
+    if ratios:
+        found.figures.at_most("agreement_median_off", arithmetic.off(common.median(ratios), 1), 3, "%")
+
+
+def repeatability(check, found):
+    """Two builds of a table of 60 keys."""
+    builds = []
+    for _ in range(2):
+        before = check.programs.left()
+        rows = check.programs.bench_keys(check.few(2)) if check.quick else check.programs.bench_space(check.sixty)
+        builds.append(measured(rows))
+        check.seconds_per_row = (before - check.programs.left()) / len(rows)
+        print(f"{len(builds[-1])} rows in {before - check.programs.left():.0f} s")
+    first, second = ({key: latency(point(row)) for key, row in build.items()} for build in builds)
+    apart = {key: arithmetic.off(second[key], first[key]) for key in first if key in second}
+    for key in sorted(apart, key=apart.get)[-5:]:
+        print(f"{key:<48} {first[key]:>10.2f} {second[key]:>10.2f}")
+    found.details.update(first=first, second=second, seconds_per_row=check.seconds_per_row)
+    found.figures.at_least("repeatability_rows", len(apart), len(rows))
+    found.figures.at_most("repeatability_median", common.median(apart.values()), 2, "%")
+    found.figures.at_most("repeatability_p95", common.quantile(apart.values(), 0.95), 6, "%")
+
+
+def networks_to_judge(check, count):
+    """So many random networks and the catalog's real ones, half of them in batches."""
+    if check.quick:
+        layers = [{"op": "Conv3x3", "c_out": 16, "stride": stride} for stride in (2, 1)]
+        return [{"name": "two-layers", "input": {"n": 1, "c": 16, "h": 28, "w": 28}, "layers": layers}]
+    latlas = check.programs.latlas
+    drawn = latlas("networks", "draw", "--family", "mobilenet", "--count", count, "--seed", SEED)
+    specs = [json.loads(line) for line in drawn.splitlines()]
+    specs += [json.loads(latlas("networks", "show", name)) for name in REAL]
+    return [arithmetic.network_with_batch(spec, BATCH if i % 2 else 1) for i, spec in enumerate(specs)]
+
+
+def prediction(check, found):
+    """Whole networks, predicted by the two clocks and measured, in f32 and bf16."""
+    dtypes = ["f32"] if check.quick else ["f32", "bf16"]
+    print(f"{check.seconds_per_row or 0:.2f} s per row so far")
+    for place, dtype in enumerate(dtypes):
+        # Networks are measured about as fast as rows, and a network needs a dozen rows of its own.
+        share = check.programs.left() / (len(dtypes) - place)
+        seconds = 13 * (check.seconds_per_row or 0.5)
+        count = arithmetic.fitting(20, 4, seconds, share - len(REAL) * seconds)
+        judge_networks(check, found, dtype, networks_to_judge(check, count))
+
+
+def judge_networks(check, found, dtype, specs):
+    programs, scratch = check.programs, check.programs.scratch
+    arch = scratch / "networks.ndjson"
+    arch.write_text("".join(json.dumps(spec) + "\n" for spec in specs))
+    keys = programs.json("latlas", "networks", "keys", "--arch", arch, "--json")["keys"]
+    print(f"{dtype}: {len(specs)} networks, {len(keys)} rows")
+    words = [word for key in keys for word in ("--key", key)]
+    # What has been measured by then is judged all the same.
+    programs.deadline -= JUDGING_SECONDS
+    try:
+        rows = programs.bench(*words, "--arch", arch, "--dtype", dtype)
+    except OutOfTime:
+        rows = programs.measured
+        print(f"out of time: {len(rows)} of {len(keys) + len(specs)} were measured")
+    finally:
+        programs.deadline += JUDGING_SECONDS
+    if not rows:
+        raise OutOfTime
+    (scratch / "rows.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    programs.latlas("table", "build", scratch / "rows.ndjson", "-o", scratch / "table.json")
+    accuracy = programs.json("latlas", "accuracy", "--table", scratch / "table.json", "--json")
+    # It is 1 unless each has a prediction, and those without one are among the accuracy's.
+    _, predicted, _ = programs.start(
+        "latlas", ["predict", "--table", scratch / "table.json", "--arch", arch, "--json"], None
+    )
+    clocks = {}
+    for line in map(json.loads, predicted.splitlines()):
+        if "ops" in line:
+            clocks[line["name"]] = arithmetic.clocks_of(line["ops"])
+    judged = [n for n in accuracy["networks"] if n["prediction"] and n["name"] in clocks]
+    times = [(n["measured_micros"], *clocks[n["name"]]) for n in judged]
+    for network in judged:
+        host, device = clocks[network["name"]]
+        print(
+            f"{network['name']:<28} {network['measured_micros'] / 1e3:>8.2f} ms measured "
+            f"{network['prediction']['predicted_micros'] / 1e3:>8.2f} predicted "
+            f"({100 * network['prediction']['error']:+.1f}%), host {host / 1e3:.2f}, device {device / 1e3:.2f}"
+        )
+    for entry in accuracy["calibrated"]:
+        within, mape = entry["summary"]["within_10"], entry["summary"]["mape"]
+        if within is not None:
+            print(f"calibrated on {entry['fitted_on']}: within 10% {100 * within:.0f}%, MAPE {100 * mape:.1f}%")
+    found.details[dtype] = {"accuracy": accuracy, "clocks": clocks}
+    overall, figures = accuracy["overall"], found.figures
+    figures.at_least(f"{dtype}_networks", len(judged), 1 if check.quick else 31)
+    # One without a prediction counts as wrong.
+    within = (overall["within_10"] or 0) * overall["predicted"] / max(overall["networks"], 1)
+    figures.at_least(f"{dtype}_within_10", 100 * within, 95, "%")
+    if overall["mape"] is not None:
+        figures.at_most(f"{dtype}_mape", 100 * overall["mape"], 4, "%")
+    if check.on_gpu:
+        figures.at_least(f"{dtype}_device_bound", arithmetic.device_share(times), 30, "%")
+
+
+def faults(check, found):
+    """Energy against the integral of the power, the device's memory, and faults that cost one row each."""
+    keys = check.few(2 if check.quick else 3)
+    for fault in ("memory", "kernel"):
+        rows = check.programs.bench_keys(keys, faults=f"{keys[0]}={fault}")
+        reason = rows.get(keys[0], {}).get("reason")
+        print(f"a fault of {fault}: {reason}")
+        found.details[fault] = reason
+        lost = len(keys) - len(measured(rows))
+        meant = keys[0] not in measured(rows)
+        found.figures.add(f"rows_lost_to_{fault}_fault", lost, "=1", lost == 1 and meant, "")
+    if check.on_gpu:
+        energy(check, found, keys[:2])
+        memory(check, found, keys[:2])
+    else:
+        print("energy and memory are a GPU's, and not looked at on a processor")
+
+
+def memory(check, found, keys):
+    """What a row says of the device's memory is at least what the op needs in PyTorch."""
+    enough = 0
+    times = check.time_in_torch(keys)
+    for key in keys:
+        # A worker of its own for each, which holds what this op needs and nothing else.
+        row, needed = check.programs.bench_keys([key])[key], times[key]["peak_bytes"]
+        ours = row["peak_memory_bytes"] or 0
+        print(f"{key:<48} {ours / 2**20:>9.0f} MiB held, {needed / 2**20:.0f} needed by torch")
+        found.details.setdefault("memory", {})[key] = {"held": ours, "torch": needed}
+        enough += ours >= needed
+    found.figures.at_least("memory_covers_need", 100 * enough / len(keys), 100, "%")
+
+
+def energy(check, found, keys):
+    with machine.PowerLog(machine.Card(check.index())) as log:
+        time.sleep(POWER_LAG)
+        rows = check.programs.bench_keys(keys, "--energy")
+        time.sleep(POWER_LAG)
+    counted, integrated = log.joules()
+    for key, row in measured(rows).items():
+        if row["energy"]:
+            watts = row["energy"]["gross_mj"] * 1e3 / latency(point(row))
+            print(f"{key:<48} {row['energy']['gross_mj']:.3f} mJ, about {watts:.0f} W")
+    print(f"{counted:.0f} J counted, {integrated:.0f} J by the power")
+    with_energy = sum(row["energy"] is not None for row in rows.values())
+    found.details.update(counted_joules=counted, integrated_joules=integrated)
+    found.figures.at_most("energy_counter_off", arithmetic.off(counted, integrated), 10, "%")
+    found.figures.at_least("energy_rows", 100 * with_energy / len(keys), 100, "%")
+
+
+def company(check, found):
+    """Another process that computes on the GPU is noticed, and none is seen where there is none."""
+    if not check.on_gpu:
+        print("a processor's company is told by the kernel, and not looked at here")
+        return
+    keys = check.few(1)
+
+    def disturbed(rows):
+        return 100 * sum(row["status"] == "degraded" for row in rows.values()) / len(keys)
+
+    alone = check.programs.bench_keys(keys)
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", SOURCE, check.device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        if not stranger.stdout.readline():
+            raise Problem("the process that was to disturb did not start")
+        beside = check.programs.bench_keys(keys)
+    finally:
+        stranger.stdin.close()
+        stranger.wait()
+    found.details.update(alone=[r["reason"] for r in alone.values()], beside=[r["reason"] for r in beside.values()])
+    found.figures.at_most("disturbed_alone", disturbed(alone), 0, "%")
+    found.figures.at_least("disturbed_beside_another", disturbed(beside), 100, "%")
+
+
+# In the order of their worth, each with its share of the time.
+PHASES = [
+    (fingerprint, 10),
+    (agreement, 17),
+    (repeatability, 23),
+    (prediction, 32),
+    (faults, 10),
+    (company, 8),
+]

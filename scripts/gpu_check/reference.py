@@ -1,0 +1,86 @@
+"""The same ops in PyTorch, timed by CUDA events. On a processor, where there are none, by its clock.
+
+It runs in a process of its own, which leaves the GPU to the agent when it ends.
+"""
+
+import json
+import time
+
+import arithmetic
+import common
+import pytorch
+
+torch = pytorch.torch
+
+# A block of calls lasts about so long: events and waiting are a small part of it.
+BLOCK_MICROS = 3000
+BLOCKS = 15
+
+
+def time_ops(programs, keys):
+    """Prints what each op takes, one JSON object a line."""
+    # The definitions are what `latlas` tells.
+    pytorch.run = programs.run
+    device = programs.device
+    torch.set_default_device(device)
+    torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = False
+    for key in keys:
+        print(json.dumps(dict(time_op(key, device != "cpu"), key=key)), flush=True)
+
+
+def events(op, x, calls):
+    """Microseconds of one call on the device, from two events around so many."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    op(x)
+    op(x)
+    start.record()
+    for _ in range(calls):
+        op(x)
+    end.record()
+    end.synchronize()
+    return arithmetic.per_call(start.elapsed_time(end), calls)
+
+
+def clock(op, x, calls):
+    """The same by the host's clock, for a device whose calls are waited for."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        op(x)
+    return (time.perf_counter() - start) * 1e6 / calls
+
+
+def replayed(op, x, calls=20):
+    """Microseconds of one call in a replayed CUDA graph, where no call waits for the host; None where the op cannot
+    be captured."""
+    try:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            op(x)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(calls):
+                op(x)
+        values = [events(lambda _: graph.replay(), None, 10) / calls for _ in range(5)]
+        return common.median(values)
+    except RuntimeError:
+        return None
+
+
+def time_op(key, on_gpu):
+    """Of one op: microseconds on the device as blocks of calls have it, in a replayed graph, and the most memory
+    that it took, in bytes."""
+    measure = events if on_gpu else clock
+    with torch.inference_mode():
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        reference = pytorch.Reference(key)
+        op, x = reference.op, reference.input
+        calls = arithmetic.calls_of_block(measure(op, x, 3), BLOCK_MICROS)
+        # The first block brings clocks and caches to where they stay.
+        values = [measure(op, x, calls) for _ in range(BLOCKS + 1)][1:]
+        in_graph = replayed(op, x) if on_gpu else None
+        peak = torch.cuda.max_memory_allocated() if on_gpu else None
+    return {"micros": common.median(values), "in_graph_micros": in_graph, "peak_bytes": peak}
