@@ -222,8 +222,8 @@ impl Seen {
         serde_json::json!({
             "seconds": seconds,
             "heartbeats": self.heartbeats.lock().await.len(),
-            "heartbeat_ms": quantiles(&*self.heartbeats.lock().await),
-            "results_ms": quantiles(&*self.commits.lock().await),
+            "heartbeat_ms": quantiles(&self.heartbeats.lock().await),
+            "results_ms": quantiles(&self.commits.lock().await),
             "events": count(&self.events),
             "leases": count(&self.leases),
             "tasks": count(&self.tasks),
