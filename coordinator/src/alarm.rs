@@ -273,13 +273,13 @@ fn end(child: &mut Child) {
 mod tests {
     use super::*;
     use jiff::SignedDuration;
-    use latlas_shared::api::{Presence, Standing};
+    use latlas_shared::api::{AgentPresence, Standing};
     use uuid::Uuid;
 
     fn one(name: &str, hardware: &str, state: BoxState, by: Option<&str>) -> BoxNow {
         let standing =
             Standing { state, reason: Some("why".into()), since: None, by: by.map(str::to_owned) };
-        BoxNow::for_tests(name, hardware, standing, Presence::Present)
+        BoxNow::for_tests(name, hardware, standing, AgentPresence::Present)
     }
 
     fn kinds(boxes: &[BoxNow]) -> Vec<(Kind, String)> {

@@ -1,7 +1,7 @@
 //! What a box is at this moment, and whether anybody is there for a request: pure functions of what is known.
 
 use jiff::Timestamp;
-use latlas_shared::api::{AbsentBox, AgentState, BoxState, Presence, Standing, Unattended};
+use latlas_shared::api::{AbsentBox, AgentPresence, AgentState, BoxState, Standing, Unattended};
 
 use crate::presence::SILENT_AFTER;
 
@@ -30,19 +30,19 @@ pub struct Facts {
 impl Facts {
     /// Whether its agent runs. `awake_since` is when this coordinator began to listen: before that nobody could
     /// be heard.
-    pub fn presence(&self, awake_since: Option<Timestamp>, now: Timestamp) -> Presence {
+    pub fn presence(&self, awake_since: Option<Timestamp>, now: Timestamp) -> AgentPresence {
         if self.stopped.as_ref().is_some_and(|(at, _)| *at >= self.seen_at) {
-            return Presence::Stopped;
+            return AgentPresence::Stopped;
         }
         let heard = awake_since.map_or(self.seen_at, |awake| awake.max(self.seen_at));
         match now.duration_since(heard) < SILENT_AFTER {
-            true => Presence::Present,
-            false => Presence::Silent,
+            true => AgentPresence::Present,
+            false => AgentPresence::Silent,
         }
     }
 
     /// What the box is: what was decided about it comes first, then whether its agent runs, then its own word.
-    pub fn standing(self, presence: Presence) -> Standing {
+    pub fn standing(self, presence: AgentPresence) -> Standing {
         let decided = |state| Standing {
             state,
             reason: self.reason.clone(),
@@ -54,11 +54,11 @@ impl Facts {
         match (self.decided, presence, self.stopped, self.unfit) {
             (AgentState::Quarantined, ..) => decided(BoxState::Quarantined),
             (AgentState::Draining, ..) => decided(BoxState::Draining),
-            (AgentState::Active, Presence::Stopped, Some((at, why)), _) => {
+            (AgentState::Active, AgentPresence::Stopped, Some((at, why)), _) => {
                 undecided(BoxState::Stopped, why, Some(at))
             }
-            (AgentState::Active, Presence::Silent, ..) => {
-                let why = "its agent, its power or its network ended without a word".to_owned();
+            (AgentState::Active, AgentPresence::Silent, ..) => {
+                let why = "no heartbeat: its agent, its power or its network is down".to_owned();
                 undecided(BoxState::Silent, why, Some(self.seen_at))
             }
             (AgentState::Active, _, _, Some((why, since))) => {
@@ -111,12 +111,12 @@ mod tests {
             use BoxState::{Active, Silent};
             [Active, Active, Silent, Silent]
         });
-        let standing = seen(7).standing(Presence::Silent);
+        let standing = seen(7).standing(AgentPresence::Silent);
         assert_eq!((standing.since, standing.by), (Some(at(7)), None));
         assert!(standing.reason.is_some());
         // Nobody could speak while the coordinator was away.
         let waited = |now| seen(0).presence(Some(at(1000)), at(now));
-        assert_eq!([1044, 1045].map(waited), [Presence::Present, Presence::Silent]);
+        assert_eq!([1044, 1045].map(waited), [AgentPresence::Present, AgentPresence::Silent]);
     }
 
     #[test]
@@ -140,7 +140,11 @@ mod tests {
         assert_eq!([5, 99].map(|now| state(facts.clone(), now)), [BoxState::Draining; 2]);
         facts.decided = AgentState::Quarantined;
         assert_eq!(state(facts.clone(), 99), BoxState::Quarantined);
-        assert_eq!(facts.presence(None, at(99)), Presence::Silent, "and that is told beside it");
+        assert_eq!(
+            facts.presence(None, at(99)),
+            AgentPresence::Silent,
+            "and that is told beside it"
+        );
     }
 
     #[test]

@@ -510,6 +510,7 @@ pub enum Request {
     )]
     Show {
         /// Its id, as `latlas profile` printed it, or the beginning of it
+        #[arg(value_parser = id)]
         id: String,
         /// Wait until all of it is measured
         #[arg(long)]
@@ -527,6 +528,7 @@ Example:
   latlas request cancel 0198c5f2")]
     Cancel {
         /// Its id, as `latlas profile` printed it, or the beginning of it
+        #[arg(value_parser = id)]
         id: String,
         /// Print its state as JSON
         #[arg(long)]
@@ -638,6 +640,16 @@ pub struct Prune {
     /// estimates it between measured rows
     #[arg(long, value_name = "RULE", default_value = "error")]
     pub missing: Missing,
+}
+
+/// A UUID, or the beginning of one.
+fn id(text: &str) -> Result<String, String> {
+    let is_one = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if is_one {
+        Ok(text.to_owned())
+    } else {
+        Err("an id has the digits 0 to 9 and a to f".to_owned())
+    }
 }
 
 /// A label to set, or with none to take away.

@@ -40,7 +40,9 @@ fn a_file_is_read_like_stdin() {
     let desk = desk();
     desk.put("candidates.ndjson", candidates());
     let ran = desk.run(&format!("{PRUNE} --arch candidates.ndjson"));
-    assert_eq!(ran.report(), desk.run_with(PRUNE, candidates()).report());
+    // But for the next step, which names the file.
+    let report = ran.report().replace("--arch candidates.ndjson", "--arch CANDIDATES");
+    assert_eq!(report, desk.run_with(PRUNE, candidates()).report());
 }
 
 #[test]

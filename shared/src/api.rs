@@ -17,8 +17,8 @@ use crate::{
 };
 
 pub use boxes::{
-    AbsentBox, AgentChange, AgentLease, AgentState, BoxState, Cancelled, FarmEntry, Instance,
-    Presence, Standing, StateChange, Unattended,
+    AbsentBox, AgentChange, AgentLease, AgentPresence, AgentState, BoxState, Cancelled, FarmEntry,
+    Instance, Standing, StateChange, Unattended,
 };
 
 /// Media type of every error answer.
@@ -391,7 +391,7 @@ pub struct AgentEntry {
     pub standing: Standing,
     /// Whether its agent runs: a box in quarantine may be silent, too.
     #[serde(default)]
-    pub presence: Presence,
+    pub presence: AgentPresence,
     /// What the host has written on it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

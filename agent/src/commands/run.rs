@@ -76,7 +76,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         tls: TlsFiles { ca: args.ca_file, client_cert: args.client_cert },
         enroll_token,
         state,
-        name: args.name,
+        name: args.name.filter(|name| !name.is_empty()),
         once: args.once,
         busy_limit: args.busy_limit.into(),
         metrics: args.metrics,
@@ -89,12 +89,13 @@ pub fn run(args: RunArgs) -> Result<()> {
     worked
 }
 
+/// A name; an empty one, as of a variable that is set to nothing, is none.
 fn name(text: &str) -> Result<String, String> {
-    let is_plain = !text.trim().is_empty() && !text.chars().any(char::is_control);
-    if is_plain && text.chars().count() <= 100 {
-        return Ok(text.trim().to_owned());
+    let text = text.trim();
+    if text.chars().count() > 100 || text.chars().any(char::is_control) {
+        return Err("a name has at most 100 characters on one line".to_owned());
     }
-    Err("a name has 1 to 100 characters on one line".to_owned())
+    Ok(text.to_owned())
 }
 
 /// The token in a file; none where there is no file (any more).

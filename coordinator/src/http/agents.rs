@@ -19,7 +19,7 @@ use super::paging::Paging;
 use crate::admission::{check_change, check_enrolment, check_heartbeat};
 use crate::app::App;
 use crate::presence::SILENT_AFTER;
-use crate::store::{Agent, RenameError};
+use crate::store::{Agent, ChangeError};
 use crate::token::{Role, Token};
 
 /// The most bytes of a reason.
@@ -170,10 +170,10 @@ async fn change(
     check_change(&change).map_err(ApiError::Invalid)?;
     let changed = app.store().change_agent(id, &change, &actor, app.now()).await;
     changed.map(Json).map_err(|error| match error {
-        RenameError::Missing => no_agent(id),
-        RenameError::Taken(_) => ApiError::Conflict(format!("{error}: choose another name")),
-        RenameError::TooMany => ApiError::Invalid(format!("labels: {error}")),
-        RenameError::Store(error) => error.into(),
+        ChangeError::Missing => no_agent(id),
+        ChangeError::Taken(_) => ApiError::Conflict(format!("{error}: choose another name")),
+        ChangeError::TooMany => ApiError::Invalid(format!("labels: {error}")),
+        ChangeError::Store(error) => error.into(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use latlas_shared::api::{AbsentBox, Presence, RequestStatus, Standing, Unattended};
+use latlas_shared::api::{AbsentBox, AgentPresence, RequestStatus, Standing, Unattended};
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
@@ -57,7 +57,7 @@ pub struct BoxNow {
     /// What it is.
     pub standing: Standing,
     /// Whether its agent runs.
-    pub presence: Presence,
+    pub presence: AgentPresence,
     /// Since when its heartbeats come and its work does not move, once that is too long.
     pub hangs_since: Option<Timestamp>,
 }
@@ -65,7 +65,12 @@ pub struct BoxNow {
 #[cfg(test)]
 impl BoxNow {
     /// A box without a database.
-    pub fn for_tests(name: &str, hardware: &str, standing: Standing, presence: Presence) -> BoxNow {
+    pub fn for_tests(
+        name: &str,
+        hardware: &str,
+        standing: Standing,
+        presence: AgentPresence,
+    ) -> BoxNow {
         BoxNow {
             table: 1,
             agent_id: Uuid::nil(),
@@ -133,7 +138,7 @@ impl Store {
             seen_at,
             standing: facts.standing(is),
             presence: is,
-            hangs_since: hangs_since.filter(|_| is == Presence::Present),
+            hangs_since: hangs_since.filter(|_| is == AgentPresence::Present),
         })
     }
 

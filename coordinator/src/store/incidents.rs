@@ -54,7 +54,9 @@ impl Store {
             .bind(micros(now))
             .fetch_one(&mut *tx)
             .await?;
-            alarms.push(Alarm { event: "opened", id, opened_at: now, resolved_at: None, incident });
+            // As the end of it will say it.
+            let opened_at = time(micros(now))?;
+            alarms.push(Alarm { event: "opened", id, opened_at, resolved_at: None, incident });
         }
         tx.commit().await?;
         Ok(alarms)

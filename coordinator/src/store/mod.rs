@@ -64,7 +64,7 @@ pub use lists::After;
 pub use metrics::FarmCounts;
 pub use open::OpenError;
 pub use ops::{Submission, SubmitError};
-pub use registry::RenameError;
+pub use registry::ChangeError;
 pub use requests::{NewRequest, RequestError};
 pub use results::{Incoming, Refusal};
 pub use tokens::{Found, Holder, NewToken};

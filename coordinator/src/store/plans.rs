@@ -150,7 +150,7 @@ async fn judging_a_canary_costs_the_same_after_years() {
     let old = sing(&farm, &agents[0], later(2 * day)).await;
     assert!(young > 10 && old < young + young / 4, "{young} hundred steps became {old}");
     // It was judged all the same.
-    let standing = farm.store().standing(&agents[0]).await.unwrap();
+    let standing = farm.store().decided(&agents[0]).await.unwrap();
     assert_eq!(standing.state, AgentState::Active);
     let slow = farm.join(&testing::enrolment("slow", 8)).await;
     let lease = farm.store().lease(&slow, Uuid::new_v4(), 64, later(2 * day)).await.unwrap();
@@ -160,7 +160,7 @@ async fn judging_a_canary_costs_the_same_after_years() {
     });
     let incoming = Incoming { measurements: measured.collect(), ..Incoming::default() };
     farm.store().add_results(&slow, incoming, later(2 * day)).await.unwrap();
-    let standing = farm.store().standing(&slow).await.unwrap();
+    let standing = farm.store().decided(&slow).await.unwrap();
     assert_eq!(standing.state, AgentState::Quarantined);
     assert!(standing.reason.unwrap().contains("in 3 boxes of its class"));
 }

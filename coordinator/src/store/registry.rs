@@ -18,7 +18,7 @@ const MOST_LABELS: usize = 32;
 
 /// Why a box was not changed.
 #[derive(Debug, thiserror::Error)]
-pub enum RenameError {
+pub enum ChangeError {
     /// There is no such box.
     #[error("there is no such agent")]
     Missing,
@@ -33,9 +33,9 @@ pub enum RenameError {
     Store(#[from] StoreError),
 }
 
-impl From<sqlx::Error> for RenameError {
-    fn from(error: sqlx::Error) -> RenameError {
-        RenameError::Store(error.into())
+impl From<sqlx::Error> for ChangeError {
+    fn from(error: sqlx::Error) -> ChangeError {
+        ChangeError::Store(error.into())
     }
 }
 
@@ -43,24 +43,24 @@ impl Store {
     /// Gives a box another name and other labels. The change was checked.
     ///
     /// # Errors
-    /// See [`RenameError`].
+    /// See [`ChangeError`].
     pub async fn change_agent(
         &self,
         agent: Uuid,
         change: &AgentChange,
         actor: &Actor,
         now: Timestamp,
-    ) -> Result<AgentEntry, RenameError> {
+    ) -> Result<AgentEntry, ChangeError> {
         let (change, actor) = (change.clone(), actor.clone());
         self.change_alone(move |tx| {
             async move {
                 rewrite(tx, agent, &change, &actor, now).await?;
-                Ok::<_, RenameError>(((), Effects::progress()))
+                Ok::<_, ChangeError>(((), Effects::progress()))
             }
             .boxed()
         })
         .await?;
-        self.agent_entry(agent, now).await?.ok_or(RenameError::Missing)
+        self.agent_entry(agent, now).await?.ok_or(ChangeError::Missing)
     }
 
     /// Takes a box out of the farm: its credential ends and its work goes to others. What it measured stays.
@@ -86,8 +86,8 @@ async fn rewrite(
     change: &AgentChange,
     actor: &Actor,
     now: Timestamp,
-) -> Result<(), RenameError> {
-    let id = boxes::number(tx, agent).await?.ok_or(RenameError::Missing)?;
+) -> Result<(), ChangeError> {
+    let id = boxes::number(tx, agent).await?.ok_or(ChangeError::Missing)?;
     if let Some(name) = &change.name {
         let other: Option<String> = sqlx::query_scalar(
             "SELECT uuid FROM agents WHERE name = ?1 AND id <> ?2 AND removed_at IS NULL LIMIT 1",
@@ -97,7 +97,7 @@ async fn rewrite(
         .fetch_optional(&mut **tx)
         .await?;
         if let Some(other) = other {
-            return Err(RenameError::Taken(other));
+            return Err(ChangeError::Taken(other));
         }
     }
     let (was, labels): (String, String) =
@@ -113,7 +113,7 @@ async fn rewrite(
         };
     }
     if labels.len() > MOST_LABELS {
-        return Err(RenameError::TooMany);
+        return Err(ChangeError::TooMany);
     }
     sqlx::query("UPDATE agents SET name = coalesce(?1, name), labels = ?2 WHERE id = ?3")
         .bind(&change.name)

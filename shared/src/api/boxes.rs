@@ -85,7 +85,7 @@ impl fmt::Display for BoxState {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Presence {
+pub enum AgentPresence {
     /// It was heard of in the last 45 seconds.
     #[default]
     Present,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use axum::http::{Method, StatusCode};
 use jiff::Timestamp;
 use latlas_shared::api::{
-    AgentEntry, AuditEntry, BoxState, FarmEntry, HardwareEntry, Heartbeat, Orders, Page, Presence,
-    Problem, RequestStatus, Unattended,
+    AgentEntry, AgentPresence, AuditEntry, BoxState, FarmEntry, HardwareEntry, Heartbeat, Orders,
+    Page, Problem, RequestStatus, Unattended,
 };
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ async fn a_box_that_stops_in_order_is_stopped_in_every_list() {
 
     let entry = agents(&farm).await.remove(0);
     let standing = &entry.standing;
-    assert_eq!((standing.state, entry.presence), (BoxState::Stopped, Presence::Stopped));
+    assert_eq!((standing.state, entry.presence), (BoxState::Stopped, AgentPresence::Stopped));
     assert_eq!(standing.reason.as_deref(), Some("it was told to stop"));
     assert!(standing.since.is_some() && entry.leases.is_empty());
     // Also much later: it is not silent, since it has said so.

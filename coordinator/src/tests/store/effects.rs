@@ -229,7 +229,7 @@ impl Stage {
     /// Whether the change was made: there is work for the idle agent.
     async fn has_happened(&self, what: What) -> bool {
         if what == What::Trust {
-            let standing = self.farm.store().standing(&self.idle).await.unwrap();
+            let standing = self.farm.store().decided(&self.idle).await.unwrap();
             return standing.state == AgentState::Active;
         }
         let pool = reader(&self.farm.dir.path().join(DATABASE)).await;

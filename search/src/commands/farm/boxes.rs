@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use latlas_shared::api::{
-    AgentChange, AgentEntry, AgentState, BoxState, FarmEntry, Presence, StateChange,
+    AgentChange, AgentEntry, AgentPresence, AgentState, BoxState, FarmEntry, StateChange,
 };
 use latlas_shared::client::Client;
 use uuid::Uuid;
@@ -140,11 +140,11 @@ fn named(agent: &AgentEntry) -> String {
 fn shown_state(agent: &AgentEntry) -> String {
     let state = agent.standing.state;
     let presence = match (state, agent.presence) {
-        (BoxState::Silent | BoxState::Stopped, _) | (_, Presence::Present) => {
+        (BoxState::Silent | BoxState::Stopped, _) | (_, AgentPresence::Present) => {
             return state.to_string();
         }
-        (_, Presence::Silent) => BoxState::Silent,
-        (_, Presence::Stopped) => BoxState::Stopped,
+        (_, AgentPresence::Silent) => BoxState::Silent,
+        (_, AgentPresence::Stopped) => BoxState::Stopped,
     };
     format!("{state}, {presence}")
 }
