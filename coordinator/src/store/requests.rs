@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::WholeNetwork;
-use latlas_shared::api::RequestStatus;
+use latlas_shared::api::{Cancelled, RequestStatus};
 use ops_catalog::{OpDef, OpDigest, OpKey};
 use serde_json::json;
 use sqlx::{Sqlite, Transaction};
