@@ -39,7 +39,7 @@ use crate::app::App;
 use error::{ApiError, shown};
 
 pub use openapi::document as openapi;
-pub use predict::IndexCache;
+pub use predict::Predictions;
 
 /// Bodies are at most this large, except where a route says otherwise.
 const BODY_LIMIT: usize = 2 << 20;
