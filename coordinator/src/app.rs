@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::http::{self, IndexCache, Watched};
+use crate::http::{self, Predictions, Watched};
 use crate::limits::{Limits, Rate};
 use crate::metrics::Metrics;
 use crate::server::{self, Bounds};
@@ -25,6 +25,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// What is derived follows the measurements at once, and when they come in a stream it pauses for this long
 /// after each go, so that a row that several of them belong to is merged once for all of these.
 const DERIVE_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often old versions of tables are looked through for those that are kept no longer.
+const THIN_EVERY: Duration = Duration::from_secs(600);
 
 /// After a go that failed, as on a full disk, the next one waits for so long.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -68,7 +71,7 @@ pub struct App(Arc<Parts>);
 struct Parts {
     store: Store,
     settings: Settings,
-    indexes: IndexCache,
+    predictions: Predictions,
     watched: Watched,
     limits: Limits,
     clock: Clock,
@@ -97,7 +100,7 @@ impl App {
             store,
             settings,
             given_clock,
-            indexes: IndexCache::default(),
+            predictions: Predictions::default(),
             watched: Watched::default(),
             limits: Limits::new(settings.rate),
             clock: Clock::new(Instant::now(), Timestamp::now()),
@@ -148,8 +151,8 @@ impl App {
         Ok(())
     }
 
-    pub(crate) fn indexes(&self) -> &IndexCache {
-        &self.0.indexes
+    pub(crate) fn predictions(&self) -> &Predictions {
+        &self.0.predictions
     }
 
     pub(crate) fn watched(&self) -> &Watched {
@@ -190,6 +193,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     app.store().resume(app.now()).await?;
     let sweeper = tokio::spawn(sweep(app.clone()));
     let deriver = tokio::spawn(derive(app.clone()));
+    let thinner = tokio::spawn(thin(app.clone()));
     let router = build_app(app.clone());
     if !server::run(listener, tls, router, app.stopping(), Bounds::default()).await {
         tracing::warn!("some connections did not end in time and were cut off");
@@ -197,6 +201,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     app.stop();
     sweeper.await?;
     deriver.await?;
+    thinner.await?;
     let closing = async {
         if let Err(error) = app.store().write_heard().await {
             tracing::warn!("when agents were last heard of could not be written: {error}");
@@ -253,6 +258,11 @@ async fn sweep(app: App) {
 async fn derive(app: App) {
     let following = async {
         let mut progress = app.store().progress();
+        if let Err(error) = app.store().retry_unreadable().await {
+            tracing::warn!(
+                "what could not be read is not tried again until the next start: {error}"
+            );
+        }
         loop {
             progress.mark_unchanged();
             if let Err(error) = app.store().derive().await {
@@ -268,6 +278,21 @@ async fn derive(app: App) {
     tokio::select! {
         () = following => {}
         () = app.stopping() => {}
+    }
+}
+
+/// Drops versions of tables that are kept no longer, until the coordinator stops.
+async fn thin(app: App) {
+    loop {
+        match app.store().thin_versions(app.now()).await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::info!("{dropped} old versions of tables were dropped"),
+            Err(error) => tracing::error!("old versions could not be dropped: {error}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(THIN_EVERY) => {}
+            () = app.stopping() => return,
+        }
     }
 }
 

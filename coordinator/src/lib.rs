@@ -2,7 +2,7 @@
 //! tables, and serves those.
 //!
 //! - `store` has everything that lasts, and all SQL;
-//! - `lease`, `admission`, `canary`, `plausible`, `presence` and `standing` are the rules, as pure functions; how
+//! - `lease`, `admission`, `canary`, `plausible`, `presence`, `standing` and `retention` are the rules, as pure functions; how
 //!   measurements merge stands in `latlas_shared`;
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
@@ -25,6 +25,7 @@ mod metrics;
 pub mod op_book;
 pub mod plausible;
 pub mod presence;
+pub mod retention;
 mod server;
 pub mod standing;
 pub mod store;

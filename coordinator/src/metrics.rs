@@ -150,6 +150,9 @@ fn registry_of(farm: &FarmCounts, now: Timestamp) -> Registry {
         registry.register(name, help, gauge);
     };
     one("leases", "Leases that agents hold", farm.leases);
+    one("dirty_places", "Rows and measured networks behind their measurements", farm.dirty);
+    let help = "Stored measurements that this version can't read and leaves out";
+    one("unreadable_measurements", help, farm.unreadable);
     one("database_size_bytes", "Size of the database and its log on the disk", farm.database_bytes);
     let age = farm.oldest_queued.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
     let oldest = Gauge::<f64, AtomicU64>::default();

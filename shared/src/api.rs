@@ -412,13 +412,46 @@ pub struct TableEntry {
     pub hardware_id: HardwareId,
     /// Id of the run config.
     pub config: String,
-    /// Its latest version.
-    pub version: String,
+    /// Its latest version; null while the first one is being put together.
+    pub version: Option<String>,
     /// When that came to be.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub created_at: Timestamp,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub created_at: Option<Timestamp>,
     /// Its rows.
     pub rows: u32,
+    /// Why this version lacks stored measurements; absent when it has them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<Stale>,
+}
+
+/// The header of an answer from a version that lacks stored measurements; its value is a [`Stale`].
+pub const STALE: &str = "latlas-stale";
+
+/// Why an answer rests on an older version of a table than the measurements that are stored.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stale {
+    /// The next version is being put together, and takes longer than readers wait.
+    Behind,
+    /// The coordinator's disk is full.
+    DiskFull,
+    /// The coordinator can't write its database.
+    DiskTrouble,
+    /// The next version could not be put together; the coordinator's log says why.
+    Failed,
+}
+
+impl Stale {
+    /// As it is written in a header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stale::Behind => "behind",
+            Stale::DiskFull => "disk-full",
+            Stale::DiskTrouble => "disk-trouble",
+            Stale::Failed => "failed",
+        }
+    }
 }
 
 /// `POST /predict`: what a network costs on that hardware.
@@ -448,6 +481,9 @@ pub struct PredictAnswer {
     pub config: String,
     /// The table version that it was predicted from.
     pub version: String,
+    /// Why this version lacks stored measurements; absent when it has them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<Stale>,
     /// The prediction.
     pub prediction: Prediction,
 }

@@ -1,6 +1,7 @@
 //! Latencies of shapes that were not measured, learned from measured rows of the same op.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ops_catalog::{Op, OpDigest, Shape};
@@ -8,7 +9,7 @@ use ops_catalog::{Op, OpDigest, Shape};
 use crate::CurvePoint;
 use crate::regression::{FEWEST_POINTS, Guess, Point, Regression};
 use crate::stats;
-use crate::table::{Row, TableIndex};
+use crate::table::Row;
 
 mod across;
 pub(crate) mod hull;
@@ -35,9 +36,23 @@ const OWN_REASONS: f64 = 2.0;
 /// [`crate::regression`]. All batches and strides of an op are learned together. Where the rows of an op
 /// are too few or do not surround a shape, all ops are learned together, see [`Across`]. What is smaller than
 /// all of that is bounded by the next larger row, see [`Rows::bounded`].
-pub(crate) struct Interpolator<'a> {
-    ops: HashMap<OpDigest, Rows<'a>>,
+///
+/// It belongs to the index of one table, which hands it that table's rows with each call. What is learned of an
+/// op is learned once, by whoever asks first; others who ask meanwhile wait for it.
+#[derive(Debug)]
+pub(crate) struct Interpolator {
+    ops: HashMap<OpDigest, RowsOfOp>,
     across: OnceLock<Result<Across, String>>,
+    /// How often something was learned.
+    learned: AtomicUsize,
+}
+
+/// The places of one op's measured rows in their table, and what was learned from them.
+#[derive(Debug)]
+struct RowsOfOp {
+    op: Arc<Op>,
+    rows: Vec<usize>,
+    learned: OnceLock<Result<Learned, String>>,
 }
 
 /// An estimate and its error.
@@ -49,20 +64,22 @@ pub(crate) struct Estimate {
     pub error: f64,
 }
 
-/// Rows of one op, and what is learned from them when an estimate is first asked for.
+/// Rows of one op.
+#[derive(Clone, Copy)]
 struct Rows<'a> {
-    op: Arc<Op>,
-    rows: Vec<&'a Row>,
-    learned: OnceLock<Result<Learned, String>>,
+    of: &'a RowsOfOp,
+    table: &'a [Row],
 }
 
 /// What the rows of one op say.
+#[derive(Debug)]
 struct Learned {
     hull: Hull,
     curves: Curves,
 }
 
 /// Latencies per unit of work along the reuse distance.
+#[derive(Debug)]
 struct Curves {
     /// The reuse distances of the curves' points, ascending; the regression's quantities are the
     /// latencies there.
@@ -70,38 +87,50 @@ struct Curves {
     regression: Regression,
 }
 
-impl<'a> Interpolator<'a> {
-    pub(crate) fn new(index: &'a TableIndex) -> Interpolator<'a> {
-        let mut ops: HashMap<OpDigest, Rows<'a>> = HashMap::new();
-        for (op, row) in index.measured() {
-            let new = || Rows { op: Arc::clone(op), rows: Vec::new(), learned: OnceLock::new() };
+impl Interpolator {
+    /// Of the measured rows of a table, by their places in it.
+    pub(crate) fn new<'a>(measured: impl Iterator<Item = (&'a Arc<Op>, usize)>) -> Interpolator {
+        let mut ops: HashMap<OpDigest, RowsOfOp> = HashMap::new();
+        for (op, row) in measured {
+            let new =
+                || RowsOfOp { op: Arc::clone(op), rows: Vec::new(), learned: OnceLock::new() };
             ops.entry(op.digest().clone()).or_insert_with(new).rows.push(row);
         }
-        Interpolator { ops, across: OnceLock::new() }
+        Interpolator { ops, across: OnceLock::new(), learned: AtomicUsize::new(0) }
     }
 
-    /// An estimate at a reuse distance. The first of an op takes longer, for it learns from its rows.
+    /// How often something was learned so far: once per op, and once across all ops.
+    pub(crate) fn times_learned(&self) -> usize {
+        self.learned.load(Ordering::Relaxed)
+    }
+
+    /// An estimate at a reuse distance. `table` has the rows of the table that this was made of. The first
+    /// estimate of an op takes longer, for it learns from its rows.
     ///
     /// # Errors
     /// Says why there is none: no rows or too few, a size outside the measured range, or rows that say too
     /// little of this shape.
     pub(crate) fn estimate(
         &self,
+        table: &[Row],
         op: &Op,
         shape: &Shape,
         reuse_distance_bytes: f64,
     ) -> Result<Estimate, String> {
         let refused = |why: String| format!("not measured, and not interpolated: {why}");
-        let Some(rows) = self.ops.get(op.digest()) else {
+        let Some(rows) = self.ops.get(op.digest()).map(|of| Rows { of, table }) else {
             let name = op.name();
             return Err(refused(format!("the table has no row of {name}")));
         };
         let sizes = Sizes::new(op, shape)
             .ok_or_else(|| "not measured, and not possible for this op".to_owned())?;
-        let by_own_rows = rows.estimate(&sizes, reuse_distance_bytes);
+        let by_own_rows = rows.estimate(&sizes, reuse_distance_bytes, &self.learned);
         by_own_rows
             .or_else(|why| {
-                let across = self.across.get_or_init(|| Across::new(&self.ops));
+                let across = self.across.get_or_init(|| {
+                    self.learned.fetch_add(1, Ordering::Relaxed);
+                    Across::new(self.ops.values().map(|of| Rows { of, table }).collect())
+                });
                 let estimate =
                     |across: &Across| across.estimate(op, shape, &sizes, reuse_distance_bytes);
                 across.as_ref().map_err(String::clone).and_then(estimate).map_err(
@@ -115,25 +144,50 @@ impl<'a> Interpolator<'a> {
 
     /// What it costs the host to issue an op of any shape: the median of the op's rows, since issuing takes as
     /// long for a small shape as for a large one. None unless each row has its host time.
-    pub(crate) fn host_micros(&self, op: &Op, reuse_distance_bytes: f64) -> Option<f64> {
-        let rows = &self.ops.get(op.digest())?.rows;
+    pub(crate) fn host_micros(
+        &self,
+        table: &[Row],
+        op: &Op,
+        reuse_distance_bytes: f64,
+    ) -> Option<f64> {
+        let of = self.ops.get(op.digest())?;
         let times: Option<Vec<f64>> =
-            rows.iter().map(|row| row.host_micros(reuse_distance_bytes)).collect();
+            Rows { of, table }.iter().map(|row| row.host_micros(reuse_distance_bytes)).collect();
         Some(stats::median(&times?))
     }
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    fn op(self) -> &'a Op {
+        &self.of.op
+    }
+
+    fn len(self) -> usize {
+        self.of.rows.len()
+    }
+
+    fn iter(self) -> impl Iterator<Item = &'a Row> {
+        self.of.rows.iter().map(move |&row| &self.table[row])
+    }
+
     /// From the rows of the op itself.
-    fn estimate(&self, sizes: &Sizes, reuse_distance_bytes: f64) -> Result<Estimate, String> {
-        if self.rows.len() < FEWEST_POINTS {
+    fn estimate(
+        &self,
+        sizes: &Sizes,
+        reuse_distance_bytes: f64,
+        times_learned: &AtomicUsize,
+    ) -> Result<Estimate, String> {
+        if self.len() < FEWEST_POINTS {
             return Err(format!(
                 "that takes {FEWEST_POINTS} rows of {}, and the table has {}",
-                self.op.name(),
-                self.rows.len()
+                self.op().name(),
+                self.len()
             ));
         }
-        let learned = self.learned.get_or_init(|| Learned::of_op(&self.op, &self.rows));
+        let learned = self.of.learned.get_or_init(|| {
+            times_learned.fetch_add(1, Ordering::Relaxed);
+            Learned::of_op(self.op(), &self.iter().collect::<Vec<_>>())
+        });
         let learned = learned.as_ref().map_err(String::clone)?;
         learned.hull.check(sizes)?;
         learned.curves.estimate(&sizes.features(), sizes.log_work(), reuse_distance_bytes)
@@ -143,12 +197,12 @@ impl Rows<'_> {
     /// time, and more per unit of work. So it lies between that row's latency and its share of it by work,
     /// but for [`OWN_REASONS`]. The smallest ops of a network would otherwise leave it without any prediction.
     fn bounded(&self, sizes: &Sizes, reuse_distance_bytes: f64) -> Option<Estimate> {
-        let larger = |row: &&Row| {
-            let of_row = Sizes::new(&self.op, &row.shape())?;
+        let larger = |row: &Row| {
+            let of_row = Sizes::new(self.op(), &row.shape())?;
             let (_, micros, _) = row.read_curve(reuse_distance_bytes)?;
             of_row.contains(sizes).then(|| (of_row.log_work() - sizes.log_work(), micros))
         };
-        let rows = self.rows.iter().filter_map(larger);
+        let rows = self.iter().filter_map(larger);
         let (less_work, micros) = rows.min_by(|a, b| a.0.total_cmp(&b.0))?;
         let error = less_work / 2.0 + OWN_REASONS.ln();
         let estimate = Estimate { micros: micros * (-less_work / 2.0).exp(), error };

@@ -58,7 +58,7 @@ pub struct MeasuredNetwork {
     pub latency: CurvePoint,
     /// How far the number can be trusted; never `failed`.
     pub status: Status,
-    /// Why the status is not `ok`.
+    /// Why the status is not `ok`, and whether measurements are left out since they can't be read.
     pub reason: Option<String>,
     /// Number of agents whose measurements make it up.
     pub agents: u32,

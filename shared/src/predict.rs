@@ -11,8 +11,7 @@ use ops_catalog::{Cost, Network, NetworkPlan, Op, OpKey, PlanStep, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::Status;
-use crate::interpolate::Interpolator;
-use crate::table::TableIndex;
+use crate::table::{Row, TableIndex};
 use crate::two_clock::{self, OpTimes};
 
 pub use calibration::{Calibration, Features};
@@ -161,7 +160,7 @@ impl From<ops_catalog::Invalid> for PredictError {
 /// Predicts networks from one table under one rule for missing rows.
 pub struct Predictor<'a> {
     index: &'a TableIndex,
-    interpolator: Option<Interpolator<'a>>,
+    missing: Missing,
     calibration: Calibration,
 }
 
@@ -186,12 +185,8 @@ impl Times {
 impl<'a> Predictor<'a> {
     /// A predictor.
     pub fn new(index: &'a TableIndex, missing: Missing) -> Predictor<'a> {
-        let interpolator = match missing {
-            Missing::Error => None,
-            Missing::Interpolate => Some(Interpolator::new(index)),
-        };
         let calibration = index.table().calibration.clone().unwrap_or_default();
-        Predictor { index, interpolator, calibration }
+        Predictor { index, missing, calibration }
     }
 
     /// The same with another calibration than the table's.
@@ -295,15 +290,15 @@ impl<'a> Predictor<'a> {
                 )),
             };
         }
-        let Some(interpolator) = &self.interpolator else {
+        if self.missing == Missing::Error {
             return Err(match suspect {
                 Some(row) => format!("its row is suspect: {}", row.reason.as_deref().unwrap_or("")),
                 None => self.why_missing(op, shape),
             });
-        };
-        let estimate = interpolator.estimate(op, shape, distance)?;
+        }
+        let estimate = self.index.estimate(op, shape, distance)?;
         let factor = estimate.error.exp();
-        let host = interpolator.host_micros(op, distance);
+        let host = self.index.host_micros(op, distance);
         // What is learned are latencies. Where the host is the slower one, they say of the device only that
         // it needs no longer.
         let at_least = host.unwrap_or(0.0);

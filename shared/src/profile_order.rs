@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use ops_catalog::{Catalog, Family, Network, Op, OpKey, Space};
 
-use crate::interpolate::Interpolator;
 use crate::stats;
 use crate::table::TableIndex;
 
@@ -132,7 +131,6 @@ struct AllOpen<'a> {
 }
 
 fn open<'a>(index: &TableIndex, candidates: &'a Candidates) -> AllOpen<'a> {
-    let interpolator = Interpolator::new(index);
     let reference = index.table().run_config.reuse_distance_bytes as f64;
     let rate = usual_rate(index);
     let mut open = AllOpen { rows: Vec::new(), total: 0.0 };
@@ -141,7 +139,7 @@ fn open<'a>(index: &TableIndex, candidates: &'a Candidates) -> AllOpen<'a> {
         let Candidate { key, op, uses } = row;
         let micros = match index.row(op, &key.shape) {
             Some(row) => row.latency_micros.unwrap_or(0.0),
-            None => match interpolator.estimate(op, &key.shape, reference) {
+            None => match index.estimate(op, &key.shape, reference) {
                 Ok(found) => {
                     let error = (found.error.exp_m1() * MEAN_OVER_HALF_WIDTH).min(1.0);
                     open.rows.push(Open { row, error: uses * found.micros * error });

@@ -25,9 +25,14 @@ pub const COVERAGE: f64 = 0.9;
 /// points in ten.
 pub const FEWEST_POINTS: usize = 9;
 
-/// The kernel is chosen on this many points at most, spread over all; the function then goes through
-/// all of them. Each step of the choice costs the cube of this.
-const MOST_POINTS: usize = 400;
+/// Points that the function goes through, at most: of more, so many are taken that are spread over all in the
+/// order of their features. Their matrix takes the square of this in memory and its inverse the cube in
+/// time, whatever a table holds. What more points would add is little beside what they cost; a test has the
+/// figures.
+pub const MOST_POINTS: usize = 1000;
+
+/// The kernel is chosen on this many of them at most. Each step of the choice costs the cube of this.
+const MOST_FOR_KERNEL: usize = 400;
 
 /// Steps of the search for a kernel, and of the search again from one that is near.
 const STEPS: usize = 60;
@@ -105,7 +110,7 @@ impl Regression {
     /// # Errors
     /// When they are fewer than [`FEWEST_POINTS`], or so damaged that no function goes through them.
     pub fn fit(points: &[Point]) -> Result<Regression, String> {
-        Regression::learn(points, None)
+        Regression::learn(points, None, MOST_POINTS)
     }
 
     /// Learns from points of several groups. The errors are those of points whose whole group is left out:
@@ -118,10 +123,15 @@ impl Regression {
     /// When there are not as many numbers of groups as points.
     pub fn fit_in_groups(points: &[Point], groups: &[usize]) -> Result<Regression, String> {
         assert_eq!(points.len(), groups.len(), "each point has a group");
-        Regression::learn(points, Some(groups))
+        Regression::learn(points, Some(groups), MOST_POINTS)
     }
 
-    fn learn(points: &[Point], groups: Option<&[usize]>) -> Result<Regression, String> {
+    /// Goes through `most` points at most.
+    fn learn(
+        points: &[Point],
+        groups: Option<&[usize]>,
+        most: usize,
+    ) -> Result<Regression, String> {
         let distinct = |groups: &[usize]| groups.iter().collect::<HashSet<_>>().len();
         let (count, of) = match groups {
             Some(groups) => (distinct(groups), "groups of points"),
@@ -133,6 +143,12 @@ impl Regression {
         // Sums of floats depend on their order, which the caller's must not.
         let mut order: Vec<usize> = (0..points.len()).collect();
         order.sort_by(|&a, &b| total_order(&points[a], &points[b]));
+        if order.len() > most {
+            let mut taken = spread(order.len());
+            taken.truncate(most);
+            taken.sort_unstable();
+            order = taken.into_iter().map(|i| order[i]).collect();
+        }
         let points: Vec<&Point> = order.iter().map(|&i| &points[i]).collect();
         let groups: Option<Vec<usize>> =
             groups.map(|groups| order.iter().map(|&i| groups[i]).collect());
@@ -155,6 +171,11 @@ impl Regression {
         learned().ok_or_else(|| "no function goes through these points".to_owned())
     }
 
+    /// How many points it goes through.
+    pub fn points(&self) -> usize {
+        self.process.places.len()
+    }
+
     /// Every quantity at a place.
     pub fn at(&self, features: &[f64]) -> Vec<Guess> {
         let place = self.scale.place(features);
@@ -173,7 +194,7 @@ impl Regression {
 impl Process {
     fn learn(seen: &Seen) -> Option<Process> {
         let start = Hyper::start(seen.places.first().map_or(0, Vec::len));
-        Process::with(seen, seen.some(MOST_POINTS).most_likely(start, STEPS))
+        Process::with(seen, seen.some(MOST_FOR_KERNEL).most_likely(start, STEPS))
     }
 
     /// Learned again from a part of the points, whose kernel is not far from this one.
@@ -209,12 +230,9 @@ impl Seen {
         }
     }
 
-    /// The points' numbers in an order that is spread evenly over theirs all along, without falling in
-    /// step with a grid as every tenth would: that of multiples of the golden ratio.
+    /// The points' numbers in an order that is [`spread`] over them.
     fn spread(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.places.len()).collect();
-        order.sort_by_key(|&i| (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        order
+        spread(self.places.len())
     }
 
     fn some(&self, most: usize) -> Seen {
@@ -222,6 +240,14 @@ impl Seen {
         order.truncate(most);
         self.these(&order)
     }
+}
+
+/// Numbers below `count` in an order that is spread evenly over theirs all along, without falling in step with a
+/// grid as every tenth would: that of multiples of the golden ratio.
+fn spread(count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|&i| (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    order
 }
 
 fn total_order(a: &Point, b: &Point) -> std::cmp::Ordering {

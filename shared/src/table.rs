@@ -5,7 +5,7 @@ mod neighbours;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use ops_catalog::digest::hex;
@@ -13,6 +13,7 @@ use ops_catalog::{Catalog, Invalid, Op, OpDef, OpDigest, OpKey, Shape};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::interpolate::{Estimate, Interpolator};
 use crate::measurement::LONGEST_MICROS;
 use crate::merge::BetweenAgents;
 use crate::{
@@ -54,7 +55,7 @@ pub struct Row {
     pub op_digest: OpDigest,
     /// How far the number can be trusted.
     pub status: Status,
-    /// Why the status is not `ok`.
+    /// Why the status is not `ok`, and whether measurements are left out since they can't be read.
     pub reason: Option<String>,
     /// Half the width of the 95% confidence interval over the value.
     pub ci95_rel: Option<f64>,
@@ -260,6 +261,8 @@ pub struct TableIndex {
     by_digest: HashMap<OpDigest, HashMap<Shape, usize>>,
     /// Rows of definitions that are not the catalog's of that name: they say why a key is missing.
     foreign: HashMap<OpKey, usize>,
+    /// Made when the first estimate is asked for. What it learns stays as long as the index.
+    interpolator: OnceLock<Interpolator>,
 }
 
 impl TableIndex {
@@ -296,7 +299,7 @@ impl TableIndex {
                 }
             }
         }
-        Ok(TableIndex { table, catalog, by_digest, foreign })
+        Ok(TableIndex { table, catalog, by_digest, foreign, interpolator: OnceLock::new() })
     }
 
     /// The table, given back.
@@ -328,12 +331,45 @@ impl TableIndex {
     /// The rows that have a number, are not suspect, and are found by look-ups, with their ops, in the table's
     /// order.
     pub fn measured(&self) -> impl Iterator<Item = (&Arc<Op>, &Row)> {
+        self.measured_places().map(|(op, place)| (op, &self.table.rows[place]))
+    }
+
+    /// The same, as places in the table.
+    pub(crate) fn measured_places(&self) -> impl Iterator<Item = (&Arc<Op>, usize)> {
         self.table.rows.iter().enumerate().filter_map(|(index, row)| {
             let op = self.catalog.op(&row.op_type).ok()?;
             let found = self.by_digest.get(op.digest())?.get(&row.shape())?;
             let usable = row.latency_micros.is_some() && row.status != Status::Suspect;
-            (*found == index && usable).then_some((op, row))
+            (*found == index && usable).then_some((op, index))
         })
+    }
+
+    /// The latency of an op at a shape as the measured rows around it suggest.
+    ///
+    /// # Errors
+    /// Says why there is none.
+    pub(crate) fn estimate(
+        &self,
+        op: &Op,
+        shape: &Shape,
+        reuse_distance_bytes: f64,
+    ) -> Result<Estimate, String> {
+        self.interpolator().estimate(&self.table.rows, op, shape, reuse_distance_bytes)
+    }
+
+    /// What it costs the host to issue an op of any shape, as its rows suggest; none unless each has its host time.
+    pub(crate) fn host_micros(&self, op: &Op, reuse_distance_bytes: f64) -> Option<f64> {
+        self.interpolator().host_micros(&self.table.rows, op, reuse_distance_bytes)
+    }
+
+    fn interpolator(&self) -> &Interpolator {
+        self.interpolator.get_or_init(|| Interpolator::new(self.measured_places()))
+    }
+
+    /// How often something was learned from rows for estimates, which is the costly part of them: once for each
+    /// op that an estimate was asked of, whoever asks, and once across all ops.
+    pub fn times_learned(&self) -> usize {
+        self.interpolator.get().map_or(0, Interpolator::times_learned)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use clap::Args;
+use latlas_coordinator::store::Rebuilt;
 
 use super::{DataArgument, Failure};
 
@@ -14,7 +15,7 @@ use super::{DataArgument, Failure};
 pub struct Arguments {
     #[command(flatten)]
     data: DataArgument,
-    /// Print an object with the numbers of rows and networks
+    /// Print an object with the numbers of rows, networks and unreadable measurements
     #[arg(long)]
     json: bool,
 }
@@ -26,10 +27,17 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let rebuilt = store.rebuild().await?;
     store.close().await;
     if arguments.json {
-        let (rows, networks) = (rebuilt.rows, rebuilt.networks);
-        writeln!(io::stdout(), "{}", serde_json::json!({"rows": rows, "networks": networks}))?;
+        let Rebuilt { rows, networks, unreadable } = rebuilt;
+        let all = serde_json::json!({"rows": rows, "networks": networks, "unreadable": unreadable});
+        writeln!(io::stdout(), "{all}")?;
     } else {
         writeln!(io::stdout(), "{} rows and {} networks rebuilt", rebuilt.rows, rebuilt.networks)?;
+    }
+    if rebuilt.unreadable > 0 {
+        tracing::warn!(
+            "{} measurements can't be read by this version and are left out: their rows say so",
+            rebuilt.unreadable
+        );
     }
     Ok(())
 }

@@ -77,6 +77,17 @@ pub enum ApiError {
     /// Too many are writing, or it is about to stop.
     #[error("the coordinator is busy or stopping: try it again in a moment")]
     Busy,
+    /// Too many predictions with estimates are under way.
+    #[error(
+        "too many predictions with `\"missing\": \"interpolate\"` are under way: try again as soon as \
+         Retry-After says, or download the table and run `latlas predict` on it"
+    )]
+    Estimating,
+    /// A table has no version yet.
+    #[error(
+        "the first version of this table is still being put together: try again as soon as Retry-After says"
+    )]
+    Unfinished,
     /// There is no room for it.
     #[error(
         "the coordinator's disk is full, so nothing of this call was kept, and nothing that was \
@@ -122,6 +133,8 @@ impl ApiError {
             E::TooMany { .. } => (S::TOO_MANY_REQUESTS, "too-many-requests", "Too many calls"),
             E::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "It took too long"),
             E::Busy => (S::SERVICE_UNAVAILABLE, "busy", "The coordinator is busy"),
+            E::Estimating => (S::SERVICE_UNAVAILABLE, "busy", "Too many estimates"),
+            E::Unfinished => (S::SERVICE_UNAVAILABLE, "unfinished", "The table is not ready yet"),
             E::DiskFull => (S::INSUFFICIENT_STORAGE, "disk-full", "The disk is full"),
             E::DiskTrouble => {
                 (S::SERVICE_UNAVAILABLE, "disk-trouble", "The database can't be written")
@@ -180,6 +193,7 @@ impl From<StoreError> for ApiError {
                 tracing::warn!("the database is busy: {cause}");
                 ApiError::Busy
             }
+            StoreError::Unfinished => ApiError::Unfinished,
             StoreError::Full(_) => {
                 tracing::error!("{error}");
                 ApiError::DiskFull

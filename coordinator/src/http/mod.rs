@@ -40,7 +40,7 @@ use error::{ApiError, shown};
 
 pub use events::Watched;
 pub use openapi::document as openapi;
-pub use predict::IndexCache;
+pub use predict::Predictions;
 
 /// Bodies are at most this large, except where a route says otherwise.
 const BODY_LIMIT: usize = 2 << 20;

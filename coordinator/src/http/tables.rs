@@ -4,8 +4,8 @@ use axum::Json;
 use axum::body::Body as Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use latlas_shared::api::{Page, TableEntry};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use latlas_shared::api::{PROBLEM_JSON, Page, Problem, STALE, Stale, TableEntry};
 use latlas_shared::{MeasuredNetwork, Table};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -19,7 +19,7 @@ use super::extract::{Params, Segments};
 use super::paging::Paging;
 use crate::app::App;
 use crate::export::{self, Format};
-use crate::store::Version;
+use crate::store::{Served, Version};
 
 /// The latest table changes: ask every time, and get a 304 when it has not.
 const REVALIDATE: &str = "no-cache";
@@ -80,12 +80,16 @@ struct VersionQuery {
     security((), ("token" = [])),
     params(("hardware_id" = String, Path, description = "The class of devices"), LatestQuery),
     responses(
-        (status = 200, description = "The table", headers(("ETag" = String)), content(
+        (status = 200, description = "The table", headers(
+            ("ETag" = String),
+            ("Latlas-Stale" = Stale, description = "Why this version lacks stored measurements; absent when it has them all")
+        ), content(
             (Table = "application/json"),
             (String = "application/x-ndjson"),
             (String = "text/csv")
         )),
-        (status = 304, description = "The client has it already")
+        (status = 304, description = "The client has it already"),
+        (status = 507, description = "The table has no version yet, and the coordinator's disk is full", body = Problem, content_type = PROBLEM_JSON)
     )
 )]
 async fn latest(
@@ -99,8 +103,9 @@ async fn latest(
     let config = query.config.as_deref();
     let table = app.store().table(&hardware_id, config).await;
     let table = table.map_err(|error| lookup_error(&hardware_id, config, error))?;
-    let version = app.store().latest_version(&table, app.now()).await?;
-    answer(&app, &version, format, &headers, REVALIDATE).await
+    let Served { version, stale } = app.store().latest_version(&table, app.now()).await?;
+    let answer = answer(&app, &hardware_id, &version, format, &headers, REVALIDATE).await?;
+    Ok((stale_header(stale), answer).into_response())
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -118,7 +123,9 @@ struct NetworksQuery {
     tag = "tables",
     security((), ("token" = [])),
     params(("hardware_id" = String, Path, description = "The class of devices"), NetworksQuery),
-    responses((status = 200, description = "A `MeasuredNetwork` a line", body = MeasuredNetwork, content_type = "application/x-ndjson"))
+    responses((status = 200, description = "A `MeasuredNetwork` a line", body = MeasuredNetwork, content_type = "application/x-ndjson", headers(
+        ("Latlas-Stale" = Stale, description = "Why stored measurements are lacking; absent when none are")
+    )))
 )]
 async fn networks(
     _: Reader,
@@ -130,16 +137,17 @@ async fn networks(
     let table = app.store().table(&hardware_id, config).await;
     let table = table.map_err(|error| lookup_error(&hardware_id, config, error))?;
     let mut lines = Vec::new();
-    for network in app.store().measured_networks(&table).await? {
+    let (measured, stale) = app.store().measured_networks(&table).await?;
+    for network in measured {
         serde_json::to_writer(&mut lines, &network).map_err(|e| ApiError::Internal(e.into()))?;
         lines.push(b'\n');
     }
     let content_type = (header::CONTENT_TYPE, Format::Ndjson.media_type().to_owned());
     let caching = (header::CACHE_CONTROL, REVALIDATE.to_owned());
-    Ok(([caching, content_type], Bytes::from(lines)).into_response())
+    Ok((stale_header(stale), [caching, content_type], Bytes::from(lines)).into_response())
 }
 
-/// A version, which never changes
+/// A version, which never changes; of old versions only some are kept
 #[utoipa::path(
     get,
     path = "/tables/{hardware_id}/versions/{version}",
@@ -164,16 +172,40 @@ async fn version(
 ) -> Result<Response, ApiError> {
     let format = format(query.format.as_deref())?;
     if let Some(found) = app.store().version(&hardware_id, &version).await? {
-        return answer(&app, &found, format, &headers, FOR_EVER).await;
+        return answer(&app, &hardware_id, &found, format, &headers, FOR_EVER).await;
     }
     app.store()
         .table(&hardware_id, None)
         .await
         .map_err(|error| lookup_error(&hardware_id, None, error))?;
-    Err(ApiError::NotFound(format!(
-        "no table of {hardware_id} was ever served in version `{}`; GET /v1/tables has the latest ones",
-        shown(&version)
-    )))
+    Err(not_kept(&hardware_id, &version))
+}
+
+fn not_kept(hardware_id: &str, version: &str) -> ApiError {
+    ApiError::NotFound(format!(
+        "there is no version `{}` of a table of {hardware_id}: it was never served, or it is no longer kept, \
+         since of old versions only some are. GET /v1/tables has the latest ones; a table that was downloaded \
+         stays usable",
+        shown(version)
+    ))
+}
+
+/// The JSON document of a version that was found a moment ago.
+///
+/// # Errors
+/// When it has been dropped since, or the store fails.
+pub async fn document(
+    app: &App,
+    hardware_id: &str,
+    version: &Version,
+) -> Result<Vec<u8>, ApiError> {
+    let document = app.store().document(&version.version).await?;
+    document.ok_or_else(|| not_kept(hardware_id, &version.version))
+}
+
+/// Says that an answer lacks stored measurements, and why.
+fn stale_header(stale: Option<Stale>) -> AppendHeaders<Option<(&'static str, &'static str)>> {
+    AppendHeaders(stale.map(|stale| (STALE, stale.name())))
 }
 
 fn format(name: Option<&str>) -> Result<Format, ApiError> {
@@ -187,6 +219,7 @@ fn format(name: Option<&str>) -> Result<Format, ApiError> {
 
 async fn answer(
     app: &App,
+    hardware_id: &str,
     version: &Version,
     format: Format,
     headers: &HeaderMap,
@@ -197,7 +230,7 @@ async fn answer(
     if let Some(tag) = etag::known(headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag), caching]).into_response());
     }
-    let document = app.store().document(&version.version).await?;
+    let document = document(app, hardware_id, version).await?;
     let work = tokio::task::spawn_blocking(move || export::write(document, format));
     let body = work.await.map_err(|e| ApiError::Internal(e.into()))?.map_err(ApiError::Internal)?;
     let content_type = (header::CONTENT_TYPE, format.media_type().to_owned());

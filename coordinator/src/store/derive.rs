@@ -3,23 +3,19 @@
 //!
 //! An answer to an agent waits for its measurements to be on the disk and not for what follows from them,
 //! which is more work, and less of it when a row that several boxes measure is merged once for all of them.
-//! Whoever reads a table brings it up to date first, so nobody sees one without what was acknowledged.
+//! The table `dirty` has the places that are behind, so each place is brought up to date by itself: one that
+//! can't be holds up no other, and a reader of one table does not wait for the others.
 
 use std::collections::BTreeSet;
 
 use futures_util::FutureExt as _;
 use sqlx::{Sqlite, Transaction};
 
-use super::networks::NetworkId;
-use super::rows::{self, Place, What};
-use super::{Store, StoreError, TableId};
-use crate::op_book::OpId;
+use super::rows::{self, Place, PlaceColumns, What};
+use super::{Store, StoreError, TableId, to_json};
 
 /// Places that are merged in one change: others wait for the writer meanwhile.
-const AT_ONCE: usize = 128;
-
-/// Measurements that are followed in one go.
-const MOST: i64 = 20_000;
+const AT_ONCE: i64 = 128;
 
 /// What a rebuild has computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +24,8 @@ pub struct Rebuilt {
     pub rows: u64,
     /// Whole networks.
     pub networks: u64,
+    /// Measurements that this version can't read, which are left out.
+    pub unreadable: u64,
 }
 
 impl Store {
@@ -35,40 +33,63 @@ impl Store {
     /// Costs one small query when it is.
     ///
     /// # Errors
-    /// When the store fails; then the next call goes on from there.
+    /// The first failure. Tables behind the one that failed are brought up to date all the same, and the next
+    /// call goes on with what is left.
     pub async fn derive(&self) -> Result<(), StoreError> {
-        if self.behind().await?.is_none() {
+        let tables: Vec<i64> = sqlx::query_scalar("SELECT DISTINCT table_id FROM dirty")
+            .fetch_all(&self.readers)
+            .await?;
+        let mut outcome = Ok(());
+        for table in tables {
+            outcome = outcome.and(self.derive_table(TableId(table)).await);
+        }
+        outcome
+    }
+
+    /// The same for one table.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn derive_table(&self, table: TableId) -> Result<(), StoreError> {
+        let behind: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM dirty WHERE table_id = ?1)")
+                .bind(table.0)
+                .fetch_one(&self.readers)
+                .await?;
+        if !behind {
             return Ok(());
         }
-        let _one_at_a_time = self.shared.deriving.lock().await;
-        // Under a steady stream the end moves on; what came later is not waited for.
-        let Some((_, end)) = self.behind().await? else { return Ok(()) };
-        while let Some((done, stored)) = self.behind().await?
-            && done < end
+        // One pass in the order of places: what becomes dirty behind its back came later and is not waited for,
+        // so a steady stream does not make it endless.
+        let mut after: PlaceColumns = (table.0, -1, String::new(), -1);
+        while let Some(last) =
+            self.write(move |tx| async move { refresh_next(tx, after).await }.boxed()).await?
         {
-            let up_to = stored.min(end).min(done + MOST);
-            let mut tx = self.readers.begin().await?;
-            let places = places(&mut tx, done, up_to).await?;
-            drop(tx);
-            let places: Vec<Place> = places.into_iter().collect();
-            for piece in places.chunks(AT_ONCE) {
-                let piece: BTreeSet<Place> = piece.iter().cloned().collect();
-                self.write(move |tx| async move { rows::refresh(tx, &piece).await }.boxed())
-                    .await?;
-            }
-            self.write(move |tx| async move { set_derived(tx, up_to).await }.boxed()).await?;
+            after = last;
         }
         Ok(())
     }
 
-    /// The measurement up to which everything is derived and the last one there is, when they differ.
-    async fn behind(&self) -> Result<Option<(i64, i64)>, StoreError> {
-        let (done, stored): (i64, i64) = sqlx::query_as(
-            "SELECT up_to, (SELECT coalesce(max(id), 0) FROM measurements) FROM derived",
+    /// Has what could not be read tried again: the version that runs now may be able to.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn retry_unreadable(&self) -> Result<(), StoreError> {
+        let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM unreadable)")
+            .fetch_one(&self.readers)
+            .await?;
+        if !any {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO dirty (table_id, op_id, key, network_id)
+             SELECT table_id, op_id, key, network_id FROM unreadable WHERE true
+             ON CONFLICT DO NOTHING",
         )
-        .fetch_one(&self.readers)
+        .execute(&mut *tx)
         .await?;
-        Ok((done < stored).then_some((done, stored)))
+        Ok(tx.commit().await?)
     }
 
     /// Computes everything that is derived from measurements again, from nothing. Versions that were served stay as they are.
@@ -76,54 +97,68 @@ impl Store {
     /// # Errors
     /// When the store fails; then nothing has changed.
     pub async fn rebuild(&self) -> Result<Rebuilt, StoreError> {
-        let _one_at_a_time = self.shared.deriving.lock().await;
         let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM table_rows").execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM table_networks").execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM table_fingerprints").execute(&mut *tx).await?;
-        let last: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM measurements")
-            .fetch_one(&mut *tx)
-            .await?;
-        let places = places(&mut tx, 0, last).await?;
+        for derived in ["table_rows", "table_networks", "table_fingerprints", "dirty", "unreadable"]
+        {
+            let delete = format!("DELETE FROM {derived}");
+            sqlx::query(sqlx::AssertSqlSafe(delete)).execute(&mut *tx).await?;
+        }
+        let places = measured_places(&mut tx).await?;
         rows::refresh(&mut tx, &places).await?;
-        set_derived(&mut tx, last).await?;
+        let unreadable: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM unreadable").fetch_one(&mut *tx).await?;
         tx.commit().await?;
         let (rows, networks): (Vec<&Place>, Vec<&Place>) =
             places.iter().partition(|place| matches!(place.what, What::Row { .. }));
-        Ok(Rebuilt { rows: rows.len() as u64, networks: networks.len() as u64 })
+        Ok(Rebuilt {
+            rows: rows.len() as u64,
+            networks: networks.len() as u64,
+            unreadable: unreadable.unsigned_abs(),
+        })
     }
 }
 
-/// Where measurements after `from` and up to `up_to` belong that count.
-async fn places(
+/// Brings the next dirty places of a table up to date, and says which was the last of them; none when there
+/// are no more.
+async fn refresh_next(
     tx: &mut Transaction<'static, Sqlite>,
-    from: i64,
-    up_to: i64,
-) -> Result<BTreeSet<Place>, StoreError> {
-    type Columns = (i64, Option<i64>, Option<String>, Option<i64>);
-    let found: Vec<Columns> = sqlx::query_as(
-        "SELECT DISTINCT table_id, op_id, key, network_id FROM measurements
-         WHERE id > ?1 AND id <= ?2 AND canary = 0 AND set_aside IS NULL
-           AND (op_id IS NOT NULL OR network_id IS NOT NULL)",
+    after: PlaceColumns,
+) -> Result<Option<PlaceColumns>, StoreError> {
+    let (table, op, key, network) = after;
+    let found: Vec<PlaceColumns> = sqlx::query_as(
+        "SELECT table_id, op_id, key, network_id FROM dirty
+         WHERE table_id = ?1 AND (op_id, key, network_id) > (?2, ?3, ?4)
+         ORDER BY op_id, key, network_id LIMIT ?5",
     )
-    .bind(from)
-    .bind(up_to)
+    .bind(table)
+    .bind(op)
+    .bind(key)
+    .bind(network)
+    .bind(AT_ONCE)
     .fetch_all(&mut **tx)
     .await?;
-    found
-        .into_iter()
-        .map(|(table, op, key, network)| {
-            let what = match (op.zip(key), network) {
-                (Some((op, key)), None) => What::Row { op: OpId(op), key },
-                (None, Some(network)) => What::Network(NetworkId(network)),
-                _ => return Err(StoreError::damaged("a measurement", "it is of no one thing")),
-            };
-            Ok(Place { table: TableId(table), what })
-        })
-        .collect()
+    let places: BTreeSet<Place> = found.iter().cloned().map(Place::from_columns).collect();
+    rows::refresh(tx, &places).await?;
+    sqlx::query(
+        "DELETE FROM dirty WHERE (table_id, op_id, key, network_id) IN
+             (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1))",
+    )
+    .bind(to_json(&found))
+    .execute(&mut **tx)
+    .await?;
+    Ok(found.into_iter().last())
 }
 
-async fn set_derived(tx: &mut Transaction<'static, Sqlite>, up_to: i64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE derived SET up_to = ?1").bind(up_to).execute(&mut **tx).await?;
-    Ok(())
+/// Every place with a measurement that counts.
+async fn measured_places(
+    tx: &mut Transaction<'static, Sqlite>,
+) -> Result<BTreeSet<Place>, StoreError> {
+    let found: Vec<PlaceColumns> = sqlx::query_as(
+        "SELECT DISTINCT table_id, coalesce(op_id, 0), coalesce(key, ''), coalesce(network_id, 0)
+         FROM measurements
+         WHERE canary = 0 AND set_aside IS NULL AND (op_id IS NOT NULL OR network_id IS NOT NULL)",
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(found.into_iter().map(Place::from_columns).collect())
 }

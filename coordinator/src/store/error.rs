@@ -1,5 +1,7 @@
 //! What can go wrong in the store.
 
+use latlas_shared::api::Stale;
+
 /// Why a store method failed. Causes are kept as text, since one cause may end many calls at once.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -12,6 +14,9 @@ pub enum StoreError {
     /// Its file can't be read or written: a file system that became read-only, or a failing disk.
     #[error("the file of the database can't be used: {0}")]
     Unusable(String),
+    /// The first version of a table is still being put together.
+    #[error("the first version of this table is still being put together")]
+    Unfinished,
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(String),
@@ -28,6 +33,16 @@ pub enum StoreError {
 impl StoreError {
     pub(super) fn damaged(what: &str, cause: impl std::fmt::Display) -> StoreError {
         StoreError::Damaged { what: what.to_owned(), cause: cause.to_string() }
+    }
+
+    /// What a reader is told who gets an older version because of this.
+    pub(super) fn stale(&self) -> Stale {
+        match self {
+            StoreError::Busy(_) | StoreError::Unfinished => Stale::Behind,
+            StoreError::Full(_) => Stale::DiskFull,
+            StoreError::Unusable(_) => Stale::DiskTrouble,
+            StoreError::Database(_) | StoreError::Damaged { .. } => Stale::Failed,
+        }
     }
 }
 

@@ -1,11 +1,17 @@
 //! Lists, a page at a time. A page starts after a cursor, which is the sort key of the last entry before
 //! it, so that entries that come and go shift nothing.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use latlas_shared::api::{HardwareEntry, OpEntry, Page, RequestStatus, TableEntry};
 
 use super::agents::table_ref;
-use super::{Store, StoreError, count, from_json, requests};
+use super::{Served, Store, StoreError, count, from_json, requests};
+
+/// A list waits for tables that are being brought up to date for this long, and for all of them at once.
+const LIST_WAITS: Duration = Duration::from_secs(2);
 
 /// Which page of a list.
 #[derive(Debug, Clone)]
@@ -109,10 +115,11 @@ impl Store {
         Ok(after.page(entries))
     }
 
-    /// Tables with their latest versions, in the order in which they came to be.
+    /// Tables with their latest versions, in the order in which they came to be. A table that can't be brought
+    /// up to date soon is listed with its last version.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store can't be read.
     pub async fn list_tables(
         &self,
         after: &After<i64>,
@@ -125,19 +132,29 @@ impl Store {
         .bind(after.fetch())
         .fetch_all(&self.readers)
         .await?;
-        let mut entries = Vec::with_capacity(found.len());
-        for (id, hardware_id, run_config) in found {
-            let table = table_ref(id, &hardware_id, &run_config)?;
-            let latest = self.latest_version(&table, now).await?;
-            let entry = TableEntry {
+        let found = found.into_iter().map(|table| (table.0.to_string(), table)).collect();
+        let Page { items, next_cursor } = after.page(found);
+        let entries = items.into_iter().map(async |(id, hardware_id, run_config)| {
+            let table = table_ref(id, &hardware_id, &run_config)
+                .inspect_err(|e| {
+                    tracing::error!("table {id} of {hardware_id} is left out of the list: {e}");
+                })
+                .ok()?;
+            let served = self.latest_version_within(&table, now, LIST_WAITS).await;
+            let (version, stale) = match served {
+                Ok(Served { version, stale }) => (Some(version), stale),
+                Err(error) => (None, Some(error.stale())),
+            };
+            Some(TableEntry {
                 hardware_id: table.hardware_id,
                 config: table.run_config.id(),
-                version: latest.version,
-                created_at: latest.created_at,
-                rows: latest.rows,
-            };
-            entries.push((id.to_string(), entry));
-        }
-        Ok(after.page(entries))
+                rows: version.as_ref().map_or(0, |version| version.rows),
+                created_at: version.as_ref().map(|version| version.created_at),
+                version: version.map(|version| version.version),
+                stale,
+            })
+        });
+        let items = join_all(entries).await.into_iter().flatten().collect();
+        Ok(Page { items, next_cursor })
     }
 }

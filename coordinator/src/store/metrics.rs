@@ -1,7 +1,6 @@
 //! Counts of the farm, for its metrics.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -20,6 +19,10 @@ pub struct FarmCounts {
     pub leases: i64,
     /// When the oldest request with a task in the queue was made.
     pub oldest_queued: Option<Timestamp>,
+    /// Rows and measured networks that are behind their measurements.
+    pub dirty: i64,
+    /// Measurements that this version can't read.
+    pub unreadable: i64,
     /// Size of the database's files.
     pub database_bytes: i64,
 }
@@ -69,12 +72,19 @@ impl Store {
                 .fetch_one(&self.readers)
                 .await?,
             oldest_queued: oldest.map(time).transpose()?,
-            database_bytes: size(Path::new(&file)) + size(Path::new(&(file + "-wal"))),
+            dirty: sqlx::query_scalar("SELECT count(*) FROM dirty")
+                .fetch_one(&self.readers)
+                .await?,
+            unreadable: sqlx::query_scalar("SELECT count(*) FROM unreadable")
+                .fetch_one(&self.readers)
+                .await?,
+            database_bytes: size(&file).await + size(&format!("{file}-wal")).await,
         })
     }
 }
 
 /// The size of a file; 0 where there is none.
-fn size(path: &Path) -> i64 {
-    std::fs::metadata(path).map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))
+async fn size(path: &str) -> i64 {
+    let data = tokio::fs::metadata(path).await;
+    data.map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))
 }

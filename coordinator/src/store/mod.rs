@@ -68,7 +68,7 @@ pub use registry::ChangeError;
 pub use requests::{NewRequest, RequestError};
 pub use results::{Incoming, Refusal};
 pub use tokens::{Found, Holder, NewToken};
-pub use versions::Version;
+pub use versions::{Served, Version};
 
 /// The number of a table inside the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,10 +113,8 @@ struct Shared {
     progress: watch::Sender<()>,
     /// Held from the check of a new op to its place in `ops`.
     submitting: Arc<Mutex<()>>,
-    /// Held while what is derived is brought up to date.
-    deriving: Mutex<()>,
-    /// Held while a version is made, so that many readers of a changed table make it once.
-    versioning: Mutex<()>,
+    /// Versions that are being put together.
+    assembly: versions::Assembly,
     /// Tokens that were used, by number, until that is written down.
     uses: std::sync::Mutex<HashMap<i64, Timestamp>>,
 }

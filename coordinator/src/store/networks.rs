@@ -3,43 +3,65 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use latlas_shared::api::Stale;
 use latlas_shared::{MeasuredNetwork, WholeNetwork};
 use sqlx::{Sqlite, Transaction};
 
-use super::{Store, StoreError, TableId, TableRef, from_json, micros, to_json};
+use super::versions::READER_WAITS;
+use super::{Store, StoreError, TableId, TableRef, micros, to_json};
 
 /// The number of a network inside the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct NetworkId(pub i64);
 
 impl Store {
-    /// The measured networks of a table as it is now, by digest.
+    /// The measured networks of a table, by digest: as it is now, or older and why.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store can't be read.
     pub async fn measured_networks(
         &self,
         table: &TableRef,
-    ) -> Result<Vec<MeasuredNetwork>, StoreError> {
-        self.derive().await?;
+    ) -> Result<(Vec<MeasuredNetwork>, Option<Stale>), StoreError> {
+        let stale = match tokio::time::timeout(READER_WAITS, self.derive_table(table.id)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => {
+                tracing::error!(
+                    "the measured networks of {} are stale: {error}",
+                    table.hardware_id
+                );
+                Some(error.stale())
+            }
+            Err(_) => Some(Stale::Behind),
+        };
         let mut tx = self.readers.begin().await?;
-        measured(&mut tx, table.id).await
+        let stored = measured(&mut tx, table.id).await?;
+        let read = |(network, text): &(NetworkId, Vec<u8>)| match serde_json::from_slice(text) {
+            Ok(measured) => Some(measured),
+            Err(error) => {
+                let number = network.0;
+                tracing::error!("measured network {number} can't be read and is left out: {error}");
+                None
+            }
+        };
+        Ok((stored.iter().filter_map(read).collect(), stale))
     }
 }
 
-/// The measured networks of a table, by digest.
+/// The measured networks of a table as JSON, by digest.
 pub(super) async fn measured(
     tx: &mut Transaction<'static, Sqlite>,
     table: TableId,
-) -> Result<Vec<MeasuredNetwork>, StoreError> {
-    let found: Vec<String> = sqlx::query_scalar(
-        "SELECT network FROM table_networks JOIN networks ON networks.id = network_id
+) -> Result<Vec<(NetworkId, Vec<u8>)>, StoreError> {
+    let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT network_id, CAST(network AS BLOB)
+         FROM table_networks JOIN networks ON networks.id = network_id
          WHERE table_id = ?1 ORDER BY digest",
     )
     .bind(table.0)
     .fetch_all(&mut **tx)
     .await?;
-    found.iter().map(|text| from_json("a measured network", text)).collect()
+    Ok(found.into_iter().map(|(network, text)| (NetworkId(network), text)).collect())
 }
 
 /// The number of a network, which is stored if it was not known. It was checked.

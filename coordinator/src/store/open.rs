@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, SqlitePool};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Notify, watch};
 
 use super::group::Queue;
 use super::{Shared, Store, StoreError, backup};
@@ -138,8 +138,7 @@ impl Store {
             heard: Default::default(),
             progress: watch::channel(()).0,
             submitting: Arc::default(),
-            deriving: Mutex::new(()),
-            versioning: Mutex::new(()),
+            assembly: Default::default(),
             uses: std::sync::Mutex::default(),
         };
         let shared = Arc::new(shared);

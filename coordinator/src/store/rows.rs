@@ -1,14 +1,15 @@
 //! Rows and measured networks: what the measurements of a key or a network come to. Derived, and rebuilt
 //! at will.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use latlas_shared::merge::{Observation, merge_network, merge_row};
-use latlas_shared::{MeasuredNetwork, Row};
+use latlas_shared::{MeasuredNetwork, Measurement, Row, Status, Subject};
+use ops_catalog::{OpDigest, OpKey};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
 use super::networks::NetworkId;
-use super::{StoreError, TableId, from_json, micros, pieces, to_json};
+use super::{StoreError, TableId, micros, pieces, time, to_json};
 use crate::op_book::OpId;
 
 /// Where the measurements of one thing come together.
@@ -25,6 +26,41 @@ pub(super) enum What {
     Row { op: OpId, key: String },
     /// A whole network.
     Network(NetworkId),
+}
+
+/// A place as `dirty` and `unreadable` have it: table, op, key and network, where 0 and an empty text stand for
+/// what the place does not have.
+pub(super) type PlaceColumns = (i64, i64, String, i64);
+
+impl Place {
+    pub(super) fn columns(&self) -> PlaceColumns {
+        match &self.what {
+            What::Row { op, key } => (self.table.0, op.0, key.clone(), 0),
+            What::Network(network) => (self.table.0, 0, String::new(), network.0),
+        }
+    }
+
+    pub(super) fn from_columns((table, op, key, network): PlaceColumns) -> Place {
+        let what = match network {
+            0 => What::Row { op: OpId(op), key },
+            _ => What::Network(NetworkId(network)),
+        };
+        Place { table: TableId(table), what }
+    }
+}
+
+/// What the agents of one place have measured, as far as it can be read.
+#[derive(Default)]
+struct Found {
+    observations: Vec<Observation>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// A stored measurement that this version can't read.
+struct Unreadable {
+    measurement: i64,
+    finished_at: i64,
+    cause: String,
 }
 
 /// Places that are computed at once; a rebuild has any number of them.
@@ -78,23 +114,42 @@ async fn refresh_some(
 ) -> Result<(), StoreError> {
     let mut rows = Vec::new();
     let mut networks = Vec::new();
+    let mut without_truth = Vec::new();
+    let mut unreadable = Vec::new();
     let mut fingerprints: BTreeSet<(i64, String)> = BTreeSet::new();
-    for (place, observations) in observations(tx, places).await? {
+    for (place, found) in observations(tx, places).await? {
+        let note = note(&found);
         match &place.what {
             What::Row { op, key } => {
-                let Some(row) = merge_row(&observations) else { continue };
-                rows.push((place.table, *op, key.as_str(), row));
+                let row = match merge_row(&found.observations) {
+                    Some(row) => Some(Row { reason: noted(row.reason, note), ..row }),
+                    None => row_without_number(tx, *op, key, &found, note).await?,
+                };
+                rows.extend(row.map(|row| (place.table, *op, key.as_str(), row)));
             }
-            What::Network(network) => {
-                let Some(measured) = merge_network(&observations) else { continue };
-                networks.push((place.table, *network, measured));
-            }
+            What::Network(network) => match merge_network(&found.observations) {
+                Some(measured) => {
+                    let reason = noted(measured.reason, note);
+                    let measured = MeasuredNetwork { reason, ..measured };
+                    networks.push((place.table, *network, measured));
+                }
+                None => without_truth.push((place.table.0, network.0)),
+            },
         }
-        let digests = observations.into_iter().map(|o| (place.table.0, o.measurement.fingerprint));
-        fingerprints.extend(digests);
+        let of_place = found.observations.into_iter().map(|o| o.measurement.fingerprint);
+        fingerprints.extend(of_place.map(|digest| (place.table.0, digest)));
+        unreadable.extend(found.unreadable.into_iter().map(|bad| (place, bad)));
     }
     put_rows(tx, &rows).await?;
     put_networks(tx, &networks).await?;
+    // What could be read before an older version was installed may be unreadable now.
+    sqlx::query(
+        "DELETE FROM table_networks WHERE (table_id, network_id) IN
+             (SELECT value ->> 0, value ->> 1 FROM json_each(?1))",
+    )
+    .bind(to_json(&without_truth))
+    .execute(&mut **tx)
+    .await?;
     sqlx::query(
         "INSERT INTO table_fingerprints (table_id, digest)
          SELECT value ->> 0, value ->> 1 FROM json_each(?1) WHERE true ON CONFLICT DO NOTHING",
@@ -102,6 +157,119 @@ async fn refresh_some(
     .bind(to_json(&fingerprints))
     .execute(&mut **tx)
     .await?;
+    mark_unreadable(tx, places, &unreadable).await
+}
+
+/// What a row or network says of measurements that are left out because they can't be read.
+fn note(found: &Found) -> Option<String> {
+    let left_out = found.unreadable.len();
+    let all = left_out + found.observations.len();
+    (left_out > 0).then(|| {
+        format!(
+            "{left_out} of {all} measurements can't be read by this version of the coordinator and count \
+             for nothing here: its log says why"
+        )
+    })
+}
+
+/// The reason of an entry, with that note.
+fn noted(reason: Option<String>, note: Option<String>) -> Option<String> {
+    match (reason, note) {
+        (Some(reason), Some(note)) => Some(format!("{reason}; {note}")),
+        (reason, note) => reason.or(note),
+    }
+}
+
+/// The row of a key of which there are measurements and none can be read: a failure that says so, since a
+/// missing row would look like one that nobody has measured. None where nothing was measured.
+async fn row_without_number(
+    tx: &mut Transaction<'static, Sqlite>,
+    op: OpId,
+    key: &str,
+    found: &Found,
+    note: Option<String>,
+) -> Result<Option<Row>, StoreError> {
+    let Some(finished_at) = found.unreadable.iter().map(|bad| bad.finished_at).max() else {
+        return Ok(None);
+    };
+    let digest: Option<String> = sqlx::query_scalar("SELECT digest FROM ops WHERE id = ?1")
+        .bind(op.0)
+        .fetch_optional(&mut **tx)
+        .await?;
+    let (Some(digest), Ok(key), Ok(measured_at)) =
+        (digest, key.parse::<OpKey>(), time(finished_at))
+    else {
+        tracing::error!(
+            "{key} of op {} has no row: its key, op or time can't be read either",
+            op.0
+        );
+        return Ok(None);
+    };
+    Ok(Some(Row {
+        op_type: key.op,
+        input_h: key.shape.input_h,
+        input_w: key.shape.input_w,
+        channels_in: key.shape.channels_in,
+        channels_out: key.shape.channels_out,
+        stride: key.shape.stride,
+        latency_micros: None,
+        energy_mj: None,
+        batch: key.shape.batch,
+        op_digest: OpDigest(digest),
+        status: Status::Failed,
+        reason: note,
+        ci95_rel: None,
+        median_micros: None,
+        samples: 0,
+        agents: 0,
+        between_agents: None,
+        measured_at,
+        curve: Vec::new(),
+    }))
+}
+
+/// Writes down what could not be read at these places, and takes out what can be read by now. One line in the log
+/// tells of what is new.
+async fn mark_unreadable(
+    tx: &mut Transaction<'static, Sqlite>,
+    places: &[&Place],
+    unreadable: &[(&Place, Unreadable)],
+) -> Result<(), StoreError> {
+    let columns: Vec<PlaceColumns> = places.iter().map(|place| place.columns()).collect();
+    let marked: Vec<i64> = sqlx::query_scalar(
+        "DELETE FROM unreadable WHERE (table_id, op_id, key, network_id) IN
+             (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1))
+         RETURNING measurement_id",
+    )
+    .bind(to_json(&columns))
+    .fetch_all(&mut **tx)
+    .await?;
+    let marked: HashSet<i64> = marked.into_iter().collect();
+    let new: Vec<_> =
+        unreadable.iter().filter(|(_, bad)| !marked.contains(&bad.measurement)).collect();
+    if let Some((place, Unreadable { measurement, cause, .. })) = new.first() {
+        tracing::error!(
+            "{} stored measurements can't be read and are left out of their tables until the next start tries \
+             them again: a newer version may have written them. The first is number {measurement}, of \
+             {place:?}: {cause}",
+            new.len()
+        );
+    }
+    for (place, Unreadable { measurement, cause, .. }) in unreadable {
+        let (table, op, key, network) = place.columns();
+        sqlx::query(
+            "INSERT INTO unreadable (table_id, op_id, key, network_id, measurement_id, cause)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(table)
+        .bind(op)
+        .bind(key)
+        .bind(network)
+        .bind(measurement)
+        .bind(cause)
+        .execute(&mut **tx)
+        .await?;
+    }
     Ok(())
 }
 
@@ -172,16 +340,32 @@ async fn put_rows(
 async fn observations<'p>(
     tx: &mut Transaction<'static, Sqlite>,
     places: &[&'p Place],
-) -> Result<BTreeMap<&'p Place, Vec<Observation>>, StoreError> {
-    let found: Vec<(i64, String, String)> =
+) -> Result<BTreeMap<&'p Place, Found>, StoreError> {
+    let chosen: Vec<(i64, String, i64, i64, Vec<u8>)> =
         sqlx::query_as(OBSERVATIONS).bind(as_json(places)).fetch_all(&mut **tx).await?;
-    let mut observations: BTreeMap<&Place, Vec<Observation>> = BTreeMap::new();
-    for (place, agent, measurement) in found {
-        let measurement = from_json("a measurement", &measurement)?;
-        let observation = Observation { agent, measurement };
-        observations.entry(nth(places, place)?).or_default().push(observation);
+    let mut all: BTreeMap<&Place, Found> = BTreeMap::new();
+    for (place, agent, measurement, finished_at, text) in chosen {
+        let place = nth(places, place)?;
+        let found = all.entry(place).or_default();
+        match read(place, &text) {
+            Ok(measurement) => found.observations.push(Observation { agent, measurement }),
+            Err(cause) => found.unreadable.push(Unreadable { measurement, finished_at, cause }),
+        }
     }
-    Ok(observations)
+    Ok(all)
+}
+
+/// A stored measurement of a place. It was checked when it came in; another version of this program or a
+/// failing disk may have written it since.
+fn read(place: &Place, text: &[u8]) -> Result<Measurement, String> {
+    let measurement: Measurement = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    measurement.check_result()?;
+    let belongs = match (&place.what, &measurement.subject) {
+        (What::Row { key, .. }, Subject::Op { key: own, .. }) => *key == own.to_string(),
+        (What::Network(_), Subject::Network(_)) => true,
+        _ => false,
+    };
+    if belongs { Ok(measurement) } else { Err("it is of something else".to_owned()) }
 }
 
 const OBSERVATIONS: &str = "
@@ -228,6 +412,6 @@ chosen (number, agent_id, id) AS (
             ORDER BY (status = 'failed'), finished_at DESC, uuid DESC LIMIT 1)
     FROM of_networks WHERE agent_id IS NOT NULL
 )
-SELECT number, agents.uuid, measurement
+SELECT number, agents.uuid, measurements.id, finished_at, CAST(measurement AS BLOB)
 FROM chosen CROSS JOIN measurements ON measurements.id = chosen.id
             CROSS JOIN agents ON agents.id = chosen.agent_id";

@@ -1,16 +1,38 @@
 //! Table versions: made when a changed table is read, and never changed after.
+//!
+//! A version is put together by a task of its own, one per table at a time, which stores it whether anybody still
+//! waits for it or not. Readers wait for it for a bounded time, and get the last version, marked as stale, when
+//! it takes longer or can't be stored: reading never depends on writing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use jiff::Timestamp;
+use latlas_shared::api::Stale;
 use latlas_shared::{Fingerprint, Table, TableContent};
 use ops_catalog::Catalog;
-use sqlx::{Sqlite, Transaction};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
-use super::{Store, StoreError, TableRef, count, from_json, micros, networks, time, to_json};
+use super::rows::{self, Place, What};
+use super::{Store, StoreError, TableRef, count, micros, networks, time, to_json};
+use crate::op_book::OpId;
+use crate::retention;
 
 /// Compression of stored tables: zstd's default, which makes them about a tenth.
 const ZSTD_LEVEL: i32 = 3;
+
+/// How long a reader waits for the next version.
+pub(super) const READER_WAITS: Duration = Duration::from_secs(10);
+
+/// Versions that are put together at one time: each takes a processor and the table's rows in memory.
+const AT_ONCE: usize = 2;
+
+/// Versions that are dropped in one change: others wait for the writer meanwhile.
+const DROPPED_AT_ONCE: usize = 64;
 
 /// A version of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,44 +45,219 @@ pub struct Version {
     pub rows: u32,
 }
 
-/// A table as it stood at one count of changes.
+/// What a reader of a table gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The latest version there is.
+    pub version: Version,
+    /// Why it lacks measurements that are stored; none when it has them all.
+    pub stale: Option<Stale>,
+}
+
+/// A version on its way, for all who wait for it.
+type Pending = Shared<BoxFuture<'static, Result<Version, StoreError>>>;
+
+/// Versions that are being put together.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    pending: Mutex<HashMap<i64, Pending>>,
+    permits: Semaphore,
+}
+
+impl Default for Assembly {
+    fn default() -> Assembly {
+        Assembly { pending: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
+    }
+}
+
+/// Takes a table off the list of those that are being put together, also when that panics.
+struct UnderWay(Store, i64);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let pending = &self.0.shared.assembly.pending;
+        pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// The version that was made last, against what stands in the database.
+struct Latest {
+    version: Version,
+    /// Nothing that is derived has changed since.
+    same_rows: bool,
+    /// No measurement waits to be derived.
+    clean: bool,
+}
+
+/// A table as it stood at one count of changes, not yet parsed.
 struct Snapshot {
     changes: i64,
-    content: TableContent,
+    rows: Vec<(i64, String, Vec<u8>)>,
+    networks: Vec<(networks::NetworkId, Vec<u8>)>,
+    fingerprints: Vec<(String, Vec<u8>)>,
 }
 
 impl Store {
-    /// The version of a table as it is now.
+    /// The version of a table with every measurement that was stored before the call; or, when that one takes
+    /// too long or can't be stored, the last one that there is.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When there is no version at all, or the store can't be read.
     pub async fn latest_version(
         &self,
         table: &TableRef,
         now: Timestamp,
-    ) -> Result<Version, StoreError> {
-        self.derive().await?;
-        if let Some(version) = self.current_version(table).await? {
-            return Ok(version);
+    ) -> Result<Served, StoreError> {
+        self.latest_version_within(table, now, READER_WAITS).await
+    }
+
+    /// The same for a reader who waits for another time.
+    ///
+    /// # Errors
+    /// See [`Store::latest_version`].
+    pub async fn latest_version_within(
+        &self,
+        table: &TableRef,
+        now: Timestamp,
+        wait: Duration,
+    ) -> Result<Served, StoreError> {
+        let error = match tokio::time::timeout(wait, self.fresh_version(table, now)).await {
+            Ok(Ok(version)) => return Ok(Served { version, stale: None }),
+            Ok(Err(error)) => error,
+            Err(_) => StoreError::Unfinished,
+        };
+        match self.last_version(table).await? {
+            Some(Latest { version, .. }) => Ok(Served { version, stale: Some(error.stale()) }),
+            None => Err(error),
         }
-        let _one_at_a_time = self.shared.versioning.lock().await;
-        if let Some(version) = self.current_version(table).await? {
-            return Ok(version);
+    }
+
+    /// A version with every measurement that was stored before the call.
+    async fn fresh_version(&self, table: &TableRef, now: Timestamp) -> Result<Version, StoreError> {
+        let current = |latest: &Latest| latest.same_rows && latest.clean;
+        if let Some(latest) = self.last_version(table).await?.filter(current) {
+            return Ok(latest.version);
         }
-        let Snapshot { changes, content } = self.snapshot(table).await?;
+        let (pending, begun_here) = self.pending_version(table, now);
+        let joined = pending.await;
+        if begun_here {
+            return joined;
+        }
+        // It may have begun before the last measurement was stored. One that begins after its end has not.
+        if let Some(latest) = self.last_version(table).await?.filter(current) {
+            return Ok(latest.version);
+        }
+        self.pending_version(table, now).0.await
+    }
+
+    /// The version that is being put together, and whether this call has begun it.
+    fn pending_version(&self, table: &TableRef, now: Timestamp) -> (Pending, bool) {
+        let pending = &self.shared.assembly.pending;
+        let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = pending.get(&table.id.0) {
+            return (running.clone(), false);
+        }
+        let (store, table) = (self.clone(), table.clone());
+        let id = table.id.0;
+        let under_way = UnderWay(self.clone(), id);
+        let task = tokio::spawn(async move {
+            let _under_way = under_way;
+            let made = store.assemble(&table, now).await;
+            if let Err(error) = &made {
+                let hardware_id = &table.hardware_id;
+                tracing::error!("the table of {hardware_id} can't be brought up to date: {error}");
+            }
+            made
+        });
+        let ended =
+            async move { task.await.unwrap_or_else(|e| Err(StoreError::Database(e.to_string()))) };
+        let running = ended.boxed().shared();
+        pending.insert(id, running.clone());
+        (running, true)
+    }
+
+    /// Puts the next version together and stores it.
+    async fn assemble(&self, table: &TableRef, now: Timestamp) -> Result<Version, StoreError> {
+        self.derive_table(table.id).await?;
+        let current = |latest: &Latest| latest.same_rows;
+        if let Some(latest) = self.last_version(table).await?.filter(current) {
+            return Ok(latest.version);
+        }
+        let ended = |e: tokio::sync::AcquireError| StoreError::Database(e.to_string());
+        let _permit = self.shared.assembly.permits.acquire().await.map_err(ended)?;
+        let (changes, content) = self.content(table).await?;
         let ops = self.ops();
         let made = tokio::task::spawn_blocking(move || document(content, ops.catalog(), now));
         let (version, body) = made
             .await
             .map_err(|e| StoreError::damaged("a table", e))?
             .map_err(|e| StoreError::damaged("a table", format!("{e:#}")))?;
-        self.insert_version(table, changes, &version, &body).await?;
+        self.insert_version(table, changes, &version, &body, now).await?;
         // A content that was there before keeps the time at which it came to be first.
         let stored = self.version(table.hardware_id.as_str(), &version.version).await?;
         Ok(stored.unwrap_or(version))
     }
 
-    /// A version of a table of this class of device; none when it was never served.
+    /// What a table is made of now, and the count of changes that it belongs to. Entries that another version of
+    /// this program has written, and this one can't read, are derived again.
+    async fn content(&self, table: &TableRef) -> Result<(i64, TableContent), StoreError> {
+        let mut again = true;
+        loop {
+            let snapshot = self.snapshot(table).await?;
+            let changes = snapshot.changes;
+            let of = table.clone();
+            let parsed = tokio::task::spawn_blocking(move || snapshot.parse(&of));
+            let (content, unreadable) =
+                parsed.await.map_err(|e| StoreError::damaged("a table", e))?;
+            if unreadable.is_empty() || !again {
+                return Ok((changes, content));
+            }
+            again = false;
+            self.write(move |tx| async move { rows::refresh(tx, &unreadable).await }.boxed())
+                .await?;
+        }
+    }
+
+    async fn snapshot(&self, table: &TableRef) -> Result<Snapshot, StoreError> {
+        let mut tx = self.readers.begin().await?;
+        let changes = sqlx::query_scalar("SELECT changes FROM tables WHERE id = ?1")
+            .bind(table.id.0)
+            .fetch_one(&mut *tx)
+            .await?;
+        let rows = sqlx::query_as(
+            "SELECT op_id, key, CAST(row AS BLOB) FROM table_rows WHERE table_id = ?1",
+        )
+        .bind(table.id.0)
+        .fetch_all(&mut *tx)
+        .await?;
+        let fingerprints = sqlx::query_as(
+            "SELECT digest, CAST(fingerprint AS BLOB)
+             FROM table_fingerprints JOIN fingerprints USING (digest) WHERE table_id = ?1",
+        )
+        .bind(table.id.0)
+        .fetch_all(&mut *tx)
+        .await?;
+        let networks = networks::measured(&mut tx, table.id).await?;
+        Ok(Snapshot { changes, rows, networks, fingerprints })
+    }
+
+    async fn last_version(&self, table: &TableRef) -> Result<Option<Latest>, StoreError> {
+        let found: Option<(String, i64, i64, bool, bool)> = sqlx::query_as(
+            "SELECT table_versions.version, table_versions.created_at, rows, changes = version_changes,
+                    NOT EXISTS (SELECT 1 FROM dirty WHERE dirty.table_id = tables.id)
+             FROM tables JOIN table_versions ON table_versions.version = tables.version
+             WHERE tables.id = ?1",
+        )
+        .bind(table.id.0)
+        .fetch_optional(&self.readers)
+        .await?;
+        let latest = |(version, created_at, rows, same_rows, clean)| {
+            Ok(Latest { version: version_from((version, created_at, rows))?, same_rows, clean })
+        };
+        found.map(latest).transpose()
+    }
+
+    /// A version of a table of this class of device; none when it was never served or is not kept.
     ///
     /// # Errors
     /// When the store fails.
@@ -81,51 +278,83 @@ impl Store {
         found.map(version_from).transpose()
     }
 
-    /// The JSON document of a version.
+    /// The JSON document of a version; none when it is not kept.
     ///
     /// # Errors
-    /// When the store fails, or there is no such version.
-    pub async fn document(&self, version: &str) -> Result<Vec<u8>, StoreError> {
-        let body: Vec<u8> =
+    /// When the store fails.
+    pub async fn document(&self, version: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let body: Option<Vec<u8>> =
             sqlx::query_scalar("SELECT body FROM table_versions WHERE version = ?1")
                 .bind(version)
-                .fetch_one(&self.readers)
+                .fetch_optional(&self.readers)
                 .await?;
-        zstd::decode_all(body.as_slice()).map_err(|e| StoreError::damaged("a table", e))
+        let Some(body) = body else { return Ok(None) };
+        // A large table takes a processor for longer than other calls should wait for.
+        let work = tokio::task::spawn_blocking(move || zstd::decode_all(body.as_slice()));
+        let document = work.await.map_err(|e| StoreError::damaged("a table", e))?;
+        document.map(Some).map_err(|e| StoreError::damaged("a table", e))
     }
 
-    async fn current_version(&self, table: &TableRef) -> Result<Option<Version>, StoreError> {
-        let found: Option<(String, i64, i64)> = sqlx::query_as(
-            "SELECT table_versions.version, table_versions.created_at, rows
-             FROM tables JOIN table_versions ON table_versions.version = tables.version
-             WHERE tables.id = ?1 AND changes = version_changes",
-        )
-        .bind(table.id.0)
-        .fetch_optional(&self.readers)
-        .await?;
-        found.map(version_from).transpose()
-    }
-
-    async fn snapshot(&self, table: &TableRef) -> Result<Snapshot, StoreError> {
-        let mut tx = self.readers.begin().await?;
-        let changes = sqlx::query_scalar("SELECT changes FROM tables WHERE id = ?1")
-            .bind(table.id.0)
-            .fetch_one(&mut *tx)
+    /// Drops the versions that [`crate::retention`] keeps no longer, and says how many.
+    ///
+    /// # Errors
+    /// When the store fails; then some may be dropped.
+    pub async fn thin_versions(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let tables: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM tables").fetch_all(&self.readers).await?;
+        let mut dropped = 0;
+        for table in tables {
+            let kept: Vec<(String, i64, bool)> = sqlx::query_as(
+                "SELECT version, latest_at,
+                        EXISTS (SELECT 1 FROM tables WHERE tables.version = table_versions.version)
+                        OR EXISTS (SELECT 1 FROM version_tags
+                                   WHERE version_tags.version = table_versions.version)
+                 FROM table_versions WHERE table_id = ?1",
+            )
+            .bind(table)
+            .fetch_all(&self.readers)
             .await?;
-        let rows: Vec<String> =
-            sqlx::query_scalar("SELECT row FROM table_rows WHERE table_id = ?1")
-                .bind(table.id.0)
-                .fetch_all(&mut *tx)
-                .await?;
-        let rows = rows.iter().map(|row| from_json("a row", row)).collect::<Result<_, _>>()?;
-        let content = TableContent {
-            hardware_id: table.hardware_id.clone(),
-            run_config: table.run_config.clone(),
-            fingerprints: fingerprints(&mut tx, table).await?,
-            rows,
-            networks: networks::measured(&mut tx, table.id).await?,
-        };
-        Ok(Snapshot { changes, content })
+            let versions = kept
+                .into_iter()
+                .map(|(version, latest_at, pinned)| {
+                    Ok(retention::Kept { version, latest_at: time(latest_at)?, pinned })
+                })
+                .collect::<Result<Vec<_>, StoreError>>()?;
+            let gone = retention::dropped(&versions, now);
+            for piece in gone.chunks(DROPPED_AT_ONCE) {
+                dropped += self.drop_versions(piece).await?;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Whether one may be dropped is asked once more where it is dropped: it may have become the latest again.
+    async fn drop_versions(&self, versions: &[&str]) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "DELETE FROM table_versions WHERE version IN (SELECT value FROM json_each(?1))
+               AND NOT EXISTS (SELECT 1 FROM tables WHERE tables.version = table_versions.version)
+               AND NOT EXISTS (SELECT 1 FROM version_tags
+                               WHERE version_tags.version = table_versions.version)",
+        )
+        .bind(to_json(&versions))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Keeps the next versions from being put together for as long as this is held.
+    #[cfg(test)]
+    pub async fn hold_versions(&self) -> tokio::sync::SemaphorePermit<'_> {
+        let all = u32::try_from(AT_ONCE).unwrap();
+        self.shared.assembly.permits.acquire_many(all).await.unwrap()
+    }
+
+    /// Tables whose next version is being put together.
+    #[cfg(test)]
+    pub fn versions_under_way(&self) -> usize {
+        self.shared.assembly.pending.lock().unwrap().len()
     }
 
     async fn insert_version(
@@ -134,17 +363,20 @@ impl Store {
         changes: i64,
         version: &Version,
         body: &[u8],
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         sqlx::query(
-            "INSERT INTO table_versions (version, table_id, created_at, rows, body)
-             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            "INSERT INTO table_versions (version, table_id, created_at, rows, body, latest_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (version) DO UPDATE SET latest_at = excluded.latest_at",
         )
         .bind(&version.version)
         .bind(table.id.0)
         .bind(micros(version.created_at))
         .bind(version.rows)
         .bind(body)
+        .bind(micros(now))
         .execute(&mut *tx)
         .await?;
         sqlx::query(
@@ -165,21 +397,49 @@ fn version_from((version, created_at, rows): (String, i64, i64)) -> Result<Versi
     Ok(Version { version, created_at: time(created_at)?, rows: count(rows) })
 }
 
-async fn fingerprints(
-    tx: &mut Transaction<'static, Sqlite>,
-    table: &TableRef,
-) -> Result<BTreeMap<String, Fingerprint>, StoreError> {
-    let found: Vec<(String, String)> = sqlx::query_as(
-        "SELECT digest, fingerprint FROM table_fingerprints JOIN fingerprints USING (digest)
-         WHERE table_id = ?1",
-    )
-    .bind(table.id.0)
-    .fetch_all(&mut **tx)
-    .await?;
-    found
-        .into_iter()
-        .map(|(digest, text)| Ok((digest, from_json("a fingerprint", &text)?)))
-        .collect()
+impl Snapshot {
+    /// The content of a table, and the places whose entries can't be read: those are left out.
+    fn parse(self, table: &TableRef) -> (TableContent, BTreeSet<Place>) {
+        let mut unreadable = BTreeSet::new();
+        let rows = self.rows.into_iter().filter_map(|(op, key, text)| {
+            parsed("a row", &text).or_else(|| {
+                let what = What::Row { op: OpId(op), key };
+                unreadable.insert(Place { table: table.id, what });
+                None
+            })
+        });
+        let rows = rows.collect();
+        let networks = self.networks.into_iter().filter_map(|(network, text)| {
+            parsed("a measured network", &text).or_else(|| {
+                unreadable.insert(Place { table: table.id, what: What::Network(network) });
+                None
+            })
+        });
+        let networks = networks.collect();
+        // They tell about boxes and are no part of a version's content.
+        let fingerprint = |(digest, text): (String, Vec<u8>)| {
+            Some((digest, parsed::<Fingerprint>("a fingerprint", &text)?))
+        };
+        let fingerprints: BTreeMap<_, _> =
+            self.fingerprints.into_iter().filter_map(fingerprint).collect();
+        let content = TableContent {
+            hardware_id: table.hardware_id.clone(),
+            run_config: table.run_config.clone(),
+            fingerprints,
+            rows,
+            networks,
+        };
+        (content, unreadable)
+    }
+}
+
+/// A stored JSON text; none, and a line in the log, when this version can't read it.
+fn parsed<T: DeserializeOwned>(what: &str, text: &[u8]) -> Option<T> {
+    serde_json::from_slice(text)
+        .inspect_err(|error| {
+            tracing::error!("the database holds {what} that can't be read: {error}")
+        })
+        .ok()
 }
 
 /// The version of a content, and its compressed document.

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use latlas_shared::api::TableEntry;
+use latlas_shared::api::{STALE, TableEntry};
 use latlas_shared::client::{Client, with_query};
 use latlas_shared::{Row, Status, Table};
 
@@ -102,12 +102,20 @@ fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
         columns.push([
             table.hardware_id.to_string(),
             table.config.clone(),
-            table.version.clone(),
+            table.version.clone().unwrap_or_else(|| "-".to_owned()),
             table.rows.to_string(),
-            table.created_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            table.created_at.map_or_else(
+                || "-".to_owned(),
+                |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            ),
         ]);
     }
     columns.write(out)?;
+    for TableEntry { hardware_id, config, stale, .. } in &tables {
+        if let Some(stale) = stale {
+            eprintln!("{}", stale_warning(&format!("{hardware_id}, {config}"), stale.name()));
+        }
+    }
     if tables.is_empty() {
         eprintln!("there is no table yet: ask for one with `latlas profile`");
     }
@@ -126,6 +134,15 @@ fn get(what: &TableGet, farm: &Farm, out: &mut dyn Write) -> Result<()> {
         Format::Ndjson | Format::Csv => format!("{} bytes", content.len()),
     };
     write_to(what.output.as_deref(), &content, &said, out)
+}
+
+/// What is said of a table that lacks measurements which the coordinator has stored. `why` is one of
+/// [`latlas_shared::api::Stale`].
+fn stale_warning(table: &str, why: &str) -> String {
+    format!(
+        "warning: {table}: this version lacks measurements that the coordinator has stored ({why}): ask again \
+         later, or ask its host"
+    )
 }
 
 /// Writes to a file and says what, or to stdout.
@@ -151,6 +168,10 @@ async fn download(client: &Client, what: &TableGet) -> Result<Vec<u8>> {
     }
     query.push(("format", what.format.name()));
     let mut response = client.get_raw(&with_query(&path, &query)).await?;
+    if let Some(why) = response.headers().get(STALE) {
+        let why = String::from_utf8_lossy(why.as_bytes());
+        eprintln!("{}", stale_warning(what.hardware.as_str(), &why));
+    }
     let mut content = Vec::new();
     while let Some(bytes) = response.chunk().await.map_err(|e| client.unreachable(&e))? {
         content.extend_from_slice(&bytes);

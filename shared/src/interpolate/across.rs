@@ -1,8 +1,6 @@
 //! What the rows of all ops say together of a shape of one.
 
-use std::collections::HashMap;
-
-use ops_catalog::{Op, OpDigest, OpPlan, Primitive, Shape};
+use ops_catalog::{Op, OpPlan, Primitive, Shape};
 
 use super::hull::{Hull, Sizes};
 use super::{Curves, Estimate, Rows, distances, point};
@@ -22,6 +20,7 @@ const MOST_ROWS: usize = 240;
 /// name: multiply-accumulates of pointwise, dense and grouped convolutions, elements moved, weights, the
 /// count of primitives. How wrong that is shows when whole ops are left out; the few rows that the op has
 /// make it better than that.
+#[derive(Debug)]
 pub(super) struct Across {
     hull: Hull,
     curves: Curves,
@@ -30,22 +29,21 @@ pub(super) struct Across {
 impl Across {
     /// # Errors
     /// When the table has rows of too few ops, or no function goes through them.
-    pub(super) fn new(ops: &HashMap<OpDigest, Rows<'_>>) -> Result<Across, String> {
+    pub(super) fn new(mut ops: Vec<Rows<'_>>) -> Result<Across, String> {
         if ops.len() < FEWEST_OPS {
             return Err(format!("that takes {FEWEST_OPS} ops, and the table has {}", ops.len()));
         }
         // Hash maps have no order of their own, and what is learned must not depend on one.
-        let mut ops: Vec<&Rows<'_>> = ops.values().collect();
-        ops.sort_by(|a, b| a.op.digest().cmp(b.op.digest()));
-        let all: Vec<&Row> = ops.iter().flat_map(|rows| rows.rows.iter().copied()).collect();
+        ops.sort_by(|a, b| a.op().digest().cmp(b.op().digest()));
+        let all: Vec<&Row> = ops.iter().flat_map(|rows| rows.iter()).collect();
         let distances = distances(&all);
         let (mut sizes, mut points, mut groups) = (Vec::new(), Vec::new(), Vec::new());
         let share = share_of_each(&ops);
         for (group, rows) in ops.iter().enumerate() {
-            let op = &rows.op;
-            let of_op = rows.rows.iter().filter_map(|row| Sizes::new(op, &row.shape()));
+            let op = rows.op();
+            let of_op = rows.iter().filter_map(|row| Sizes::new(op, &row.shape()));
             sizes.extend(of_op);
-            for row in spread(&rows.rows, share) {
+            for row in spread(rows.iter().collect(), share) {
                 let learned = Sizes::new(op, &row.shape()).zip(features(op, &row.shape()));
                 let point = learned.and_then(|(sizes, features)| {
                     point(row, features, sizes.log_work(), &distances)
@@ -78,15 +76,14 @@ impl Across {
 
 /// How many rows of each op are learned from, so that they are [`MOST_ROWS`] at most and ops with few rows
 /// keep all of theirs.
-fn share_of_each(ops: &[&Rows<'_>]) -> usize {
-    let taken = |share: usize| ops.iter().map(|rows| rows.rows.len().min(share)).sum::<usize>();
-    let largest = ops.iter().map(|rows| rows.rows.len()).max().unwrap_or(0);
+fn share_of_each(ops: &[Rows<'_>]) -> usize {
+    let taken = |share: usize| ops.iter().map(|rows| rows.len().min(share)).sum::<usize>();
+    let largest = ops.iter().map(|rows| rows.len()).max().unwrap_or(0);
     (1..=largest).take_while(|&share| taken(share) <= MOST_ROWS).last().unwrap_or(1)
 }
 
 /// At most so many of some rows, spread over all of them in the order of their latency.
-fn spread<'a>(rows: &[&'a Row], most: usize) -> Vec<&'a Row> {
-    let mut rows = rows.to_vec();
+fn spread(mut rows: Vec<&Row>, most: usize) -> Vec<&Row> {
     rows.sort_by(|a, b| {
         let order = a.latency_micros.partial_cmp(&b.latency_micros);
         order.unwrap_or(std::cmp::Ordering::Equal).then_with(|| a.key().cmp(&b.key()))

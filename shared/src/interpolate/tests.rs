@@ -1,4 +1,5 @@
 use super::*;
+use crate::table::TableIndex;
 use crate::table::testing::{MIB, key, row, table};
 use ops_catalog::{Catalog, OpKey};
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ fn conv(size: u32, c_in: u32, c_out: u32) -> OpKey {
 
 fn estimate(index: &TableIndex, key: &OpKey, distance: f64) -> Result<Estimate, String> {
     let op = Catalog::builtin().op(&key.op).unwrap();
-    Interpolator::new(index).estimate(op, &key.shape, distance)
+    index.estimate(op, &key.shape, distance)
 }
 
 /// Latency that is not proportional to the work, but nearly: a call costs something, and small
@@ -283,4 +284,32 @@ proptest! {
         // This curve rises.
         prop_assert!(read(a.min(b)).1 <= read(a.max(b)).1 * (1.0 + 1e-12));
     }
+}
+
+/// A space of 20,000 keys of one op is asked about by several at once: they wait for one who learns, from as many
+/// rows as a matrix may have.
+#[test]
+fn a_large_op_is_learned_once_and_from_some_of_its_rows() {
+    let keys = (0..20_000).map(|n| conv(7 + n % 50, 8 + n / 50 % 20 * 4, 8 + n / 1000 * 4));
+    let index = index_of(&keys.collect::<Vec<_>>(), plausible);
+    let interpolator = Interpolator::new(index.measured_places());
+    let estimate = |key: &OpKey| {
+        let op = Catalog::builtin().op(&key.op).unwrap();
+        let found = interpolator.estimate(&index.table().rows, op, &key.shape, 8.0 * MIB as f64);
+        found.unwrap().micros
+    };
+    assert_eq!(interpolator.times_learned(), 0, "nothing was asked for");
+    let between = conv(20, 22, 30);
+    let estimates: Vec<f64> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| estimate(&between))).collect();
+        asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(estimates.iter().all(|micros| *micros == estimates[0]), "{estimates:?}");
+    assert!((estimates[0] / plausible(&between)).ln().abs() < 0.2, "{estimates:?}");
+    estimate(&conv(21, 22, 30));
+    assert_eq!(interpolator.times_learned(), 1);
+    let of_op = interpolator.ops.values().next().unwrap();
+    assert_eq!(of_op.rows.len(), 20_000);
+    let learned = of_op.learned.get().unwrap().as_ref().unwrap();
+    assert_eq!(learned.curves.regression.points(), crate::regression::MOST_POINTS);
 }

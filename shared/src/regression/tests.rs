@@ -217,3 +217,46 @@ proptest! {
         prop_assert!(guess.value.is_finite() && guess.error.is_finite() && guess.error >= 0.0);
     }
 }
+
+/// The median error of new points, and the share of them that lies inside its interval.
+fn judged(regression: &Regression, new: &[Point]) -> (f64, f64) {
+    let off = |point: &Point| {
+        let guess = regression.at(&point.features)[0];
+        ((guess.value - point.targets[0]).abs(), guess.error)
+    };
+    let all: Vec<(f64, f64)> = new.iter().map(off).collect();
+    let errors: Vec<f64> = all.iter().map(|(error, _)| *error).collect();
+    let inside = all.iter().filter(|(error, reach)| error <= reach).count();
+    (stats::median(&errors), inside as f64 / all.len() as f64)
+}
+
+/// However many points there are, the matrix is as large as it may be, and what is learned from the points that are
+/// taken is as good as their number promises: the noise of the new points alone makes a median error of 0.02.
+#[test]
+fn many_points_are_learned_from_some() {
+    let mut points = rooflines(11, 20_300);
+    let new = points.split_off(20_000);
+    let of = |most: usize| {
+        let regression = Regression::learn(&points, None, most).unwrap();
+        assert_eq!(regression.points(), most);
+        judged(&regression, &new)
+    };
+    let ((error, inside), (error_of_few, _)) = (of(240), of(40));
+    assert!(error < 0.06 && error < 0.8 * error_of_few, "{error} {error_of_few}");
+    assert!((0.83..=0.96).contains(&inside), "{inside}");
+}
+
+/// The figures of docs/predict.md: `cargo test --release -p latlas_shared --lib figures_of -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints figures, and takes a minute"]
+fn figures_of_how_many_points_to_learn_from() {
+    let mut points = rooflines(11, 21_000);
+    let new = points.split_off(20_000);
+    for most in [100, 200, 400, 800, 1600] {
+        let begun = std::time::Instant::now();
+        let regression = Regression::learn(&points, None, most).unwrap();
+        let took = begun.elapsed();
+        let (error, inside) = judged(&regression, &new);
+        println!("{most}: median error {error:.4}, {inside:.3} inside, {took:.1?}");
+    }
+}

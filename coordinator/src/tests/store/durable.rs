@@ -270,10 +270,10 @@ async fn versions_do_not_mind_a_clock_that_is_set_back() {
     let agent = farm.enrol("box", 8).await;
     let table = farm.store().table(agent.enrolled.hardware_id.as_str(), None).await.unwrap();
     farm.report(&agent, vec![agent.measures(KEYS[0], 10.0)]).await;
-    let first = farm.store().latest_version(&table, later(3600)).await.unwrap();
+    let first = farm.store().latest_version(&table, later(3600)).await.unwrap().version;
     farm.report(&agent, vec![agent.measures_again(KEYS[0], 20.0)]).await;
-    let second = farm.store().latest_version(&table, later(-3600)).await.unwrap();
+    let second = farm.store().latest_version(&table, later(-3600)).await.unwrap().version;
     assert!(second.version != first.version && second.created_at < first.created_at);
-    let again = farm.store().latest_version(&table, later(7200)).await.unwrap();
+    let again = farm.store().latest_version(&table, later(7200)).await.unwrap().version;
     assert_eq!(again, second, "what is latest is counted, and not dated");
 }

@@ -2,6 +2,7 @@
 
 mod alarms;
 mod canaries;
+mod derived;
 mod durable;
 mod effects;
 mod expiry;

@@ -133,11 +133,9 @@ async fn a_database_from_before_networks_keeps_its_work() {
     assert_eq!(kept, 1);
 }
 
-#[tokio::test]
-async fn a_database_from_before_states_keeps_its_boxes_active() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join(DATABASE);
-    let pool = as_of(&path, 4).await;
+/// A database as the migrations up to `last` made it, with a box and what it has measured.
+async fn before_states(path: &Path, last: i64) {
+    let pool = as_of(path, last).await;
     let mut measurement = crate::testing::measurement(KEYS[0], 10.0);
     measurement.fingerprint = "f".into();
     let config = measurement.run_config.id();
@@ -177,7 +175,13 @@ async fn a_database_from_before_states_keeps_its_boxes_active() {
         sqlx::query(sql).bind(first).bind(second).execute(&pool).await.unwrap();
     }
     pool.close().await;
+}
 
+#[tokio::test]
+async fn a_database_from_before_states_keeps_its_boxes_active() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(DATABASE);
+    before_states(&path, 4).await;
     let store = Store::open(&path).await.unwrap();
     let first = After { cursor: None, limit: 9 };
     let agents = store.list_agents(&first, Timestamp::now()).await.unwrap().items;
@@ -185,6 +189,24 @@ async fn a_database_from_before_states_keeps_its_boxes_active() {
     assert_eq!((agents[0].standing.by.as_deref(), agents[0].canary_at), (None, None));
     // What was measured before counts as it did.
     assert_eq!(store.rebuild().await.unwrap().rows, 1);
+}
+
+/// Until then one number said which measurements the rows had followed.
+#[tokio::test]
+async fn what_was_behind_before_places_were_listed_is_derived() {
+    let dir = tempfile::tempdir().unwrap();
+    for (last, behind) in [(4, 0), (8, 1)] {
+        let path = dir.path().join(format!("{last}.db"));
+        before_states(&path, last).await;
+        let store = Store::open(&path).await.unwrap();
+        let now = Timestamp::now();
+        assert_eq!(store.farm_counts(now).await.unwrap().dirty, behind, "{last}");
+        store.derive().await.unwrap();
+        assert_eq!(store.farm_counts(now).await.unwrap().dirty, 0);
+        let table = store.table("test-9000-2c-8gb.cpu", None).await.unwrap();
+        let served = store.latest_version(&table, now).await.unwrap();
+        assert_eq!(i64::from(served.version.rows), behind);
+    }
 }
 
 #[tokio::test]
