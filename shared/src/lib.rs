@@ -29,8 +29,8 @@ pub use identity::{
     RunConfig,
 };
 pub use measurement::{
-    CurvePoint, Energy, HOST_BOUND_SHARE, Latency, MEASUREMENT_SCHEMA, Measurement, Status, Subject,
-    Telemetry,
+    CurvePoint, Energy, HOST_BOUND_SHARE, Latency, MEASUREMENT_SCHEMA, Measurement, Status,
+    Subject, Telemetry,
 };
 pub use merge::MeasuredNetwork;
 pub use network::{NetworkDigest, WholeNetwork};
