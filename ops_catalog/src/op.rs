@@ -12,7 +12,7 @@ use crate::key::{OpKey, Shape, check_op_name};
 use crate::primitive::{Cost, Primitive};
 use crate::size::{Size, Variable};
 use crate::tensor::TensorShape;
-use crate::{Invalid, yaml};
+use crate::{Invalid, text};
 
 /// The most nodes that a definition may have.
 pub const MAX_NODES: usize = 64;
@@ -97,7 +97,7 @@ impl OpDef {
     /// # Errors
     /// Syntax errors and unknown fields, with line and column.
     pub fn from_yaml(text: &str) -> Result<OpDef, Invalid> {
-        yaml::read(text)
+        text::read(text)
     }
 }
 

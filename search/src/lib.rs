@@ -10,6 +10,8 @@ pub mod commands;
 pub mod constraints;
 pub mod verdict;
 
+mod chosen;
+mod command_line;
 mod events;
 mod exit;
 mod files;
@@ -24,6 +26,8 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use latlas_shared::client::TlsFiles;
+
+pub use command_line::parse;
 
 use crate::cli::{Cli, Command};
 use crate::commands::{accuracy, hardware, ops, predict, profile, prune, request, table};

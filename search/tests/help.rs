@@ -67,7 +67,6 @@ fn wrong_usage_exits_with_two() {
         "networks draw --family mobilenet",
         "networks draw --count 3",
         "profile --hardware x.cpu",
-        "profile --hardware x.cpu --space quick --op-file x.yaml",
         "request show 17",
         "table list --coordinator 127.0.0.1:8700",
         "predict --table - --arch -",
