@@ -10,7 +10,7 @@ use crate::error::shown;
 use crate::network::{Network, NetworkSpec};
 use crate::op::{Op, OpDef};
 use crate::space::SpaceDef;
-use crate::{Invalid, yaml};
+use crate::{Invalid, text};
 
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
@@ -34,7 +34,7 @@ struct OpsFile {
 
 fn load() -> Result<Catalog, Invalid> {
     fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Invalid> {
-        yaml::read(text).map_err(|e| e.within(file))
+        text::read(text).map_err(|e| e.within(file))
     }
     let twice = |file: &str, name: &str| Invalid::new(file, format!("`{name}` is there already"));
     let mut catalog = Catalog::default();
@@ -122,7 +122,10 @@ impl Catalog {
             let close = closest(name, self.ops.keys().chain(self.aliases.keys()));
             Invalid::new(
                 format!("op {}", shown(name)),
-                format!("there is no such op; the closest names are {close}"),
+                format!(
+                    "there is no such op; the closest names are {close}; an op of your own is defined in a \
+                     file: docs/catalog.md#adding-an-op"
+                ),
             )
         })
     }
@@ -175,11 +178,14 @@ fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) 
     )
 }
 
+/// Names that begin with the one that was asked for come first: they are the same block and more.
 fn closest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
-    let mut ranked: Vec<(usize, &str)> =
-        known.map(|known| (edit_distance(name, known), known.as_str())).collect();
+    let wanted = name.to_lowercase();
+    let other = |known: &str| wanted.is_empty() || !known.to_lowercase().starts_with(&wanted);
+    let mut ranked: Vec<(bool, usize, &str)> =
+        known.map(|known| (other(known), edit_distance(name, known), known.as_str())).collect();
     ranked.sort_unstable();
-    let names: Vec<&str> = ranked.into_iter().take(3).map(|(_, known)| known).collect();
+    let names: Vec<&str> = ranked.into_iter().take(3).map(|(_, _, known)| known).collect();
     names.join(", ")
 }
 

@@ -133,7 +133,13 @@ impl FromStr for OpKey {
             // One spelling for each key: no sign and no leading zero.
             let canonical = !digits.starts_with(['0', '+']);
             *value = digits.parse().ok().filter(|_| canonical).ok_or_else(|| {
-                fail(format!("`{letter}{}` is not a positive number", shown(digits)))
+                let digits = shown(digits);
+                fail(match digits.trim_start_matches('0') {
+                    plain if plain != digits && plain.parse::<u32>().is_ok() => {
+                        format!("`{letter}{digits}` has a leading zero: write `{letter}{plain}`")
+                    }
+                    _ => format!("`{letter}{digits}` is not a positive number"),
+                })
             })?;
         }
         if parts.next().is_some() {
@@ -173,7 +179,7 @@ mod tests {
             ("Conv 3:n1-h5-w5-i3-o3-s1", "a name is a letter"),
             ("Conv3x3:n1-h56-w56-i32-o64", "`s` is missing"),
             ("Conv3x3:n1-w56-h56-i32-o64-s1", "`h` is missing or out of order"),
-            ("Conv3x3:n1-h056-w56-i32-o64-s1", "`h056` is not a positive number"),
+            ("Conv3x3:n1-h056-w56-i32-o64-s1", "`h056` has a leading zero: write `h56`"),
             ("Conv3x3:n1-h56-w56-i0-o64-s1", "`i0` is not a positive number"),
             ("Conv3x3:n1-h2-w2-i3-o3-s4", "stride 4 is larger than the input"),
             ("Conv3x3:n1-h2-w2-i3-o3-s1-x", "something after the stride"),

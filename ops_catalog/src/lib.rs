@@ -21,15 +21,15 @@ mod primitive;
 mod size;
 mod space;
 mod tensor;
-mod yaml;
+pub mod text;
 
 pub use catalog::Catalog;
 pub use draw::Family;
 pub use error::Invalid;
 pub use key::{OpKey, Shape};
 pub use network::{
-    Input, LayerSpec, Merge, Network, NetworkPlan, NetworkSpec, NodeSpec, PlanStep, Published,
-    Value,
+    GivenId, Input, LayerSpec, Merge, Network, NetworkPlan, NetworkSpec, NodeSpec, PlanStep,
+    Published, Value,
 };
 pub use op::{Layout, MAX_NODES, Node, Op, OpDef, OpDigest, OpPlan, Source, Step, When};
 pub use primitive::{Activation, Cost, Gate, Primitive, make_divisible};

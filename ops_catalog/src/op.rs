@@ -13,7 +13,7 @@ use crate::key::{OpKey, Shape, check_op_name};
 use crate::primitive::{Cost, Primitive};
 use crate::size::{Size, Variable};
 use crate::tensor::TensorShape;
-use crate::{Invalid, digest, yaml};
+use crate::{Invalid, digest, text};
 
 /// The most nodes that a definition may have.
 pub const MAX_NODES: usize = 64;
@@ -98,7 +98,7 @@ impl OpDef {
     /// # Errors
     /// Syntax errors and unknown fields, with line and column.
     pub fn from_yaml(text: &str) -> Result<OpDef, Invalid> {
-        yaml::read(text)
+        text::read(text)
     }
 }
 

@@ -168,7 +168,8 @@ pub enum Primitive<S = Size> {
     Mul,
     /// Its inputs, one after the other along the channels.
     Concat,
-    /// Equal parts of its input along the channels; a later node reads part 1 of node `a` as `a.1`.
+    /// Parts of its input along the channels, as `torch.chunk` makes them: equal where their number divides
+    /// the channels, else the last one is smaller. A later node reads part 1 of node `a` as `a.1`.
     Split {
         /// Number of parts.
         parts: u32,

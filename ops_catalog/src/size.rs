@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Invalid;
@@ -150,6 +150,12 @@ impl FromStr for Size {
             ))
         };
         if let Some(n) = number(text.trim()) {
+            if text.trim().len() > 1 && text.trim().starts_with('0') {
+                return Err(Invalid::here(format!(
+                    "`{}` has a leading zero, which some programs read as octal: write {n}",
+                    text.trim()
+                )));
+            }
             return Ok(Size::Number(n));
         }
         let (factor, rest) = match text.split_once('*') {
@@ -192,10 +198,15 @@ impl Serialize for Size {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct SizeVisitor;
-        impl Visitor<'_> for SizeVisitor {
+        impl<'de> Visitor<'de> for SizeVisitor {
             type Value = Size;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number, or a multiple of c_in, c_out or stride such as `6*c_in`")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Size, A::Error> {
+                Err(de::Error::custom(
+                    "is a list, and one size should stand here: kernels, strides and windows are square",
+                ))
             }
             fn visit_u64<E: de::Error>(self, n: u64) -> Result<Size, E> {
                 u32::try_from(n)
@@ -206,6 +217,14 @@ impl<'de> Deserialize<'de> for Size {
                 u64::try_from(n)
                     .map_err(|_| E::custom(format!("{n} is negative, and a size is at least 1")))
                     .and_then(|n| self.visit_u64(n))
+            }
+            fn visit_f64<E: de::Error>(self, n: f64) -> Result<Size, E> {
+                // Every whole number of this size is exact.
+                if n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&n) {
+                    return Ok(Size::Number(n as u32));
+                }
+                let problem = "is not a whole number, nor a multiple such as `2.5*c_in`";
+                Err(E::custom(format!("{n} {problem}")))
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
                 text.parse().map_err(E::custom)
@@ -256,17 +275,20 @@ mod tests {
 
     #[test]
     fn sizes_come_from_yaml_numbers_and_strings() {
-        let sizes: Vec<Size> = crate::yaml::read("[16, '16', c_in, 6*c_in, c_in / 4]").unwrap();
+        let sizes: Vec<Size> =
+            crate::text::read("[16, '16', 8.0, 1e1, c_in, 6*c_in, c_in / 4]").unwrap();
         let printed: Vec<String> = sizes.iter().map(Size::to_string).collect();
-        assert_eq!(printed, ["16", "16", "c_in", "6*c_in", "c_in/4"]);
+        assert_eq!(printed, ["16", "16", "8", "10", "c_in", "6*c_in", "c_in/4"]);
         for (text, problem) in [
             ("-1", "negative"),
-            ("2.5", "floating point"),
+            ("2.5", "2.5 is not a whole number, nor a multiple"),
+            ("[1, 7]", "kernels, strides and windows are square"),
+            ("032", "leading zero, which some programs read as octal: write 32"),
             ("5000000000", "too large for a size"),
-            ("true", "boolean"),
+            ("true", "is `true`; a number, or a multiple of c_in"),
             ("c_mid", "is not a size"),
         ] {
-            let error = crate::yaml::read::<Size>(text).unwrap_err().to_string();
+            let error = crate::text::read::<Size>(text).unwrap_err().to_string();
             assert!(error.contains(problem), "{text}: {error}");
         }
     }

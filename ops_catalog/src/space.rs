@@ -9,7 +9,7 @@ use crate::error::shown;
 use crate::key::{OpKey, Shape};
 use crate::op::{Op, OpDef};
 use crate::size::{Size, Variable};
-use crate::{Catalog, Invalid, yaml};
+use crate::{Catalog, Invalid, text};
 
 /// The most keys that a space may spell out, repeated ones included: days of measuring on any device,
 /// so more is a mistake in a grid.
@@ -85,7 +85,7 @@ impl SpaceDef {
     /// # Errors
     /// Syntax errors and unknown fields, with line and column.
     pub fn from_yaml(text: &str) -> Result<SpaceDef, Invalid> {
-        yaml::read(text)
+        text::read(text)
     }
 
     /// Spells out the keys; every one of them has a possible shape.

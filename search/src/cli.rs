@@ -304,6 +304,9 @@ pub struct NetworkKeys {
     /// The networks.
     #[command(flatten)]
     pub of: NetworkChoice,
+    /// Ops of the user's own.
+    #[command(flatten)]
+    pub ops: OpFiles,
     /// Ask the coordinator: networks may then have the ops that were submitted to it
     #[arg(long)]
     pub farm: bool,
@@ -319,9 +322,18 @@ pub struct NetworkChoice {
     /// A file of networks; `-` is stdin; may be given several times
     #[arg(long, value_name = "FILE")]
     pub arch: Vec<PathBuf>,
-    /// A built-in network; may be given several times
-    #[arg(long, value_name = "NAME")]
+    /// A network: the name of a built-in one, or a file (recognized by `/` or an extension); may be given
+    /// several times
+    #[arg(long, value_name = "NAME|FILE")]
     pub network: Vec<String>,
+}
+
+/// Ops that networks have and the catalog does not.
+#[derive(Debug, Args)]
+pub struct OpFiles {
+    /// A file that defines ops of your own, for the networks that have them; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub op_file: Vec<PathBuf>,
 }
 
 /// `latlas hardware`.
@@ -376,7 +388,13 @@ Example:
   latlas-agent bench --space quick --network demo_conv | latlas table build - -o table.json")]
     Build(TableBuild),
     /// List the rows of a downloaded table
-    #[command(after_help = "Example:\n  latlas table show table.json --op MBConv6_3x3")]
+    #[command(after_help = "\
+LATENCY is what the op costs inside a network: the 10th percentile of its samples (latency_micros; median_micros is
+their median). us, ms and s are microseconds, milliseconds and seconds. INPUT is batch x height x width; 95% CI is
+half the width of the latency's interval. FLOPs, where a command prints them, are multiply-accumulates (MACs).
+All columns: docs/table.md
+
+Example:\n  latlas table show table.json --op MBConv6_3x3")]
     Show(TableShow),
 }
 
@@ -482,8 +500,9 @@ pub struct ProfileWhat {
     /// A space: the name of a built-in one, or a file (recognized by `/` or an extension)
     #[arg(long, value_name = "NAME|FILE")]
     pub space: Option<String>,
-    /// A file that defines new ops and says at which shapes to measure them
-    #[arg(long, value_name = "FILE", conflicts_with = "space")]
+    /// A file that defines new ops and says at which shapes to measure them; beside --space, --network or
+    /// --arch it may define ops alone
+    #[arg(long, value_name = "FILE")]
     pub op_file: Option<PathBuf>,
     /// A whole network: the name of a built-in one, or a file (recognized by `/` or an extension); may be
     /// given several times
@@ -540,11 +559,11 @@ Example:
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A network is a sequence, a graph or the short form; the file holds one, as JSON or YAML, or many, one
-JSON object a line. With --json each network gives one line, in the order of the input: a prediction, or
+JSON object a line. One network is explained; several give a table, a line each. With --json each network gives one line, in the order of the input: a prediction, or
 what is `missing` or `invalid`. The exit code is 1 unless every network has a prediction.
 
 Example:
-  latlas predict --table table.json --network mobilenet_v2
+  latlas predict --table table.json --network mobilenet_v2 --network mine.json
   latlas predict --table table.json --arch candidates.ndjson --json | jq .latency_micros")]
 pub struct Predict {
     /// A table, as `latlas table get` writes it
@@ -552,25 +571,16 @@ pub struct Predict {
     pub table: PathBuf,
     /// The networks.
     #[command(flatten)]
-    pub what: PredictWhat,
+    pub what: NetworkChoice,
+    /// Ops of the user's own.
+    #[command(flatten)]
+    pub ops: OpFiles,
     /// What happens to an op whose row is missing: `error`, or `interpolate` between measured rows
     #[arg(long, value_name = "RULE", default_value = "error")]
     pub missing: Missing,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
-}
-
-/// The networks that `latlas predict` predicts.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub struct PredictWhat {
-    /// A file of networks; `-` is stdin
-    #[arg(long, value_name = "FILE")]
-    pub arch: Option<PathBuf>,
-    /// A built-in network; may be given several times
-    #[arg(long, value_name = "NAME")]
-    pub network: Vec<String>,
 }
 
 /// `latlas accuracy`.
@@ -636,6 +646,9 @@ pub struct Prune {
     /// The candidates; `-` is stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub arch: PathBuf,
+    /// Ops of the user's own.
+    #[command(flatten)]
+    pub ops: OpFiles,
     /// What happens to an op whose row is missing: `error` makes the candidate unknown, `interpolate`
     /// estimates it between measured rows
     #[arg(long, value_name = "RULE", default_value = "error")]

@@ -1,10 +1,8 @@
 //! The constraints that candidates are judged by, and the YAML that they are written in.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use ops_catalog::{Catalog, Invalid};
-use serde::de::{self, Deserializer, Visitor};
+use ops_catalog::{Catalog, Invalid, text};
 use serde::{Deserialize, Serialize};
 
 /// Which number of a prediction is held against the latency budget.
@@ -41,14 +39,11 @@ pub struct Constraints {
 struct File {
     max_latency_ms: Option<f64>,
     latency_bound: Option<LatencyBound>,
-    max_flops: Option<Whole>,
-    max_params: Option<Whole>,
-    max_layers: Option<Whole>,
-    max_per_op: Option<BTreeMap<String, Whole>>,
+    max_flops: Option<u64>,
+    max_params: Option<u64>,
+    max_layers: Option<u64>,
+    max_per_op: Option<BTreeMap<String, u64>>,
 }
-
-/// A whole number, which may be written like `600e6`.
-struct Whole(u64);
 
 impl Constraints {
     /// Reads constraints, for candidates that are made of a catalog's ops.
@@ -57,9 +52,7 @@ impl Constraints {
     /// Syntax errors and unknown keys, with line and column; a limit that is no limit; an op that does
     /// not exist or stands twice; no constraint at all.
     pub fn from_yaml(text: &str, catalog: &Catalog) -> Result<Constraints, Invalid> {
-        let options = serde_saphyr::options! { with_snippet: false };
-        let file: File = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|e| Invalid::new("", e.to_string()))?;
+        let file: File = text::read(text)?;
         if let Some(limit) = file.max_latency_ms
             && !(limit > 0.0 && limit.is_finite())
         {
@@ -72,9 +65,9 @@ impl Constraints {
         let constraints = Constraints {
             max_latency_ms: file.max_latency_ms,
             latency_bound: file.latency_bound.unwrap_or_default(),
-            max_flops: file.max_flops.map(|n| n.0),
-            max_params: file.max_params.map(|n| n.0),
-            max_layers: file.max_layers.map(|n| n.0),
+            max_flops: file.max_flops,
+            max_params: file.max_params,
+            max_layers: file.max_layers,
             max_per_op: per_op(file.max_per_op.unwrap_or_default(), catalog)?,
         };
         if constraints == Constraints::default() {
@@ -89,11 +82,11 @@ impl Constraints {
 }
 
 fn per_op(
-    limits: BTreeMap<String, Whole>,
+    limits: BTreeMap<String, u64>,
     catalog: &Catalog,
 ) -> Result<BTreeMap<String, u64>, Invalid> {
     let mut by_name = BTreeMap::new();
-    for (written, Whole(limit)) in limits {
+    for (written, limit) in limits {
         let op = catalog.op(&written).map_err(|e| e.within("max_per_op"))?;
         if by_name.insert(op.name().to_owned(), limit).is_some() {
             let problem = format!("has {} twice, by name and by alias", op.name());
@@ -101,34 +94,6 @@ fn per_op(
         }
     }
     Ok(by_name)
-}
-
-impl<'de> Deserialize<'de> for Whole {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Whole, D::Error> {
-        struct WholeVisitor;
-        impl Visitor<'_> for WholeVisitor {
-            type Value = Whole;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number such as 600000000 or 600e6")
-            }
-            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Whole, E> {
-                Ok(Whole(n))
-            }
-            fn visit_i64<E: de::Error>(self, n: i64) -> Result<Whole, E> {
-                u64::try_from(n).map(Whole).map_err(|_| E::custom(format!("{n} is negative")))
-            }
-            fn visit_f64<E: de::Error>(self, n: f64) -> Result<Whole, E> {
-                // Up to 2^53 every whole number is exact.
-                let exact = n.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&n);
-                if exact {
-                    Ok(Whole(n as u64))
-                } else {
-                    Err(E::custom(format!("{n} is not a whole number")))
-                }
-            }
-        }
-        deserializer.deserialize_any(WholeVisitor)
-    }
 }
 
 #[cfg(test)]
@@ -159,16 +124,20 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_place() {
         for (text, problem) in [
-            ("max_latency: 25\n", "unknown field `max_latency`"),
+            ("max_latency: 25\n", "there is no field `max_latency` here"),
             ("max_flops: 1\nmax_conv5x5: 5\n", "line 2, column 1"),
-            ("max_flops: 1\nmax_flops: 2\n", "duplicate"),
+            ("max_flops: 1\nmax_flops: 2\n", "`max_flops` stands twice, first in line 1, column 1"),
             ("max_flops: -1\n", "-1 is negative"),
             ("max_flops: 1.5\n", "1.5 is not a whole number"),
-            ("max_flops: many\n", "a whole number such as 600000000 or 600e6"),
+            ("max_flops: many\n", "max_flops: is `many`; a whole number"),
+            ("max_flops: 1e30\n", "1000000000000000000000000000000 is too large, the most is"),
             ("max_latency_ms: 0\n", "max_latency_ms: is 0; a latency is above zero"),
             ("max_latency_ms: .nan\n", "max_latency_ms: is NaN"),
             ("max_latency_ms: .inf\n", "max_latency_ms: is inf"),
-            ("max_latency_ms: 1\nlatency_bound: lower\n", "unknown variant `lower`"),
+            (
+                "max_latency_ms: 1\nlatency_bound: lower\n",
+                "`lower` is not known here; known are `estimate`, `upper`",
+            ),
             ("max_flops: 1\nlatency_bound: upper\n", "latency_bound: says nothing without"),
             (
                 "max_per_op: {Conv3x4: 1}\n",
@@ -177,8 +146,8 @@ mod tests {
             ("max_per_op: {MBConv6: 1, MBConv6_3x3: 2}\n", "max_per_op: has MBConv6_3x3 twice"),
             ("{}\n", "there is no constraint: give at least one of"),
             ("max_per_op: {}\n", "there is no constraint"),
-            ("- max_flops\n", "line 1"),
-            ("max_flops: [1\n", "line"),
+            ("- max_flops\n", "column 1: is a list; an object"),
+            ("max_flops: [1\n", "it is not YAML: a `[` or `{` is not closed"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(problem), "{text}: {error}");

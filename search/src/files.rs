@@ -1,11 +1,12 @@
 //! Files that are named on the command line.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use latlas_shared::{Table, TableIndex};
+use ops_catalog::text::{Encoding, decode, encoding};
 
 use crate::exit::Usage;
 
@@ -40,6 +41,24 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
     Ok(Box::new(file))
 }
 
+/// Opens a file whose lines are read as they come: UTF-8 without a mark, whatever the file is in.
+///
+/// # Errors
+/// Names the file, when it cannot be read, is compressed, or is in no encoding that is certain.
+pub(crate) fn open_lines(path: &Path) -> Result<Box<dyn Read>> {
+    let mut file = open(path)?;
+    let mut head = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut head).map_err(|error| unreadable(path, &error))?;
+    if encoding(&head) == Encoding::Utf8 {
+        let skipped = if head.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+        return Ok(Box::new(Cursor::new(head.split_off(skipped)).chain(file)));
+    }
+    let mut bytes = head;
+    file.read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
+    let text = decode(&bytes).map_err(|problem| anyhow!("{}: {problem}", name(path)))?;
+    Ok(Box::new(Cursor::new(text.into_owned().into_bytes())))
+}
+
 /// What is said when a file cannot be read.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
     let name = name(path);
@@ -54,7 +73,7 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
 /// The text of a file, which has some.
 ///
 /// # Errors
-/// Names the file, when it cannot be read, is empty, or is not UTF-8.
+/// Names the file, when it cannot be read, is empty, or is no text.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
@@ -64,16 +83,13 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 /// What was read from a file, as text.
 ///
 /// # Errors
-/// Names the file, when it is empty or not UTF-8.
+/// Names the file, when it is empty or no text.
 pub(crate) fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        anyhow!("{}: it is not text: byte {at} is not UTF-8", name(path))
-    })?;
+    let text = decode(&bytes).map_err(|problem| anyhow!("{}: {problem}", name(path)))?;
     if text.trim().is_empty() {
         bail!("{}: it is empty", name(path));
     }
-    Ok(text)
+    Ok(text.into_owned())
 }
 
 /// Reads a table and makes it ready for look-ups.

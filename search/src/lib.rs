@@ -11,6 +11,8 @@ pub mod constraints;
 pub mod verdict;
 
 mod attendance;
+mod chosen;
+mod command_line;
 mod events;
 mod exit;
 mod files;
@@ -26,6 +28,8 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use latlas_shared::client::TlsFiles;
+
+pub use command_line::parse;
 
 use crate::cli::{Cli, Command};
 use crate::commands::{accuracy, hardware, ops, predict, profile, prune, request, table};

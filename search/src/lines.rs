@@ -70,8 +70,14 @@ impl<R: Read> Lines<R> {
         if self.length > self.limit {
             return Err(format!("the line has more than {} bytes", self.limit));
         }
-        let text = str::from_utf8(&self.line)
-            .map_err(|error| format!("byte {} of the line is not UTF-8", error.valid_up_to()))?;
+        let text = str::from_utf8(&self.line).map_err(|error| {
+            let at = error.valid_up_to();
+            format!(
+                "byte {} of the line, {:#04x}, is not UTF-8; save the file as UTF-8",
+                at + 1,
+                self.line[at]
+            )
+        })?;
         Ok(text.trim_end_matches(['\n', '\r']))
     }
 
@@ -112,7 +118,7 @@ mod tests {
     fn lines_that_are_no_text_do_not_stop_the_rest() {
         let all = read(b"a\xffb\nthis line is too long\nlast\n");
         let expected = [
-            (1, Err("byte 1 of the line is not UTF-8".to_owned())),
+            (1, Err("byte 2 of the line, 0xff, is not UTF-8; save the file as UTF-8".to_owned())),
             (2, Err("the line has more than 12 bytes".to_owned())),
             (3, Ok("last".to_owned())),
         ];

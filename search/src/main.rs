@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use latlas_search::cli::Cli;
-use latlas_search::{Environment, run};
+use latlas_search::{Environment, parse, run};
 
 fn main() -> ExitCode {
-    let environment = Environment { token: std::env::var("LATLAS_TOKEN").ok() };
-    run(Cli::parse(), &environment)
+    // An empty variable is what containers and unit files make of one that is not set.
+    let token = std::env::var("LATLAS_TOKEN").ok().filter(|token| !token.trim().is_empty());
+    run(parse(), &Environment { token })
 }

@@ -197,8 +197,8 @@ fn usage_is_checked_before_files_are_read() {
     let desk = desk();
     for (arguments, problem) in [
         ("predict --arch small.json", "--table <FILE>"),
-        ("predict --table table.json", "--arch <FILE>|--network <NAME>"),
-        ("predict --table table.json --arch x --network y", "cannot be used with"),
+        ("predict --table table.json", "--arch <FILE>|--network <NAME|FILE>"),
+        ("predict --table table.json --arch - --network -", "only one of the files can be stdin"),
         ("predict --table table.json --arch x --missing guess", "write `error` or `interpolate`"),
         ("predict --tabel table.json", "unexpected argument '--tabel'"),
     ] {

@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use jiff::Timestamp;
+use ops_catalog::text;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
@@ -79,6 +81,20 @@ pub enum ClientError {
         /// The innermost cause.
         cause: String,
     },
+    /// A proxy between this client and the coordinator failed.
+    #[error(
+        "the call to {url} went through the proxy {proxy}, which did not pass it on ({cause}): the environment \
+         names that proxy (http_proxy, https_proxy or all_proxy); unset it, or name the coordinator's host in \
+         no_proxy"
+    )]
+    Proxy {
+        /// The proxy.
+        proxy: String,
+        /// The coordinator behind it.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
     /// It refused, and said why.
     #[error("the coordinator refused: {} ({})", .0.detail, .0.title)]
     Refused(Problem),
@@ -119,7 +135,9 @@ impl ClientError {
     /// server was in trouble or busy. Other refusals stay.
     pub fn is_transient(&self) -> bool {
         match self {
-            ClientError::Unreachable { .. } | ClientError::Later { .. } => true,
+            ClientError::Unreachable { .. }
+            | ClientError::Proxy { .. }
+            | ClientError::Later { .. } => true,
             ClientError::Address(_)
             | ClientError::Token
             | ClientError::CaFile { .. }
@@ -353,7 +371,7 @@ impl Client {
             Ok(problem) => ClientError::Refused(problem),
             Err(_) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 // A proxy in between answers for a coordinator that is away.
-                ClientError::Unreachable { url: self.shown_base(), cause }
+                self.unanswered(cause)
             }
             Err(_) => ClientError::NotUnderstood { url, cause },
         })
@@ -361,10 +379,10 @@ impl Client {
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
         let url = shown(response.url());
-        let text = response.text().await.map_err(|e| self.unreachable(&e))?;
+        let body = response.text().await.map_err(|e| self.unreachable(&e))?;
         // An answer without a body, as 204 has, is read as the unit type.
-        serde_json::from_str(if text.is_empty() { "null" } else { &text })
-            .map_err(|e| ClientError::NotUnderstood { url, cause: e.to_string() })
+        let body = if body.is_empty() { "null" } else { &body };
+        text::read_json(body).map_err(|e| ClientError::NotUnderstood { url, cause: e.to_string() })
     }
 
     /// What is said when the connection failed, also in the middle of a body that the caller reads.
@@ -376,7 +394,28 @@ impl Client {
         if NOT_LET_IN.iter().any(|alert| cause.ends_with(alert)) {
             return ClientError::NotLetIn { url, cause };
         }
-        ClientError::Unreachable { url, cause }
+        self.unanswered(cause)
+    }
+
+    /// Nobody answered: the coordinator, or the proxy in between, which is all that this client reaches then.
+    fn unanswered(&self, cause: String) -> ClientError {
+        let url = self.shown_base();
+        match self.proxy() {
+            Some(proxy) => ClientError::Proxy { proxy, url, cause },
+            None => ClientError::Unreachable { url, cause },
+        }
+    }
+
+    /// The proxy that the environment names for the coordinator, without its user and password.
+    fn proxy(&self) -> Option<String> {
+        if is_loopback(&self.base) {
+            return None;
+        }
+        let uri = self.base.as_str().parse().ok()?;
+        let proxy = Matcher::from_env().intercept(&uri)?;
+        Url::parse(&proxy.uri().to_string())
+            .ok()
+            .map(|url| shown(&url).trim_end_matches('/').to_owned())
     }
 }
 

@@ -8,6 +8,8 @@ pub mod accuracy;
 pub mod api;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
+pub mod command_line;
 mod identity;
 mod interpolate;
 #[cfg(feature = "log")]

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use ops_catalog::digest::hex;
-use ops_catalog::{Catalog, Invalid, Op, OpDef, OpDigest, OpKey, Shape};
+use ops_catalog::{Catalog, Invalid, Op, OpDef, OpDigest, OpKey, Shape, text};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -170,7 +170,7 @@ pub enum TableError {
         "this is not a latency table ({0}): get one with `latlas table get HARDWARE -o FILE`, in the \
          format json"
     )]
-    Malformed(serde_json::Error),
+    Malformed(Invalid),
     /// Another version of the format.
     #[error(
         "the table has schema version {found}, and this program reads versions 1 to {TABLE_SCHEMA}: use the \
@@ -186,12 +186,6 @@ pub enum TableError {
 }
 
 // The messages hold their causes, which are therefore no `source` that would be said again.
-impl From<serde_json::Error> for TableError {
-    fn from(error: serde_json::Error) -> Self {
-        TableError::Malformed(error)
-    }
-}
-
 impl From<Invalid> for TableError {
     fn from(problem: Invalid) -> Self {
         TableError::Damaged(problem)
@@ -219,17 +213,17 @@ impl Table {
     /// # Errors
     /// See [`TableError`]; the schema is checked before anything else, so that a table of another
     /// version is told from a damaged one.
-    pub fn from_json(text: &str) -> Result<Table, TableError> {
+    pub fn from_json(json: &str) -> Result<Table, TableError> {
         #[derive(Deserialize)]
         #[serde(expecting = "an object with `schema`, `hardware_id` and `rows`")]
         struct OnlySchema {
             schema: u64,
         }
-        let OnlySchema { schema } = serde_json::from_str(text)?;
+        let OnlySchema { schema } = text::read_json(json).map_err(TableError::Malformed)?;
         if !(1..=u64::from(TABLE_SCHEMA)).contains(&schema) {
             return Err(TableError::Schema { found: schema });
         }
-        let table: Table = serde_json::from_str(text)?;
+        let table: Table = text::read_json(json).map_err(TableError::Malformed)?;
         table.check()?;
         Ok(table)
     }

@@ -78,7 +78,7 @@ async fn an_answer_without_a_body_is_nothing() {
     let client = client(&address);
     let () = client.post("v1/leases/1/release", &json!({})).await.unwrap();
     let error = client.get::<Vec<u32>>("v1/tables").await.unwrap_err();
-    assert!(error.to_string().contains("invalid type: null, expected a sequence"), "{error}");
+    assert!(error.to_string().contains("is empty; a list should stand here"), "{error}");
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_busy_server_says_when_to_come_back() {
 #[tokio::test]
 async fn something_else_at_the_address_is_told_apart() {
     for (status, body, cause) in [
-        ("200 OK", "<html>a router's page</html>", "expected value at line 1 column 1"),
+        ("200 OK", "<html>a router's page</html>", "it is not JSON"),
         ("404 Not Found", "<html>not here</html>", "status 404 Not Found"),
         ("401 Unauthorized", "{\"error\": \"who are you\"}", "status 401 Unauthorized"),
     ] {

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Invalid, yaml};
+use super::GivenId;
+use crate::{Invalid, text};
 
 /// The input of a network.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -96,7 +97,8 @@ pub struct NetworkSpec {
     pub family: Option<String>,
     /// Anything that identifies it to its author; given back with verdicts and predictions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<serde_json::Value>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
+    pub id: Option<GivenId>,
     /// What it is and where it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doc: Option<String>,
@@ -168,33 +170,24 @@ impl NetworkSpec {
     /// # Errors
     /// Syntax errors and unknown fields, with line and column.
     pub fn from_yaml(text: &str) -> Result<NetworkSpec, Invalid> {
-        yaml::read(text)
+        text::read(text)
     }
 
     /// Reads one network from JSON, such as a line of a file of networks.
     ///
     /// # Errors
-    /// Syntax errors and unknown fields, with their column, and their line unless it is the first.
+    /// Syntax errors and unknown fields, with their column, and their line where there are several.
     pub fn from_json(text: &str) -> Result<NetworkSpec, Invalid> {
-        serde_json::from_str(text).map_err(|error| {
-            let message = error.to_string();
-            let end = format!(" at line {} column {}", error.line(), error.column());
-            let message = message.strip_suffix(&end).unwrap_or(&message);
-            let kind = if error.is_data() { "" } else { "it is not JSON: " };
-            let line = match error.line() {
-                0 | 1 => String::new(),
-                line => format!("line {line}, "),
-            };
-            let place = format!("{line}column {}", error.column());
-            Invalid::new(place, format!("{kind}{}", yaml::short(message)))
-        })
+        text::read_json(text)
     }
 
     /// Whether the first line of a text shows that each of its lines is a network in JSON: it holds a
     /// whole object.
     pub fn is_one_a_line(first_line: &str) -> bool {
-        first_line.trim_start().starts_with('{')
-            && serde_json::from_str::<IgnoredAny>(first_line).is_ok()
+        let line = text::unmarked(first_line).trim();
+        // A mistake in the first line is a mistake in that line alone.
+        (line.starts_with("{\"") && line.ends_with('}'))
+            || (line.starts_with('{') && serde_json::from_str::<IgnoredAny>(line).is_ok())
     }
 
     /// Reads the networks of a text: one, in YAML or JSON, or many, one JSON object a line, each with
@@ -203,6 +196,7 @@ impl NetworkSpec {
     /// # Errors
     /// Syntax errors and unknown fields, with line and column; a text that holds nothing.
     pub fn read_all(text: &str) -> Result<Vec<(Option<usize>, NetworkSpec)>, Invalid> {
+        let text = text::unmarked(text);
         if text.trim().is_empty() {
             return Err(Invalid::here("it is empty, and should hold a network"));
         }

@@ -60,8 +60,8 @@ impl Primitive<u32> {
             }
             Primitive::Concat => concatenated(inputs)?,
             Primitive::Split { parts } => {
-                divides("parts", parts, channels)?;
-                return Ok(vec![input.with_channels(channels / parts); parts as usize]);
+                let widths = split_widths(parts, channels)?;
+                return Ok(widths.map(|width| input.with_channels(width)).collect());
             }
             Primitive::Shuffle { groups } => {
                 map(input)?;
@@ -120,6 +120,19 @@ fn divides(what: &str, part: u32, channels: u32) -> Result<(), Invalid> {
     Err(Invalid::here(format!("{what} {part} does not divide the {channels} channels")))
 }
 
+/// Widths of the parts of a split: what `torch.chunk` gives, which is one width for all, and what is left
+/// for the last.
+fn split_widths(parts: u32, channels: u32) -> Result<impl Iterator<Item = u32>, Invalid> {
+    let width = channels.div_ceil(parts.max(1)).max(1);
+    if channels.div_ceil(width) != parts {
+        return Err(Invalid::here(format!(
+            "{channels} channels can't be split into {parts} parts: parts of {width} channels are {}",
+            channels.div_ceil(width)
+        )));
+    }
+    Ok((0..parts).map(move |part| width.min(channels - part * width)))
+}
+
 /// A window that slides over a map.
 struct Window {
     kernel: u32,
@@ -154,6 +167,21 @@ impl Window {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn channels_are_split_as_torch_chunk_splits_them() {
+        let split =
+            |parts, channels| split_widths(parts, channels).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(split(2, 8), Ok(vec![4, 4]));
+        assert_eq!(split(2, 9), Ok(vec![5, 4]));
+        assert_eq!(split(3, 7), Ok(vec![3, 3, 1]));
+        assert_eq!(split(1, 1), Ok(vec![1]));
+        let said = split(4, 6).unwrap_err().to_string();
+        assert_eq!(said, "6 channels can't be split into 4 parts: parts of 2 channels are 3");
+        for (parts, channels) in [(2, 1), (0, 4), (64, 63), (5, 0)] {
+            assert!(split(parts, channels).is_err(), "{parts} {channels}");
+        }
+    }
 
     #[test]
     fn windows_are_counted_as_torch_counts_them() {

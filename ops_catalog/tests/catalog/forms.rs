@@ -282,11 +282,11 @@ fn a_text_holds_one_network_or_one_a_line() {
     let broken = format!("{one}\n{{\"name\": \"b\", \"layer\": []}}\n");
     assert_refused(
         NetworkSpec::read_all(&broken),
-        &["line 2, column 21: unknown field `layer`, expected one of"],
+        &["line 2, column 15: there is no field `layer` here; the fields are"],
     );
     assert_refused(
         NetworkSpec::read_all(&format!("{one}\n{{")),
-        &["line 2, column 1: it is not JSON"],
+        &["line 2, column 2: it is not JSON"],
     );
     assert_refused(NetworkSpec::read_all(" \n"), &["it is empty"]);
 }

@@ -11,6 +11,7 @@ mod hostile;
 mod laws;
 mod networks;
 mod ops;
+mod people;
 mod refused_networks;
 mod refused_ops;
 mod spaces;

@@ -22,7 +22,8 @@ fn typical_shapes(op: &Op) -> Vec<Shape> {
         "Concat" => vec![map(28, 128, 128, 1)],
         "Linear" | "Linear_Hardswish" => vec![map(1, 1280, 1000, 1)],
         "GlobalAvgPool" => vec![map(7, 1280, 1280, 1), map(1, 8, 8, 1)],
-        "Identity" | "Upsample2x" => vec![map(14, 64, 64, 1)],
+        "Identity" | "Upsample2x" | "ReLU" | "ReLU6" | "Hardswish" | "SiLU" | "GELU"
+        | "Sigmoid" => vec![map(14, 64, 64, 1)],
         "MaxPool" | "AvgPool" => vec![map(112, 32, 32, 2), map(7, 32, 32, 2), map(7, 32, 32, 1)],
         "MaxPool3x3_NoPad" => vec![map(111, 64, 64, 2), map(27, 256, 256, 2)],
         "DepthwiseConv3x3" | "DepthwiseConv5x5" | "MaxPool3x3" | "AvgPool3x3" => {

@@ -46,7 +46,7 @@ fn spaces_with_mistakes() {
         (grid("ops: [Conv3x3], resolution: [8], c_in: [x], c_out: [8]"), &["line 3"]),
         (
             grid("ops: [Conv3x3], resolution: [8], c_in: [3], c_out: [8], channels: [3]"),
-            &["unknown field `channels`", "line 3"],
+            &["there is no field `channels`", "line 3"],
         ),
         ("name: mine".to_owned(), &["it has no key: give `grids`, `keys` or `networks`"]),
         ("name: no/path\nnetworks: [resnet18]".to_owned(), &["space name `no/path`"]),
@@ -56,13 +56,13 @@ fn spaces_with_mistakes() {
         ("name: mine\nkeys: ['Conv3x3:n1-h8-w8-i3-o8']".to_owned(), &["`s` is missing", "line 2"]),
         (
             "name: mine\nkeys: ['Add:n1-h8-w8-i3-o8-s1']".to_owned(),
-            &["keys[0], Add:n1-h8-w8-i3-o8-s1, node 0"],
+            &["keys[0], Add:n1-h8-w8-i3-o8-s1, node 1"],
         ),
         (
             "name: mine\nops: [{name: Conv3x3, nodes: [apply: relu]}]".to_owned(),
             &["space mine, op Conv3x3", "taken by another definition"],
         ),
-        ("grids: []".to_owned(), &["missing field `name`"]),
+        ("grids: []".to_owned(), &["`name` is missing"]),
     ] {
         assert_refused(resolve(&text), parts);
     }
@@ -146,7 +146,7 @@ fn networks_with_fields_missing_or_out_of_place() {
             format!("layers: [{conv}]\ninput: {{n: 1, c: 0, h: 32, w: 32}}"),
             &["input.c: is 0; it lies between 1 and 65536"],
         ),
-        (format!("layers: [{conv}]\ninput: {{n: 1, c: 3, h: 32}}"), &["missing field `w`"]),
+        (format!("layers: [{conv}]\ninput: {{n: 1, c: 3, h: 32}}"), &["`w` is missing"]),
         (short.replace("channels: [8]\n", ""), &["channels: is missing"]),
         (short.replace("[8]", "[8, 8]"), &["channels: has 2 entries for 1 layers"]),
         (short.replace("input_resolution: 32\n", ""), &["input_resolution: is missing"]),

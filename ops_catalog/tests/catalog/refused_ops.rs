@@ -96,13 +96,16 @@ fn syntax_errors_say_line_and_column() {
     for (text, parts) in [
         (
             "name: A\nnodes:\n  - apply: relu7\n",
-            &["unknown variant `relu7`", "relu6", "line 3"][..],
+            &["nodes[0].apply: `relu7` is not known here", "relu6", "line 3"][..],
         ),
-        ("name: A\nnodes:\n  - aply: relu\n", &["unknown field `aply`", "line 3, column 5"]),
-        ("name: A\nnodes:\n  - apply: {conv2d: {kernel: 3}}\n", &["missing field `out`", "line 3"]),
+        ("name: A\nnodes:\n  - aply: relu\n", &["there is no field `aply`", "line 3, column 5"]),
+        (
+            "name: A\nnodes:\n  - apply: {conv2d: {kernel: 3}}\n",
+            &["nodes[0].apply.conv2d: `out` is missing", "line 3"],
+        ),
         (
             "name: A\nnodes:\n  - apply: {conv2d: {out: 8, kernel: 3, pading: 1}}\n",
-            &["unknown field `pading`", "line 3"],
+            &["there is no field `pading`", "line 3"],
         ),
         (
             "name: A\nnodes:\n  - apply: {conv2d: {out: c_mid, kernel: 3}}\n",
@@ -114,19 +117,22 @@ fn syntax_errors_say_line_and_column() {
         ),
         (
             "name: A\nnodes:\n  - {apply: relu, when: sometimes}\n",
-            &["unknown variant `sometimes`", "keeps_shape", "line 3"],
+            &["`sometimes` is not known here", "keeps_shape", "line 3"],
         ),
-        ("name: A\ninput: image\nnodes: []\n", &["unknown variant `image`", "line 2"]),
-        ("name: A\nname: B\nnodes: []\n", &["duplicate", "line 2"]),
-        ("name: A\nnodes: [", &["line 2"]),
-        ("nodes: [{apply: relu}]", &["missing field `name`"]),
-        ("", &["line 1"]),
+        ("name: A\ninput: image\nnodes: []\n", &["`image` is not known here", "line 2"]),
+        (
+            "name: A\nname: B\nnodes: []\n",
+            &["`name` stands twice, first in line 1, column 1", "line 2"],
+        ),
+        ("name: A\nnodes: [", &["line 2", "it is not YAML: a `[` or `{` is not closed"]),
+        ("nodes: [{apply: relu}]", &["`name` is missing"]),
+        ("", &["it is empty"]),
     ] {
         assert_refused(OpDef::from_yaml(text), parts);
     }
     assert_refused(
         NetworkSpec::from_json("{\"layers\": [\n{\"op\": \"Conv3x3\", \"strid\": 1}]}"),
-        &["unknown field `strid`", "line 2"],
+        &["there is no field `strid`", "line 2"],
     );
     assert_refused(
         NetworkSpec::from_json("{\"layers\": [3]}"),
@@ -182,11 +188,7 @@ fn shapes_that_an_op_cannot_have() {
             map(7, 64, 64, 1),
             &["takes a sequence: write its length as input_h and 1 as input_w"],
         ),
-        (
-            "Add",
-            map(7, 7, 3, 1),
-            &["node 0 `parts` (split)", "parts 2 does not divide the 7 channels"],
-        ),
+        ("Add", map(7, 7, 3, 1), &["node 1 (add)", "its inputs differ"]),
         ("Conv3x3", map(16_384, 65_536, 65_536, 1), &["too large to measure"]),
         (
             "SelfAttention",
@@ -258,6 +260,11 @@ fn unknown_names_come_with_suggestions() {
         &["op Conv3", "there is no such op; the closest names are", "Conv3x3"],
     );
     assert_refused(builtin().op("mbconv6_3X3"), &["MBConv6_3x3"]);
+    // What begins alike comes before what is as near in letters.
+    assert_refused(
+        builtin().op("Conv7x7"),
+        &["the closest names are Conv7x7_ReLU, ", "a file: docs/catalog.md#adding-an-op"],
+    );
     assert_refused(builtin().op(&"é".repeat(1_000_000)), &["there is no such op"]);
     assert_refused(
         builtin().space("quik"),

@@ -59,6 +59,10 @@ pub fn run(command: &Command, farm: &Farm, out: &mut dyn Write) -> Result<()> {
 fn write_accuracy(table: &Table, accuracy: &Accuracy, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "{}  {}", table.hardware_id, table.run_config.id())?;
     writeln!(out, "version {}", table.version)?;
+    writeln!(
+        out,
+        "predictions from the rows alone; lines `calibrated on N` are corrected as `latlas predict` does it"
+    )?;
     let mut columns = Columns::new([
         "FAMILY",
         "NETWORKS",
@@ -75,7 +79,7 @@ fn write_accuracy(table: &Table, accuracy: &Accuracy, out: &mut dyn Write) -> Re
     }
     columns.push(cells("all", &accuracy.overall));
     for entry in &accuracy.calibrated {
-        columns.push(cells(&format!("fitted on {}", entry.fitted_on), &entry.summary));
+        columns.push(cells(&format!("calibrated on {}", entry.fitted_on), &entry.summary));
     }
     columns.write(out)?;
     let worst: Vec<(&NetworkAccuracy, &Comparison)> = accuracy

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use ops_catalog::{Catalog, Family, Network, NetworkPlan, NetworkSpec, SpaceDef};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Farm, ops, write_json};
+use crate::chosen::{self, names_a_file};
 use crate::cli::{NetworkChoice, NetworkKeys, Networks};
 use crate::files;
 use crate::text::{Columns, count, quantity};
@@ -73,7 +74,7 @@ fn plan(spec: &NetworkSpec, catalog: &Catalog) -> Result<NetworkPlan> {
 }
 
 fn show(catalog: &Catalog, name: &str, json: bool, out: &mut dyn Write) -> Result<()> {
-    let spec = catalog.network_spec(name)?;
+    let spec = chosen::builtin_network(name, catalog)?;
     if json {
         return write_json(out, spec);
     }
@@ -92,9 +93,10 @@ fn draw(family: Family, count: usize, seed: Option<u64>, out: &mut dyn Write) ->
 }
 
 fn keys(command: &NetworkKeys, farm: &Farm, out: &mut dyn Write) -> Result<()> {
-    let paths: Vec<&Path> = command.of.arch.iter().map(|path| path.as_path()).collect();
-    files::one_stdin(&paths)?;
-    let catalog = ops::catalog(command.farm, farm)?;
+    let names = command.of.network.iter().map(Path::new);
+    let paths = command.of.arch.iter().chain(&command.ops.op_file).map(PathBuf::as_path);
+    files::one_stdin(&names.chain(paths).collect::<Vec<_>>())?;
+    let catalog = chosen::with_op_files(&ops::catalog(command.farm, farm)?, &command.ops.op_file)?;
     let plans = plans(&command.of, &catalog)?;
     let space = space_of(&plans);
     // Whoever reads the space has the same bounds.
@@ -109,17 +111,13 @@ fn keys(command: &NetworkKeys, farm: &Farm, out: &mut dyn Write) -> Result<()> {
 /// The networks that were named, then those in files.
 fn plans(of: &NetworkChoice, catalog: &Catalog) -> Result<Vec<NetworkPlan>> {
     let mut plans = Vec::new();
-    for name in &of.network {
-        plans.push(catalog.network(name)?.plan(catalog)?);
+    for name in of.network.iter().filter(|name| !names_a_file(name)) {
+        plans.push(plan(chosen::builtin_network(name, catalog)?, catalog)?);
     }
-    for path in &of.arch {
-        let file = files::name(path);
-        let specs = NetworkSpec::read_all(&files::read_text(path)?);
-        for (line, spec) in specs.map_err(|error| anyhow!("{file}: {error}"))? {
-            plans.push(plan(&spec, catalog).with_context(|| match line {
-                Some(line) => format!("{file}: line {line}"),
-                None => file.clone(),
-            })?);
+    let named = of.network.iter().filter(|name| names_a_file(name)).map(Path::new);
+    for path in named.chain(of.arch.iter().map(PathBuf::as_path)) {
+        for (place, spec) in chosen::read_networks(path)? {
+            plans.push(plan(&spec, catalog).context(place)?);
         }
     }
     Ok(plans)

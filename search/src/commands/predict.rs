@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use latlas_shared::{Missing, MissingOp, Origin, PredictError, Prediction, Predictor, TableIndex};
-use ops_catalog::{Network, NetworkSpec, OpKey};
+use ops_catalog::{Catalog, GivenId, Network, NetworkSpec, OpKey};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::write_json;
+use crate::chosen::{self, names_a_file};
 use crate::cli::Predict;
 use crate::exit::Failed;
 use crate::files;
 use crate::lines::Lines;
 use crate::networks::{self, Label};
-use crate::text::{Columns, bytes, count, duration, plain, quantity};
+use crate::text::{Columns, bytes, count, duration, percent, plain, quantity};
 
 /// How many ops the listing of a prediction shows.
 const SHOWN_OPS: usize = 5;
@@ -26,28 +26,36 @@ const SHOWN_OPS: usize = 5;
 /// # Errors
 /// When a file cannot be used, or a network has no prediction; all missing rows are then listed.
 pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
-    let arch = command.what.arch.as_deref().unwrap_or(Path::new(""));
-    files::one_stdin(&[&command.table, arch])?;
+    let archs = command.what.arch.iter().map(PathBuf::as_path);
+    let names = command.what.network.iter().map(Path::new);
+    let op_files = command.ops.op_file.iter().map(PathBuf::as_path);
+    let paths = archs.chain(names).chain(op_files).chain([command.table.as_path()]);
+    files::one_stdin(&paths.collect::<Vec<_>>())?;
     let index = files::read_table(&command.table)?;
     let mut session = Session {
+        catalog: chosen::with_op_files(index.catalog(), &command.ops.op_file)?,
         predictor: Predictor::new(&index, command.missing),
         json: command.json,
         out,
         networks: 0,
         invalid: 0,
         incomplete: 0,
+        predicted: Vec::new(),
         missing: BTreeMap::new(),
     };
-    match &command.what.arch {
-        Some(path) => session.file(path)?,
-        None => {
-            for name in &command.what.network {
-                let network = index.catalog().network(name)?;
-                let label = Label { id: None, name: Some(name.clone()) };
-                session.network(None, name, &label, &network)?;
-            }
+    for name in &command.what.network {
+        if names_a_file(name) {
+            session.file(Path::new(name))?;
+        } else {
+            let spec = chosen::builtin_network(name, index.catalog())?;
+            let label = Label { id: None, name: Some(name.clone()) };
+            session.network(None, name, &label, &Network::new(spec, index.catalog())?)?;
         }
     }
+    for path in &command.what.arch {
+        session.file(path)?;
+    }
+    session.listing()?;
     session.out.flush()?;
     session.verdict(command)
 }
@@ -56,7 +64,7 @@ pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
 #[derive(Serialize)]
 struct Line<'a> {
     line: Option<usize>,
-    id: &'a Option<Value>,
+    id: &'a Option<GivenId>,
     name: &'a Option<String>,
     hardware_id: &'a str,
     table_version: &'a str,
@@ -73,12 +81,15 @@ enum Outcome<'a> {
 }
 
 struct Session<'a> {
+    catalog: Catalog,
     predictor: Predictor<'a>,
     json: bool,
     out: &'a mut dyn Write,
     networks: usize,
     invalid: usize,
     incomplete: usize,
+    /// What people are shown at the end: how it is shown depends on how many there are.
+    predicted: Vec<(String, Prediction)>,
     missing: BTreeMap<OpKey, String>,
 }
 
@@ -91,7 +102,7 @@ impl<'a> Session<'a> {
     fn file(&mut self, path: &Path) -> Result<()> {
         let file = files::name(path);
         let unreadable = |error: std::io::Error| files::unreadable(path, &error);
-        let mut lines = Lines::new(files::open(path)?);
+        let mut lines = Lines::new(files::open_lines(path)?);
         match lines.next().map_err(unreadable)? {
             None => bail!("{file}: it is empty"),
             Some((_, Ok(line))) if NetworkSpec::is_one_a_line(line) => {}
@@ -123,7 +134,7 @@ impl<'a> Session<'a> {
 
     fn spec(&mut self, line: Option<usize>, place: &str, spec: &NetworkSpec) -> Result<()> {
         let label = Label::of(spec);
-        match Network::new(spec, self.index().catalog()) {
+        match Network::new(spec, &self.catalog) {
             Ok(network) => self.network(line, place, &label, &network),
             Err(problem) => self.invalid(line, place, &label, &problem.to_string()),
         }
@@ -136,17 +147,18 @@ impl<'a> Session<'a> {
         label: &Label,
         network: &Network,
     ) -> Result<()> {
-        match self.predictor.predict(network) {
+        let predicted = network
+            .plan(&self.catalog)
+            .map_err(PredictError::Network)
+            .and_then(|plan| self.predictor.predict_plan(&plan).map_err(PredictError::Missing));
+        match predicted {
             Ok(prediction) => {
                 self.networks += 1;
                 if self.json {
                     return self.write(line, label, Outcome::Predicted(&prediction));
                 }
-                if self.networks > 1 {
-                    writeln!(self.out)?;
-                }
-                let index = self.index();
-                write_prediction(self.out, &title(label, place), &prediction, index)
+                self.predicted.push((title(label, place), prediction));
+                Ok(())
             }
             Err(PredictError::Network(problem)) => {
                 self.invalid(line, place, label, &problem.to_string())
@@ -192,6 +204,21 @@ impl<'a> Session<'a> {
         write_json(self.out, &line)
     }
 
+    /// One network is explained; of several, each is a line.
+    fn listing(&mut self) -> Result<()> {
+        match (self.predicted.as_slice(), self.networks) {
+            ([], _) => Ok(()),
+            ([(title, prediction)], 1) => {
+                let index = self.predictor.index();
+                write_prediction(self.out, title, prediction, index)
+            }
+            (all, _) => {
+                let index = self.predictor.index();
+                write_predictions(self.out, all, index)
+            }
+        }
+    }
+
     /// Success if every network has a prediction.
     fn verdict(&self, command: &Predict) -> Result<()> {
         if self.incomplete > 0 {
@@ -214,22 +241,62 @@ impl<'a> Session<'a> {
         for (key, why) in &self.missing {
             text.push_str(&format!("\n  - {key}  # {}", plain(why)));
         }
-        text.push_str(&format!(
-            "\nMeasure them: write a space file with a `name` and these lines under `keys`, and run \
-             `latlas profile --hardware {} --space FILE --wait`.",
-            self.index().table().hardware_id
+        text.push('\n');
+        text.push_str(&chosen::how_to_measure(
+            &command.what.network,
+            &command.what.arch,
+            &command.ops.op_file,
+            self.index().table().hardware_id.as_str(),
+            self.missing.len(),
         ));
         // Suspect or failed ones: a request does not measure again what has a row, unless it says so.
         if self.index().table().rows.iter().any(|row| self.missing.contains_key(&row.key())) {
-            text.push_str(" Add `--remeasure` for those that have a row.");
+            text.push_str("\nAdd `--remeasure` to `latlas profile` for those that have a row.");
         }
         if command.missing == Missing::Error {
             text.push_str(
-                " Shapes between measured ones can be estimated with `--missing interpolate`.",
+                "\nShapes between measured ones can be estimated with `--missing interpolate`.",
             );
         }
         text
     }
+}
+
+/// What an estimate rests on, in the words that `latlas accuracy` uses too.
+fn basis(prediction: &Prediction) -> String {
+    match prediction.calibration_networks {
+        0 => "from the rows alone".to_owned(),
+        n => format!("calibrated on {}", count(n as usize, "network", "networks")),
+    }
+}
+
+fn write_predictions(
+    out: &mut dyn Write,
+    all: &[(String, Prediction)],
+    index: &TableIndex,
+) -> Result<()> {
+    let table = index.table();
+    // One table has one calibration.
+    let basis = all.first().map(|(_, prediction)| basis(prediction)).unwrap_or_default();
+    writeln!(out, "{}  table {}", table.hardware_id, table.version)?;
+    writeln!(
+        out,
+        "{}, {basis}; FLOPs are multiply-accumulates",
+        count(all.len(), "network", "networks")
+    )?;
+    let mut columns =
+        Columns::new(["NETWORK", "LATENCY", "INTERVAL", "FLOPS", "PARAMS", "MEASURED"]);
+    for (title, prediction) in all {
+        columns.push([
+            title.clone(),
+            duration(prediction.latency_micros),
+            format!("{} to {}", duration(prediction.low_micros), duration(prediction.high_micros)),
+            quantity(prediction.flops),
+            quantity(prediction.params),
+            percent(Some(prediction.measured_share)),
+        ]);
+    }
+    Ok(columns.write(out)?)
 }
 
 /// How a network is called in a listing: as its author did, or by its place.
@@ -255,10 +322,11 @@ fn write_prediction(
     writeln!(out, "  table      {}", table.version)?;
     writeln!(
         out,
-        "  latency    {}  ({} to {})",
+        "  latency    {}  ({} to {}), {}",
         duration(total),
         duration(prediction.low_micros),
-        duration(prediction.high_micros)
+        duration(prediction.high_micros),
+        basis(prediction)
     )?;
     writeln!(
         out,
@@ -266,7 +334,7 @@ fn write_prediction(
         100.0 * prediction.measured_share,
         count(prediction.ops.len(), "op", "ops")
     )?;
-    writeln!(out, "  FLOPs      {}", quantity(prediction.flops))?;
+    writeln!(out, "  FLOPs      {} (multiply-accumulates)", quantity(prediction.flops))?;
     writeln!(out, "  params     {}", quantity(prediction.params))?;
     writeln!(out, "  footprint  {}", bytes(prediction.reuse_distance_bytes))?;
     writeln!(out, "  most expensive")?;

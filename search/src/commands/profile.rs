@@ -3,15 +3,17 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use latlas_shared::accuracy::NetworkAccuracy;
 use latlas_shared::api::{NetworkChoice, OpAnswer, OpEntry, ProfileRequest, RequestStatus};
 use latlas_shared::client::{Client, with_query};
 use latlas_shared::{NetworkDigest, Table, WholeNetwork};
-use ops_catalog::{Catalog, NetworkSpec, SpaceDef};
+use ops_catalog::{Catalog, OpDef, SpaceDef};
 
 use super::{Farm, ops, request};
+use crate::chosen::{self, names_a_file};
 use crate::cli::{Profile, ProfileWhat};
+use crate::exit::Usage;
 use crate::files;
 use crate::text::{duration, plain};
 
@@ -77,6 +79,9 @@ fn beside(network: &NetworkAccuracy) -> String {
 /// What is asked for.
 struct Wanted {
     space: Option<Space>,
+    /// Definitions of `--op-file` beside what is asked for, and the file.
+    ops: Vec<OpDef>,
+    op_file: String,
     networks: Vec<Network>,
 }
 
@@ -98,15 +103,18 @@ impl Wanted {
         let names = what.space.iter().chain(&what.network).map(Path::new);
         let paths = what.op_file.iter().chain(&what.arch).map(PathBuf::as_path);
         files::one_stdin(&names.chain(paths).collect::<Vec<_>>())?;
-        let space = Space::new(what)?;
+        let mut space = Space::new(what)?;
+        let mut ops = Vec::new();
         let mut networks = Vec::new();
         for name in &what.network {
             if names_a_file(name) {
                 networks.extend(read_networks(Path::new(name))?);
             } else {
-                WholeNetwork::builtin(name).with_context(|| {
-                    format!("--network {name} (a file is written with its folder or extension)")
-                })?;
+                let spec =
+                    chosen::builtin_network(name, Catalog::builtin()).with_context(|| {
+                        format!("--network {name} (a file is written with its folder or extension)")
+                    })?;
+                WholeNetwork::new(spec, Catalog::builtin())?;
                 let choice = NetworkChoice::Named(name.clone());
                 networks.push(Network { place: name.clone(), choice });
             }
@@ -114,7 +122,11 @@ impl Wanted {
         if let Some(path) = &what.arch {
             networks.extend(read_networks(path)?);
         }
-        Ok(Wanted { space, networks })
+        if let Some(path) = &what.op_file {
+            (ops, space) = OpFile::new(path)?.beside(space, !networks.is_empty())?;
+        }
+        let op_file = what.op_file.as_deref().map(files::name).unwrap_or_default();
+        Ok(Wanted { space, ops, op_file, networks })
     }
 
     /// Checks what was written here before anything is sent, so that a mistake in it leaves nothing behind
@@ -128,10 +140,12 @@ impl Wanted {
             _ => None,
         };
         let mut catalog = Catalog::builtin().clone();
-        if defined.is_some() || self.networks.iter().any(written) {
+        if defined.is_some() || !self.ops.is_empty() || self.networks.iter().any(written) {
             let known: Vec<OpEntry> = client.get_all("v1/ops").await?;
             catalog = ops::with_submitted(known)?;
         }
+        catalog =
+            catalog.with_ops(self.ops.iter().cloned()).with_context(|| self.op_file.clone())?;
         if let Some((path, def)) = defined {
             def.resolve(&catalog).with_context(|| files::name(path))?;
             catalog =
@@ -152,55 +166,62 @@ impl Wanted {
 
 impl Space {
     fn new(what: &ProfileWhat) -> Result<Option<Space>> {
-        match (&what.space, &what.op_file) {
-            (_, Some(path)) => {
-                let def = read_space(path)?;
-                if def.ops.is_empty() {
-                    bail!("{}: it defines no op: list some under `ops`", files::name(path));
-                }
-                Ok(Some(Space::Defined(path.clone(), def)))
-            }
-            (Some(text), None) if names_a_file(text) => {
+        match &what.space {
+            Some(text) if names_a_file(text) => {
                 let path = PathBuf::from(text);
-                let def = read_space(&path)?;
+                let def = chosen::read_space(&path)?;
                 Ok(Some(Space::Defined(path, def)))
             }
-            (Some(name), None) => {
-                let known = Catalog::builtin().space(name);
-                known.with_context(|| {
-                    format!("--space {name} (a file is written with its folder or extension)")
-                })?;
+            Some(name) => {
+                chosen::builtin_space(name, Catalog::builtin())?;
                 Ok(Some(Space::Named(name.clone())))
             }
-            (None, None) => Ok(None),
+            None => Ok(None),
         }
     }
 }
 
-/// `-`, or a name that nothing built in has.
-fn names_a_file(text: &str) -> bool {
-    text == "-" || text.contains(['/', '\\', '.'])
+/// The ops of `--op-file`, and its shapes if it has some.
+struct OpFile {
+    path: PathBuf,
+    def: SpaceDef,
 }
 
-fn read_space(path: &Path) -> Result<SpaceDef> {
-    let text = files::read_text(path)?;
-    SpaceDef::from_yaml(&text).map_err(|error| anyhow!("{}: {error}", files::name(path)))
+impl OpFile {
+    fn new(path: &Path) -> Result<OpFile> {
+        let def = chosen::read_space(path)?;
+        if def.ops.is_empty() {
+            bail!("{}: it defines no op: list some under `ops`", files::name(path));
+        }
+        Ok(OpFile { path: path.to_owned(), def })
+    }
+
+    fn has_shapes(&self) -> bool {
+        let SpaceDef { grids, keys, networks, .. } = &self.def;
+        !(grids.is_empty() && keys.is_empty() && networks.is_empty())
+    }
+
+    /// It is the space that is asked for, unless its ops are all that is wanted of it.
+    fn beside(self, space: Option<Space>, networks: bool) -> Result<(Vec<OpDef>, Option<Space>)> {
+        let ops = self.def.ops.clone();
+        match space {
+            Some(_) if self.has_shapes() => Err(Usage(format!(
+                "--space and {} both say what to measure: give one of them, or `ops` alone in the file",
+                files::name(&self.path)
+            ))
+            .into()),
+            Some(space) => Ok((ops, Some(space))),
+            None if networks && !self.has_shapes() => Ok((ops, None)),
+            // The ops of a space come with it.
+            None => Ok((vec![], Some(Space::Defined(self.path, self.def)))),
+        }
+    }
 }
 
-/// The networks of a file: one, in YAML or JSON, or one JSON object a line.
+/// The networks of a file, as they are asked for.
 fn read_networks(path: &Path) -> Result<Vec<Network>> {
-    let file = files::name(path);
-    let text = files::read_text(path)?;
-    let network =
-        |place: String, spec| Network { place, choice: NetworkChoice::Defined(Box::new(spec)) };
-    let specs = NetworkSpec::read_all(&text).map_err(|error| anyhow!("{file}: {error}"))?;
-    Ok(specs
-        .into_iter()
-        .map(|(line, spec)| match line {
-            Some(line) => network(format!("{file}, line {line}"), spec),
-            None => network(file.clone(), spec),
-        })
-        .collect())
+    let network = |(place, spec)| Network { place, choice: NetworkChoice::Defined(Box::new(spec)) };
+    Ok(chosen::read_networks(path)?.into_iter().map(network).collect())
 }
 
 /// Asks for it. Gives the networks by name, too.
@@ -218,6 +239,9 @@ async fn submit(
         remeasure: command.remeasure,
     };
     let networks = wanted.check(client).await?;
+    for op in &wanted.ops {
+        let _: OpAnswer = client.post("v1/ops", op).await?;
+    }
     match &wanted.space {
         None => {}
         Some(Space::Named(name)) => request.space = Some(name.clone()),

@@ -1,37 +1,40 @@
 //! `latlas prune`.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use latlas_shared::{HardwareId, Missing, Predictor};
-use ops_catalog::{Network, OpKey};
+use latlas_shared::Predictor;
+use ops_catalog::{Catalog, GivenId, Network, OpKey};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::write_json;
 use crate::cli::Prune;
 use crate::constraints::Constraints;
-use crate::files;
 use crate::lines::Lines;
 use crate::networks::{self, Label};
 use crate::text::count;
 use crate::verdict::{Decision, Reason, Verdict, judge};
+use crate::{chosen, files};
 
 /// Runs the command: one candidate at a time, in constant memory.
 ///
 /// # Errors
 /// When a file cannot be used, or there is no candidate. A candidate that is no network is a verdict.
 pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
-    files::one_stdin(&[&command.table, &command.config, &command.arch])?;
+    let named: [&Path; 3] = [&command.table, &command.config, &command.arch];
+    let op_files = command.ops.op_file.iter().map(PathBuf::as_path);
+    files::one_stdin(&named.into_iter().chain(op_files).collect::<Vec<_>>())?;
     let index = files::read_table(&command.table)?;
     let text = files::read_text(&command.config)?;
-    let constraints = Constraints::from_yaml(&text, index.catalog())
+    let catalog = chosen::with_op_files(index.catalog(), &command.ops.op_file)?;
+    let constraints = Constraints::from_yaml(&text, &catalog)
         .map_err(|error| anyhow!("{}: {error}", files::name(&command.config)))?;
-    let gate = Gate { constraints, predictor: Predictor::new(&index, command.missing) };
-    let mut lines = Lines::new(files::open(&command.arch)?);
+    let gate = Gate { constraints, predictor: Predictor::new(&index, command.missing), catalog };
+    let mut lines = Lines::new(files::open_lines(&command.arch)?);
     let mut counts = Counts::default();
-    let mut lacking = Lacking::default();
+    let mut missing = MissingRows::default();
     loop {
         if lines.would_wait() {
             out.flush()?;
@@ -43,7 +46,7 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
             Err(problem) => Judged::invalid(Label::default(), problem),
         };
         counts.add(judged.verdict.decision);
-        lacking.note(&judged.verdict);
+        missing.add(&judged.verdict.reasons);
         write_json(out, &Line::new(number, &judged))?;
     }
     out.flush()?;
@@ -52,7 +55,8 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
     }
     eprintln!("{}", counts.summary());
     if counts.unknown > 0 {
-        eprintln!("{}", lacking.next_step(command, &gate.predictor.index().table().hardware_id));
+        let hardware = index.table().hardware_id.as_str();
+        eprintln!("{}", missing.advice(command, counts.unknown, hardware));
     }
     Ok(())
 }
@@ -60,6 +64,7 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
 struct Gate<'a> {
     constraints: Constraints,
     predictor: Predictor<'a>,
+    catalog: Catalog,
 }
 
 /// What is known of a candidate and what becomes of it.
@@ -86,7 +91,7 @@ impl Gate<'_> {
             Err((label, problem)) => return Judged::invalid(label, problem),
         };
         let label = Label::of(&spec);
-        let catalog = self.predictor.index().catalog();
+        let catalog = &self.catalog;
         let plan = match Network::new(&spec, catalog).and_then(|network| network.plan(catalog)) {
             Ok(plan) => plan,
             Err(problem) => return Judged::invalid(label, problem.to_string()),
@@ -103,7 +108,7 @@ impl Gate<'_> {
 #[derive(Serialize)]
 struct Line<'a> {
     line: usize,
-    id: &'a Option<Value>,
+    id: &'a Option<GivenId>,
     name: &'a Option<String>,
     verdict: Decision,
     reasons: &'a [Reason],
@@ -131,42 +136,39 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The most rows that are told apart, so that memory stays what it is however many candidates there are.
-const MOST_ROWS: usize = 100_000;
-
-/// The rows that candidates lack.
+/// The rows that keep candidates from being judged, as far as a fixed number of them.
 #[derive(Default)]
-struct Lacking(BTreeSet<OpKey>);
+struct MissingRows {
+    keys: HashSet<OpKey>,
+}
 
-impl Lacking {
-    fn note(&mut self, verdict: &Verdict) {
-        for reason in &verdict.reasons {
+impl MissingRows {
+    /// The candidates are judged in constant memory.
+    const MOST: usize = 100_000;
+
+    fn add(&mut self, reasons: &[Reason]) {
+        for reason in reasons {
             if let Reason::Missing { missing } = reason
-                && self.0.len() < MOST_ROWS
+                && self.keys.len() < MissingRows::MOST
             {
-                self.0.extend(missing.iter().cloned());
+                self.keys.extend(missing.iter().cloned());
             }
         }
     }
 
-    /// How they are measured.
-    fn next_step(&self, command: &Prune, hardware: &HardwareId) -> String {
-        let rows = match self.0.len() {
-            n if n >= MOST_ROWS => format!("{MOST_ROWS} rows or more are"),
-            n => count(n, "row is", "rows are"),
-        };
-        let file = match command.arch.as_os_str() == "-" {
-            true => "CANDIDATES".to_owned(),
-            false => files::name(&command.arch),
-        };
-        let mut text = format!(
-            "{rows} missing for the unknown ones. To measure them: `latlas networks keys --arch {file} > \
-             space.yaml`, then `latlas profile --hardware {hardware} --space space.yaml --wait`"
-        );
-        if command.missing == Missing::Error {
-            text.push_str("; or estimate them between measured ones with `--missing interpolate`");
-        }
-        text
+    fn advice(&self, command: &Prune, unknown: usize, hardware: &str) -> String {
+        let rows = self.keys.len();
+        let archs = std::slice::from_ref(&command.arch);
+        format!(
+            "{} {} that the table lacks. {}",
+            count(
+                unknown,
+                "candidate is unknown for want of",
+                "candidates are unknown for want of"
+            ),
+            count(rows, "row", "rows"),
+            chosen::how_to_measure(&[], archs, &command.ops.op_file, hardware, rows)
+        )
     }
 }
 

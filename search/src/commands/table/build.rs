@@ -8,14 +8,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use latlas_shared::merge::merge_all;
 use latlas_shared::{Fingerprint, Measurement, Subject, Table, TableContent};
-use ops_catalog::{Catalog, SpaceDef};
+use ops_catalog::{Catalog, text};
 use serde::Deserialize;
 
 use super::write_to;
 use crate::cli::TableBuild;
-use crate::files;
 use crate::lines::Lines;
 use crate::text::count;
+use crate::{chosen, files};
 
 /// Makes a table from files of measurements.
 ///
@@ -25,7 +25,7 @@ use crate::text::count;
 pub(super) fn run(what: &TableBuild, out: &mut dyn Write) -> Result<()> {
     let all = what.files.iter().chain(&what.op_file).chain(&what.probe);
     files::one_stdin(&all.map(PathBuf::as_path).collect::<Vec<_>>())?;
-    let catalog = catalog(&what.op_file)?;
+    let catalog = chosen::with_op_files(Catalog::builtin(), &what.op_file)?;
     let mut gathered =
         Gathered { catalog: &catalog, measurements: Vec::new(), first: String::new() };
     for path in &what.files {
@@ -52,18 +52,6 @@ pub(super) fn run(what: &TableBuild, out: &mut dyn Write) -> Result<()> {
     write_to(what.output.as_deref(), text.as_bytes(), &said, out)
 }
 
-/// The built-in ops and those of these files.
-fn catalog(op_files: &[PathBuf]) -> Result<Catalog> {
-    let mut catalog = Catalog::builtin().clone();
-    for path in op_files {
-        let file = files::name(path);
-        let def = SpaceDef::from_yaml(&files::read_text(path)?)
-            .map_err(|error| anyhow!("{file}: {error}"))?;
-        catalog = catalog.with_ops(def.ops).with_context(|| file)?;
-    }
-    Ok(catalog)
-}
-
 struct Gathered<'a> {
     catalog: &'a Catalog,
     measurements: Vec<Measurement>,
@@ -74,7 +62,7 @@ struct Gathered<'a> {
 impl Gathered<'_> {
     fn read(&mut self, path: &Path) -> Result<()> {
         let file = files::name(path);
-        let mut lines = Lines::new(files::open(path)?);
+        let mut lines = Lines::new(files::open_lines(path)?);
         while let Some((number, line)) =
             lines.next().map_err(|error| files::unreadable(path, &error))?
         {
@@ -88,7 +76,7 @@ impl Gathered<'_> {
     }
 
     fn take(&mut self, line: &str, place: &str) -> Result<(), String> {
-        let measurement: Measurement = serde_json::from_str(line).map_err(|error| {
+        let measurement: Measurement = text::read_json(line).map_err(|error| {
             format!("this is not a measurement as `latlas-agent bench` writes it ({error})")
         })?;
         measurement.check_result()?;
@@ -106,7 +94,7 @@ impl Gathered<'_> {
         match subject {
             Subject::Op { key, digest } => {
                 let op = self.catalog.op(&key.op).map_err(|unknown| {
-                    format!("{unknown}: name the file that defines it with --op-file")
+                    format!("{unknown}; name the file that defines it with --op-file")
                 })?;
                 if op.digest() != digest {
                     return Err(format!(
@@ -158,10 +146,9 @@ fn fingerprints(
     let mut all = BTreeMap::new();
     for path in probes {
         let file = files::name(path);
-        let Probe { fingerprint } =
-            serde_json::from_str(&files::read_text(path)?).map_err(|error| {
-                anyhow!("{file}: this is not what `latlas-agent probe --json` says ({error})")
-            })?;
+        let Probe { fingerprint } = text::read_json(&files::read_text(path)?).map_err(|error| {
+            anyhow!("{file}: this is not what `latlas-agent probe --json` says ({error})")
+        })?;
         let digest = fingerprint.digest();
         if !seen.contains(digest.as_str()) {
             bail!(

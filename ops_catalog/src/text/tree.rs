@@ -1,0 +1,203 @@
+//! A text as a tree of values, each with its position and its digits as they were written.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+use super::de::{self, Refused};
+use super::{json, number, yaml};
+use crate::Invalid;
+use crate::error::shown;
+
+/// The deepest nesting: more is hostile.
+pub(super) const MAX_DEPTH: usize = 100;
+
+/// The most values of a YAML text, those that aliases repeat included.
+pub(super) const MAX_VALUES: usize = 250_000;
+
+/// A place in the text, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+/// How a scalar was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// Without quotes in YAML, or in a query: what it is depends on what is wanted.
+    Plain,
+    /// A number, `true`, `false` or `null` in JSON.
+    Bare,
+    /// Text, whatever it looks like.
+    Quoted,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Scalar(Style, String),
+    List(Vec<Tree>),
+    Map(Vec<(Key, Tree)>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Key {
+    pub(super) at: Mark,
+    pub(super) text: String,
+}
+
+/// A text that has been parsed, and not yet been read as anything.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tree {
+    pub(super) at: Mark,
+    pub(super) value: Value,
+    /// Whether the text has one line, so that places are columns.
+    pub(super) one_line: bool,
+}
+
+impl Tree {
+    /// Parses JSON.
+    ///
+    /// # Errors
+    /// What is not JSON, with its place.
+    pub fn json(text: &str) -> Result<Tree, Invalid> {
+        Tree::parsed(text, json::parse)
+    }
+
+    /// Parses YAML or JSON.
+    ///
+    /// # Errors
+    /// What is not YAML, with its place.
+    pub fn yaml(text: &str) -> Result<Tree, Invalid> {
+        // What is JSON is read as such: the two differ in what `1e1` and a tab are.
+        Tree::parsed(text, |text| match json::parse(text) {
+            Ok(tree) => Ok(tree),
+            Err(problem) => yaml::parse(text).map_err(|other| {
+                // Of a text that means to be JSON, the first mistake is the one in its JSON.
+                let means_json = text.trim_start().starts_with(['{', '[']) && text.contains('"');
+                if means_json { problem } else { other }
+            }),
+        })
+    }
+
+    fn parsed(text: &str, parse: impl Fn(&str) -> Result<Tree, Refused>) -> Result<Tree, Invalid> {
+        let text = super::unmarked(text);
+        let one_line = !text.trim_end().contains(['\n', '\r']);
+        match parse(text) {
+            Ok(tree) => Ok(Tree { one_line, ..tree }),
+            Err(problem) => Err(problem.invalid(one_line)),
+        }
+    }
+
+    /// Named texts, such as the parameters of a call: each is what its field wants it to be.
+    pub fn of_texts(pairs: impl IntoIterator<Item = (String, String)>) -> Tree {
+        let at = Mark { line: 0, column: 0 };
+        let fields = pairs.into_iter().map(|(name, text)| {
+            let value = Value::Scalar(Style::Plain, text);
+            (Key { at, text: name }, Tree { at, value, one_line: true })
+        });
+        Tree { at, value: Value::Map(fields.collect()), one_line: true }
+    }
+
+    /// Reads it as a value.
+    ///
+    /// # Errors
+    /// With line, column and field path.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Invalid> {
+        T::deserialize(de::Reader::new(self)).map_err(|problem| problem.invalid(self.one_line))
+    }
+
+    /// A field of an object.
+    pub fn field(&self, name: &str) -> Option<&Tree> {
+        match &self.value {
+            Value::Map(fields) => fields.iter().find(|(key, _)| key.text == name).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    /// The text that it is, if it is one.
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar(Style::Quoted, text) => Some(text),
+            Value::Scalar(Style::Plain, text) if !number::is_number(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        match &self.value {
+            Value::Scalar(Style::Bare, text) => text == "null",
+            Value::Scalar(Style::Plain, text) => {
+                matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+            }
+            _ => false,
+        }
+    }
+
+    /// What stands there, for a message.
+    pub(super) fn described(&self) -> String {
+        match &self.value {
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(_) => "an object".to_owned(),
+            _ if self.is_null() => "empty".to_owned(),
+            Value::Scalar(Style::Quoted, text) => format!("the text \"{}\"", shown(text)),
+            Value::Scalar(_, text) => format!("`{}`", shown(text)),
+        }
+    }
+}
+
+/// As JSON on one line, every number with the digits that it was written with.
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        match &self.value {
+            Value::Scalar(Style::Bare, text) => f.write_str(text),
+            Value::Scalar(Style::Quoted, text) => f.write_str(&quoted(text)),
+            Value::Scalar(Style::Plain, _) if self.is_null() => f.write_str("null"),
+            Value::Scalar(Style::Plain, text) => match text.as_str() {
+                "true" | "True" | "TRUE" => f.write_str("true"),
+                "false" | "False" | "FALSE" => f.write_str("false"),
+                text if json::is_number(text) => f.write_str(text),
+                text => f.write_str(&quoted(text)),
+            },
+            Value::List(items) => {
+                f.write_str("[")?;
+                for (index, item) in items.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, "{comma}{item}")?;
+                }
+                f.write_str("]")
+            }
+            Value::Map(fields) => {
+                f.write_str("{")?;
+                for (index, (key, value)) in fields.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, "{comma}{}:{value}", quoted(&key.text))?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+/// Adds a field, unless it is there already.
+pub(super) fn add_field(
+    fields: &mut Vec<(Key, Tree)>,
+    seen: &mut std::collections::HashMap<String, Mark>,
+    key: Key,
+    value: Tree,
+) -> Result<(), Refused> {
+    if let Some(first) = seen.insert(key.text.clone(), key.at) {
+        return Err(Refused::at(
+            key.at,
+            format!(
+                "`{}` stands twice, first in line {}, column {}: keep one of them",
+                shown(&key.text),
+                first.line,
+                first.column
+            ),
+        ));
+    }
+    fields.push((key, value));
+    Ok(())
+}

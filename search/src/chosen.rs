@@ -1,0 +1,142 @@
+//! Networks and ops as they are chosen on a command line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use ops_catalog::{Catalog, NetworkSpec, SpaceDef};
+
+use crate::files;
+
+/// `-`, or a name that nothing built in has.
+pub(crate) fn names_a_file(text: &str) -> bool {
+    text == "-" || text.contains(['/', '\\', '.'])
+}
+
+/// A space, or definitions of ops, from a file.
+///
+/// # Errors
+/// Names the file and the place.
+pub(crate) fn read_space(path: &Path) -> Result<SpaceDef> {
+    let text = files::read_text(path)?;
+    SpaceDef::from_yaml(&text).map_err(|error| anyhow!("{}: {error}", files::name(path)))
+}
+
+/// A catalog and the ops of some files.
+///
+/// # Errors
+/// Names the file, when it cannot be used or an op in it has a name that another op has.
+pub(crate) fn with_op_files(catalog: &Catalog, op_files: &[PathBuf]) -> Result<Catalog> {
+    let mut catalog = catalog.clone();
+    for path in op_files {
+        let def = read_space(path)?;
+        catalog = catalog.with_ops(def.ops).with_context(|| files::name(path))?;
+    }
+    Ok(catalog)
+}
+
+/// The networks of a file, each with its place: one, in YAML or JSON, or one JSON object a line.
+///
+/// # Errors
+/// Names the file and the line.
+pub(crate) fn read_networks(path: &Path) -> Result<Vec<(String, NetworkSpec)>> {
+    let file = files::name(path);
+    let text = files::read_text(path)?;
+    let specs = NetworkSpec::read_all(&text).map_err(|error| anyhow!("{file}: {error}"))?;
+    let place = |line: Option<usize>| match line {
+        Some(line) => format!("{file}, line {line}"),
+        None => file.clone(),
+    };
+    Ok(specs.into_iter().map(|(line, spec)| (place(line), spec)).collect())
+}
+
+/// A built-in network by its name, or why not.
+///
+/// # Errors
+/// When there is none of this name.
+pub(crate) fn builtin_network<'a>(name: &str, catalog: &'a Catalog) -> Result<&'a NetworkSpec> {
+    catalog.network_spec(name).map_err(|error| {
+        // The name of a space is no mistake in spelling.
+        match catalog.space(name) {
+            Ok(_) => anyhow!("--network {name}: `{name}` is a space: write --space {name}"),
+            Err(_) => anyhow!(error),
+        }
+    })
+}
+
+/// A built-in space by its name, or why not.
+///
+/// # Errors
+/// When there is none of this name.
+pub(crate) fn builtin_space<'a>(name: &str, catalog: &'a Catalog) -> Result<&'a SpaceDef> {
+    catalog.space(name).map_err(|error| match catalog.network_spec(name) {
+        Ok(_) => anyhow!("--space {name}: `{name}` is a network: write --network {name}"),
+        Err(_) => {
+            anyhow!("--space {name} (a file is written with its folder or extension): {error}")
+        }
+    })
+}
+
+/// How the rows that networks lack are measured, with the arguments that chose the networks.
+pub(crate) fn how_to_measure(
+    networks: &[String],
+    archs: &[PathBuf],
+    op_files: &[PathBuf],
+    hardware: &str,
+    rows: usize,
+) -> String {
+    let mut keys = "latlas networks keys".to_owned();
+    for name in networks {
+        keys.push_str(&format!(" --network {}", quoted(name)));
+    }
+    for path in archs {
+        let stdin = files::is_standard(path);
+        keys.push_str(&match stdin {
+            true => " --arch FILE".to_owned(),
+            false => format!(" --arch {}", quoted(&path.display().to_string())),
+        });
+    }
+    for path in op_files {
+        keys.push_str(&format!(" --op-file {}", quoted(&path.display().to_string())));
+    }
+    // A row takes a third of a second on an undisturbed processor (docs/accuracy.md), and longer on a slow box.
+    let minutes = (rows as f64 / 180.0).ceil().max(1.0);
+    format!(
+        "Measure them, which takes {minutes} min or more:\n  {keys} > space.yaml\n  \
+         latlas profile --hardware {hardware} --space space.yaml --wait\nWithout a coordinator:\n  \
+         latlas-agent bench --space space.yaml --out more.ndjson\n  \
+         latlas table build rows.ndjson more.ndjson -o table.json"
+    )
+}
+
+/// An argument as a shell takes it.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:@%+=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_has_the_arguments_that_chose_the_networks() {
+        let said = how_to_measure(
+            &["resnet18".to_owned()],
+            &[PathBuf::from("my nets.json"), PathBuf::from("-")],
+            &[PathBuf::from("ops.yaml")],
+            "x.cpu",
+            61,
+        );
+        assert!(said.contains("1 min or more"), "{said}");
+        let command = "latlas networks keys --network resnet18 --arch 'my nets.json' --arch FILE --op-file \
+                       ops.yaml > space.yaml";
+        assert!(said.contains(command), "{said}");
+        assert!(
+            said.contains("latlas profile --hardware x.cpu --space space.yaml --wait"),
+            "{said}"
+        );
+    }
+}
