@@ -5,8 +5,9 @@
 //! with one another and are wrong together; so each piece of work is visited many times for a few
 //! milliseconds, and convergence is judged between visits.
 //!
-//! Visits come in spans, with a visit to the reference ops and to the smallest op at the end of each. A span whose visits are
-//! slow together is made again, within bounds, and counts as disturbed when that does not help.
+//! Visits come in spans, with a visit to the reference ops and to the smallest op at the end of each. A span
+//! whose visits are slow together is made again, within bounds, and counts as disturbed when that does not
+//! help.
 
 mod open;
 mod protocol;
@@ -200,8 +201,8 @@ const REFERENCE_VISITS: usize = 6;
 
 /// Measures jobs and hands over each outcome as soon as it is known.
 ///
-/// `gauges` are visited along with them. `seed` fixes the order of visits. `stop` is asked before each visit; when it says so the run ends, and what had not
-/// ended by then is not handed over.
+/// `gauges` are visited along with them. `seed` fixes the order of visits. `stop` is asked before each
+/// visit; when it says so the run ends, and what had not ended by then is not handed over.
 ///
 /// # Errors
 /// When no worker can be started.
