@@ -197,6 +197,7 @@ pub mod tests {
         Measurement {
             id: Uuid::now_v7(),
             task: Some(1),
+            task_generation: None,
             hardware_id: "test.cpu".parse().unwrap(),
             fingerprint: "f".into(),
             run_config: RunConfig {
@@ -210,6 +211,7 @@ pub mod tests {
             subject: Subject::Network(Box::new(WholeNetwork::builtin("demo_conv").unwrap())),
             status: Status::Failed,
             reason: Some("because".into()),
+            failure_kind: None,
             latency: None,
             energy: None,
             peak_memory_bytes: None,

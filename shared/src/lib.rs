@@ -28,7 +28,9 @@ pub use identity::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId, MemoryFormat,
     RunConfig,
 };
-pub use measurement::{CurvePoint, Energy, Latency, Measurement, Status, Subject, Telemetry};
+pub use measurement::{
+    CurvePoint, Energy, FailureKind, Latency, Measurement, Status, Subject, Telemetry,
+};
 pub use merge::MeasuredNetwork;
 pub use network::{NetworkDigest, WholeNetwork};
 pub use predict::{

@@ -17,6 +17,9 @@ use super::{Agent, Store, StoreError, count, leases, micros, time, to_json};
 /// Who sets a state when nobody does: the farm, by an agent's canary.
 pub(super) const CANARY: &str = "canary";
 
+/// The same, by what the agent failed that others measured.
+pub(super) const FAILURES: &str = "failures";
+
 #[derive(sqlx::FromRow)]
 struct Columns {
     id: i64,
@@ -149,6 +152,11 @@ impl Store {
                 by: agent.state_by,
             },
             unfit: self.shared.presence.unfit(agent.id),
+            clock_ahead_seconds: self
+                .shared
+                .presence
+                .clock_ahead(agent.id)
+                .map(|ahead| ahead.as_secs_f64()),
             canary_at: agent.canary_at.map(time).transpose()?,
             leases,
         })
@@ -207,6 +215,19 @@ pub(super) async fn state(
     state_of(&name)
 }
 
+/// An agent's state as a transaction sees it, and when it was enrolled.
+pub(super) async fn state_and_enrolment(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+) -> Result<(AgentState, Timestamp), StoreError> {
+    let (name, enrolled_at): (String, i64) =
+        sqlx::query_as("SELECT state, enrolled_at FROM agents WHERE id = ?1")
+            .bind(agent.id)
+            .fetch_one(&mut **tx)
+            .await?;
+    Ok((state_of(&name)?, time(enrolled_at)?))
+}
+
 /// Writes a state, and ends the leases of an agent that is no longer trusted.
 pub(super) async fn write(
     tx: &mut Transaction<'static, Sqlite>,
@@ -216,7 +237,9 @@ pub(super) async fn write(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE agents SET state = ?1, state_reason = ?2, state_since = ?3, state_by = ?4 WHERE id = ?5",
+        "UPDATE agents SET state = ?1, state_reason = ?2, state_since = ?3, state_by = ?4,
+                           failures_in_row = 0, failing_since = NULL
+         WHERE id = ?5",
     )
     .bind(change.state.name())
     .bind(&change.reason)

@@ -8,7 +8,7 @@ use latlas_shared::api::{AgentState, Lease, StateChange, Task, TaskWork};
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::boxes::{self, CANARY};
+use super::boxes::{self, CANARY, FAILURES};
 use super::{Agent, Store, StoreError, count, from_json, leases, micros, time};
 use crate::canary::{self, Due, Round, Values, Verdict};
 use crate::lease;
@@ -31,16 +31,16 @@ impl Columns {
     fn round(&self) -> Result<Round, StoreError> {
         Ok(Round {
             state: boxes::state_of(&self.state)?,
-            by_canary: self.state_by.as_deref() == Some(CANARY),
+            by_farm: matches!(self.state_by.as_deref(), Some(CANARY | FAILURES)),
             asked_at: self.canary_asked_at.map(time).transpose()?,
             tries: count(self.canary_tries),
             out: self.out,
         })
     }
 
-    /// Whether the box is in quarantine because no canary came in, and not because of what one said.
+    /// Whether the box is in quarantine because it gave no numbers, and not because of what a canary said.
     fn lost(&self) -> bool {
-        self.canary_at < self.state_since
+        self.state_by.as_deref() == Some(FAILURES) || self.canary_at < self.state_since
     }
 }
 
@@ -89,6 +89,7 @@ impl Store {
         let able = entries.into_iter().filter(|(_, op)| able(op)).enumerate();
         let task = |(index, (key, op)): (usize, (_, std::sync::Arc<ops_catalog::Op>))| Task {
             id: canary::task_number(index),
+            generation: 0,
             work: TaskWork::Op { key, digest: op.digest().clone(), definition: op.def().clone() },
         };
         Ok(able.map(task).collect())
@@ -126,7 +127,7 @@ impl Store {
     /// An agent that was given the canary again and again and never sent one is not trusted.
     async fn lose_canary(&self, agent: &Agent, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        distrust(&mut tx, agent, canary::lost_reason(), now).await?;
+        distrust(&mut tx, agent, canary::lost_reason(), CANARY, now).await?;
         sqlx::query("UPDATE agents SET canary_tries = 0, canary_asked_at = ?1 WHERE id = ?2")
             .bind(micros(now))
             .bind(agent.id)
@@ -171,19 +172,21 @@ impl Store {
     }
 }
 
-/// Puts an agent that counts as active into quarantine.
+/// Puts an agent that counts as active into quarantine; false when it does not.
 pub(super) async fn distrust(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
     reason: String,
+    by: &str,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     if boxes::state(tx, agent).await? != AgentState::Active {
-        return Ok(());
+        return Ok(false);
     }
     tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "into quarantine");
     let change = StateChange { state: AgentState::Quarantined, reason: Some(reason) };
-    boxes::write(tx, agent.id, &change, CANARY, now).await
+    boxes::write(tx, agent.id, &change, by, now).await?;
+    Ok(true)
 }
 
 async fn read(tx: &mut Transaction<'static, Sqlite>, agent: &Agent) -> Result<Columns, StoreError> {

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use latlas_shared::merge::{Observation, merge_network, merge_row};
-use latlas_shared::{MeasuredNetwork, Row};
+use latlas_shared::{MeasuredNetwork, Measurement, Row};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
 use super::networks::NetworkId;
-use super::{StoreError, TableId, from_json, micros, pieces, to_json};
+use super::{StoreError, TableId, from_json, micros, pieces, time, to_json};
 use crate::op_book::OpId;
 
 /// Where the measurements of one thing come together.
@@ -173,11 +173,13 @@ async fn observations<'p>(
     tx: &mut Transaction<'static, Sqlite>,
     places: &[&'p Place],
 ) -> Result<BTreeMap<&'p Place, Vec<Observation>>, StoreError> {
-    let found: Vec<(i64, String, String)> =
+    let found: Vec<(i64, String, i64, String)> =
         sqlx::query_as(OBSERVATIONS).bind(as_json(places)).fetch_all(&mut **tx).await?;
     let mut observations: BTreeMap<&Place, Vec<Observation>> = BTreeMap::new();
-    for (place, agent, measurement) in found {
-        let measurement = from_json("a measurement", &measurement)?;
+    for (place, agent, measured_at, measurement) in found {
+        let mut measurement: Measurement = from_json("a measurement", &measurement)?;
+        // Rows are dated by our clock.
+        measurement.finished_at = time(measured_at)?;
         let observation = Observation { agent, measurement };
         observations.entry(nth(places, place)?).or_default().push(observation);
     }
@@ -218,16 +220,16 @@ chosen (number, agent_id, id) AS (
            (SELECT id FROM measurements AS m
             WHERE m.table_id = of_rows.table_id AND m.op_id = of_rows.op_id AND m.key = of_rows.key
               AND m.agent_id = of_rows.agent_id AND canary = 0 AND set_aside IS NULL
-            ORDER BY (status = 'failed'), finished_at DESC, uuid DESC LIMIT 1)
+            ORDER BY (status = 'failed'), generation DESC, id DESC LIMIT 1)
     FROM of_rows WHERE agent_id IS NOT NULL
     UNION ALL
     SELECT number, agent_id,
            (SELECT id FROM measurements AS m
             WHERE m.table_id = of_networks.table_id AND m.network_id = of_networks.network_id
               AND m.agent_id = of_networks.agent_id AND canary = 0 AND set_aside IS NULL
-            ORDER BY (status = 'failed'), finished_at DESC, uuid DESC LIMIT 1)
+            ORDER BY (status = 'failed'), generation DESC, id DESC LIMIT 1)
     FROM of_networks WHERE agent_id IS NOT NULL
 )
-SELECT number, agents.uuid, measurement
+SELECT number, agents.uuid, coalesce(measured_at, finished_at), measurement
 FROM chosen CROSS JOIN measurements ON measurements.id = chosen.id
             CROSS JOIN agents ON agents.id = chosen.agent_id";

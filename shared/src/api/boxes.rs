@@ -53,7 +53,7 @@ pub struct Standing {
     /// Since when; null for a box that was active all along.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<Timestamp>,
-    /// Who decided it: `admin`, or `canary` for the farm itself; null like the others.
+    /// Who decided it: `admin`, or the farm itself by a `canary` or by `failures`; null like the others.
     pub by: Option<String>,
 }
 

@@ -15,12 +15,14 @@ pub(crate) fn measurement(key: &str, micros: f64) -> Measurement {
     Measurement {
         id: Uuid::from_u128(7),
         task: None,
+        task_generation: None,
         hardware_id: table.hardware_id,
         fingerprint: "f1".into(),
         run_config: table.run_config,
         subject: Subject::Op { key, digest },
         status: Status::Ok,
         reason: None,
+        failure_kind: None,
         latency: Some(Latency {
             curve: vec![point(8 * MIB, micros), point(64 * MIB, micros * 1.5)],
         }),
