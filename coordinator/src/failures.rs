@@ -30,7 +30,9 @@ pub struct Record {
 pub fn distrusted(record: &Record) -> Option<String> {
     let Record { refuted, in_a_row, others, last } = record;
     let what = if *refuted >= MOST_REFUTED {
-        format!("it failed {refuted} tasks within a day that other boxes of its class measured then")
+        format!(
+            "it failed {refuted} tasks within a day that other boxes of its class measured then"
+        )
     } else if *in_a_row >= MOST_IN_A_ROW && *others > 0 {
         format!(
             "it failed its last {in_a_row} tasks, all that it was given, while {others} other {} of its \

@@ -112,6 +112,11 @@ impl Progress {
         if self.state != State::Leased(lease) {
             return self;
         }
+        self.tried(reason, policy)
+    }
+
+    /// The same, whoever tried it.
+    fn tried(self, reason: &str, policy: &Policy) -> Progress {
         let attempts = self.attempts + 1;
         let reason = format!("{reason} (attempt {attempts} of {})", policy.max_attempts);
         let state = if attempts >= policy.max_attempts { State::Failed } else { State::Queued };
@@ -136,9 +141,8 @@ impl Progress {
     /// The agent's word came that there is no number.
     ///
     /// Where the op is at fault it is not tried again: it would fail on every box. Where the box is, another
-    /// one of the class tries it, as long as there is one and the cap is not reached. A late word on a task
-    /// that the box no longer holds counts no attempt, since the end of its lease has counted one. Nothing
-    /// undoes a number.
+    /// one of the class tries it, as long as there is one and the cap is not reached. A late word of a box
+    /// whose lease has ended counts no attempt, since that end has counted one. Nothing undoes a number.
     pub fn failed(self, failure: &Failure, policy: &Policy) -> Progress {
         let Failure { kind, reason, agent_name, lease, elsewhere } = *failure;
         match (self.state, lease) {
@@ -146,16 +150,19 @@ impl Progress {
             _ if !kind.is_of_box() => {
                 Progress { state: State::Failed, reason: Some(reason.to_owned()), ..self }
             }
-            (State::Leased(own), Some(lease)) if own == lease => {
-                if elsewhere {
-                    return self.attempted(lease, &format!("on box {agent_name}: {reason}"), policy);
-                }
-                let reason =
-                    format!("on box {agent_name}, and no other box of its class can try it: {reason}");
+            (State::Leased(own), lease) if lease != Some(own) => self,
+            (State::Queued, _) if self.attempts > 0 => self,
+            (State::Leased(_) | State::Queued, _) if elsewhere => {
+                self.tried(&format!("on box {agent_name}: {reason}"), policy)
+            }
+            (State::Leased(_) | State::Queued, _) => {
+                let reason = format!(
+                    "on box {agent_name}, and no other box of its class can try it: {reason}"
+                );
                 let attempts = self.attempts + 1;
                 Progress { state: State::Failed, attempts, reason: Some(reason) }
             }
-            _ => self,
+            (State::Failed, _) => self,
         }
     }
 
@@ -334,7 +341,11 @@ mod tests {
         let mut task = Progress::new();
         for attempt in 1..=3 {
             task = task.leased(lease(attempt)).unwrap();
-            // A word of a box that does not hold it changes nothing.
+            // A word of a box that does not hold it, or no longer holds it, changes nothing.
+            if attempt > 1 {
+                let waits = Progress { state: State::Queued, ..task.clone() };
+                assert_eq!(waits.clone().failed(&died(None, true), &policy), waits);
+            }
             assert_eq!(task.clone().failed(&died(None, true), &policy), task);
             assert_eq!(task.clone().failed(&died(Some(9), true), &policy), task);
             task = task.failed(&died(Some(attempt), true), &policy);
@@ -344,7 +355,8 @@ mod tests {
             assert_eq!((task.state, u128::from(task.attempts)), (state, attempt));
         }
         // Where there is nobody else, the reason says whose it is.
-        let alone = Progress::new().leased(lease(1)).unwrap().failed(&died(Some(1), false), &policy);
+        let alone =
+            Progress::new().leased(lease(1)).unwrap().failed(&died(Some(1), false), &policy);
         assert_eq!(
             (alone.state, alone.reason.as_deref()),
             (State::Failed, Some("on box a, and no other box of its class can try it: why"))

@@ -97,6 +97,8 @@ impl Simulated {
             run_config: run_config(),
             primitives,
             agent_version: version(),
+            box_key: None,
+            instance: None,
         };
         let enrolled: Enrolled = client.post("v1/agents", &request).await?;
         let client = client.with_token(enrolled.credential.clone());
@@ -220,7 +222,7 @@ impl Simulated {
         &self,
         measurements: Vec<Measurement>,
     ) -> Result<ResultsAnswer, ClientError> {
-        self.client.post("v1/results", &Results { measurements }).await
+        self.client.post("v1/results", &Results { measurements, ..Results::default() }).await
     }
 }
 

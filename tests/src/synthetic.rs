@@ -54,6 +54,8 @@ pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
         run_config: run_config(),
         primitives,
         agent_version: "0.0.0".to_owned(),
+        box_key: None,
+        instance: None,
     }
 }
 

@@ -180,7 +180,8 @@ fn own_key(
 ) -> Result<(Option<String>, Option<UnixListener>)> {
     let facts = box_id.map(str::to_owned).or_else(|| recorder.system().box_facts());
     let Some(facts) = facts else { return Ok((None, None)) };
-    let key = box_key::box_key(farm_id, &facts);
+    // A second GPU is a second agent.
+    let key = box_key::box_key(farm_id, &format!("{facts} {}", recorder.fingerprint.device));
     let claim = box_key::claim(&key, recorder)?;
     Ok((claim.is_some().then_some(key), claim))
 }

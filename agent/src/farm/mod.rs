@@ -16,9 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use latlas_shared::api::{
-    Instance, Lease, LeaseAnswer, LeaseCall, LeaseRequest, Task, TaskWork,
-};
+use latlas_shared::api::{Instance, Lease, LeaseAnswer, LeaseCall, LeaseRequest, Task, TaskWork};
 use latlas_shared::client::{Client, ClientError, TlsFiles};
 use latlas_shared::samples::Samples;
 use latlas_shared::{FailureKind, Measurement, Status};

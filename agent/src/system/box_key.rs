@@ -11,9 +11,10 @@ impl System {
     /// them, so that it does not matter who starts the agent.
     pub fn box_facts(&self) -> Option<String> {
         let machine = self.tree.line("etc/machine-id").filter(|id| id != "uninitialized")?;
-        let serial = ["proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number"]
-            .into_iter()
-            .find_map(|path| self.tree.line(path));
+        let serial =
+            ["proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number"]
+                .into_iter()
+                .find_map(|path| self.tree.line(path));
         let hardware = match serial {
             Some(serial) => serial,
             None => self.network_cards()?,

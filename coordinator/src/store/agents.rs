@@ -71,7 +71,9 @@ impl Store {
         let table_id = find_or_add_table(&mut tx, &hardware_id, request, now).await?;
         let (id, uuid) = match self.of_box(&mut tx, table_id, request, now).await? {
             OfBox::Comes => (insert(&mut tx, uuid, table_id, request, true, now).await?, uuid),
-            OfBox::IsElsewhere => (insert(&mut tx, uuid, table_id, request, false, now).await?, uuid),
+            OfBox::IsElsewhere => {
+                (insert(&mut tx, uuid, table_id, request, false, now).await?, uuid)
+            }
             OfBox::ComesBack(id, uuid) => {
                 come_back(&mut tx, id, request, now).await?;
                 (id, uuid)
@@ -109,7 +111,11 @@ impl Store {
             let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
             return Ok(OfBox::ComesBack(id, uuid));
         }
-        tracing::warn!(agent = uuid, name = request.name, "a box enrols with the key of one that runs elsewhere");
+        tracing::warn!(
+            agent = uuid,
+            name = request.name,
+            "a box enrols with the key of one that runs elsewhere"
+        );
         Ok(OfBox::IsElsewhere)
     }
 

@@ -169,7 +169,8 @@ async fn note_failures(
     failed: &[Failed],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let failed: BTreeMap<i64, &Failed> = failed.iter().map(|failed| (failed.task, failed)).collect();
+    let failed: BTreeMap<i64, &Failed> =
+        failed.iter().map(|failed| (failed.task, failed)).collect();
     let columns: Vec<(i64, &str, &str)> =
         failed.values().map(|failed| (failed.task, failed.kind, failed.reason.as_str())).collect();
     sqlx::query(

@@ -120,7 +120,9 @@ impl Store {
             .map_err(|e| unusable(&e))?;
         let shared = Shared {
             policy,
-            farm_id: farm_id.parse().map_err(|e| unusable(&StoreError::damaged("the farm's id", e)))?,
+            farm_id: farm_id
+                .parse()
+                .map_err(|e| unusable(&StoreError::damaged("the farm's id", e)))?,
             presence: Presence::default(),
             ops: RwLock::new(Arc::new(OpBook::default())),
             work: Notify::new(),

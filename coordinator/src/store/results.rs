@@ -203,8 +203,7 @@ impl Store {
                     }
                     let place = place(tx, &admitted, now).await?;
                     let (finished_at, generation) = (admitted.finished_at, admitted.generation);
-                    let measured_at =
-                        failures::measured_at(finished_at, ahead, enrolled_at, now);
+                    let measured_at = failures::measured_at(finished_at, ahead, enrolled_at, now);
                     let generation = generation.unwrap_or_default();
                     taken.push(Taken { place, generation, measured_at, admitted });
                 }
@@ -319,17 +318,11 @@ async fn leases_of(
         .bind(agent.id)
         .fetch_all(&mut **tx)
         .await?;
-    held.iter()
-        .map(|id| id.parse().map_err(|e| StoreError::damaged("a lease's id", e)))
-        .collect()
+    held.iter().map(|id| id.parse().map_err(|e| StoreError::damaged("a lease's id", e))).collect()
 }
 
 /// Checks a measurement, and makes it what is stored.
-fn check(
-    measurement: Measurement,
-    class: &Class,
-    ops: &OpBook,
-) -> Result<Admitted, Refusal> {
+fn check(measurement: Measurement, class: &Class, ops: &OpBook) -> Result<Admitted, Refusal> {
     match admit(&measurement, class, ops) {
         Ok((table, about)) => {
             let Measurement { id, status, finished_at, .. } = measurement;

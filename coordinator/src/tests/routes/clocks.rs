@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentEntry, Heartbeat, Page, Results, ResultsAnswer};
-use latlas_shared::{Table, Measurement, Row};
+use latlas_shared::{Measurement, Row, Table};
 
 use crate::tests::harness::{Box, Farm, KEYS};
 
@@ -48,7 +48,11 @@ async fn the_later_measurement_counts_whatever_the_box_s_clock_shows() {
             assert_eq!(measures(&farm, &agent, 12.1184, clocks[1]).await.stored, 1);
             assert_eq!(farm.status(&request).await.done, 1);
             let row = only_row(&farm, &agent).await;
-            assert_eq!((row.latency_micros, row.agents), (Some(12.1184), 1), "{wrong} {wrong_first}");
+            assert_eq!(
+                (row.latency_micros, row.agents),
+                (Some(12.1184), 1),
+                "{wrong} {wrong_first}"
+            );
             let ago = Timestamp::now().duration_since(row.measured_at);
             assert!((0..60).contains(&ago.as_secs()), "{wrong} {wrong_first}: {}", row.measured_at);
         }

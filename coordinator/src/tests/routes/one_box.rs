@@ -3,10 +3,10 @@
 
 use axum::http::{Method, StatusCode};
 use latlas_shared::api::{
-    AgentEntry, AgentState, EnrolRequest, Enrolled, FarmIdentity, Heartbeat, Instance, LeaseCall, Page,
-    Results,
+    AgentEntry, AgentState, EnrolRequest, Enrolled, FarmIdentity, Heartbeat, Instance, LeaseCall,
+    Page, Results,
 };
-use latlas_shared::{Table, Measurement};
+use latlas_shared::{Measurement, Table};
 use uuid::Uuid;
 
 use crate::DATABASE;
@@ -124,7 +124,9 @@ async fn two_boxes_that_run_at_once_are_two_agents_whatever_their_keys() {
     // Another box, no key, and another table of the same box.
     let other = with_key("other", 'b', "third boot");
     let threads = EnrolRequest { run_config: testing::run_config(2), ..with_key("box", 'a', "x") };
-    for request in [other, testing::enrolment("nameless", 8), testing::enrolment("nameless", 8), threads] {
+    for request in
+        [other, testing::enrolment("nameless", 8), testing::enrolment("nameless", 8), threads]
+    {
         enrol(&farm, &request).await;
     }
     assert_eq!(agents(&farm).await.len(), 6);

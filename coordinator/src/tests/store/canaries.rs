@@ -173,7 +173,10 @@ async fn a_canary_that_is_given_back_or_refused() {
     assert_eq!((answer.stored, answer.refused.len()), (3, 1));
     let (now, reason) = state(&farm, &agent).await;
     assert_eq!(now, AgentState::Quarantined);
-    assert!(reason.starts_with("its canary was refused: ") && reason.contains("Enrol it again"), "{reason}");
+    assert!(
+        reason.starts_with("its canary was refused: ") && reason.contains("Enrol it again"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ pub(super) fn agents(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()>
             shown_state(agent).to_owned(),
             format!("{} ago", age(agent.seen_at, now)),
             work(agent),
-            why(agent).unwrap_or_default(),
+            why(agent).or_else(|| clock(agent)).unwrap_or_default(),
         ]);
     }
     Ok(columns.write(out)?)
@@ -127,6 +127,14 @@ fn why(agent: &AgentEntry) -> Option<String> {
             Some(format!("{reason} (by {by})"))
         }
     }
+}
+
+/// What is wrong with its clock; none for one that is a minute off or less. It changes no result.
+fn clock(agent: &AgentEntry) -> Option<String> {
+    let ahead = agent.clock_ahead_seconds.filter(|seconds| seconds.abs() > 60.0)?;
+    let off = jiff::SignedDuration::try_from_secs_f64(ahead.abs()).ok()?;
+    let off = age(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH.checked_add(off).ok()?);
+    Some(format!("its clock is {off} {}", if ahead > 0.0 { "ahead" } else { "behind" }))
 }
 
 /// What it works on: `23 of 64 tasks, 512 visits`.
