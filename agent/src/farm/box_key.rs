@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -17,21 +16,24 @@ pub fn box_key(farm_id: Uuid, facts: &str) -> String {
 }
 
 /// Makes this process the only one on this machine that goes by the box's key for its table, as long as the
-/// listener lives: the kernel takes the name back however the process ends. None when another process does.
-///
-/// # Errors
-/// When the kernel gives no names.
-pub fn claim(key: &str, recorder: &Recorder) -> Result<Option<UnixListener>> {
+/// listener lives: the kernel takes the name back however the process ends. None when another process does, or
+/// the kernel gives no names.
+pub fn claim(key: &str, recorder: &Recorder) -> Option<UnixListener> {
     let (hardware, config) = (&recorder.hardware_id, recorder.run_config.id());
     // Names are short.
     let hash = Sha256::digest(format!("{key}\n{hardware}\n{config}"));
     let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = SocketAddr::from_abstract_name(format!("latlas-agent-{name}"))
-        .context("naming this box")?;
-    match UnixListener::bind_addr(&name) {
-        Ok(listener) => Ok(Some(listener)),
-        Err(e) if e.kind() == ErrorKind::AddrInUse => Ok(None),
-        Err(e) => Err(e).context("claiming the name of this box"),
+    let name = SocketAddr::from_abstract_name(format!("latlas-agent-{name}"));
+    match name.and_then(|name| UnixListener::bind_addr(&name)) {
+        Ok(listener) => Some(listener),
+        Err(e) if e.kind() == ErrorKind::AddrInUse => {
+            tracing::info!("another agent of this box measures for the same table");
+            None
+        }
+        Err(e) => {
+            tracing::warn!("the farm will not know this box without its state directory: {e}");
+            None
+        }
     }
 }
 
@@ -60,9 +62,9 @@ mod tests {
         let how = Flags::try_parse_from(["test"]).unwrap().how;
         let recorder = Recorder::new(&how).unwrap();
         let key = Uuid::new_v4().to_string();
-        let first = claim(&key, &recorder).unwrap().expect("nobody has it");
-        assert!(claim(&key, &recorder).unwrap().is_none());
+        let first = claim(&key, &recorder).expect("nobody has it");
+        assert!(claim(&key, &recorder).is_none());
         drop(first);
-        assert!(claim(&key, &recorder).unwrap().is_some());
+        assert!(claim(&key, &recorder).is_some());
     }
 }

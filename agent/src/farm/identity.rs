@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use latlas_shared::HardwareId;
 use latlas_shared::api::{EnrolRequest, Enrolled, FarmIdentity, Instance};
 use latlas_shared::client::{Client, ClientError};
@@ -94,19 +94,17 @@ pub async fn identify(client: &Client, entry: Entry<'_>, recorder: &Recorder) ->
                 identity.coordinator = client.base().to_string();
                 store(&path, &identity)?;
             }
-            let (_, claim) = own_key(farm_id, entry.box_id.as_deref(), recorder)?;
+            let (_, claim) = own_key(farm_id, entry.box_id.as_deref(), recorder);
             return Ok(Entered { identity, verified: true, claim });
         }
-        (Ok(_), Some(identity)) if entry.token.is_none() => {
-            return check_farm(client, &identity).await.and_then(|()| {
-                bail!("the farm at {} has changed: start the agent again", client.base())
-            });
+        (Ok(farm_id), Some(identity)) if entry.token.is_none() => {
+            return Err(another_farm(client, &identity, farm_id));
         }
         (Ok(farm_id), _) => farm_id,
         // A farm that is away takes nothing from a box that it knows.
         (Err(e), Some(identity)) if e.is_transient() => {
             tracing::warn!("{e}");
-            let (_, claim) = own_key(identity.farm_id, entry.box_id.as_deref(), recorder)?;
+            let (_, claim) = own_key(identity.farm_id, entry.box_id.as_deref(), recorder);
             return Ok(Entered { identity, verified: false, claim });
         }
         (Err(e), _) => return Err(e.into()),
@@ -121,7 +119,7 @@ async fn enrol(
     path: &Path,
     recorder: &Recorder,
 ) -> Result<Entered> {
-    let (box_key, claim) = own_key(farm_id, entry.box_id.as_deref(), recorder)?;
+    let (box_key, claim) = own_key(farm_id, entry.box_id.as_deref(), recorder);
     let request = EnrolRequest {
         name: recorder.system().host_name(),
         fingerprint: recorder.fingerprint.clone(),
@@ -157,11 +155,14 @@ async fn farm_id(client: &Client) -> Result<Uuid, ClientError> {
 /// # Errors
 /// When it is another one, or does not answer.
 pub async fn check_farm(client: &Client, identity: &Identity) -> Result<()> {
-    let farm_id = farm_id(client).await?;
-    if farm_id == identity.farm_id {
-        return Ok(());
+    match farm_id(client).await? {
+        farm_id if farm_id == identity.farm_id => Ok(()),
+        farm_id => Err(another_farm(client, identity, farm_id)),
     }
-    bail!(
+}
+
+fn another_farm(client: &Client, identity: &Identity, farm_id: Uuid) -> anyhow::Error {
+    anyhow!(
         "the coordinator at {} is another farm ({farm_id}) than the one that this box is enrolled with \
          ({}, last at {}): correct --coordinator, or give --enroll-token or --enroll-token-file to enrol it \
          with this farm",
@@ -177,13 +178,13 @@ fn own_key(
     farm_id: Uuid,
     box_id: Option<&str>,
     recorder: &Recorder,
-) -> Result<(Option<String>, Option<UnixListener>)> {
+) -> (Option<String>, Option<UnixListener>) {
     let facts = box_id.map(str::to_owned).or_else(|| recorder.system().box_facts());
-    let Some(facts) = facts else { return Ok((None, None)) };
+    let Some(facts) = facts else { return (None, None) };
     // A second GPU is a second agent.
     let key = box_key::box_key(farm_id, &format!("{facts} {}", recorder.fingerprint.device));
-    let claim = box_key::claim(&key, recorder)?;
-    Ok((claim.is_some().then_some(key), claim))
+    let claim = box_key::claim(&key, recorder);
+    (claim.is_some().then_some(key), claim)
 }
 
 fn load(path: &Path) -> Result<Option<Identity>> {

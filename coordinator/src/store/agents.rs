@@ -1,15 +1,15 @@
 //! Enrolled boxes, and the tables that they measure for.
 
 use jiff::Timestamp;
-use latlas_shared::api::EnrolRequest;
+use latlas_shared::api::{AgentState, EnrolRequest, StateChange};
 use latlas_shared::{HardwareId, Telemetry};
 use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::{
-    Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, from_json, leases,
-    micros, time, to_json, tokens,
+    Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, boxes, from_json,
+    leases, micros, time, to_json, tokens,
 };
 use crate::lease;
 use crate::token::{Role, Terms, Token};
@@ -70,7 +70,11 @@ impl Store {
         }
         let table_id = find_or_add_table(&mut tx, &hardware_id, request, now).await?;
         let (id, uuid) = match self.of_box(&mut tx, table_id, request, now).await? {
-            OfBox::Comes => (insert(&mut tx, uuid, table_id, request, true, now).await?, uuid),
+            OfBox::Comes => {
+                let id = insert(&mut tx, uuid, table_id, request, true, now).await?;
+                share_quarantine(&mut tx, id, request, now).await?;
+                (id, uuid)
+            }
             OfBox::IsElsewhere => {
                 (insert(&mut tx, uuid, table_id, request, false, now).await?, uuid)
             }
@@ -239,6 +243,26 @@ async fn insert(
     .fetch_one(&mut **tx)
     .await?;
     Ok(id)
+}
+
+/// What an admin has decided of a box holds for it under each run config.
+async fn share_quarantine(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: i64,
+    request: &EnrolRequest,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let reason: Option<Option<String>> = sqlx::query_scalar(
+        "SELECT state_reason FROM agents
+         WHERE box_key = ?1 AND state = 'quarantined' AND state_by = ?2 ORDER BY id LIMIT 1",
+    )
+    .bind(&request.box_key)
+    .bind(boxes::ADMIN)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(reason) = reason else { return Ok(()) };
+    let change = StateChange { state: AgentState::Quarantined, reason };
+    boxes::write(tx, id, &change, boxes::ADMIN, now).await
 }
 
 /// An agent's box is what it says now. State and history stay; its canary is due, and the leases of the process that has ended are

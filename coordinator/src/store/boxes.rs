@@ -14,6 +14,9 @@ use super::audit::{Actor, audit};
 use super::lists::After;
 use super::{Agent, Store, StoreError, count, leases, micros, time, to_json};
 
+/// Who sets a state when an admin does.
+pub(super) const ADMIN: &str = "admin";
+
 /// Who sets a state when nobody does: the farm, by an agent's canary.
 pub(super) const CANARY: &str = "canary";
 
@@ -86,7 +89,7 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
         let Some(id) = id else { return Ok(None) };
-        write(&mut tx, id, change, "admin", now).await?;
+        write(&mut tx, id, change, ADMIN, now).await?;
         let detail = json!({"state": change.state, "reason": change.reason});
         audit(&mut tx, actor, "agent.state", &format!("agent {agent}"), &detail, now).await?;
         tx.commit().await?;

@@ -186,6 +186,16 @@ async fn note_failures(
     .bind(micros(now))
     .execute(&mut **tx)
     .await?;
+    // What neither counts any more nor keeps a task from the box.
+    sqlx::query(
+        "DELETE FROM box_failures WHERE agent_id = ?1 AND at <= ?2 AND NOT EXISTS (
+             SELECT 1 FROM tasks WHERE tasks.id = task_id AND state IN ('queued', 'leased')
+                AND tasks.generation = box_failures.generation)",
+    )
+    .bind(agent.id)
+    .bind(window_start(now))
+    .execute(&mut **tx)
+    .await?;
     sqlx::query(
         "UPDATE agents SET failures_in_row = failures_in_row + ?1, failing_since = coalesce(failing_since, ?2)
          WHERE id = ?3",
@@ -221,13 +231,17 @@ async fn suspects(
     Ok(found)
 }
 
+/// What happened before counts against nobody.
+fn window_start(now: Timestamp) -> i64 {
+    micros(now.checked_sub(failures::WINDOW).unwrap_or(Timestamp::MIN))
+}
+
 async fn record(
     tx: &mut Transaction<'static, Sqlite>,
     table: TableId,
     suspect: i64,
     now: Timestamp,
 ) -> Result<Record, StoreError> {
-    let since = micros(now.checked_sub(failures::WINDOW).unwrap_or(Timestamp::MIN));
     // A state is set with a reason, and what was before it has been weighed.
     let refuted: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM box_failures JOIN tasks ON tasks.id = task_id
@@ -236,7 +250,7 @@ async fn record(
            AND at > coalesce((SELECT state_since FROM agents WHERE id = ?1), 0)",
     )
     .bind(suspect)
-    .bind(since)
+    .bind(window_start(now))
     .fetch_one(&mut **tx)
     .await?;
     let (in_a_row, others): (i64, i64) = sqlx::query_as(

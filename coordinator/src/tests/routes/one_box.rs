@@ -94,6 +94,11 @@ async fn a_box_that_enrols_again_is_the_agent_that_it_was() {
     assert_eq!(known[0].name, "box with a new kernel");
     let standing = &known[0].standing;
     assert_eq!((standing.state, standing.by.as_deref()), (AgentState::Quarantined, Some("admin")));
+    // Nor does it get away under another run config.
+    let threads = EnrolRequest { run_config: testing::run_config(2), ..request.clone() };
+    enrol(&farm, &threads).await;
+    let states: Vec<AgentState> = agents(&farm).await.iter().map(|a| a.standing.state).collect();
+    assert_eq!(states, [AgentState::Quarantined; 2]);
     farm.decide(&again, "active", None).await;
     speak(&farm, &again, &request).await;
     measures(&farm, &again, 7.6346).await;
