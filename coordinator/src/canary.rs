@@ -14,7 +14,7 @@ pub const SPACE: &str = "canary";
 /// How often an agent may be given the canary without one coming in whole.
 const MOST_TRIES: u32 = 3;
 
-/// Time between two canaries of a box that a canary has put into quarantine.
+/// Time between two canaries of a box that the farm itself has put into quarantine.
 const RETRY: SignedDuration = SignedDuration::from_mins(30);
 
 /// Fewest other boxes, or earlier canaries of the box itself, to compare with. One that differs says nothing
@@ -37,7 +37,7 @@ pub struct Round {
     /// Its state.
     pub state: AgentState,
     /// Whether the state is the farm's own decision. What an admin decides, an admin takes back.
-    pub by_canary: bool,
+    pub by_farm: bool,
     /// When one was last handed out.
     pub asked_at: Option<Timestamp>,
     /// Times that it was handed out since the last one came in.
@@ -59,11 +59,11 @@ pub enum Due {
 
 /// Whether an agent is to measure the canary now.
 pub fn due(round: &Round, every: Option<SignedDuration>, now: Timestamp) -> Due {
-    let Some(every) = every else { return Due::No };
-    let every = match round.state {
-        AgentState::Active => every,
-        AgentState::Quarantined if round.by_canary => every.min(RETRY),
-        AgentState::Quarantined | AgentState::Draining => return Due::No,
+    let every = match (round.state, every) {
+        (AgentState::Active, Some(every)) => every,
+        // Also where there are no other canaries: it is how a box gets out again.
+        (AgentState::Quarantined, every) if round.by_farm => every.map_or(RETRY, |e| e.min(RETRY)),
+        (AgentState::Active | AgentState::Quarantined | AgentState::Draining, _) => return Due::No,
     };
     match (round.asked_at, round.tries) {
         _ if round.out => Due::No,
@@ -155,17 +155,17 @@ fn figures(own: &Values, references: &[Values]) -> String {
 
 /// What becomes of an agent's state after a canary came in whole: a change, and its reason.
 ///
-/// `lost` says that the box is in quarantine because no canary came in, and not because of what one said.
+/// `lost` says that the box is in quarantine because it gave no numbers, and not because of what a canary said.
 pub fn after(round: &Round, verdict: &Verdict, lost: bool) -> Option<(AgentState, String)> {
     let back = |why: &str| Some((AgentState::Active, why.to_owned()));
     match (round.state, verdict) {
         (AgentState::Active, Verdict::Outside(reason)) => {
             Some((AgentState::Quarantined, reason.clone()))
         }
-        (AgentState::Quarantined, Verdict::Inside) if round.by_canary => {
+        (AgentState::Quarantined, Verdict::Inside) if round.by_farm => {
             back("its canary is like the others again")
         }
-        (AgentState::Quarantined, Verdict::Unknown) if round.by_canary && lost => {
+        (AgentState::Quarantined, Verdict::Unknown) if round.by_farm && lost => {
             back("its canary came in, and there is nothing to hold it against")
         }
         _ => None,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn round(state: AgentState) -> Round {
-        Round { state, by_canary: false, asked_at: None, tries: 0, out: false }
+        Round { state, by_farm: false, asked_at: None, tries: 0, out: false }
     }
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
         let now = Timestamp::from_second(1_000_000).unwrap();
         let ago = |time: SignedDuration| Some(now - time);
         let active = round(AgentState::Active);
-        let caught = Round { by_canary: true, ..round(AgentState::Quarantined) };
+        let caught = Round { by_farm: true, ..round(AgentState::Quarantined) };
         for (round, expected) in [
             (active, Due::Yes),
             (Round { out: true, ..active }, Due::No),
@@ -233,14 +233,15 @@ mod tests {
             (Round { asked_at: ago(hour), ..caught }, Due::Yes),
         ] {
             assert_eq!(due(&round, Some(day), now), expected, "{round:?}");
-            assert_eq!(due(&round, None, now), Due::No);
+            let expected = if round.by_farm { expected } else { Due::No };
+            assert_eq!(due(&round, None, now), expected, "without canaries: {round:?}");
         }
     }
 
     #[test]
     fn what_an_admin_decides_no_canary_takes_back() {
         let admin = round(AgentState::Quarantined);
-        let caught = Round { by_canary: true, ..admin };
+        let caught = Round { by_farm: true, ..admin };
         let outside = Verdict::Outside("slow".into());
         for lost in [false, true] {
             for verdict in [&Verdict::Inside, &outside, &Verdict::Unknown] {

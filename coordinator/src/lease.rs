@@ -5,7 +5,7 @@
 //! task whoever holds the lease by then.
 
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::Status;
+use latlas_shared::FailureKind;
 use uuid::Uuid;
 
 /// The numbers that the rules use.
@@ -112,6 +112,11 @@ impl Progress {
         if self.state != State::Leased(lease) {
             return self;
         }
+        self.tried(reason, policy)
+    }
+
+    /// The same, whoever tried it.
+    fn tried(self, reason: &str, policy: &Policy) -> Progress {
         let attempts = self.attempts + 1;
         let reason = format!("{reason} (attempt {attempts} of {})", policy.max_attempts);
         let state = if attempts >= policy.max_attempts { State::Failed } else { State::Queued };
@@ -128,21 +133,36 @@ impl Progress {
         self
     }
 
-    /// A result came, from whomever and however late.
+    /// A number came, from whomever and however late. It settles the task for good.
+    pub fn measured(self) -> Progress {
+        Progress { state: State::Done, reason: None, ..self }
+    }
+
+    /// The agent's word came that there is no number.
     ///
-    /// A number settles the task for good. A refusal, which is the agent's own word that there is no
-    /// number, is not tried again: what does not fit into memory will not fit the second time. It does
-    /// not undo a number.
-    pub fn measured(self, status: Status, reason: Option<&str>) -> Progress {
-        match (status, self.state) {
-            (Status::Ok | Status::NotConverged | Status::Degraded | Status::Suspect, _) => {
-                Progress { state: State::Done, reason: None, ..self }
+    /// Where the op is at fault it is not tried again: it would fail on every box. Where the box is, another
+    /// one of the class tries it, as long as there is one and the cap is not reached. A late word of a box
+    /// whose lease has ended counts no attempt, since that end has counted one. Nothing undoes a number.
+    pub fn failed(self, failure: &Failure, policy: &Policy) -> Progress {
+        let Failure { kind, reason, agent_name, lease, elsewhere } = *failure;
+        match (self.state, lease) {
+            (State::Done, _) => self,
+            _ if !kind.is_of_box() => {
+                Progress { state: State::Failed, reason: Some(reason.to_owned()), ..self }
             }
-            (Status::Failed, State::Done) => self,
-            (Status::Failed, _) => {
-                let reason = reason.unwrap_or("the agent gave no reason").to_owned();
-                Progress { state: State::Failed, reason: Some(reason), ..self }
+            (State::Leased(own), lease) if lease != Some(own) => self,
+            (State::Queued, _) if self.attempts > 0 => self,
+            (State::Leased(_) | State::Queued, _) if elsewhere => {
+                self.tried(&format!("on box {agent_name}: {reason}"), policy)
             }
+            (State::Leased(_) | State::Queued, _) => {
+                let reason = format!(
+                    "on box {agent_name}, and no other box of its class can try it: {reason}"
+                );
+                let attempts = self.attempts + 1;
+                Progress { state: State::Failed, attempts, reason: Some(reason) }
+            }
+            (State::Failed, _) => self,
         }
     }
 
@@ -158,6 +178,34 @@ impl Progress {
 impl Default for Progress {
     fn default() -> Self {
         Progress::new()
+    }
+}
+
+/// A measurement that has no number.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure<'a> {
+    /// What tells whose fault it is.
+    pub kind: FailureKind,
+    /// Why, in words.
+    pub reason: &'a str,
+    /// The box.
+    pub agent_name: &'a str,
+    /// The lease under which the box holds the task; none when it does not.
+    pub lease: Option<Uuid>,
+    /// Whether a box that lives, and has not failed the task, could try it.
+    pub elsewhere: bool,
+}
+
+/// Whether a measurement is of work that was handed out since its task was last asked for. One of before
+/// does not answer it.
+///
+/// `said` is the generation that the measurement repeats. Of one that says none it is known only when its agent
+/// `holds` the task: a lease begins after its task was asked for.
+pub fn answers(said: Option<u32>, generation: u32, holds: bool) -> bool {
+    match said {
+        // A coordinator that was restored from a backup may be behind.
+        Some(said) => said >= generation,
+        None => holds || generation == 0,
     }
 }
 
@@ -183,15 +231,15 @@ pub fn is_stuck(pace: &Pace, now: Timestamp, policy: &Policy) -> bool {
     now.duration_since(pace.moved_at) >= policy.stuck
 }
 
-/// How many tasks from the head of the queue make up one lease, given their attempts so far.
+/// How many tasks from the head of the queue make up one lease, given the leases that each has cost so far.
 ///
 /// A task that cost an agent its lease before goes alone: if it kills whoever runs it, it takes no
 /// other task down with it.
-pub fn batch(attempts: &[u32], asked: u32, policy: &Policy) -> usize {
+pub fn batch(lost: &[u32], asked: u32, policy: &Policy) -> usize {
     let most = asked.min(policy.max_tasks) as usize;
-    match attempts.first() {
+    match lost.first() {
         None => 0,
-        Some(0) => attempts.iter().take(most).take_while(|&&n| n == 0).count(),
+        Some(0) => lost.iter().take(most).take_while(|&&n| n == 0).count(),
         Some(_) => most.min(1),
     }
 }
@@ -267,18 +315,67 @@ mod tests {
     #[test]
     fn a_late_result_settles_a_task_that_was_given_up() {
         let given_up = Progress { state: State::Failed, attempts: 3, reason: Some("gone".into()) };
-        assert_eq!(given_up.measured(Status::Ok, None).state, State::Done);
+        assert_eq!(given_up.measured().state, State::Done);
+    }
+
+    fn failure(kind: FailureKind, held: Option<u128>, elsewhere: bool) -> Failure<'static> {
+        Failure { kind, reason: "why", agent_name: "a", lease: held.map(lease), elsewhere }
     }
 
     #[test]
-    fn a_refusal_is_final_but_undoes_no_number() {
-        let refused = Progress::new().measured(Status::Failed, Some("out of memory"));
+    fn a_failure_of_the_op_is_final_but_undoes_no_number() {
+        let policy = Policy::default();
+        for held in [None, Some(1)] {
+            let failure = failure(FailureKind::NotFinite, held, true);
+            let task = Progress::new().leased(lease(1)).unwrap().failed(&failure, &policy);
+            assert_eq!((task.state, task.reason.as_deref()), (State::Failed, Some("why")));
+            let done = Progress::new().measured();
+            assert_eq!(done.clone().failed(&failure, &policy), done);
+        }
+    }
+
+    #[test]
+    fn a_failure_of_the_box_leaves_the_task_for_another_box() {
+        let policy = Policy::default();
+        let died = |held, elsewhere| failure(FailureKind::WorkerDied, held, elsewhere);
+        let mut task = Progress::new();
+        for attempt in 1..=3 {
+            task = task.leased(lease(attempt)).unwrap();
+            // A word of a box that does not hold it, or no longer holds it, changes nothing.
+            if attempt > 1 {
+                let waits = Progress { state: State::Queued, ..task.clone() };
+                assert_eq!(waits.clone().failed(&died(None, true), &policy), waits);
+            }
+            assert_eq!(task.clone().failed(&died(None, true), &policy), task);
+            assert_eq!(task.clone().failed(&died(Some(9), true), &policy), task);
+            task = task.failed(&died(Some(attempt), true), &policy);
+            let reason = format!("on box a: why (attempt {attempt} of 3)");
+            assert_eq!(task.reason.as_deref(), Some(reason.as_str()));
+            let state = if attempt == 3 { State::Failed } else { State::Queued };
+            assert_eq!((task.state, u128::from(task.attempts)), (state, attempt));
+        }
+        // Where there is nobody else, the reason says whose it is.
+        let alone =
+            Progress::new().leased(lease(1)).unwrap().failed(&died(Some(1), false), &policy);
         assert_eq!(
-            (refused.state, refused.reason.as_deref()),
-            (State::Failed, Some("out of memory"))
+            (alone.state, alone.reason.as_deref()),
+            (State::Failed, Some("on box a, and no other box of its class can try it: why"))
         );
-        let done = Progress::new().measured(Status::Ok, None);
-        assert_eq!(done.clone().measured(Status::Failed, Some("x")), done);
+    }
+
+    #[test]
+    fn what_was_handed_out_before_answers_nothing() {
+        for (said, generation, holds, expected) in [
+            (None, 0, false, true),
+            (None, 1, false, false),
+            (None, 1, true, true),
+            (Some(0), 0, false, true),
+            (Some(0), 1, true, false),
+            (Some(1), 1, false, true),
+            (Some(2), 1, false, true),
+        ] {
+            assert_eq!(answers(said, generation, holds), expected, "{said:?} {generation} {holds}");
+        }
     }
 
     #[test]
@@ -321,7 +418,8 @@ mod tests {
         Refuse(u128),
         Stuck(u128),
         Release(u128),
-        Measure(Status),
+        Measure,
+        Fail(FailureKind, Option<u128>, bool),
         Requeue,
     }
 
@@ -332,8 +430,13 @@ mod tests {
             (0u128..3).prop_map(Event::Refuse),
             (0u128..3).prop_map(Event::Stuck),
             (0u128..3).prop_map(Event::Release),
-            prop_oneof![Just(Status::Ok), Just(Status::NotConverged), Just(Status::Failed)]
-                .prop_map(Event::Measure),
+            Just(Event::Measure),
+            (
+                prop_oneof![Just(FailureKind::Unsupported), Just(FailureKind::TimedOut)],
+                prop::option::of(0u128..3),
+                any::<bool>()
+            )
+                .prop_map(|(kind, held, elsewhere)| Event::Fail(kind, held, elsewhere)),
             Just(Event::Requeue),
         ];
         prop::collection::vec(event, 0..60)
@@ -352,7 +455,10 @@ mod tests {
                     Event::Refuse(n) => task.refused(lease(n), "a", "it is odd", &policy),
                     Event::Stuck(n) => task.stuck(lease(n), "a", policy.stuck, &policy),
                     Event::Release(n) => task.released(lease(n)),
-                    Event::Measure(status) => task.measured(status, None),
+                    Event::Measure => task.measured(),
+                    Event::Fail(kind, held, elsewhere) => {
+                        task.failed(&failure(kind, held, elsewhere), &policy)
+                    }
                     Event::Requeue => task.requeued(),
                 };
                 // Nothing is tried for ever, and nothing fails without a reason.
@@ -362,7 +468,8 @@ mod tests {
                 // A lease that is not the task's own has no say over it.
                 let of_lease = match &event {
                     Event::Expire(n) | Event::Refuse(n) | Event::Stuck(n) | Event::Release(n) => Some(lease(*n)),
-                    Event::Lease(_) | Event::Measure(_) | Event::Requeue => None,
+                    Event::Fail(kind, held, _) if kind.is_of_box() => Some(lease(held.unwrap_or(9))),
+                    Event::Lease(_) | Event::Measure | Event::Fail(..) | Event::Requeue => None,
                 };
                 if let (Some(of), State::Leased(own)) = (of_lease, before.state)
                     && of != own

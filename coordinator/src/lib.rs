@@ -2,7 +2,7 @@
 //! tables, and serves those.
 //!
 //! - `store` has everything that lasts, and all SQL;
-//! - `lease`, `admission`, `canary`, `plausible`, `presence`, `standing` and `retention` are the rules, as pure functions; how
+//! - `lease`, `admission`, `canary`, `failures`, `plausible`, `presence`, `standing` and `retention` are the rules, as pure functions; how
 //!   measurements merge stands in `latlas_shared`;
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
@@ -18,6 +18,7 @@ pub mod canary;
 mod clock;
 mod data_dir;
 pub mod export;
+pub mod failures;
 mod http;
 pub mod lease;
 pub mod limits;

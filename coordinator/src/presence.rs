@@ -76,6 +76,8 @@ struct Known {
     /// By the agent's number.
     running: HashMap<i64, Running>,
     unfit: HashMap<i64, (String, Timestamp)>,
+    /// How far the box's clock is ahead of ours.
+    clocks: HashMap<i64, SignedDuration>,
     paces: HashMap<Uuid, Pace>,
     /// By the agent's number: how its work gets on, whether or not it still has a lease for it.
     work: HashMap<i64, Pace>,
@@ -115,6 +117,9 @@ impl Presence {
             None => {
                 known.unfit.remove(&agent);
             }
+        }
+        if let Some(clock) = beat.clock {
+            known.clocks.insert(agent, clock.duration_since(now));
         }
         let Some(visits) = beat.visits else {
             known.work.remove(&agent);
@@ -161,6 +166,38 @@ impl Presence {
     /// Since when this coordinator listens, if it does.
     pub fn awake_since(&self) -> Option<Timestamp> {
         self.known().awake_since
+    }
+
+    /// Notes what an agent's clock shows, if it says so, and gives how far it is ahead of ours as far as that
+    /// is known.
+    pub fn hear_clock(
+        &self,
+        agent: i64,
+        clock: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<SignedDuration> {
+        let mut known = self.known();
+        if let Some(clock) = clock {
+            known.clocks.insert(agent, clock.duration_since(now));
+        }
+        known.clocks.get(&agent).copied()
+    }
+
+    /// How far an agent's clock is ahead of ours, as it last said.
+    pub fn clock_ahead(&self, agent: i64) -> Option<SignedDuration> {
+        self.known().clocks.get(&agent).copied()
+    }
+
+    /// Whether a process that enrols with the key of an agent's box can be that box, whose agent has ended
+    /// without its state directory: none is known to speak for the agent, or one on the same boot, where the key is used by one
+    /// process at a time. One elsewhere that speaks is another box with the same key.
+    pub fn may_take_over(&self, agent: i64, speaker: Option<&Instance>, now: Timestamp) -> bool {
+        let known = self.known();
+        let Some(running) = known.running.get(&agent) else { return true };
+        let same_boot = speaker.is_some_and(|speaker| {
+            !speaker.boot_id.is_empty() && speaker.boot_id == running.instance.boot_id
+        });
+        same_boot || now.duration_since(running.heard_at) >= SILENT_AFTER
     }
 
     /// How a lease gets on, as far as its agent has said.

@@ -48,6 +48,8 @@ pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
         run_config: run_config(1),
         primitives,
         agent_version: "0.1.0".into(),
+        box_key: None,
+        instance: None,
     }
 }
 
@@ -60,12 +62,14 @@ pub fn measurement(key: &str, micros: f64) -> Measurement {
         schema: MEASUREMENT_SCHEMA,
         id: Uuid::new_v4(),
         task: None,
+        task_generation: None,
         hardware_id: fingerprint(8).hardware_id(),
         fingerprint: fingerprint(8).digest(),
         run_config: run_config(1),
         subject: Subject::Op { key, digest },
         status: Status::Ok,
         reason: None,
+        failure_kind: None,
         latency: Some(Latency {
             curve: vec![point(8 << 20, micros), point(64 << 20, micros * 1.5)],
         }),

@@ -57,6 +57,13 @@ pub struct EnrolRequest {
     pub primitives: Vec<String>,
     /// Version of the agent.
     pub agent_version: String,
+    /// What tells this box from all others, whatever its state directory has become: a box that enrols with
+    /// the key of an agent of the same table is that agent. Null where nothing tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub box_key: Option<String>,
+    /// The process that enrols; see [`Heartbeat::instance`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
 }
 
 /// Answer to [`EnrolRequest`].
@@ -69,6 +76,26 @@ pub struct Enrolled {
     pub credential: String,
     /// The class of device that its results belong to.
     pub hardware_id: HardwareId,
+    /// The farm, whatever its address.
+    pub farm_id: Uuid,
+}
+
+/// `GET /farm/id`, for everybody: which farm this coordinator is, whatever its address.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarmIdentity {
+    /// Made at random with the database, and kept in it.
+    pub farm_id: Uuid,
+}
+
+/// Body of `POST /leases/{id}/renew` and `/release`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseCall {
+    /// The process that calls; see [`Heartbeat::instance`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
 }
 
 /// `PUT /agents/{id}/heartbeat`.
@@ -93,6 +120,10 @@ pub struct Heartbeat {
     /// Why this is the last heartbeat, when the agent stops in order. Its leases are then given back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<String>,
+    /// What the box's clock shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub clock: Option<Timestamp>,
 }
 
 /// Answer to a heartbeat.
@@ -134,6 +165,10 @@ pub struct LeaseRequest {
 pub struct Task {
     /// The coordinator's number for it.
     pub id: i64,
+    /// How often it was asked for anew. A measurement repeats it, so that one of an earlier generation does
+    /// not pass for what was asked for now.
+    #[serde(default)]
+    pub generation: u32,
     /// What to measure.
     pub work: TaskWork,
 }
@@ -200,11 +235,18 @@ pub struct Renewed {
 
 /// `POST /results`: measurements, acknowledged once they are committed.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Results {
     /// The measurements.
     pub measurements: Vec<Measurement>,
+    /// The process that sends them; see [`Heartbeat::instance`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
+    /// What the box's clock shows: what tells how far the measurements' times are off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub clock: Option<Timestamp>,
 }
 
 /// Answer to [`Results`]. A measurement that is neither new nor known was refused, with a reason.
@@ -397,6 +439,10 @@ pub struct AgentEntry {
     pub labels: BTreeMap<String, String>,
     /// Why it gets no work now, by its own word; null when it is fit or has not said.
     pub unfit: Option<String>,
+    /// How far its clock is ahead of the coordinator's, in seconds, as its last call told; null when it has
+    /// not said since the coordinator was started.
+    #[serde(default)]
+    pub clock_ahead_seconds: Option<f64>,
     /// When its canary last came in whole; null before.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub canary_at: Option<Timestamp>,

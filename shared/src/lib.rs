@@ -31,8 +31,8 @@ pub use identity::{
     RunConfig,
 };
 pub use measurement::{
-    CurvePoint, Energy, HOST_BOUND_SHARE, Latency, MEASUREMENT_SCHEMA, Measurement, Status,
-    Subject, Telemetry,
+    CurvePoint, Energy, FailureKind, HOST_BOUND_SHARE, Latency, MEASUREMENT_SCHEMA, Measurement,
+    Status, Subject, Telemetry,
 };
 pub use merge::MeasuredNetwork;
 pub use network::{NetworkDigest, WholeNetwork};

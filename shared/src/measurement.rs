@@ -65,6 +65,70 @@ impl Status {
     }
 }
 
+/// Why there is no number: what tells the fault of a box from that of an op.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The process that ran it died.
+    WorkerDied,
+    /// It did not return in time.
+    TimedOut,
+    /// It needs more memory than this box may give it.
+    OutOfMemory,
+    /// The device or its driver reported an error of its own.
+    Device,
+    /// Its output has values that are not finite.
+    NotFinite,
+    /// It cannot be run: a definition that this build reads otherwise, or that libtorch refuses.
+    Unsupported,
+}
+
+impl FailureKind {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureKind::WorkerDied => "worker_died",
+            FailureKind::TimedOut => "timed_out",
+            FailureKind::OutOfMemory => "out_of_memory",
+            FailureKind::Device => "device",
+            FailureKind::NotFinite => "not_finite",
+            FailureKind::Unsupported => "unsupported",
+        }
+    }
+
+    /// Whether another box of the class may have a number all the same.
+    pub fn is_of_box(self) -> bool {
+        match self {
+            FailureKind::WorkerDied
+            | FailureKind::TimedOut
+            | FailureKind::OutOfMemory
+            | FailureKind::Device => true,
+            FailureKind::NotFinite | FailureKind::Unsupported => false,
+        }
+    }
+
+    /// The kind of a failure that has only words, as from an agent that says no kind. Words that say nothing
+    /// of the box count as the op's.
+    pub fn from_words(reason: &str) -> FailureKind {
+        let words = reason.to_lowercase();
+        let any = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+        if any(&["not finite"]) {
+            FailureKind::NotFinite
+        } else if any(&["of memory, and the limit", "out of memory", "can't allocate memory"]) {
+            FailureKind::OutOfMemory
+        } else if any(&["worker process", "starting a worker"]) {
+            FailureKind::WorkerDied
+        } else if any(&["did not return within", "timed out"]) {
+            FailureKind::TimedOut
+        } else if any(&["cuda error", "the device's context is lost"]) {
+            FailureKind::Device
+        } else {
+            FailureKind::Unsupported
+        }
+    }
+}
+
 /// One point of an op's reuse-distance curve. Times are microseconds of one call.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -272,6 +336,9 @@ pub struct Measurement {
     pub id: Uuid,
     /// The coordinator's task that it answers; null outside a farm.
     pub task: Option<i64>,
+    /// The generation of that task, as it was handed out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_generation: Option<u32>,
     /// The class of device.
     pub hardware_id: HardwareId,
     /// Digest of the box's fingerprint at that time.
@@ -284,6 +351,9 @@ pub struct Measurement {
     pub status: Status,
     /// Why the status is not `ok`.
     pub reason: Option<String>,
+    /// What kind of failure it is, where the status is `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_kind: Option<FailureKind>,
     /// The result; null when the status is `failed`.
     pub latency: Option<Latency>,
     /// Energy of one call; null where nothing measured it.

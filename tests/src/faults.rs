@@ -218,6 +218,9 @@ impl Suite<'_> {
         let cap = Policy::default().max_attempts;
         self.tally.broken.extend(invariants::always(&books, &ledger, cap));
         self.tally.broken.extend(invariants::finally(&books, &ledger));
+        let trusted = invariants::active_agents(&database).await.unwrap();
+        let bad = trusted.iter().filter(|name| name.starts_with(simulated::BAD));
+        self.tally.broken.extend(bad.map(|name| format!("bad boxes: {name} is still trusted")));
         self.coordinator.rebuild();
         let rebuilt = Books::read(&database).await.unwrap();
         self.tally.broken.extend(invariants::rebuilt(&books, &rebuilt));

@@ -186,6 +186,20 @@ pub fn rebuilt(before: &Books, after: &Books) -> Vec<String> {
     vec![format!("rebuild: it changes what was derived, e.g. {changed:?}")]
 }
 
+/// The names of agents that may work.
+///
+/// # Errors
+/// When it is not the database of a coordinator.
+pub async fn active_agents(database: &Path) -> Result<Vec<String>, sqlx::Error> {
+    let options = SqliteConnectOptions::new().filename(database);
+    let pool = SqlitePool::connect_with(options).await?;
+    let names = sqlx::query_scalar("SELECT name FROM agents WHERE state = 'active' ORDER BY name")
+        .fetch_all(&pool)
+        .await;
+    pool.close().await;
+    names
+}
+
 /// What SQLite finds wrong with a file, if anything.
 pub async fn damage(database: &Path) -> Option<String> {
     let options = SqliteConnectOptions::new().filename(database);

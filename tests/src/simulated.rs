@@ -90,6 +90,8 @@ impl Simulated {
             run_config: run_config(),
             primitives,
             agent_version: version(),
+            box_key: None,
+            instance: None,
         };
         let enrolled: Enrolled = client.post("v1/agents", &request).await?;
         let client = client.with_token(enrolled.credential.clone());
@@ -183,12 +185,14 @@ impl Simulated {
             schema: MEASUREMENT_SCHEMA,
             id: uuid::Builder::from_random_bytes(rng.u128(..).to_le_bytes()).into_uuid(),
             task,
+            task_generation: None,
             hardware_id: self.enrolled.hardware_id.clone(),
             fingerprint: self.fingerprint.clone(),
             run_config: run_config(),
             subject,
             status: Status::Ok,
             reason: None,
+            failure_kind: None,
             latency: Some(Latency { curve: curve(base, &mut rng) }),
             energy: None,
             peak_memory_bytes: Some(200 << 20),
@@ -215,7 +219,7 @@ impl Simulated {
         &self,
         measurements: Vec<Measurement>,
     ) -> Result<ResultsAnswer, ClientError> {
-        self.client.post("v1/results", &Results { measurements }).await
+        self.client.post("v1/results", &Results { measurements, ..Results::default() }).await
     }
 }
 

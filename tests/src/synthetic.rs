@@ -47,6 +47,8 @@ pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
         run_config: run_config(),
         primitives,
         agent_version: "0.0.0".to_owned(),
+        box_key: None,
+        instance: None,
     }
 }
 
@@ -81,12 +83,14 @@ pub fn measurement(memory_gib: u64, observed: Observed) -> Measurement {
         schema: MEASUREMENT_SCHEMA,
         id,
         task,
+        task_generation: None,
         hardware_id: fingerprint.hardware_id(),
         fingerprint: fingerprint.digest(),
         run_config: run_config(),
         subject,
         status,
         reason,
+        failure_kind: None,
         latency,
         energy: None,
         peak_memory_bytes: None,

@@ -37,6 +37,11 @@ pub struct RunArgs {
         conflicts_with = "enroll_token"
     )]
     enroll_token_file: Option<PathBuf>,
+    /// Tells this box from all others, so that its farm knows it again when the state directory is lost: a text
+    /// of your own, the same at every start. Needed only where the machine does not tell, as in a container; by
+    /// default it is a hash of its machine id and of serial numbers.
+    #[arg(long, value_name = "TEXT", env = "LATLAS_BOX_ID")]
+    box_id: Option<String>,
     /// Where the agent keeps its identity and what it has not sent yet [default: latlas-agent in
     /// $XDG_STATE_HOME or ~/.local/state].
     #[arg(long, value_name = "DIR")]
@@ -75,6 +80,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         coordinator: args.coordinator,
         tls: TlsFiles { ca: args.ca_file, client_cert: args.client_cert },
         enroll_token,
+        box_id: args.box_id.filter(|id| !id.trim().is_empty()),
         state,
         name: args.name.filter(|name| !name.is_empty()),
         once: args.once,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use latlas_shared::samples::Samples;
 use latlas_shared::stats::{self, QUIET};
-use latlas_shared::{Energy, Latency, Status};
+use latlas_shared::{Energy, FailureKind, Latency, Status};
 
 pub use protocol::Protocol;
 
@@ -48,6 +48,8 @@ pub struct Outcome {
     pub status: Status,
     /// Why the status is not `ok`.
     pub reason: Option<String>,
+    /// What kind of failure it is, where there is no number.
+    pub failure_kind: Option<FailureKind>,
     /// The number.
     pub latency: Option<Latency>,
     /// Most memory that the worker held while it ran this, in bytes.

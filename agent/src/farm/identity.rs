@@ -3,15 +3,17 @@
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use latlas_shared::HardwareId;
-use latlas_shared::api::{EnrolRequest, Enrolled};
-use latlas_shared::client::Client;
+use latlas_shared::api::{EnrolRequest, Enrolled, FarmIdentity, Instance};
+use latlas_shared::client::{Client, ClientError};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::box_key;
 use crate::lower::PRIMITIVES;
 use crate::record::Recorder;
 
@@ -19,7 +21,9 @@ use crate::record::Recorder;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// The coordinator that it is valid for.
+    /// The farm that it is valid for, whatever its address.
+    pub farm_id: Uuid,
+    /// Where that was last, for people.
     pub coordinator: String,
     /// The box in that farm.
     pub agent_id: Uuid,
@@ -33,31 +37,50 @@ pub struct Identity {
     pub fingerprint: String,
 }
 
-/// The identity of an earlier start, or a new one by enrolling.
+impl Identity {
+    /// Whether the box is what it enrolled as.
+    fn describes(&self, recorder: &Recorder) -> bool {
+        self.hardware_id == recorder.hardware_id
+            && self.run_config == recorder.run_config.id()
+            && self.fingerprint == recorder.fingerprint.digest()
+    }
+}
+
+/// What a box comes to a farm with.
+pub struct Entry<'a> {
+    /// Where its identity is kept.
+    pub state: &'a Path,
+    /// Token to enrol with.
+    pub token: Option<String>,
+    /// What tells it from other boxes, where the machine itself is not to be asked.
+    pub box_id: Option<String>,
+    /// The name to enrol under; the host's when there is none.
+    pub name: Option<String>,
+    /// This process.
+    pub instance: &'a Instance,
+}
+
+/// A box that is known to a farm.
+pub struct Entered {
+    /// Who it is.
+    pub identity: Identity,
+    /// Whether the coordinator has said that it is the farm of this identity.
+    pub verified: bool,
+    /// What this process holds as long as it goes by the box's key.
+    pub claim: Option<UnixListener>,
+}
+
+/// The identity of an earlier start, or a new one by enrolling. The address of the farm may have changed.
 ///
 /// A box whose run config, or anything in its fingerprint, is another than it enrolled with enrols
 /// again: a new driver or kernel must not mix silently into what was measured before.
 ///
 /// # Errors
-/// When there is none and no token to enrol with, or the coordinator refuses.
-pub async fn identify(
-    client: &Client,
-    state: &Path,
-    token: Option<String>,
-    name: Option<String>,
-    recorder: &Recorder,
-) -> Result<Identity> {
-    let path = state.join("identity.json");
-    let known = load(&path)?.filter(|identity| {
-        identity.coordinator == client.base().as_str()
-            && identity.hardware_id == recorder.hardware_id
-            && identity.run_config == recorder.run_config.id()
-            && identity.fingerprint == recorder.fingerprint.digest()
-    });
-    if let Some(identity) = known {
-        return Ok(identity);
-    }
-    let Some(token) = token else {
+/// When there is none and no token to enrol with, or the coordinator is another farm, or refuses.
+pub async fn identify(client: &Client, entry: Entry<'_>, recorder: &Recorder) -> Result<Entered> {
+    let path = entry.state.join("identity.json");
+    let known = load(&path)?.filter(|identity| identity.describes(recorder));
+    if known.is_none() && entry.token.is_none() {
         bail!(
             "this box, as it is now, is not enrolled with {} as {} under {}: give --enroll-token \
              or --enroll-token-file, which `latlas-coordinator token create --role enroll` prints",
@@ -65,16 +88,53 @@ pub async fn identify(
             recorder.hardware_id,
             recorder.run_config.id()
         );
+    }
+    let farm_id = match (farm_id(client).await, known) {
+        (Ok(farm_id), Some(mut identity)) if farm_id == identity.farm_id => {
+            if identity.coordinator != client.base().as_str() {
+                tracing::info!("the farm has moved from {}", identity.coordinator);
+                identity.coordinator = client.base().to_string();
+                store(&path, &identity)?;
+            }
+            let (_, claim) = own_key(farm_id, entry.box_id.as_deref(), recorder);
+            return Ok(Entered { identity, verified: true, claim });
+        }
+        (Ok(farm_id), Some(identity)) if entry.token.is_none() => {
+            return Err(another_farm(client, &identity, farm_id));
+        }
+        (Ok(farm_id), _) => farm_id,
+        // A farm that is away takes nothing from a box that it knows.
+        (Err(e), Some(identity)) if e.is_transient() => {
+            tracing::warn!("{e}");
+            let (_, claim) = own_key(identity.farm_id, entry.box_id.as_deref(), recorder);
+            return Ok(Entered { identity, verified: false, claim });
+        }
+        (Err(e), _) => return Err(e.into()),
     };
+    enrol(client, entry, farm_id, &path, recorder).await
+}
+
+async fn enrol(
+    client: &Client,
+    entry: Entry<'_>,
+    farm_id: Uuid,
+    path: &Path,
+    recorder: &Recorder,
+) -> Result<Entered> {
+    let (box_key, claim) = own_key(farm_id, entry.box_id.as_deref(), recorder);
     let request = EnrolRequest {
-        name: name.unwrap_or_else(|| recorder.system().host_name()),
+        name: entry.name.clone().unwrap_or_else(|| recorder.system().host_name()),
         fingerprint: recorder.fingerprint.clone(),
         run_config: recorder.run_config.clone(),
         primitives: PRIMITIVES.map(str::to_owned).to_vec(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        box_key,
+        instance: Some(entry.instance.clone()),
     };
+    let token = entry.token.context("a token to enrol with")?;
     let enrolled: Enrolled = client.with_token(token).post("v1/agents", &request).await?;
     let identity = Identity {
+        farm_id: enrolled.farm_id,
         coordinator: client.base().to_string(),
         agent_id: enrolled.agent_id,
         credential: enrolled.credential,
@@ -82,9 +142,51 @@ pub async fn identify(
         run_config: recorder.run_config.id(),
         fingerprint: recorder.fingerprint.digest(),
     };
-    store(&path, &identity)?;
+    store(path, &identity)?;
     tracing::info!("enrolled as {} of {}", identity.agent_id, identity.hardware_id);
-    Ok(identity)
+    Ok(Entered { identity, verified: true, claim })
+}
+
+/// Which farm a coordinator is.
+async fn farm_id(client: &Client) -> Result<Uuid, ClientError> {
+    Ok(client.get::<FarmIdentity>("v1/farm/id").await?.farm_id)
+}
+
+/// Checks that a coordinator is the farm of an identity.
+///
+/// # Errors
+/// When it is another one, or does not answer.
+pub async fn check_farm(client: &Client, identity: &Identity) -> Result<()> {
+    match farm_id(client).await? {
+        farm_id if farm_id == identity.farm_id => Ok(()),
+        farm_id => Err(another_farm(client, identity, farm_id)),
+    }
+}
+
+fn another_farm(client: &Client, identity: &Identity, farm_id: Uuid) -> anyhow::Error {
+    anyhow!(
+        "the coordinator at {} is another farm ({farm_id}) than the one that this box is enrolled with \
+         ({}, last at {}): correct --coordinator, or give --enroll-token or --enroll-token-file to enrol it \
+         with this farm",
+        client.base(),
+        identity.farm_id,
+        identity.coordinator
+    )
+}
+
+/// The box's key in a farm, and what this process holds as long as it goes by it. None where nothing tells the
+/// box from others, or another agent on this machine goes by it.
+fn own_key(
+    farm_id: Uuid,
+    box_id: Option<&str>,
+    recorder: &Recorder,
+) -> (Option<String>, Option<UnixListener>) {
+    let facts = box_id.map(str::to_owned).or_else(|| recorder.system().box_facts());
+    let Some(facts) = facts else { return (None, None) };
+    // A second GPU is a second agent.
+    let key = box_key::box_key(farm_id, &format!("{facts} {}", recorder.fingerprint.device));
+    let claim = box_key::claim(&key, recorder);
+    (claim.is_some().then_some(key), claim)
 }
 
 fn load(path: &Path) -> Result<Option<Identity>> {

@@ -1,5 +1,6 @@
 //! The agent as a member of a farm: takes tasks, measures them, reports.
 
+mod box_key;
 mod identity;
 mod metrics;
 mod orders;
@@ -8,16 +9,17 @@ mod service;
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use latlas_shared::api::{Instance, Lease, LeaseAnswer, LeaseRequest, Task, TaskWork};
+use latlas_shared::api::{Instance, Lease, LeaseAnswer, LeaseCall, LeaseRequest, Task, TaskWork};
 use latlas_shared::client::{Client, ClientError, TlsFiles};
 use latlas_shared::samples::Samples;
-use latlas_shared::{Measurement, Status};
+use latlas_shared::{FailureKind, Measurement, Status};
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 use tokio::time::{interval, sleep, timeout};
@@ -25,7 +27,7 @@ use uuid::Uuid;
 
 use crate::commands::bench::describe;
 use crate::engine::{self, Job, Outcome, Protocol, Workers};
-use crate::record::Recorder;
+use crate::record::{Recorder, Run};
 use crate::references;
 use crate::spool::Spool;
 use crate::worker::{Work, WorkerSettings};
@@ -59,6 +61,8 @@ pub struct Settings {
     pub tls: TlsFiles,
     /// Token to enrol with.
     pub enroll_token: Option<String>,
+    /// What tells this box from all others, where the machine itself is not to be asked.
+    pub box_id: Option<String>,
     /// Where identity and spool are kept.
     pub state: PathBuf,
     /// The name to enrol under; the host's when there is none.
@@ -77,6 +81,10 @@ pub struct Settings {
 pub struct Farm {
     client: Client,
     identity: Identity,
+    /// Whether the coordinator has said that it is the farm of this identity.
+    verified: bool,
+    /// Holds the box's name, where it has one.
+    _claim: Option<UnixListener>,
     outbox: Outbox,
     /// Where identity, spool and the references of earlier runs are.
     state: PathBuf,
@@ -107,20 +115,31 @@ impl Farm {
         let lock = orders::lock(&settings.state)?;
         let metrics = Metrics::new(&recorder.hardware_id, &recorder.run_config.id());
         let metrics = Arc::new(metrics);
-        let outbox = Outbox::new(Spool::open(&settings.state)?, Arc::clone(&metrics));
+        let instance = orders::instance(recorder.system());
+        let outbox = Outbox::new(Spool::open(&settings.state)?, Arc::clone(&metrics))
+            .sent_by(instance.clone());
         if let Some(address) = settings.metrics {
             metrics::serve(address, Arc::clone(&metrics)).await?;
         }
         let client = Client::with_tls(&settings.tls, &settings.coordinator, None)?;
-        let (token, name) = (settings.enroll_token, settings.name);
-        let identity = identity::identify(&client, &settings.state, token, name, &recorder).await?;
+        let entry = identity::Entry {
+            state: &settings.state,
+            token: settings.enroll_token,
+            box_id: settings.box_id,
+            name: settings.name,
+            instance: &instance,
+        };
+        let identity::Entered { identity, verified, claim } =
+            identity::identify(&client, entry, &recorder).await?;
         let client = client.with_token(identity.credential.clone());
         Ok(Farm {
             client,
             identity,
+            verified,
+            _claim: claim,
             outbox,
             state: settings.state,
-            instance: orders::instance(recorder.system()),
+            instance,
             recorder,
             worker: settings.worker,
             once: settings.once,
@@ -231,6 +250,11 @@ impl Farm {
     /// Sends what is waiting and gives the lease of the last step back, then takes a lease, if it is to,
     /// and works on it.
     async fn step(&mut self) -> Result<Step> {
+        if !self.verified {
+            // Before the credential is shown, and before results go to a farm that they are not for.
+            identity::check_farm(&self.client, &self.identity).await?;
+            self.verified = true;
+        }
         self.send().await?;
         let stop = self.stop.clone();
         tokio::select! {
@@ -295,7 +319,8 @@ impl Farm {
     async fn give_back(&mut self) -> Result<(), ClientError> {
         let Some(id) = self.lease else { return Ok(()) };
         let path = format!("v1/leases/{id}/release");
-        match self.client.post::<_, ()>(&path, &serde_json::json!({})).await {
+        let call = LeaseCall { instance: Some(self.instance.clone()) };
+        match self.client.post::<_, ()>(&path, &call).await {
             Ok(()) => {}
             // Finished or expired leases need no release.
             Err(e) if matches!(e.status(), Some(404 | 409)) => {}
@@ -396,9 +421,7 @@ impl Farm {
             let run = recorder.start(&state);
             // The other end is gone only when this agent is ending on an error.
             for (task, reason) in refused {
-                let outcome = refusal(reason);
-                let _ =
-                    sender.send(recorder.measurement(&run, Some(task.id), task.subject(), outcome));
+                let _ = sender.send(answer(&recorder, &run, &task, refusal(reason)));
             }
             let mut jobs: Vec<Job> = tasks.iter().map(|task| job(task, reference)).collect();
             run.prepare(&mut jobs);
@@ -416,9 +439,7 @@ impl Farm {
                 &stopped,
                 &mut |outcome| {
                     let task = &tasks[outcome.job];
-                    let measurement =
-                        recorder.measurement(&run, Some(task.id), task.subject(), outcome);
-                    let _ = sender.send(measurement);
+                    let _ = sender.send(answer(&recorder, &run, task, outcome));
                 },
             )?;
             run.end();
@@ -450,12 +471,19 @@ fn told_apart(tasks: Vec<Task>) -> (Vec<Task>, Vec<(Task, String)>) {
     (measurable, refused)
 }
 
+/// What came of a task, as it is reported.
+fn answer(recorder: &Recorder, run: &Run, task: &Task, outcome: Outcome) -> Measurement {
+    let measurement = recorder.measurement(run, Some(task.id), task.subject(), outcome);
+    Measurement { task_generation: Some(task.generation), ..measurement }
+}
+
 /// What came of a task that was not run.
 fn refusal(reason: String) -> Outcome {
     Outcome {
         job: 0,
         status: Status::Failed,
         reason: Some(reason),
+        failure_kind: Some(FailureKind::Unsupported),
         latency: None,
         peak_memory_bytes: None,
         rejected: 0,

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use latlas_shared::Measurement;
-use latlas_shared::api::{Results, ResultsAnswer};
+use latlas_shared::api::{Instance, Results, ResultsAnswer};
 use latlas_shared::client::{Client, ClientError};
 use uuid::Uuid;
 
 use super::metrics::Metrics;
+use super::orders::is_cloned;
 use crate::spool::Spool;
 
 /// The most measurements of one batch.
@@ -50,12 +52,20 @@ pub struct Outbox {
     /// Measurements that found no room on the disk.
     held: Vec<Measurement>,
     metrics: Arc<Metrics>,
+    /// The process that sends.
+    instance: Option<Instance>,
 }
 
 impl Outbox {
     /// On top of a spool, with what earlier runs left in it.
     pub fn new(spool: Spool, metrics: Arc<Metrics>) -> Outbox {
-        Outbox { spool, held: Vec::new(), metrics }
+        Outbox { spool, held: Vec::new(), metrics, instance: None }
+    }
+
+    /// The same, sending in the name of this process.
+    pub fn sent_by(mut self, instance: Instance) -> Outbox {
+        self.instance = Some(instance);
+        self
     }
 
     /// Takes a measurement in. One that the disk has no room for is kept in memory until it was sent
@@ -125,7 +135,7 @@ impl Outbox {
         batch: Vec<Measurement>,
     ) -> Result<BTreeMap<Uuid, String>, ClientError> {
         let sent = batch.len();
-        let refused = deliver(client, batch).await?;
+        let refused = deliver(client, batch, self.instance.as_ref()).await?;
         for (id, reason) in &refused {
             tracing::warn!("measurement {id} was refused: {reason}");
         }
@@ -174,11 +184,13 @@ impl Outbox {
 async fn deliver(
     client: &Client,
     batch: Vec<Measurement>,
+    instance: Option<&Instance>,
 ) -> Result<BTreeMap<Uuid, String>, ClientError> {
     let mut refused = BTreeMap::new();
     let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {
-        let results = Results { measurements: part };
+        let clock = Some(Timestamp::now());
+        let results = Results { measurements: part, instance: instance.cloned(), clock };
         let answer: Result<ResultsAnswer, _> = client.post("v1/results", &results).await;
         part = results.measurements;
         match answer {
@@ -196,11 +208,12 @@ async fn deliver(
     Ok(refused)
 }
 
-/// Whether the coordinator itself refused what was sent, and will again. A refused credential says
-/// nothing about the measurements, and an answer that is not understood is not the coordinator's.
+/// Whether the coordinator itself refused what was sent, and will again. A refused credential, or another
+/// process that speaks for the agent, says nothing about the measurements, and an answer that is not understood is not the coordinator's.
 fn is_final(error: &ClientError) -> bool {
-    matches!(error.status(), Some(status) if (400..500).contains(&status)
-        && !matches!(status, 401 | 403 | 408 | 429))
+    !is_cloned(error)
+        && matches!(error.status(), Some(status) if (400..500).contains(&status)
+            && !matches!(status, 401 | 403 | 408 | 429))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //!
 //! What cannot be read is absent. Nothing here has a default, and nothing here fails a measurement.
 
+mod box_key;
 mod cpu;
 pub mod energy;
 mod fingerprint;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use latlas_shared::FailureKind;
 
 use super::WorkerSettings;
 use super::protocol::{Pass, Reply, VisitRequest, Visited, Work};
@@ -25,6 +26,18 @@ pub enum Fault {
     Died(String),
     /// The worker did not answer in time and was killed.
     Hung(Duration),
+}
+
+impl Fault {
+    /// What kind of failure it is: what tells the fault of this box from the work's.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            // libtorch has nothing but words for what is wrong.
+            Fault::Refused(reason) => FailureKind::from_words(reason),
+            Fault::Died(_) => FailureKind::WorkerDied,
+            Fault::Hung(_) => FailureKind::TimedOut,
+        }
+    }
 }
 
 impl std::error::Error for Fault {}

@@ -68,6 +68,7 @@ async fn enrol(
     Body(request): Body<EnrolRequest>,
 ) -> Result<(StatusCode, Json<Enrolled>), ApiError> {
     check_enrolment(&request).map_err(ApiError::Invalid)?;
+    check_instance(request.instance.as_ref())?;
     let credential =
         Token::generate(Role::Agent).map_err(|e| ApiError::Internal(anyhow::Error::msg(e)))?;
     let agent = app.store().enrol(&request, &credential, &actor, app.now()).await?;
@@ -76,6 +77,7 @@ async fn enrol(
         agent_id: agent.uuid,
         credential: credential.reveal().to_owned(),
         hardware_id: agent.table.hardware_id,
+        farm_id: app.store().farm_id(),
     };
     Ok((StatusCode::CREATED, Json(enrolled)))
 }
@@ -214,9 +216,7 @@ pub fn not_cloned(
     now: Timestamp,
 ) -> Result<(), ApiError> {
     let Some(speaker) = speaker else { return Ok(()) };
-    if speaker.boot_id.len() > MOST_BOOT_ID {
-        return Err(ApiError::Invalid(format!("instance.boot_id: at most {MOST_BOOT_ID} bytes")));
-    }
+    check_instance(Some(speaker))?;
     app.store().hear(agent, speaker, now).map_err(|heard_at| {
         let ago = now.duration_since(heard_at).as_secs();
         tracing::warn!(agent = %agent.uuid, name = agent.name, "a second process has its credential");
@@ -230,6 +230,13 @@ pub fn not_cloned(
             SILENT_AFTER.as_secs()
         ))
     })
+}
+
+fn check_instance(instance: Option<&Instance>) -> Result<(), ApiError> {
+    if instance.is_some_and(|instance| instance.boot_id.len() > MOST_BOOT_ID) {
+        return Err(ApiError::Invalid(format!("instance.boot_id: at most {MOST_BOOT_ID} bytes")));
+    }
+    Ok(())
 }
 
 /// An agent speaks for itself only.

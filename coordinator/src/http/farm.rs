@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use latlas_shared::api::{FarmEntry, Page};
+use latlas_shared::api::{FarmEntry, FarmIdentity, Page};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -13,7 +13,7 @@ use super::paging::Paging;
 use crate::app::App;
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(identity))
 }
 
 /// Each class of device with its boxes, queue and table
@@ -31,4 +31,17 @@ async fn list(
     Params(paging): Params<Paging>,
 ) -> Result<Json<Page<FarmEntry>>, ApiError> {
     Ok(Json(app.store().farm(&paging.after()?, app.now()).await?))
+}
+
+/// Which farm this is, whatever its address
+///
+/// Open to everybody: a box asks before it shows its credential.
+#[utoipa::path(
+    get,
+    path = "/farm/id",
+    tag = "farm",
+    responses((status = 200, description = "The farm's id", body = FarmIdentity))
+)]
+async fn identity(State(app): State<App>) -> Json<FarmIdentity> {
+    Json(FarmIdentity { farm_id: app.store().farm_id() })
 }

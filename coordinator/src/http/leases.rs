@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use latlas_shared::api::{Lease, LeaseAnswer, LeaseRequest, PROBLEM_JSON, Problem, Renewed};
+use latlas_shared::api::{
+    Lease, LeaseAnswer, LeaseCall, LeaseRequest, PROBLEM_JSON, Problem, Renewed,
+};
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,7 +16,7 @@ use uuid::Uuid;
 use super::access::Worker;
 use super::agents::{itself, not_cloned};
 use super::error::ApiError;
-use super::extract::{Body, Segments};
+use super::extract::{Body, BodyOrNone, Segments};
 use crate::app::App;
 use crate::store::Agent;
 
@@ -93,6 +95,7 @@ async fn wait_for_lease(
     tag = "agents",
     security(("token" = [])),
     params(("id" = Uuid, Path, description = "The lease")),
+    request_body = Option<LeaseCall>,
     responses(
         (status = 200, description = "The new deadline", body = Renewed),
         (status = 409, description = "The lease has ended: drop its tasks", body = Problem, content_type = PROBLEM_JSON)
@@ -102,8 +105,11 @@ async fn renew(
     Worker(agent): Worker,
     State(app): State<App>,
     Segments(id): Segments<Uuid>,
+    BodyOrNone(call): BodyOrNone<LeaseCall>,
 ) -> Result<Json<Renewed>, ApiError> {
-    let deadline = app.store().renew(&agent, id, app.now()).await?;
+    let now = app.now();
+    not_cloned(&app, &agent, call.instance.as_ref(), now)?;
+    let deadline = app.store().renew(&agent, id, now).await?;
     deadline.map(|deadline| Json(Renewed { deadline })).ok_or_else(|| lost(id))
 }
 
@@ -114,6 +120,7 @@ async fn renew(
     tag = "agents",
     security(("token" = [])),
     params(("id" = Uuid, Path, description = "The lease")),
+    request_body = Option<LeaseCall>,
     responses(
         (status = 204, description = "Its unmeasured tasks wait again, and no attempt is counted"),
         (status = 409, description = "The lease has ended", body = Problem, content_type = PROBLEM_JSON)
@@ -123,8 +130,11 @@ async fn release(
     Worker(agent): Worker,
     State(app): State<App>,
     Segments(id): Segments<Uuid>,
+    BodyOrNone(call): BodyOrNone<LeaseCall>,
 ) -> Result<StatusCode, ApiError> {
-    if app.store().release(&agent, id, app.now()).await? {
+    let now = app.now();
+    not_cloned(&app, &agent, call.instance.as_ref(), now)?;
+    if app.store().release(&agent, id, now).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(lost(id))

@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, State};
-use latlas_shared::api::{Results, ResultsAnswer};
+use jiff::Timestamp;
+use latlas_shared::api::{Instance, Results, ResultsAnswer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa_axum::router::OpenApiRouter;
@@ -10,6 +11,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::Worker;
+use super::agents::not_cloned;
 use super::error::ApiError;
 use super::extract::Body;
 use crate::app::App;
@@ -27,6 +29,10 @@ const BODY_LIMIT: usize = 16 << 20;
 #[serde(deny_unknown_fields)]
 struct RawResults {
     measurements: Vec<Box<RawValue>>,
+    #[serde(default)]
+    instance: Option<Instance>,
+    #[serde(default)]
+    clock: Option<Timestamp>,
 }
 
 /// What even a measurement that can't be read must have, so that its refusal can be addressed, and what
@@ -54,7 +60,7 @@ pub fn router() -> OpenApiRouter<App> {
 async fn results(
     Worker(agent): Worker,
     State(app): State<App>,
-    Body(RawResults { measurements }): Body<RawResults>,
+    Body(RawResults { measurements, instance, clock }): Body<RawResults>,
 ) -> Result<Json<ResultsAnswer>, ApiError> {
     if measurements.len() > MOST {
         return Err(ApiError::TooLarge(format!(
@@ -62,10 +68,12 @@ async fn results(
             measurements.len()
         )));
     }
+    let now = app.now();
+    not_cloned(&app, &agent, instance.as_ref(), now)?;
     // A thousand of them take a processor for longer than other calls should wait for.
     let read = tokio::task::spawn_blocking(move || read(&measurements)).await;
-    let incoming = read.map_err(|e| ApiError::Internal(e.into()))??;
-    let answer = app.store().add_results(&agent, incoming, app.now()).await?;
+    let incoming = Incoming { clock, ..read.map_err(|e| ApiError::Internal(e.into()))?? };
+    let answer = app.store().add_results(&agent, incoming, now).await?;
     app.metrics().results(answer.stored, answer.known, answer.refused.len());
     Ok(Json(answer))
 }

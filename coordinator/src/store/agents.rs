@@ -1,15 +1,15 @@
 //! Enrolled boxes, and the tables that they measure for.
 
 use jiff::Timestamp;
-use latlas_shared::api::EnrolRequest;
+use latlas_shared::api::{AgentState, EnrolRequest, StateChange};
 use latlas_shared::{HardwareId, Telemetry};
 use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::{
-    Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, from_json, micros,
-    time, to_json, tokens,
+    Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, boxes, from_json,
+    leases, micros, time, to_json, tokens,
 };
 use crate::lease;
 use crate::token::{Role, Terms, Token};
@@ -49,8 +49,8 @@ impl From<sqlx::Error> for EnrolError {
 const MOST_LISTED: i64 = 20;
 
 impl Store {
-    /// Brings a box into the farm, which takes one use of the token that it came with. The request was
-    /// checked.
+    /// Brings a box into the farm, which takes one use of the token that it came with. A box that was in this
+    /// table before, by its key, is the agent that it was. The request was checked.
     ///
     /// # Errors
     /// See [`EnrolError`].
@@ -69,20 +69,20 @@ impl Store {
             return Err(EnrolError::TokenEnded);
         }
         let table_id = find_or_add_table(&mut tx, &hardware_id, request, now).await?;
-        let id: i64 = sqlx::query_scalar(
-            "INSERT INTO agents
-                (uuid, name, table_id, fingerprint, primitives, agent_version, enrolled_at, seen_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) RETURNING id",
-        )
-        .bind(uuid.to_string())
-        .bind(&request.name)
-        .bind(table_id.0)
-        .bind(request.fingerprint.digest())
-        .bind(&primitives)
-        .bind(&request.agent_version)
-        .bind(micros(now))
-        .fetch_one(&mut *tx)
-        .await?;
+        let (id, uuid) = match self.of_box(&mut tx, table_id, request, now).await? {
+            OfBox::Comes => {
+                let id = insert(&mut tx, uuid, table_id, request, true, now).await?;
+                share_quarantine(&mut tx, id, request, now).await?;
+                (id, uuid)
+            }
+            OfBox::IsElsewhere => {
+                (insert(&mut tx, uuid, table_id, request, false, now).await?, uuid)
+            }
+            OfBox::ComesBack(id, uuid) => {
+                come_back(&mut tx, id, request, now).await?;
+                (id, uuid)
+            }
+        };
         let new = NewToken { role: Role::Agent, label: String::new(), terms: Terms::default() };
         let token = tokens::insert(&mut tx, credential, &new, Some(id), now).await?;
         let detail = json!({
@@ -93,6 +93,34 @@ impl Store {
         tx.commit().await?;
         let table = TableRef { id: table_id, hardware_id, run_config: request.run_config.clone() };
         Ok(Agent { id, uuid, name: request.name.clone(), table, primitives })
+    }
+
+    /// What the key of a box that enrols says of it.
+    async fn of_box(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        table: TableId,
+        request: &EnrolRequest,
+        now: Timestamp,
+    ) -> Result<OfBox, StoreError> {
+        let Some(key) = &request.box_key else { return Ok(OfBox::Comes) };
+        let found: Option<(i64, String)> =
+            sqlx::query_as("SELECT id, uuid FROM agents WHERE table_id = ?1 AND box_key = ?2")
+                .bind(table.0)
+                .bind(key)
+                .fetch_optional(&mut **tx)
+                .await?;
+        let Some((id, uuid)) = found else { return Ok(OfBox::Comes) };
+        if self.shared.presence.may_take_over(id, request.instance.as_ref(), now) {
+            let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
+            return Ok(OfBox::ComesBack(id, uuid));
+        }
+        tracing::warn!(
+            agent = uuid,
+            name = request.name,
+            "a box enrols with the key of one that runs elsewhere"
+        );
+        Ok(OfBox::IsElsewhere)
     }
 
     pub(super) async fn agent(&self, id: i64) -> Result<Agent, StoreError> {
@@ -179,6 +207,87 @@ impl Store {
         .await?;
         Err(Lookup::UnknownHardware { known })
     }
+}
+
+/// What is known of a box that enrols.
+enum OfBox {
+    /// It is new, or does not say who it is.
+    Comes,
+    /// It is the box of this agent, which has lost its state directory or has changed.
+    ComesBack(i64, Uuid),
+    /// Another box, which runs now, has the same key: the key tells nothing of this one.
+    IsElsewhere,
+}
+
+async fn insert(
+    tx: &mut Transaction<'static, Sqlite>,
+    uuid: Uuid,
+    table: TableId,
+    request: &EnrolRequest,
+    with_key: bool,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    let id = sqlx::query_scalar(
+        "INSERT INTO agents
+            (uuid, name, table_id, fingerprint, primitives, agent_version, enrolled_at, seen_at, box_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8) RETURNING id",
+    )
+    .bind(uuid.to_string())
+    .bind(&request.name)
+    .bind(table.0)
+    .bind(request.fingerprint.digest())
+    .bind(to_json(&request.primitives))
+    .bind(&request.agent_version)
+    .bind(micros(now))
+    .bind(request.box_key.as_ref().filter(|_| with_key))
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(id)
+}
+
+/// What an admin has decided of a box holds for it under each run config.
+async fn share_quarantine(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: i64,
+    request: &EnrolRequest,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let reason: Option<Option<String>> = sqlx::query_scalar(
+        "SELECT state_reason FROM agents
+         WHERE box_key = ?1 AND state = 'quarantined' AND state_by = ?2 ORDER BY id LIMIT 1",
+    )
+    .bind(&request.box_key)
+    .bind(boxes::ADMIN)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(reason) = reason else { return Ok(()) };
+    let change = StateChange { state: AgentState::Quarantined, reason };
+    boxes::write(tx, id, &change, boxes::ADMIN, now).await
+}
+
+/// An agent's box is what it says now. State and history stay; its canary is due, and the leases of the process that has ended are
+/// given back.
+async fn come_back(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: i64,
+    request: &EnrolRequest,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    leases::release_all(tx, id).await?;
+    sqlx::query(
+        "UPDATE agents SET name = ?1, fingerprint = ?2, primitives = ?3, agent_version = ?4,
+                           seen_at = max(seen_at, ?5), canary_asked_at = NULL
+         WHERE id = ?6",
+    )
+    .bind(&request.name)
+    .bind(request.fingerprint.digest())
+    .bind(to_json(&request.primitives))
+    .bind(&request.agent_version)
+    .bind(micros(now))
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 async fn find_or_add_table(

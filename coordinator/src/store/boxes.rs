@@ -18,8 +18,14 @@ use super::{
     Agent, Store, StoreError, attendance, count, from_json, leases, micros, time, to_json,
 };
 
+/// Who sets a state when an admin does.
+pub(super) const ADMIN: &str = "admin";
+
 /// Who sets a state when nobody does: the farm, by an agent's canary.
 pub(super) const CANARY: &str = "canary";
+
+/// The same, by what the agent failed that others measured.
+pub(super) const FAILURES: &str = "failures";
 
 #[derive(sqlx::FromRow)]
 struct Columns {
@@ -147,6 +153,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<AgentEntry, StoreError> {
         let unfit = self.shared.presence.unfit(agent.known.id);
+        let ahead = self.shared.presence.clock_ahead(agent.known.id);
+        let clock_ahead_seconds = ahead.map(|ahead| ahead.as_secs_f64());
         let is = self.box_now(agent.known, now)?;
         Ok(AgentEntry {
             agent_id: is.agent_id,
@@ -162,6 +170,7 @@ impl Store {
             presence: is.presence,
             labels: from_json("an agent's labels", &agent.labels)?,
             unfit,
+            clock_ahead_seconds,
             canary_at: agent.canary_at.map(time).transpose()?,
             leases,
         })
@@ -232,6 +241,19 @@ pub(super) async fn state(
     state_of(&name)
 }
 
+/// An agent's state as a transaction sees it, and when it was enrolled.
+pub(super) async fn state_and_enrolment(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+) -> Result<(AgentState, Timestamp), StoreError> {
+    let (name, enrolled_at): (String, i64) =
+        sqlx::query_as("SELECT state, enrolled_at FROM agents WHERE id = ?1")
+            .bind(agent.id)
+            .fetch_one(&mut **tx)
+            .await?;
+    Ok((state_of(&name)?, time(enrolled_at)?))
+}
+
 /// Writes the state that somebody has decided on; false when there is no such agent.
 async fn decide(
     tx: &mut Transaction<'static, Sqlite>,
@@ -241,7 +263,7 @@ async fn decide(
     now: Timestamp,
 ) -> Result<(bool, Effects), StoreError> {
     let Some(id) = number(tx, agent).await? else { return Ok((false, Effects::none())) };
-    let effects = write(tx, id, change, "admin", now).await?;
+    let effects = write(tx, id, change, ADMIN, now).await?;
     let detail = json!({"state": change.state, "reason": change.reason});
     audit(tx, actor, "agent.state", &format!("agent {agent}"), &detail, now).await?;
     Ok((true, effects))
@@ -257,7 +279,9 @@ pub(super) async fn write(
     now: Timestamp,
 ) -> Result<Effects, StoreError> {
     sqlx::query(
-        "UPDATE agents SET state = ?1, state_reason = ?2, state_since = ?3, state_by = ?4 WHERE id = ?5",
+        "UPDATE agents SET state = ?1, state_reason = ?2, state_since = ?3, state_by = ?4,
+                           failures_in_row = 0, failing_since = NULL
+         WHERE id = ?5",
     )
     .bind(change.state.name())
     .bind(&change.reason)

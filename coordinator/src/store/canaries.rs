@@ -9,7 +9,7 @@ use latlas_shared::api::{AgentState, Lease, StateChange, Task, TaskWork};
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
-use super::boxes::{self, CANARY};
+use super::boxes::{self, CANARY, FAILURES};
 use super::effects::Effects;
 use super::{Agent, Store, StoreError, count, from_json, leases, micros, time, to_json};
 use crate::canary::{self, Due, Round, Values, Verdict};
@@ -33,16 +33,16 @@ impl Columns {
     fn round(&self) -> Result<Round, StoreError> {
         Ok(Round {
             state: boxes::state_of(&self.state)?,
-            by_canary: self.state_by.as_deref() == Some(CANARY),
+            by_farm: matches!(self.state_by.as_deref(), Some(CANARY | FAILURES)),
             asked_at: self.canary_asked_at.map(time).transpose()?,
             tries: count(self.canary_tries),
             out: self.out,
         })
     }
 
-    /// Whether the box is in quarantine because no canary came in, and not because of what one said.
+    /// Whether the box is in quarantine because it gave no numbers, and not because of what a canary said.
     fn lost(&self) -> bool {
-        self.canary_at < self.state_since
+        self.state_by.as_deref() == Some(FAILURES) || self.canary_at < self.state_since
     }
 }
 
@@ -91,6 +91,7 @@ impl Store {
         let able = entries.into_iter().filter(|(_, op)| able(op)).enumerate();
         let task = |(index, (key, op)): (usize, (_, std::sync::Arc<ops_catalog::Op>))| Task {
             id: canary::task_number(index),
+            generation: 0,
             work: TaskWork::Op { key, digest: op.digest().clone(), definition: op.def().clone() },
         };
         Ok(able.map(task).collect())
@@ -140,7 +141,7 @@ impl Store {
         let agent = agent.clone();
         self.change(move |tx| {
             async move {
-                let effects = distrust(tx, &agent, canary::lost_reason(), now).await?;
+                let effects = distrust(tx, &agent, canary::lost_reason(), CANARY, now).await?;
                 sqlx::query(
                     "UPDATE agents SET canary_tries = 0, canary_asked_at = ?1 WHERE id = ?2",
                 )
@@ -189,11 +190,12 @@ impl Store {
     }
 }
 
-/// Puts an agent that counts as active into quarantine.
+/// Puts an agent that counts as active into quarantine, and no other.
 pub(super) async fn distrust(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
     reason: String,
+    by: &str,
     now: Timestamp,
 ) -> Result<Effects, StoreError> {
     if boxes::state(tx, agent).await? != AgentState::Active {
@@ -201,7 +203,7 @@ pub(super) async fn distrust(
     }
     tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "into quarantine");
     let change = StateChange { state: AgentState::Quarantined, reason: Some(reason) };
-    boxes::write(tx, agent.id, &change, CANARY, now).await
+    boxes::write(tx, agent.id, &change, by, now).await
 }
 
 async fn read(tx: &mut Transaction<'static, Sqlite>, agent: &Agent) -> Result<Columns, StoreError> {

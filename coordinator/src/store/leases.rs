@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::canaries::Next;
 use super::effects::Effects;
+use super::failures::could_try;
 use super::{Agent, Store, StoreError, boxes, from_json, micros, tasks, time, to_json};
 use crate::lease::{self, Pace, Policy, Progress};
 
@@ -25,23 +26,38 @@ const STUCK_AT_ONCE: usize = 16;
 pub(super) const DUE: &str =
     "SELECT id, tasks FROM leases WHERE deadline <= ?1 ORDER BY deadline LIMIT ?2";
 
-/// The head of the queue of a table, as far as an agent can run it.
-pub(super) const QUEUE: &str = "
-    SELECT tasks.id, attempts, reason, key, ops.digest, networks.definition AS network
-    FROM tasks LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
-    WHERE table_id = ?1 AND state = 'queued'
-      AND (op_id IS NULL OR op_id NOT IN (
-        SELECT op_id FROM op_primitives
-        WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
-      AND (network_id IS NULL OR network_id NOT IN (
-        SELECT network_id FROM network_primitives
-        WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
-    ORDER BY attempts, tasks.id LIMIT ?3";
+/// The head of the queue of a table (?1), as far as an agent (?4) can run it, without what it has failed and one of
+/// the other boxes (?5, a JSON array) could try.
+pub(super) const QUEUE: &str = concat!(
+    "SELECT task.id, generation, attempts,
+            attempts - (SELECT count(*) FROM box_failures
+                        WHERE task_id = task.id AND generation = task.generation) AS lost,
+            reason, key, ops.digest, networks.definition AS network
+     FROM tasks AS task LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
+     WHERE table_id = ?1 AND state = 'queued'
+       AND (op_id IS NULL OR op_id NOT IN (
+         SELECT op_id FROM op_primitives
+         WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
+       AND (network_id IS NULL OR network_id NOT IN (
+         SELECT network_id FROM network_primitives
+         WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
+       AND NOT EXISTS (
+         SELECT 1 FROM box_failures AS own CROSS JOIN json_each(?5) AS alive
+                       CROSS JOIN agents AS other ON other.id = alive.value
+         WHERE own.task_id = task.id AND own.agent_id = ?4 AND own.generation = task.generation
+           AND ",
+    could_try!(),
+    ")
+     ORDER BY attempts, task.id LIMIT ?3"
+);
 
 #[derive(sqlx::FromRow)]
 struct Candidate {
     id: i64,
+    generation: i64,
     attempts: i64,
+    /// Those of the attempts that no box has reported.
+    lost: i64,
     reason: Option<String>,
     /// Key and op digest of a row.
     key: Option<String>,
@@ -92,8 +108,10 @@ impl Store {
             return Ok(false);
         }
         let mut tx = self.readers.begin().await?;
-        let is_work = !candidates(&mut tx, agent, 1).await?.is_empty();
-        if !is_work {
+        let others = self.others_for(&mut tx, agent, now).await?;
+        let is_work = !candidates(&mut tx, agent, others.as_deref(), 1).await?.is_empty();
+        // What waits for others says nothing of what there is for them.
+        if !is_work && others.is_none() {
             idle.found_nothing(agent, news, now);
         }
         Ok(is_work)
@@ -114,9 +132,10 @@ impl Store {
             return Ok((None, Effects::none()));
         }
         let limit = max_tasks.min(self.policy().max_tasks);
-        let queue = candidates(tx, agent, limit).await?;
-        let attempts: Vec<u32> = queue.iter().map(|task| super::count(task.attempts)).collect();
-        let size = lease::batch(&attempts, max_tasks, self.policy());
+        let others = self.others_for(tx, agent, now).await?;
+        let queue = candidates(tx, agent, others.as_deref(), limit).await?;
+        let lost: Vec<u32> = queue.iter().map(|task| super::count(task.lost.max(0))).collect();
+        let size = lease::batch(&lost, max_tasks, self.policy());
         if size == 0 {
             return Ok((None, Effects::none()));
         }
@@ -179,7 +198,7 @@ impl Store {
     }
 
     fn task(&self, candidate: Candidate) -> Result<Task, StoreError> {
-        let Candidate { id, key, digest, network, .. } = candidate;
+        let Candidate { id, generation, key, digest, network, .. } = candidate;
         let work = match (key.zip(digest), network) {
             (Some((key, digest)), None) => {
                 self.op_work(&key, digest.parse().map_err(|e| StoreError::damaged("a digest", e))?)?
@@ -189,7 +208,7 @@ impl Store {
             }
             _ => return Err(StoreError::damaged("a task", "it is neither a key nor a network")),
         };
-        Ok(Task { id, work })
+        Ok(Task { id, generation: super::count(generation), work })
     }
 
     fn op_work(&self, key: &str, digest: OpDigest) -> Result<TaskWork, StoreError> {
@@ -379,7 +398,8 @@ async fn under(
     id: Uuid,
 ) -> Result<Vec<Candidate>, StoreError> {
     let found = sqlx::query_as(
-        "SELECT tasks.id, attempts, reason, key, ops.digest, networks.definition AS network
+        "SELECT tasks.id, generation, attempts, 0 AS lost, reason, key, ops.digest,
+                networks.definition AS network
          FROM tasks LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
          WHERE lease_id = ?1 ORDER BY tasks.id",
     )
@@ -389,16 +409,20 @@ async fn under(
     Ok(found)
 }
 
-/// The head of an agent's queue: tasks that were not tried before come first.
+/// The head of an agent's queue: tasks that were not tried before come first. What the agent has failed is not
+/// among them where one of the `others` could try it.
 async fn candidates(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
+    others: Option<&str>,
     limit: u32,
 ) -> Result<Vec<Candidate>, StoreError> {
     let found = sqlx::query_as(QUEUE)
         .bind(agent.table.id.0)
         .bind(&agent.primitives)
         .bind(limit)
+        .bind(agent.id)
+        .bind(others.unwrap_or("[]"))
         .fetch_all(&mut **tx)
         .await?;
     Ok(found)

@@ -20,6 +20,7 @@ mod cancel;
 mod derive;
 mod effects;
 mod error;
+mod failures;
 mod farm;
 mod group;
 mod heard;
@@ -48,6 +49,7 @@ use jiff::Timestamp;
 use latlas_shared::{HardwareId, RunConfig};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::{Mutex, Notify, watch};
+use uuid::Uuid;
 
 use crate::lease::Policy;
 use crate::op_book::OpBook;
@@ -99,6 +101,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     policy: Policy,
+    /// Which farm this is.
+    farm_id: Uuid,
     /// What is known of agents as long as this process runs.
     presence: Presence,
     /// The ops of the database, ready to use.
@@ -123,6 +127,11 @@ impl Store {
     /// The rules' numbers.
     pub fn policy(&self) -> &Policy {
         &self.shared.policy
+    }
+
+    /// Which farm this is: it stays with the database, wherever that goes.
+    pub fn farm_id(&self) -> Uuid {
+        self.shared.farm_id
     }
 
     /// All known ops, as of now.

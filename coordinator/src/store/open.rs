@@ -129,8 +129,15 @@ impl Store {
             .connect_with(options(path).read_only(true))
             .await
             .map_err(|e| unusable(&e))?;
+        let farm_id: String = sqlx::query_scalar("SELECT farm_id FROM farm_identity")
+            .fetch_one(&writer)
+            .await
+            .map_err(|e| unusable(&e))?;
         let shared = Shared {
             policy,
+            farm_id: farm_id
+                .parse()
+                .map_err(|e| unusable(&StoreError::damaged("the farm's id", e)))?,
             presence: Presence::default(),
             ops: RwLock::new(Arc::new(OpBook::default())),
             work: Notify::new(),

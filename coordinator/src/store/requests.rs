@@ -274,9 +274,9 @@ async fn insert(
     .await?;
     insert_tasks(tx, id, &request.table, keys, networks).await?;
     if request.remeasure {
-        // The rule of `Progress::requeued`, for many tasks at once.
+        // The rule of `Progress::requeued`, for many tasks at once. What was measured before answers none of them.
         sqlx::query(
-            "UPDATE tasks SET state = 'queued', attempts = 0, reason = NULL
+            "UPDATE tasks SET state = 'queued', attempts = 0, reason = NULL, generation = generation + 1
              WHERE state IN ('done', 'failed')
                AND id IN (SELECT task_id FROM request_tasks WHERE request_id = ?1)",
         )

@@ -7,20 +7,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use futures_util::FutureExt as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentState, ResultsAnswer};
-use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
+use latlas_shared::{FailureKind, Measurement, Status, Subject, WholeNetwork};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::effects::Effects;
+use super::failures::Failed;
 use super::rows::{Place, What};
 use super::{
     Agent, Store, StoreError, TableId, boxes, canaries, micros, networks, pieces, tasks, to_json,
 };
 use crate::admission::{Known, check_measurement};
+use crate::lease::{self, Failure, State};
 use crate::op_book::{OpBook, OpId};
-use crate::{canary, plausible};
+use crate::{canary, failures, plausible};
 
 /// Measurements as they came.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +31,8 @@ pub struct Incoming {
     pub measurements: Vec<Measurement>,
     /// Those that could not.
     pub unreadable: Vec<Refusal>,
+    /// What the box's clock showed when it sent them, as far as it said.
+    pub clock: Option<Timestamp>,
 }
 
 /// A measurement that is not taken.
@@ -62,12 +66,14 @@ struct Admitted {
     fingerprint: String,
     status: Status,
     reason: Option<String>,
+    failure: FailureKind,
     finished_at: Timestamp,
     /// All of it but the samples, as JSON.
     text: String,
     samples: Option<String>,
-    /// The task that it answers, as it says.
+    /// The task that it answers, and the generation of that, as it says.
     task: Option<i64>,
+    generation: Option<u32>,
     /// It tells of its box, and makes no row.
     canary: bool,
     /// Why it counts for nothing, decided when it comes in and for good.
@@ -78,12 +84,53 @@ impl Admitted {
     fn counts(&self) -> bool {
         !self.canary && self.set_aside.is_none()
     }
+
+    fn has_number(&self) -> bool {
+        self.status != Status::Failed
+    }
+}
+
+/// A measurement that is taken, and where it belongs.
+struct Taken {
+    place: Place,
+    /// The generation that it is of.
+    generation: u32,
+    /// When it was made, by our clock.
+    measured_at: Timestamp,
+    admitted: Admitted,
+}
+
+/// What a batch has done to tasks.
+#[derive(Default)]
+struct Settled {
+    /// Those that this agent has sent a number for.
+    measured: BTreeSet<i64>,
+    /// Those that it has failed through a fault of its own.
+    failed: Vec<Failed>,
+    /// What follows from it.
+    effects: Effects,
+}
+
+impl Settled {
+    /// Adds an attempt that was counted, if one was.
+    fn count(&mut self, attempt: Option<(Failed, Effects)>) {
+        if let Some((failed, effects)) = attempt {
+            self.failed.push(failed);
+            self.follow(effects);
+        }
+    }
+
+    fn follow(&mut self, effects: Effects) {
+        self.effects = std::mem::take(&mut self.effects).and(effects);
+    }
 }
 
 /// A batch after everything that can be done without the database.
 struct Batch {
     agent: Agent,
     now: Timestamp,
+    /// What the box's clock is ahead of ours.
+    ahead: Option<SignedDuration>,
     checked: Vec<Result<Admitted, Refusal>>,
     unreadable: Vec<Refusal>,
 }
@@ -103,15 +150,16 @@ impl Store {
         incoming: Incoming,
         now: Timestamp,
     ) -> Result<ResultsAnswer, StoreError> {
-        let Incoming { measurements, unreadable } = incoming;
+        let Incoming { measurements, unreadable, clock } = incoming;
+        let ahead = self.shared.presence.hear_clock(agent.id, clock, now);
         let class = self.class_of(agent).await?;
         let ops = self.ops();
         // A thousand of them take a processor for longer than other calls should wait for.
         let checked = tokio::task::spawn_blocking(move || {
-            measurements.into_iter().map(|m| check(m, &class, &ops, now)).collect()
+            measurements.into_iter().map(|m| check(m, &class, &ops)).collect()
         });
         let checked = checked.await.map_err(|e| StoreError::Database(e.to_string()))?;
-        let batch = Batch { agent: agent.clone(), now, checked, unreadable };
+        let batch = Batch { agent: agent.clone(), now, ahead, checked, unreadable };
         let store = self.clone();
         let answer =
             self.change(move |tx| async move { store.take_in(tx, batch).await }.boxed()).await?;
@@ -145,10 +193,11 @@ impl Store {
         tx: &mut Transaction<'static, Sqlite>,
         batch: Batch,
     ) -> Result<(ResultsAnswer, Effects), StoreError> {
-        let Batch { agent, now, checked, unreadable } = batch;
+        let Batch { agent, now, ahead, checked, unreadable } = batch;
         let mut answer = ResultsAnswer::default();
         let mut known = known_of(tx, &checked).await?;
-        let trusted = boxes::state(tx, &agent).await? != AgentState::Quarantined;
+        let (state, enrolled_at) = boxes::state_and_enrolment(tx, &agent).await?;
+        let trusted = state != AgentState::Quarantined;
         let mut refusals = unreadable;
         let mut taken = Vec::with_capacity(checked.len());
         for checked in checked {
@@ -167,32 +216,37 @@ impl Store {
                         admitted.set_aside = Some("its box was in quarantine".to_owned());
                     }
                     let place = place(tx, &admitted, now).await?;
-                    taken.push((place, admitted));
+                    let (finished_at, generation) = (admitted.finished_at, admitted.generation);
+                    let measured_at = failures::measured_at(finished_at, ahead, enrolled_at, now);
+                    let generation = generation.unwrap_or_default();
+                    taken.push(Taken { place, generation, measured_at, admitted });
                 }
                 Err(refusal) => refusals.push(refusal),
             }
         }
         answer.stored = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+        let mut settled = self.settle_tasks(tx, &agent, &mut taken, now).await?;
         insert(tx, &agent, &taken, now).await?;
-        let counting = taken.iter().filter(|(_, admitted)| admitted.counts());
-        let touched: BTreeSet<Place> = counting.map(|(place, _)| place.clone()).collect();
-        let mut effects = settle_tasks(tx, &touched, &taken).await?;
-        for (_, admitted) in taken.iter().filter(|_| trusted) {
+        for Taken { admitted, .. } in taken.iter().filter(|_| trusted) {
             if let Some(reason) = &admitted.set_aside {
-                let counted = self.count_attempt(tx, &agent, admitted.task, reason).await?;
-                effects = effects.and(counted);
+                settled.count(self.count_attempt(tx, &agent, admitted.task, reason).await?);
             }
         }
         for Refusal { id, task, reason } in refusals {
             tracing::warn!(agent = %agent.uuid, %id, reason, "a measurement was refused");
-            effects = effects.and(self.count_attempt(tx, &agent, task, &reason).await?);
+            settled.count(self.count_attempt(tx, &agent, task, &reason).await?);
             if canary::is_canary(task) {
                 let why = format!("its canary was refused: {reason}");
-                effects = effects.and(canaries::distrust(tx, &agent, why, now).await?);
+                let distrusted = canaries::distrust(tx, &agent, why, boxes::CANARY, now).await?;
+                settled.follow(distrusted);
             }
             answer.refused.insert(id, reason);
         }
-        if taken.iter().any(|(_, admitted)| admitted.canary) {
+        let Settled { measured, failed, mut effects } = settled;
+        let numbers = taken.iter().any(|t| t.admitted.counts() && t.admitted.has_number());
+        effects =
+            effects.and(self.weigh(tx, &agent, &measured, numbers, &failed, now).await?);
+        if taken.iter().any(|taken| taken.admitted.canary) {
             effects = effects.and(self.judge_canary(tx, &agent, now).await?);
         }
         if answer.stored > 0 {
@@ -202,35 +256,99 @@ impl Store {
         Ok((answer, effects))
     }
 
-    /// Counts an attempt on the task that a refused measurement answers, if this agent holds it.
+    /// Counts an attempt on the task that a refused measurement answers, if this agent holds it: then other
+    /// boxes try it first.
     async fn count_attempt(
         &self,
         tx: &mut Transaction<'static, Sqlite>,
         agent: &Agent,
         task: Option<i64>,
         why: &str,
-    ) -> Result<Effects, StoreError> {
-        let Some(id) = task else { return Ok(Effects::none()) };
-        let Some((task, lease)) = tasks::held_by(tx, id, agent.id).await? else {
-            return Ok(Effects::none());
-        };
+    ) -> Result<Option<(Failed, Effects)>, StoreError> {
+        let Some(id) = task else { return Ok(None) };
+        let Some((task, lease)) = tasks::held_by(tx, id, agent.id).await? else { return Ok(None) };
         let after = task.progress.refused(lease, &agent.name, why, self.policy());
-        tasks::write(tx, id, &after).await
+        let effects = tasks::write(tx, id, &after).await?;
+        Ok(Some((Failed { task: id, kind: "refused", reason: why.to_owned() }, effects)))
+    }
+
+    /// A result settles the task of its key or network, whoever works on that now, unless it was handed out
+    /// before the task was asked for anew. What a box fails through its own fault goes to another.
+    async fn settle_tasks(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        agent: &Agent,
+        taken: &mut [Taken],
+        now: Timestamp,
+    ) -> Result<Settled, StoreError> {
+        let counting = taken.iter().filter(|taken| taken.admitted.counts());
+        let places: BTreeSet<Place> = counting.map(|taken| taken.place.clone()).collect();
+        let before = tasks::of_places(tx, &places).await?;
+        let held = leases_of(tx, agent).await?;
+        let failing = taken.iter().filter(|t| t.admitted.counts() && !t.admitted.has_number());
+        let failing: BTreeSet<i64> =
+            failing.filter_map(|taken| Some(before.get(&taken.place)?.id)).collect();
+        let elsewhere = self.with_another_box(tx, agent, &failing, now).await?;
+        let mut after = before.clone();
+        let mut settled = Settled::default();
+        for taken in taken.iter_mut().filter(|taken| taken.admitted.counts()) {
+            let Some(task) = after.get_mut(&taken.place) else { continue };
+            let lease = match task.progress.state {
+                State::Leased(lease) => held.contains(&lease).then_some(lease),
+                State::Queued | State::Done | State::Failed => None,
+            };
+            let said = taken.admitted.generation;
+            if !lease::answers(said, task.generation, lease.is_some()) {
+                continue;
+            }
+            taken.generation = task.generation;
+            let progress = task.progress.clone();
+            if taken.admitted.has_number() {
+                task.progress = progress.measured();
+                settled.measured.insert(task.id);
+                continue;
+            }
+            let kind = taken.admitted.failure;
+            let reason = taken.admitted.reason.as_deref().unwrap_or("the agent gave no reason");
+            let elsewhere = elsewhere.contains(&task.id);
+            let failure = Failure { kind, reason, agent_name: &agent.name, lease, elsewhere };
+            task.progress = progress.failed(&failure, self.policy());
+            if kind.is_of_box() {
+                let reason = reason.to_owned();
+                settled.failed.push(Failed { task: task.id, kind: kind.name(), reason });
+            }
+        }
+        let changed: BTreeMap<i64, _> = after
+            .into_iter()
+            .filter(|(place, task)| before.get(place).is_none_or(|b| b.progress != task.progress))
+            .map(|(_, task)| (task.id, task.progress))
+            .collect();
+        settled.effects = tasks::write_all(tx, &changed).await?;
+        Ok(settled)
     }
 }
 
+/// The leases that an agent holds.
+async fn leases_of(
+    tx: &mut Transaction<'static, Sqlite>,
+    agent: &Agent,
+) -> Result<BTreeSet<Uuid>, StoreError> {
+    let held: Vec<String> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
+        .bind(agent.id)
+        .fetch_all(&mut **tx)
+        .await?;
+    held.iter().map(|id| id.parse().map_err(|e| StoreError::damaged("a lease's id", e))).collect()
+}
+
 /// Checks a measurement, and makes it what is stored.
-fn check(
-    measurement: Measurement,
-    class: &Class,
-    ops: &OpBook,
-    now: Timestamp,
-) -> Result<Admitted, Refusal> {
-    match admit(&measurement, class, ops, now) {
+fn check(measurement: Measurement, class: &Class, ops: &OpBook) -> Result<Admitted, Refusal> {
+    match admit(&measurement, class, ops) {
         Ok((table, about)) => {
             let Measurement { id, status, finished_at, .. } = measurement;
             let (fingerprint, reason) =
                 (measurement.fingerprint.clone(), measurement.reason.clone());
+            let words = || FailureKind::from_words(reason.as_deref().unwrap_or_default());
+            let failure = measurement.failure_kind.unwrap_or_else(words);
             let mut measurement = measurement;
             let samples = measurement.samples.take();
             let text = to_json(&measurement);
@@ -245,10 +363,12 @@ fn check(
                 fingerprint,
                 status,
                 reason,
+                failure,
                 finished_at,
                 text,
                 samples,
                 task: measurement.task,
+                generation: measurement.task_generation,
                 canary: canary::is_canary(measurement.task),
                 set_aside: plausible::suspect(&measurement, op),
             })
@@ -262,13 +382,12 @@ fn admit(
     measurement: &Measurement,
     class: &Class,
     ops: &OpBook,
-    now: Timestamp,
 ) -> Result<(TableId, About), String> {
     let entry = match &measurement.subject {
         Subject::Op { digest, .. } => ops.by_digest(digest),
         Subject::Network(_) => None,
     };
-    check_measurement(measurement, &class.known, entry.map(|entry| entry.op.as_ref()), now)?;
+    check_measurement(measurement, &class.known, entry.map(|entry| entry.op.as_ref()))?;
     let table = class.tables.get(&measurement.run_config.id());
     let table = *table.ok_or("its run config is not known")?;
     let about = match &measurement.subject {
@@ -318,16 +437,17 @@ async fn place(
 async fn insert(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
-    taken: &[(Place, Admitted)],
+    taken: &[Taken],
     now: Timestamp,
 ) -> Result<(), StoreError> {
     for piece in pieces(taken) {
         let mut query = QueryBuilder::new(
             "INSERT INTO measurements
                 (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at,
-                 measurement, samples, network_id, canary, set_aside) ",
+                 measurement, samples, network_id, canary, set_aside, generation, measured_at) ",
         );
-        query.push_values(piece, |mut values, (place, admitted)| {
+        query.push_values(piece, |mut values, taken| {
+            let Taken { place, generation, measured_at, admitted } = taken;
             let (op, key, network) = match &place.what {
                 What::Row { op, key } => (Some(op.0), Some(key), None),
                 What::Network(network) => (None, None, Some(network.0)),
@@ -346,31 +466,11 @@ async fn insert(
                 .push_bind(&admitted.samples)
                 .push_bind(network)
                 .push_bind(admitted.canary)
-                .push_bind(&admitted.set_aside);
+                .push_bind(&admitted.set_aside)
+                .push_bind(generation)
+                .push_bind(micros(*measured_at));
         });
         query.build().execute(&mut **tx).await?;
     }
     Ok(())
-}
-
-/// A result settles the task of its key or network, whoever works on that now.
-async fn settle_tasks(
-    tx: &mut Transaction<'static, Sqlite>,
-    places: &BTreeSet<Place>,
-    taken: &[(Place, Admitted)],
-) -> Result<Effects, StoreError> {
-    let before = tasks::of_places(tx, places).await?;
-    let mut after = before.clone();
-    for (place, admitted) in taken.iter().filter(|(_, admitted)| admitted.counts()) {
-        if let Some(task) = after.get_mut(place) {
-            let progress = task.progress.clone();
-            task.progress = progress.measured(admitted.status, admitted.reason.as_deref());
-        }
-    }
-    let changed: BTreeMap<i64, _> = after
-        .into_iter()
-        .filter(|(place, task)| before.get(place).is_none_or(|b| b.progress != task.progress))
-        .map(|(_, task)| (task.id, task.progress))
-        .collect();
-    tasks::write_all(tx, &changed).await
 }

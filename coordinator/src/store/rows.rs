@@ -59,7 +59,7 @@ struct Found {
 /// A stored measurement that this version can't read.
 struct Unreadable {
     measurement: i64,
-    finished_at: i64,
+    measured_at: i64,
     cause: String,
 }
 
@@ -189,7 +189,7 @@ async fn row_without_number(
     found: &Found,
     note: Option<String>,
 ) -> Result<Option<Row>, StoreError> {
-    let Some(finished_at) = found.unreadable.iter().map(|bad| bad.finished_at).max() else {
+    let Some(measured_at) = found.unreadable.iter().map(|bad| bad.measured_at).max() else {
         return Ok(None);
     };
     let digest: Option<String> = sqlx::query_scalar("SELECT digest FROM ops WHERE id = ?1")
@@ -197,7 +197,7 @@ async fn row_without_number(
         .fetch_optional(&mut **tx)
         .await?;
     let (Some(digest), Ok(key), Ok(measured_at)) =
-        (digest, key.parse::<OpKey>(), time(finished_at))
+        (digest, key.parse::<OpKey>(), time(measured_at))
     else {
         tracing::error!(
             "{key} of op {} has no row: its key, op or time can't be read either",
@@ -344,12 +344,16 @@ async fn observations<'p>(
     let chosen: Vec<(i64, String, i64, i64, Vec<u8>)> =
         sqlx::query_as(OBSERVATIONS).bind(as_json(places)).fetch_all(&mut **tx).await?;
     let mut all: BTreeMap<&Place, Found> = BTreeMap::new();
-    for (place, agent, measurement, finished_at, text) in chosen {
+    for (place, agent, measurement, measured_at, text) in chosen {
         let place = nth(places, place)?;
         let found = all.entry(place).or_default();
         match read(place, &text) {
-            Ok(measurement) => found.observations.push(Observation { agent, measurement }),
-            Err(cause) => found.unreadable.push(Unreadable { measurement, finished_at, cause }),
+            Ok(mut measurement) => {
+                // Rows are dated by our clock.
+                measurement.finished_at = time(measured_at)?;
+                found.observations.push(Observation { agent, measurement });
+            }
+            Err(cause) => found.unreadable.push(Unreadable { measurement, measured_at, cause }),
         }
     }
     Ok(all)
@@ -402,16 +406,16 @@ chosen (number, agent_id, id) AS (
            (SELECT id FROM measurements AS m
             WHERE m.table_id = of_rows.table_id AND m.op_id = of_rows.op_id AND m.key = of_rows.key
               AND m.agent_id = of_rows.agent_id AND canary = 0 AND set_aside IS NULL
-            ORDER BY (status = 'failed'), finished_at DESC, uuid DESC LIMIT 1)
+            ORDER BY (status = 'failed'), generation DESC, id DESC LIMIT 1)
     FROM of_rows WHERE agent_id IS NOT NULL
     UNION ALL
     SELECT number, agent_id,
            (SELECT id FROM measurements AS m
             WHERE m.table_id = of_networks.table_id AND m.network_id = of_networks.network_id
               AND m.agent_id = of_networks.agent_id AND canary = 0 AND set_aside IS NULL
-            ORDER BY (status = 'failed'), finished_at DESC, uuid DESC LIMIT 1)
+            ORDER BY (status = 'failed'), generation DESC, id DESC LIMIT 1)
     FROM of_networks WHERE agent_id IS NOT NULL
 )
-SELECT number, agents.uuid, measurements.id, finished_at, CAST(measurement AS BLOB)
+SELECT number, agents.uuid, measurements.id, coalesce(measured_at, finished_at), CAST(measurement AS BLOB)
 FROM chosen CROSS JOIN measurements ON measurements.id = chosen.id
             CROSS JOIN agents ON agents.id = chosen.agent_id";

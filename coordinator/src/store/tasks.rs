@@ -14,12 +14,14 @@ use crate::lease::{Progress, State};
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub id: i64,
+    /// How often it was asked for anew.
+    pub generation: u32,
     pub progress: Progress,
 }
 
-type Columns = (i64, String, i64, Option<String>, Option<String>);
+type Columns = (i64, i64, String, i64, Option<String>, Option<String>);
 
-fn stored((id, state, attempts, reason, lease): Columns) -> Result<Stored, StoreError> {
+fn stored((id, generation, state, attempts, reason, lease): Columns) -> Result<Stored, StoreError> {
     let state = match (state.as_str(), lease) {
         ("queued", None) => State::Queued,
         ("leased", Some(lease)) => State::Leased(
@@ -30,7 +32,8 @@ fn stored((id, state, attempts, reason, lease): Columns) -> Result<Stored, Store
         (other, _) => return Err(StoreError::damaged("a task's state", other)),
     };
     let attempts = super::count(attempts);
-    Ok(Stored { id, progress: Progress { state, attempts, reason } })
+    let generation = super::count(generation);
+    Ok(Stored { id, generation, progress: Progress { state, attempts, reason } })
 }
 
 /// The tasks of keys and networks, as far as somebody has asked for them.
@@ -39,14 +42,14 @@ pub(super) async fn of_places(
     places: &BTreeSet<Place>,
 ) -> Result<BTreeMap<Place, Stored>, StoreError> {
     let places: Vec<&Place> = places.iter().collect();
-    type Found = (i64, i64, String, i64, Option<String>, Option<String>);
+    type Found = (i64, i64, i64, String, i64, Option<String>, Option<String>);
     let found: Vec<Found> = sqlx::query_as(
-        "SELECT place.key, tasks.id, state, attempts, reason, lease_id
+        "SELECT place.key, tasks.id, generation, state, attempts, reason, lease_id
          FROM json_each(?1) AS place CROSS JOIN tasks
          ON table_id = place.value ->> 0 AND op_id = place.value ->> 1
             AND tasks.key = place.value ->> 2
          UNION ALL
-         SELECT place.key, tasks.id, state, attempts, reason, lease_id
+         SELECT place.key, tasks.id, generation, state, attempts, reason, lease_id
          FROM json_each(?1) AS place CROSS JOIN tasks
          ON table_id = place.value ->> 0 AND network_id = place.value ->> 3",
     )
@@ -55,9 +58,9 @@ pub(super) async fn of_places(
     .await?;
     found
         .into_iter()
-        .map(|(place, id, state, attempts, reason, lease)| {
+        .map(|(place, id, generation, state, attempts, reason, lease)| {
             let place = rows::nth(&places, place)?.clone();
-            Ok((place, stored((id, state, attempts, reason, lease))?))
+            Ok((place, stored((id, generation, state, attempts, reason, lease))?))
         })
         .collect()
 }
@@ -69,7 +72,7 @@ pub(super) async fn held_by(
     agent: i64,
 ) -> Result<Option<(Stored, Uuid)>, StoreError> {
     let found: Option<Columns> = sqlx::query_as(
-        "SELECT tasks.id, state, attempts, reason, lease_id
+        "SELECT tasks.id, generation, state, attempts, reason, lease_id
          FROM tasks JOIN leases ON leases.id = lease_id WHERE tasks.id = ?1 AND agent_id = ?2",
     )
     .bind(id)
@@ -85,7 +88,7 @@ pub(super) async fn held_by(
 
 /// The tasks that stand under leases (?1, a JSON array).
 pub(super) const OF_LEASES: &str = "
-    SELECT tasks.id, state, attempts, reason, lease_id
+    SELECT tasks.id, generation, state, attempts, reason, lease_id
     FROM json_each(?1) AS ended CROSS JOIN tasks ON lease_id = ended.value";
 
 /// The tasks that stand under some leases, each with its lease.

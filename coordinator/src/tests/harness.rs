@@ -137,7 +137,7 @@ impl Farm {
 
     /// What a box measures for these keys.
     pub async fn report(&self, agent: &Box, measurements: Vec<Measurement>) -> ResultsAnswer {
-        let results = Results { measurements };
+        let results = Results { measurements, ..Results::default() };
         let call = self.post("/v1/results").token(&agent.enrolled.credential).json(&results);
         call.send().await.read(StatusCode::OK)
     }

@@ -106,7 +106,7 @@ pub struct Standing {
     /// Since when: of a silent box, when it was last heard of. Null for a box that was active all along.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<Timestamp>,
-    /// Who decided it: `admin`, or the farm itself, such as `canary`; null where nobody did.
+    /// Who decided it: `admin`, or the farm itself by a `canary` or by `failures`; null like the others.
     pub by: Option<String>,
 }
 

@@ -156,7 +156,7 @@ async fn ingest(arguments: Ingest) -> Result<()> {
         let sender = number as usize % agents.len();
         let measurements: Vec<_> =
             (0..batch).map(|_| agents[sender].answer_key(&keys[rng.usize(..keys.len())])).collect();
-        let body = serde_json::to_string(&Results { measurements })?;
+        let body = serde_json::to_string(&Results { measurements, ..Results::default() })?;
         bodies.push((agents[sender].client().clone(), RawValue::from_string(body)?));
     }
     let started = Instant::now();

@@ -23,6 +23,9 @@ use crate::synthetic::{self, Observed};
 /// The memory of the boxes of each class.
 pub const CLASSES: [u64; 2] = [8, 16];
 
+/// How the names of boxes begin that fail whatever they are given.
+pub const BAD: &str = "bad-";
+
 /// How long they wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -40,6 +43,8 @@ struct Agent {
     client: Client,
     enrolled: Enrolled,
     memory: u64,
+    /// It fails whatever it is given.
+    is_bad: bool,
     rng: fastrand::Rng,
     record: Record,
     spool: VecDeque<Measurement>,
@@ -56,14 +61,18 @@ pub async fn start(
     let token = coordinator.token("enroll");
     let client = Client::new(&format!("http://{}", proxy.address), Some(token)).unwrap();
     let mut crowd = JoinSet::new();
-    for index in 0..2 * plan.simulated {
+    // One bad box beside the others of each class.
+    for index in 0..2 * plan.simulated + 2 {
         let memory = CLASSES[index % 2];
-        let enrolment = synthetic::enrolment(&format!("simulated-{index}"), memory);
+        let is_bad = index >= 2 * plan.simulated;
+        let name = if is_bad { format!("{BAD}{memory}") } else { format!("simulated-{index}") };
+        let enrolment = synthetic::enrolment(&name, memory);
         let enrolled: Enrolled = client.post("v1/agents", &enrolment).await.unwrap();
         let agent = Agent {
             client: client.with_token(enrolled.credential.clone()),
             enrolled,
             memory,
+            is_bad,
             rng: fastrand::Rng::with_seed(rng.u64(..)),
             record: Record::clone(record),
             spool: VecDeque::new(),
@@ -113,6 +122,7 @@ impl Agent {
                 task: Some(task.id),
                 subject: task.subject(),
                 result: match self.rng.f64() < 0.02 {
+                    _ if self.is_bad => Err("the worker process died".to_owned()),
                     true => Err("the simulated box has no number".to_owned()),
                     false => Ok(5.0 + self.rng.f64()),
                 },
@@ -138,7 +148,7 @@ impl Agent {
     async fn upload(&mut self) -> Option<()> {
         let measurements: Vec<Measurement> = self.spool.iter().take(50).cloned().collect();
         let ids: Vec<Uuid> = measurements.iter().map(|measurement| measurement.id).collect();
-        let body = Results { measurements };
+        let body = Results { measurements, ..Results::default() };
         let call = self.client.post::<_, ResultsAnswer>("v1/results", &body);
         let answer = patiently(call).await?.ok()?;
         let mut ledger = self.record.lock().unwrap();

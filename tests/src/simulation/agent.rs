@@ -14,7 +14,7 @@ const BATCH: usize = 3;
 #[derive(Debug)]
 struct Work {
     id: Uuid,
-    todo: VecDeque<(i64, usize)>,
+    todo: VecDeque<(i64, usize, u32)>,
 }
 
 /// What it does on its own after a while.
@@ -124,7 +124,9 @@ impl Agent {
 
     /// The task at the head is finished.
     pub fn measured(&mut self, rng: &mut fastrand::Rng, finished_at: Timestamp) -> Vec<Wish> {
-        let Some((task, key)) = self.work.as_mut().and_then(|work| work.todo.pop_front()) else {
+        let Some((task, key, generation)) =
+            self.work.as_mut().and_then(|work| work.todo.pop_front())
+        else {
             // It was dropped meanwhile.
             return self.look();
         };
@@ -132,7 +134,8 @@ impl Agent {
             return vec![Wish::Crash];
         }
         let id = Uuid::from_u128(rng.u128(..));
-        self.spool.push(Report { id, task, key, has_number: rng.f64() < 0.9, finished_at });
+        let (has_number, of_box) = (rng.f64() < 0.9, rng.bool());
+        self.spool.push(Report { id, task, key, generation, has_number, of_box, finished_at });
         if self.is_measuring() {
             let mut wishes = vec![Wish::Wake(rng.i64(500..8_000), Next::Measured)];
             if self.waits.is_none() {

@@ -44,8 +44,12 @@ pub struct Report {
     pub task: i64,
     /// Index of its key.
     pub key: usize,
+    /// The generation of that task, as it was handed out.
+    pub generation: u32,
     /// Whether there is a number.
     pub has_number: bool,
+    /// Where there is none, whether the box is at fault and not the op.
+    pub of_box: bool,
     /// When it was finished, by the clock of its agent.
     pub finished_at: Timestamp,
 }
@@ -81,8 +85,8 @@ pub struct Leased {
     pub id: Uuid,
     /// Its deadline, by the coordinator's clock.
     pub deadline: Timestamp,
-    /// Its tasks, each with the index of its key.
-    pub tasks: Vec<(i64, usize)>,
+    /// Its tasks, each with the index of its key and its generation.
+    pub tasks: Vec<(i64, usize, u32)>,
 }
 
 /// What a coordinator answers.
@@ -145,6 +149,8 @@ pub(crate) fn clock(now: Millis, offset: Millis) -> Timestamp {
 pub(crate) struct Watch {
     /// Who holds a task, by the answers that were given: lease, agent and deadline.
     holders: BTreeMap<i64, (Uuid, usize, Timestamp)>,
+    /// Tasks that were handed out since somebody asked for anything anew, with their generation.
+    fresh: BTreeMap<i64, u32>,
     /// Tasks that have a number and were not asked for again.
     settled: BTreeSet<i64>,
     /// Measurements that have come in: what comes again settles nothing.
@@ -171,7 +177,10 @@ impl Watch {
             (Call::Results(reports), Answer::Stored(refused)) => {
                 reports.iter().for_each(|report| self.reported(agent, report, refused));
             }
-            (Call::Ask { remeasure: true, .. }, Answer::Asked(_, true)) => self.settled.clear(),
+            (Call::Ask { remeasure: true, .. }, Answer::Asked(_, true)) => {
+                self.settled.clear();
+                self.fresh.clear();
+            }
             (_, Answer::Trouble(status, text)) => {
                 self.broken.push(format!("answers: {call:?} was answered {status}: {text}"));
             }
@@ -187,14 +196,15 @@ impl Watch {
             }
         } else if self.stored.insert(report.id) {
             self.holders.remove(&report.task);
-            if report.has_number {
+            if report.has_number && self.fresh.get(&report.task) == Some(&report.generation) {
                 self.settled.insert(report.task);
             }
         }
     }
 
     fn handed_out(&mut self, agent: usize, lease: &Leased, now: Timestamp) {
-        for &(task, _) in &lease.tasks {
+        for &(task, _, generation) in &lease.tasks {
+            self.fresh.insert(task, generation);
             if self.settled.contains(&task) {
                 self.broken.push(format!("again: task {task} has a number and is handed out"));
             }
@@ -229,5 +239,6 @@ impl Watch {
         if let Call::Results(reports) = call {
             self.stored.extend(reports.iter().map(|report| report.id));
         }
+        self.fresh.clear();
     }
 }

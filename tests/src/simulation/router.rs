@@ -35,6 +35,9 @@ use crate::synthetic::{self, Observed};
 /// The most tasks of a simulated lease.
 pub const MAX_TASKS: u32 = 4;
 
+/// What a box says whose fault it is that it has no number.
+pub const TOO_LARGE: &str = "it needs up to 9 MiB of memory, and the limit is 1 MiB";
+
 /// A database with its agents enrolled, from which each run starts.
 pub struct Template {
     database: Vec<u8>,
@@ -164,7 +167,7 @@ impl<'a> Real<'a> {
             }
             Call::Results(reports) => {
                 let measurements = reports.iter().map(|report| measured(AGENTS[agent], report));
-                let body = Results { measurements: measurements.collect() };
+                let body = Results { measurements: measurements.collect(), ..Results::default() };
                 let path = "/v1/results".to_owned();
                 let sent = send(&self.router, post, path, credential, &body).await;
                 understood(sent, |answer: ResultsAnswer| Answer::Stored(answer.refused))
@@ -217,7 +220,8 @@ fn leased(lease: latlas_shared::api::Lease) -> Leased {
         let TaskWork::Op { key, .. } = work else { return None };
         KEYS.iter().position(|known| *known == key.to_string())
     };
-    let tasks = lease.tasks.iter().map(|task| (task.id, index(&task.work).unwrap()));
+    let tasks =
+        lease.tasks.iter().map(|task| (task.id, index(&task.work).unwrap(), task.generation));
     Leased { id: lease.id, deadline: lease.deadline, tasks: tasks.collect() }
 }
 
@@ -231,11 +235,13 @@ fn measured(memory_gib: u64, report: &Report) -> Measurement {
         // Different numbers, so that it matters which of them a table shows.
         result: match report.has_number {
             true => Ok(10.0 + (report.id.as_u128() % 1000) as f64),
+            false if report.of_box => Err(TOO_LARGE.to_owned()),
             false => Err("the agent has no number".to_owned()),
         },
         finished_at: report.finished_at,
     };
-    synthetic::measurement(memory_gib, observed)
+    let task_generation = Some(report.generation);
+    Measurement { task_generation, ..synthetic::measurement(memory_gib, observed) }
 }
 
 impl Coordinator for Real<'_> {

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
-use latlas_coordinator::lease::{self, Policy, Progress, State};
-use latlas_shared::Status;
+use jiff::Timestamp;
+use latlas_coordinator::lease::{self, Failure, Policy, Progress, State};
+use latlas_shared::FailureKind;
 use uuid::Uuid;
 
+use super::router::TOO_LARGE;
 use super::{AGENTS, Answer, Call, Coordinator, Leased, Report};
 use crate::invariants::{Books, RequestEntry, TaskEntry};
 
@@ -15,6 +16,9 @@ struct Task {
     class: u64,
     key: usize,
     progress: Progress,
+    generation: u32,
+    /// Agents that have failed it through their own fault, in this generation.
+    failed_by: BTreeSet<usize>,
 }
 
 struct Held {
@@ -40,6 +44,15 @@ pub struct Pure {
     policy: Policy,
     /// Ids are numbers here, so that a run is the same every time.
     last_id: u128,
+}
+
+impl Task {
+    /// Whether another agent of its class has not failed it.
+    fn can_be_tried_by_others(&self, agent: usize) -> bool {
+        let others =
+            (0..AGENTS.len()).filter(|&other| other != agent && AGENTS[other] == self.class);
+        others.into_iter().any(|other| !self.failed_by.contains(&other))
+    }
 }
 
 impl Pure {
@@ -76,12 +89,17 @@ impl Pure {
                 .tasks
                 .iter()
                 .filter(|&&task| self.tasks[task as usize].progress.state == State::Leased(id));
-            let tasks = left.map(|&task| (task, self.tasks[task as usize].key)).collect();
+            let of = |&task: &i64| {
+                (task, self.tasks[task as usize].key, self.tasks[task as usize].generation)
+            };
+            let tasks = left.map(of).collect();
             let lease = Leased { id, deadline: held.deadline, tasks };
             return (held.agent == agent).then_some(lease);
         }
         let waits = |(index, task): (usize, &Task)| {
-            let waits = task.class == AGENTS[agent] && task.progress.state == State::Queued;
+            let waits = task.class == AGENTS[agent]
+                && task.progress.state == State::Queued
+                && !(task.failed_by.contains(&agent) && task.can_be_tried_by_others(agent));
             waits.then_some((task.progress.attempts, index))
         };
         let mut queue: Vec<(u32, usize)> =
@@ -99,9 +117,9 @@ impl Pure {
             if let Some(leased) = task.progress.clone().leased(id) {
                 task.progress = leased;
             }
-            handed_out.push((index as i64, task.key));
+            handed_out.push((index as i64, task.key, task.generation));
         }
-        let tasks = handed_out.iter().map(|(task, _)| *task).collect();
+        let tasks = handed_out.iter().map(|(task, ..)| *task).collect();
         self.leases.insert(id, Held { agent, deadline, tasks });
         Some(Leased { id, deadline, tasks: handed_out })
     }
@@ -129,32 +147,38 @@ impl Pure {
         (held.agent == agent && lease::is_live(held.deadline, now)).then_some(held)
     }
 
-    fn results(&mut self, agent: usize, reports: &[Report], now: Timestamp) -> Answer {
-        let mut refused = BTreeMap::new();
+    fn results(&mut self, agent: usize, reports: &[Report]) -> Answer {
         for report in reports {
-            if self.measurements.contains(&report.id) {
+            if !self.measurements.insert(report.id) {
                 continue;
             }
-            if report.finished_at.duration_since(now) > SignedDuration::from_hours(24) {
-                let reason = "it comes from the future".to_owned();
-                self.refuse(agent, report, &reason);
-                refused.insert(report.id, reason);
+            let task = &self.tasks[usize::try_from(report.task).expect("numbers are positive")];
+            let lease = match task.progress.state {
+                State::Leased(id) if self.leases.get(&id).is_some_and(|l| l.agent == agent) => {
+                    Some(id)
+                }
+                _ => None,
+            };
+            if !lease::answers(Some(report.generation), task.generation, lease.is_some()) {
                 continue;
             }
-            self.measurements.insert(report.id);
-            let status = if report.has_number { Status::Ok } else { Status::Failed };
-            let task = self.task(report.task).progress.clone();
-            self.write(report.task, task.measured(status, Some("the agent has no number")));
+            let (kind, reason) = match report.of_box {
+                true => (FailureKind::OutOfMemory, TOO_LARGE),
+                false => (FailureKind::Unsupported, "the agent has no number"),
+            };
+            let elsewhere = task.can_be_tried_by_others(agent);
+            let failure = Failure { kind, reason, agent_name: "simulated", lease, elsewhere };
+            let progress = task.progress.clone();
+            let after = match report.has_number {
+                true => progress.measured(),
+                false => progress.failed(&failure, &self.policy),
+            };
+            if !report.has_number && report.of_box {
+                self.task(report.task).failed_by.insert(agent);
+            }
+            self.write(report.task, after);
         }
-        Answer::Stored(refused)
-    }
-
-    fn refuse(&mut self, agent: usize, report: &Report, reason: &str) {
-        let task = self.task(report.task).progress.clone();
-        let State::Leased(id) = task.state else { return };
-        if self.leases.get(&id).is_some_and(|held| held.agent == agent) {
-            self.write(report.task, task.refused(id, "simulated", reason, &self.policy.clone()));
-        }
+        Answer::Stored(BTreeMap::new())
     }
 
     fn ask(&mut self, class: u64, keys: &[usize], remeasure: bool, idempotency: u32) -> Answer {
@@ -165,12 +189,20 @@ impl Pure {
         for &key in keys {
             let known = self.tasks.iter().position(|task| task.class == class && task.key == key);
             let index = known.unwrap_or_else(|| {
-                self.tasks.push(Task { class, key, progress: Progress::new() });
+                self.tasks.push(Task {
+                    class,
+                    key,
+                    progress: Progress::new(),
+                    generation: 0,
+                    failed_by: BTreeSet::new(),
+                });
                 self.tasks.len() - 1
             });
             let task = &mut self.tasks[index];
-            if remeasure {
+            if remeasure && matches!(task.progress.state, State::Done | State::Failed) {
                 task.progress = task.progress.clone().requeued();
+                task.generation += 1;
+                task.failed_by.clear();
             }
             let outcome = match &task.progress.state {
                 State::Done => Some(Ok(())),
@@ -221,7 +253,7 @@ impl Coordinator for Pure {
                 Answer::Released
             }
             Call::Beat(id) => Answer::Alive(self.holds(agent, *id, now).is_some()),
-            Call::Results(reports) => self.results(agent, reports, now),
+            Call::Results(reports) => self.results(agent, reports),
             Call::Ask { keys, remeasure, idempotency } => {
                 self.ask(AGENTS[agent], keys, *remeasure, *idempotency)
             }

@@ -277,7 +277,7 @@ impl<'a, C: Coordinator> World<'a, C> {
                 self.ledger.acknowledged.extend(taken.map(|report| report.id));
             }
             (_, Answer::Lease(Some(lease))) => {
-                for (task, _) in &lease.tasks {
+                for (task, ..) in &lease.tasks {
                     *self.ledger.handed_out.entry(*task).or_default() += 1;
                 }
             }

@@ -168,12 +168,15 @@ async fn a_canary_that_is_given_back_or_refused() {
     assert_eq!(state(&farm, &agent).await.0, AgentState::Active);
     let given = lease(&farm, &agent, later(10)).await.unwrap();
     let mut bad = measured(&given, 100.0);
-    bad[0].finished_at = Timestamp::MAX;
+    bad[0].fingerprint = "00".into();
     let answer = report(&farm, &agent, bad, later(11)).await;
     assert_eq!((answer.stored, answer.refused.len()), (3, 1));
     let (now, reason) = state(&farm, &agent).await;
     assert_eq!(now, AgentState::Quarantined);
-    assert!(reason.starts_with("its canary was refused: ") && reason.contains("clock"), "{reason}");
+    assert!(
+        reason.starts_with("its canary was refused: ") && reason.contains("Enrol it again"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn stored(path: &Path) -> BTreeSet<String> {
 }
 
 async fn send(farm: &Farm, agent: &Box, measurements: &[Measurement]) -> Answer {
-    let results = Results { measurements: measurements.to_vec() };
+    let results = Results { measurements: measurements.to_vec(), ..Results::default() };
     farm.post("/v1/results").token(&agent.enrolled.credential).json(&results).send().await
 }
 

@@ -119,7 +119,7 @@ pub(super) fn agents(
             shown_state(agent),
             format!("{} ago", age(agent.seen_at, now)),
             work(agent),
-            why(agent).unwrap_or_default(),
+            why(agent).or_else(|| clock(agent)).unwrap_or_default(),
         ]);
     }
     Ok(columns.write(out)?)
@@ -159,6 +159,14 @@ fn why(agent: &AgentEntry) -> Option<String> {
         Some(by) => format!("{reason} (by {by})"),
         None => reason.to_owned(),
     })
+}
+
+/// What is wrong with its clock; none for one that is a minute off or less. It changes no result.
+fn clock(agent: &AgentEntry) -> Option<String> {
+    let ahead = agent.clock_ahead_seconds.filter(|seconds| seconds.abs() > 60.0)?;
+    let off = jiff::SignedDuration::try_from_secs_f64(ahead.abs()).ok()?;
+    let off = age(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH.checked_add(off).ok()?);
+    Some(format!("its clock is {off} {}", if ahead > 0.0 { "ahead" } else { "behind" }))
 }
 
 /// What it works on: `23 of 64 tasks, 512 visits`.

@@ -1,0 +1,70 @@
+//! The key by which a farm knows a box again that has lost its state directory.
+
+use std::io::ErrorKind;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::record::Recorder;
+
+/// A hash of what tells the box from others. Each farm sees another one, and none sees what it is made of.
+pub fn box_key(farm_id: Uuid, facts: &str) -> String {
+    let hash = Sha256::digest(format!("latlas box\n{farm_id}\n{facts}"));
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes this process the only one on this machine that goes by the box's key for its table, as long as the
+/// listener lives: the kernel takes the name back however the process ends. None when another process does, or
+/// the kernel gives no names.
+pub fn claim(key: &str, recorder: &Recorder) -> Option<UnixListener> {
+    let (hardware, config) = (&recorder.hardware_id, recorder.run_config.id());
+    // Names are short.
+    let hash = Sha256::digest(format!("{key}\n{hardware}\n{config}"));
+    let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = SocketAddr::from_abstract_name(format!("latlas-agent-{name}"));
+    match name.and_then(|name| UnixListener::bind_addr(&name)) {
+        Ok(listener) => Some(listener),
+        Err(e) if e.kind() == ErrorKind::AddrInUse => {
+            tracing::info!("another agent of this box measures for the same table");
+            None
+        }
+        Err(e) => {
+            tracing::warn!("the farm will not know this box without its state directory: {e}");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn a_key_is_of_one_box_in_one_farm() {
+        let (farm, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(box_key(farm, "a"), box_key(farm, "a"));
+        assert_ne!(box_key(farm, "a"), box_key(farm, "b"));
+        assert_ne!(box_key(farm, "a"), box_key(other, "a"));
+        assert_eq!(box_key(farm, "a").len(), 64);
+    }
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        how: crate::cli::How,
+    }
+
+    #[test]
+    fn one_process_at_a_time_goes_by_a_key() {
+        let how = Flags::try_parse_from(["test"]).unwrap().how;
+        let recorder = Recorder::new(&how).unwrap();
+        let key = Uuid::new_v4().to_string();
+        let first = claim(&key, &recorder).expect("nobody has it");
+        assert!(claim(&key, &recorder).is_none());
+        drop(first);
+        assert!(claim(&key, &recorder).is_some());
+    }
+}

@@ -1,0 +1,119 @@
+//! The rules of boxes that fail: when what a box does not measure speaks against the box. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// What a box failed counts against it for this long.
+pub const WINDOW: SignedDuration = SignedDuration::from_hours(24);
+
+/// Tasks that a box failed and another box of its class has measured then, from which on the box is not
+/// trusted.
+const MOST_REFUTED: u32 = 3;
+
+/// Tasks that a box may fail one after another, without a number in between, while others have numbers.
+const MOST_IN_A_ROW: u32 = 5;
+
+/// What a box has failed through faults of its own, and what others have made of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// Tasks that it failed within [`WINDOW`] and that another box measured then. Those for which it has too
+    /// little memory are not among them: it said what it lacks, and the rest of its numbers are sound.
+    pub refuted: u32,
+    /// Tasks that it failed since its last number.
+    pub in_a_row: u32,
+    /// Other boxes of its class that have sent numbers since the first of these.
+    pub others: u32,
+    /// What it failed last, and why.
+    pub last: Option<(String, String)>,
+}
+
+/// Why a box with this record is not trusted; none when it is.
+pub fn distrusted(record: &Record) -> Option<String> {
+    let Record { refuted, in_a_row, others, last } = record;
+    let what = if *refuted >= MOST_REFUTED {
+        format!(
+            "it failed {refuted} tasks within a day that other boxes of its class measured then"
+        )
+    } else if *in_a_row >= MOST_IN_A_ROW && *others > 0 {
+        format!(
+            "it failed its last {in_a_row} tasks, all that it was given, while {others} other {} of its \
+             class measured theirs",
+            if *others == 1 { "box" } else { "boxes" }
+        )
+    } else {
+        return None;
+    };
+    Some(match last {
+        Some((subject, reason)) => format!("{what}; the last was {subject}: {reason}"),
+        None => what,
+    })
+}
+
+/// When a measurement was made, by the coordinator's clock: what the box's clock showed, less what that is
+/// `ahead`. Where that can't be, since it is before the box came in or after the measurement did, the clock
+/// was set in between, and all that is known is when it came in.
+pub fn measured_at(
+    finished_at: Timestamp,
+    ahead: Option<SignedDuration>,
+    enrolled_at: Timestamp,
+    received_at: Timestamp,
+) -> Timestamp {
+    match finished_at.checked_sub(ahead.unwrap_or_default()) {
+        Ok(time) if (enrolled_at..=received_at).contains(&time) => time,
+        _ => received_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(refuted: u32, in_a_row: u32, others: u32) -> Record {
+        let last = Some(("Conv3x3:n1".to_owned(), "the worker process died".to_owned()));
+        Record { refuted, in_a_row, others, last }
+    }
+
+    #[test]
+    fn a_box_that_fails_what_others_measure_is_not_trusted() {
+        for trusted in [record(0, 0, 9), record(2, 4, 3), record(0, 64, 0), record(2, 2, 1)] {
+            assert_eq!(distrusted(&trusted), None, "{trusted:?}");
+        }
+        assert_eq!(
+            distrusted(&record(3, 0, 0)).unwrap(),
+            "it failed 3 tasks within a day that other boxes of its class measured then; the last was \
+             Conv3x3:n1: the worker process died"
+        );
+        assert_eq!(
+            distrusted(&record(1, 8, 1)).unwrap(),
+            "it failed its last 8 tasks, all that it was given, while 1 other box of its class measured \
+             theirs; the last was Conv3x3:n1: the worker process died"
+        );
+    }
+
+    #[test]
+    fn a_wrong_clock_dates_nothing() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let hours = SignedDuration::from_hours;
+        let (enrolled, received) = (at(1_700_000_000), at(1_700_009_000));
+        let measured = at(1_700_008_000);
+        for (box_clock, ahead, expected) in [
+            (measured, None, measured),
+            (measured, Some(hours(0)), measured),
+            (measured + hours(8), Some(hours(8)), measured),
+            (measured - hours(20), Some(hours(-20)), measured),
+            // Its clock was set right before it could send, or it has never said what it shows.
+            (measured + hours(8), None, received),
+            (at(86_400), Some(hours(0)), received),
+            (Timestamp::MAX, None, received),
+            (Timestamp::MAX, Some(SignedDuration::MIN), received),
+            (Timestamp::MIN, Some(SignedDuration::MAX), received),
+        ] {
+            assert_eq!(
+                measured_at(box_clock, ahead, enrolled, received),
+                expected,
+                "{box_clock} {ahead:?}"
+            );
+        }
+        let epoch = at(1_700_008_000).duration_since(Timestamp::UNIX_EPOCH);
+        assert_eq!(measured_at(Timestamp::UNIX_EPOCH, Some(-epoch), enrolled, received), measured);
+    }
+}

@@ -1,0 +1,127 @@
+//! Time is the coordinator's: a box's clock decides neither what is the latest nor what is lost.
+
+use axum::http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::api::{AgentEntry, Heartbeat, Page, Results, ResultsAnswer};
+use latlas_shared::{Measurement, Row, Table};
+
+use crate::tests::harness::{Box, Farm, KEYS};
+
+/// Measures a key, as a box that was given the task and whose clock shows this when it is finished.
+async fn measures(farm: &Farm, agent: &Box, micros: f64, clock: Timestamp) -> ResultsAnswer {
+    let lease = farm.lease(agent, 8, 0).await.unwrap();
+    let measurement = Measurement {
+        task: Some(lease.tasks[0].id),
+        started_at: clock,
+        finished_at: clock,
+        ..agent.measures(KEYS[0], micros)
+    };
+    farm.report(agent, vec![measurement]).await
+}
+
+async fn only_row(farm: &Farm, agent: &Box) -> Row {
+    let path = format!("/v1/tables/{}", agent.enrolled.hardware_id);
+    let mut table: Table = farm.get(&path).send().await.read(StatusCode::OK);
+    assert_eq!(table.rows.len(), 1);
+    table.rows.remove(0)
+}
+
+/// A public report: boxes without a battery clock, or with local time in it, hours ahead or in 1970.
+#[tokio::test]
+async fn the_later_measurement_counts_whatever_the_box_s_clock_shows() {
+    for wrong in [
+        Timestamp::now() + SignedDuration::from_hours(8),
+        Timestamp::now() + SignedDuration::from_hours(24 * 365 * 30),
+        Timestamp::UNIX_EPOCH,
+    ] {
+        for wrong_first in [true, false] {
+            let farm = Farm::new().await;
+            let agent = farm.enrol("box", 8).await;
+            let clocks = match wrong_first {
+                true => [wrong, Timestamp::now()],
+                false => [Timestamp::now(), wrong],
+            };
+            farm.ask_for(&KEYS[..1], false).await;
+            assert_eq!(measures(&farm, &agent, 6.0592, clocks[0]).await.stored, 1);
+            let request = farm.ask_for(&KEYS[..1], true).await;
+            assert_eq!(farm.status(&request).await.done, 0);
+            assert_eq!(measures(&farm, &agent, 12.1184, clocks[1]).await.stored, 1);
+            assert_eq!(farm.status(&request).await.done, 1);
+            let row = only_row(&farm, &agent).await;
+            assert_eq!(
+                (row.latency_micros, row.agents),
+                (Some(12.1184), 1),
+                "{wrong} {wrong_first}"
+            );
+            let ago = Timestamp::now().duration_since(row.measured_at);
+            assert!((0..60).contains(&ago.as_secs()), "{wrong} {wrong_first}: {}", row.measured_at);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_shown_and_taken_off() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let ahead = SignedDuration::from_hours(8);
+    let listed = async || {
+        let page: Page<AgentEntry> = farm.get("/v1/agents").send().await.read(StatusCode::OK);
+        page.items[0].clock_ahead_seconds
+    };
+    assert_eq!(listed().await, None);
+    let beat = Heartbeat { clock: Some(Timestamp::now() + ahead), ..Heartbeat::default() };
+    assert_eq!(farm.beat(&agent, &beat).await.status, StatusCode::OK);
+    let shown = listed().await.unwrap();
+    assert!((shown - 28_800.0).abs() < 60.0, "{shown}");
+    // What was measured a while ago, and was sent now.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let measured = Timestamp::now() - SignedDuration::from_secs(1);
+    let measurement = Measurement {
+        started_at: measured + ahead,
+        finished_at: measured + ahead,
+        ..agent.measures(KEYS[0], 10.0)
+    };
+    let results = Results {
+        measurements: vec![measurement],
+        clock: Some(Timestamp::now() + ahead),
+        ..Results::default()
+    };
+    let call = farm.post("/v1/results").token(&agent.enrolled.credential).json(&results);
+    assert_eq!(call.send().await.status, StatusCode::OK);
+    let off = only_row(&farm, &agent).await.measured_at.duration_since(measured).abs();
+    assert!(off < SignedDuration::from_millis(900), "{off}");
+}
+
+/// What lay in the spool of a box that was offline is no answer to somebody who asks anew.
+#[tokio::test]
+async fn what_was_measured_before_answers_no_remeasurement() {
+    let farm = Farm::new().await;
+    let (offline, other) = (farm.enrol("offline", 8).await, farm.enrol("other", 8).await);
+    farm.ask_for(&KEYS[..1], false).await;
+    let old = farm.lease(&offline, 8, 0).await.unwrap();
+    let task = &old.tasks[0];
+    let report = |agent: &Box, micros: f64, generation: Option<u32>| Measurement {
+        task: Some(task.id),
+        task_generation: generation,
+        ..agent.measures(KEYS[0], micros)
+    };
+    farm.report(&other, vec![report(&other, 10.0, None)]).await;
+    let request = farm.ask_for(&KEYS[..1], true).await;
+    for generation in [None, Some(task.generation)] {
+        assert_eq!(farm.report(&offline, vec![report(&offline, 11.0, generation)]).await.stored, 1);
+        assert_eq!(farm.status(&request).await.done, 0, "{generation:?}");
+    }
+    let new = farm.lease(&other, 8, 0).await.unwrap();
+    assert_eq!(new.tasks[0].generation, task.generation + 1);
+    // Nor does it when its box sends it while it works on the task anew.
+    let stale = report(&other, 99.0, Some(task.generation));
+    farm.report(&other, vec![stale]).await;
+    assert_eq!(farm.status(&request).await.done, 0);
+    let fresh = report(&other, 12.0, Some(new.tasks[0].generation));
+    farm.report(&other, vec![fresh]).await;
+    assert_eq!(farm.status(&request).await.done, 1);
+    // What comes late is older all the same.
+    farm.report(&other, vec![report(&other, 98.0, Some(task.generation))]).await;
+    let row = only_row(&farm, &other).await;
+    assert_eq!((row.latency_micros, row.agents), (Some(11.5), 2));
+}
