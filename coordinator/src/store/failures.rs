@@ -134,7 +134,8 @@ impl Store {
             let record = record(tx, agent.table.id, suspect, now).await?;
             if let Some(reason) = failures::distrusted(&record) {
                 let suspect = self.agent(suspect).await?;
-                effects = effects.and(canaries::distrust(tx, &suspect, reason, FAILURES, now).await?);
+                effects =
+                    effects.and(canaries::distrust(tx, &suspect, reason, FAILURES, now).await?);
             }
         }
         Ok(effects)

@@ -244,8 +244,7 @@ impl Store {
         }
         let Settled { measured, failed, mut effects } = settled;
         let numbers = taken.iter().any(|t| t.admitted.counts() && t.admitted.has_number());
-        effects =
-            effects.and(self.weigh(tx, &agent, &measured, numbers, &failed, now).await?);
+        effects = effects.and(self.weigh(tx, &agent, &measured, numbers, &failed, now).await?);
         if taken.iter().any(|taken| taken.admitted.canary) {
             effects = effects.and(self.judge_canary(tx, &agent, now).await?);
         }
