@@ -78,7 +78,10 @@ impl Drop for Agent {
 
 /// A farm whose box is enrolled and has work.
 fn farm_with_work(space: &str) -> Farm {
-    let farm = Farm::start();
+    // No lease ends since the machine is busy.
+    let farm = Farm::start_with(|command| {
+        command.args(["--lease-seconds", "3600"]);
+    });
     farm.agent().ok();
     let space = farm.file("space.yaml", space);
     farm.latlas(&["profile", "--hardware", &hardware_id(), "--space", &space]).ok();
