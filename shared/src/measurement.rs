@@ -464,6 +464,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn words_tell_the_fault_of_a_box_from_that_of_an_op() {
+        use FailureKind::{Device, NotFinite, OutOfMemory, TimedOut, Unsupported, WorkerDied};
+        for (reason, kind, of_box) in [
+            ("the worker process ended with signal: 9 (SIGKILL)", WorkerDied, true),
+            ("starting a worker: it did not return within 120 s and was killed", WorkerDied, true),
+            ("it did not return within 120 s and was killed", TimedOut, true),
+            ("it needs up to 900 MiB of memory, and the limit is 500 MiB", OutOfMemory, true),
+            ("CUDA out of memory. Tried to allocate 2.00 GiB", OutOfMemory, true),
+            ("DefaultCPUAllocator: can't allocate memory: you tried to", OutOfMemory, true),
+            ("CUDA error: an illegal memory access was encountered", Device, true),
+            ("its output has values that are not finite", NotFinite, false),
+            ("expected 4-dimensional input for 4-dimensional weight", Unsupported, false),
+            ("", Unsupported, false),
+        ] {
+            assert_eq!(FailureKind::from_words(reason), kind, "{reason}");
+            assert_eq!(kind.is_of_box(), of_box, "{kind:?}");
+            // The name in the database is the name that travels.
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+
     fn point(device: f64, host: Option<f64>) -> CurvePoint {
         CurvePoint {
             reuse_distance_bytes: 0,

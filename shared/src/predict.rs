@@ -11,7 +11,7 @@ use ops_catalog::{Cost, Network, NetworkPlan, Op, OpKey, PlanStep, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::Status;
-use crate::table::{Row, TableIndex};
+use crate::table::TableIndex;
 use crate::two_clock::{self, OpTimes};
 
 pub use calibration::{Calibration, Features};

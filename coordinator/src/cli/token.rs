@@ -31,8 +31,8 @@ pub enum Command {
 /// A server that is running on the same data directory knows it at once.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
-    latlas-agent run --coordinator http://127.0.0.1:8700 \\\n    \
-    --enroll-token \"$(latlas-coordinator token create --role enroll)\"\n  \
+    latlas-coordinator token create --role enroll > enroll-token\n  \
+    latlas-agent run --coordinator http://127.0.0.1:8700 --enroll-token-file enroll-token\n  \
     latlas-coordinator token create --role enroll --label rack-3 --uses 40 --expires 2d\n  \
     latlas-coordinator token create --role researcher --label ada")]
 pub struct CreateArguments {

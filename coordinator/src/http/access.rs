@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::error::ApiError;
 use crate::app::App;
@@ -149,6 +150,16 @@ fn address(app: &App, parts: &Parts) -> IpAddr {
     proxied.or(peer).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
+/// Whether a call names this machine by an address or as `localhost`. A name that anybody's DNS may point here
+/// does not.
+fn is_of_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let host = host.to_str().unwrap_or_default();
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
+}
+
 /// Somebody who may read: anybody, where the settings say so.
 pub struct Reader;
 
@@ -176,8 +187,10 @@ impl FromRequestParts<App> for Reader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        // What comes through a proxy is from elsewhere, whoever may connect to this port.
-        let direct = !parts.headers.contains_key(FORWARDED_FOR);
+        // What comes through a proxy is from elsewhere, whoever may connect to this port; and so does what a
+        // page of another site sends through a browser on this machine, whose name for it stands in `Host`.
+        let direct =
+            !parts.headers.contains_key(FORWARDED_FOR) && is_of_this_machine(&parts.headers);
         match parts.headers.get(header::AUTHORIZATION) {
             // A wrong token is a mistake that its sender wants to know of, also where none is needed.
             Some(header) if app.settings().open_reads && direct => {
@@ -240,6 +253,22 @@ impl FromRequestParts<App> for Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_somebody_elses_is_not_this_machine() {
+        let of = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            is_of_this_machine(&headers)
+        };
+        for host in ["127.0.0.1:8700", "[::1]:8700", "localhost", "LOCALHOST:8700", "192.0.2.7"] {
+            assert!(of(host), "{host}");
+        }
+        for host in ["rebound.example:8700", "localhost.example", "127.0.0.1.example", "", "a b"] {
+            assert!(!of(host), "{host}");
+        }
+        assert!(is_of_this_machine(&HeaderMap::new()));
+    }
 
     #[test]
     fn each_role_opens_what_it_is_for() {

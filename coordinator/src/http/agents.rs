@@ -146,7 +146,7 @@ async fn set_state(
     }
     let entry = app.store().set_state(id, &change, &actor, app.now()).await?;
     let entry = entry.ok_or_else(|| no_agent(id))?;
-    tracing::info!(agent = %id, name = entry.name, state = %change.state, reason = ?change.reason, "an admin set a state");
+    tracing::info!(agent = %id, name = entry.name, state = %change.state, reason = change.reason.as_deref(), "an admin set a state");
     Ok(Json(entry))
 }
 

@@ -21,7 +21,7 @@ use super::events;
 use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
 use crate::app::App;
-use crate::store::{CancelError, NewRequest};
+use crate::store::{Actor, CancelError, NewRequest};
 
 /// The most networks of one request: each is spelled out.
 const MOST_NETWORKS: usize = 1000;
@@ -132,7 +132,7 @@ async fn create(
     headers: HeaderMap,
     Body(body): Body<ProfileRequest>,
 ) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<RequestStatus>), ApiError> {
-    let idempotency_key = idempotency_key(&headers)?;
+    let idempotency_key = idempotency_key(&headers)?.map(|key| key_of(&actor, &key));
     check_counts(&body)?;
     let (hardware_id, config) = (body.hardware_id.as_str(), body.config.as_deref());
     let table = app.store().table(hardware_id, config).await;
@@ -244,6 +244,14 @@ fn whole_networks(
         }
     }
     Ok(networks)
+}
+
+/// An idempotency key is its sender's: two people who choose the same one ask for two things.
+fn key_of(actor: &Actor, key: &str) -> String {
+    match actor {
+        Actor::Token { id, .. } => format!("{id}:{key}"),
+        Actor::CommandLine => format!(":{key}"),
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

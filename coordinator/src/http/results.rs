@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{DefaultBodyLimit, State};
 use jiff::Timestamp;
 use latlas_shared::api::{Instance, Results, ResultsAnswer};
+use ops_catalog::text;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa_axum::router::OpenApiRouter;
@@ -81,7 +82,7 @@ async fn results(
 fn read(measurements: &[Box<RawValue>]) -> Result<Incoming, ApiError> {
     let mut incoming = Incoming::default();
     for (index, raw) in measurements.iter().enumerate() {
-        match serde_json::from_str(raw.get()) {
+        match text::read_json(raw.get()) {
             Ok(measurement) => incoming.measurements.push(measurement),
             Err(error) => {
                 let OnlyId { id, task } = serde_json::from_str(raw.get()).map_err(|_| {

@@ -1,5 +1,6 @@
 //! Enrolled boxes, and the tables that they measure for.
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{AgentState, EnrolRequest, StateChange};
 use latlas_shared::{HardwareId, Telemetry};
@@ -7,6 +8,7 @@ use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::effects::Effects;
 use super::{
     Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, boxes, from_json,
     leases, micros, time, to_json, tokens,
@@ -61,38 +63,50 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Agent, EnrolError> {
+        let (store, request) = (self.clone(), request.clone());
+        let (credential, actor) = (credential.clone(), actor.clone());
+        self.change_alone(move |tx| {
+            async move { store.take_in_box(tx, &request, &credential, &actor, now).await }.boxed()
+        })
+        .await
+    }
+
+    async fn take_in_box(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        request: &EnrolRequest,
+        credential: &Token,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<(Agent, Effects), EnrolError> {
         let hardware_id = request.fingerprint.hardware_id();
         let uuid = Uuid::new_v4();
         let primitives = to_json(&request.primitives);
-        let mut tx = self.begin().await?;
-        if !tokens::take_use(&mut tx, actor, now).await? {
+        if !tokens::take_use(tx, actor, now).await? {
             return Err(EnrolError::TokenEnded);
         }
-        let table_id = find_or_add_table(&mut tx, &hardware_id, request, now).await?;
-        let (id, uuid) = match self.of_box(&mut tx, table_id, request, now).await? {
+        let table_id = find_or_add_table(tx, &hardware_id, request, now).await?;
+        let (id, uuid, effects) = match self.of_box(tx, table_id, request, now).await? {
             OfBox::Comes => {
-                let id = insert(&mut tx, uuid, table_id, request, true, now).await?;
-                share_quarantine(&mut tx, id, request, now).await?;
-                (id, uuid)
+                let id = insert(tx, uuid, table_id, request, true, now).await?;
+                (id, uuid, share_quarantine(tx, id, request, now).await?)
             }
             OfBox::IsElsewhere => {
-                (insert(&mut tx, uuid, table_id, request, false, now).await?, uuid)
+                let id = insert(tx, uuid, table_id, request, false, now).await?;
+                (id, uuid, Effects::none())
             }
-            OfBox::ComesBack(id, uuid) => {
-                come_back(&mut tx, id, request, now).await?;
-                (id, uuid)
-            }
+            OfBox::ComesBack(id, uuid) => (id, uuid, come_back(tx, id, request, now).await?),
         };
         let new = NewToken { role: Role::Agent, label: String::new(), terms: Terms::default() };
-        let token = tokens::insert(&mut tx, credential, &new, Some(id), now).await?;
+        let token = tokens::insert(tx, credential, &new, Some(id), now).await?;
         let detail = json!({
             "name": request.name, "hardware_id": hardware_id, "config": request.run_config.id(),
             "token": token,
         });
-        audit(&mut tx, actor, "agent.enrol", &format!("agent {uuid}"), &detail, now).await?;
-        tx.commit().await?;
+        audit(tx, actor, "agent.enrol", &format!("agent {uuid}"), &detail, now).await?;
         let table = TableRef { id: table_id, hardware_id, run_config: request.run_config.clone() };
-        Ok(Agent { id, uuid, name: request.name.clone(), table, primitives })
+        let agent = Agent { id, uuid, name: request.name.clone(), table, primitives };
+        Ok((agent, effects))
     }
 
     /// What the key of a box that enrols says of it.
@@ -251,7 +265,7 @@ async fn share_quarantine(
     id: i64,
     request: &EnrolRequest,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Effects, StoreError> {
     let reason: Option<Option<String>> = sqlx::query_scalar(
         "SELECT state_reason FROM agents
          WHERE box_key = ?1 AND state = 'quarantined' AND state_by = ?2 ORDER BY id LIMIT 1",
@@ -260,26 +274,26 @@ async fn share_quarantine(
     .bind(boxes::ADMIN)
     .fetch_optional(&mut **tx)
     .await?;
-    let Some(reason) = reason else { return Ok(()) };
+    let Some(reason) = reason else { return Ok(Effects::none()) };
     let change = StateChange { state: AgentState::Quarantined, reason };
     boxes::write(tx, id, &change, boxes::ADMIN, now).await
 }
 
-/// An agent's box is what it says now. State and history stay; its canary is due, and the leases of the process that has ended are
-/// given back.
+/// An agent's box is what it says now. Name, state and history stay; its canary is due, and the leases of the process
+/// that has ended are given back. One that was removed is in the farm again.
 async fn come_back(
     tx: &mut Transaction<'static, Sqlite>,
     id: i64,
     request: &EnrolRequest,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    leases::release_all(tx, id).await?;
+) -> Result<Effects, StoreError> {
+    let effects = leases::release_all(tx, id).await?;
     sqlx::query(
-        "UPDATE agents SET name = ?1, fingerprint = ?2, primitives = ?3, agent_version = ?4,
-                           seen_at = max(seen_at, ?5), canary_asked_at = NULL
-         WHERE id = ?6",
+        "UPDATE agents SET fingerprint = ?1, primitives = ?2, agent_version = ?3,
+                           seen_at = max(seen_at, ?4), canary_asked_at = NULL,
+                           stopped_at = NULL, removed_at = NULL
+         WHERE id = ?5",
     )
-    .bind(&request.name)
     .bind(request.fingerprint.digest())
     .bind(to_json(&request.primitives))
     .bind(&request.agent_version)
@@ -287,7 +301,7 @@ async fn come_back(
     .bind(id)
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    Ok(effects)
 }
 
 async fn find_or_add_table(

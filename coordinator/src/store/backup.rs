@@ -58,6 +58,12 @@ pub enum CopyError {
 /// See [`CopyError`].
 pub async fn copy(from: &Path, to: &Path) -> Result<Copied, CopyError> {
     let unwritable = |cause: String| CopyError::Unwritable { path: to.to_owned(), cause };
+    for path in [from, to] {
+        // SQLite takes names as text, and would write to another file.
+        if path.to_str().is_none() {
+            return Err(unwritable(format!("the name {} is not UTF-8", path.display())));
+        }
+    }
     if !from.is_file() {
         return Err(CopyError::Missing(from.to_owned()));
     }

@@ -347,7 +347,7 @@ async fn insert_tasks(
 pub(super) async fn status(
     tx: &mut Transaction<'static, Sqlite>,
     id: i64,
-) -> Result<Cancelled, RequestStatus, StoreError> {
+) -> Result<RequestStatus, StoreError> {
     let found = statuses(tx, &[id]).await?.pop();
     found.ok_or_else(|| StoreError::damaged("a request", "it is gone"))
 }

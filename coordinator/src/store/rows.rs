@@ -196,7 +196,8 @@ async fn row_without_number(
         .bind(op.0)
         .fetch_optional(&mut **tx)
         .await?;
-    let (Some(digest), Ok(key), Ok(measured_at)) =
+    let digest = digest.and_then(|digest| digest.parse::<OpDigest>().ok());
+    let (Some(op_digest), Ok(key), Ok(measured_at)) =
         (digest, key.parse::<OpKey>(), time(measured_at))
     else {
         tracing::error!(
@@ -215,7 +216,7 @@ async fn row_without_number(
         latency_micros: None,
         energy_mj: None,
         batch: key.shape.batch,
-        op_digest: OpDigest(digest),
+        op_digest,
         status: Status::Failed,
         reason: note,
         ci95_rel: None,

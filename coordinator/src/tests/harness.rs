@@ -313,7 +313,7 @@ impl Answer {
     }
 
     /// Everything that a client relies on, for a snapshot.
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let mut text = self.status.to_string();
         for name in [
             "content-type",

@@ -86,6 +86,21 @@ async fn trouble_at_the_other_end_takes_nothing_away() {
     }
 }
 
+/// After a boot the coordinator may still believe the process before it.
+#[tokio::test]
+async fn another_process_that_speaks_takes_nothing_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut outbox = outbox(&dir);
+    let cloned =
+        json!({"type": "/problems/agent-cloned", "title": "X", "status": 409, "detail": "x"});
+    let answer = move |_: &[Uuid]| (StatusCode::CONFLICT, cloned.to_string()).into_response();
+    let client = coordinator(Box::new(answer)).await;
+    outbox.add(measurement());
+    let error = outbox.upload(&client).await.unwrap_err();
+    assert!(is_cloned(error.downcast_ref().unwrap()), "{error:#}");
+    assert_eq!(outbox.spool.len().unwrap(), 1);
+}
+
 #[tokio::test]
 async fn an_answer_that_is_not_the_coordinator_s_takes_nothing_away() {
     let dir = tempfile::tempdir().unwrap();

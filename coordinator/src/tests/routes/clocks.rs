@@ -2,10 +2,12 @@
 
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::api::{AgentEntry, Heartbeat, Page, Results, ResultsAnswer};
+use latlas_shared::api::{AgentEntry, Heartbeat, Page, ResultsAnswer};
 use latlas_shared::{Measurement, Row, Table};
 
-use crate::tests::harness::{Box, Farm, KEYS};
+use crate::store::Incoming;
+use crate::testing;
+use crate::tests::harness::{Box, Farm, KEYS, later};
 
 /// Measures a key, as a box that was given the task and whose clock shows this when it is finished.
 async fn measures(farm: &Farm, agent: &Box, micros: f64, clock: Timestamp) -> ResultsAnswer {
@@ -73,23 +75,22 @@ async fn a_clock_that_is_off_is_shown_and_taken_off() {
     assert_eq!(farm.beat(&agent, &beat).await.status, StatusCode::OK);
     let shown = listed().await.unwrap();
     assert!((shown - 28_800.0).abs() < 60.0, "{shown}");
-    // What was measured a while ago, and was sent now.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    let measured = Timestamp::now() - SignedDuration::from_secs(1);
+    // What was measured half an hour before it was sent.
+    let (measured, sent) = (later(1800), later(3600));
     let measurement = Measurement {
         started_at: measured + ahead,
         finished_at: measured + ahead,
-        ..agent.measures(KEYS[0], 10.0)
+        ..testing::measurement(KEYS[0], 10.0)
     };
-    let results = Results {
+    let incoming = Incoming {
         measurements: vec![measurement],
-        clock: Some(Timestamp::now() + ahead),
-        ..Results::default()
+        clock: Some(sent + ahead),
+        ..Incoming::default()
     };
-    let call = farm.post("/v1/results").token(&agent.enrolled.credential).json(&results);
-    assert_eq!(call.send().await.status, StatusCode::OK);
+    let joined = farm.join(&testing::enrolment("joined", 8)).await;
+    assert_eq!(farm.store().add_results(&joined, incoming, sent).await.unwrap().stored, 1);
     let off = only_row(&farm, &agent).await.measured_at.duration_since(measured).abs();
-    assert!(off < SignedDuration::from_millis(900), "{off}");
+    assert!(off < SignedDuration::from_millis(1), "{off}");
 }
 
 /// What lay in the spool of a box that was offline is no answer to somebody who asks anew.

@@ -2,6 +2,7 @@
 
 mod agents;
 mod bad_boxes;
+mod bodies;
 mod bounds;
 mod boxes;
 mod clocks;

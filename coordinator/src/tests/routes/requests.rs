@@ -98,6 +98,12 @@ async fn an_idempotency_key_names_one_request() {
     assert_eq!(first.id, again.id);
     check("idempotency_key_reused", &ask("k", "other").await);
     check("idempotency_key_empty", &ask("", "mine").await);
+    // Somebody else's key is another key, whatever it is for.
+    let other = farm.token(Role::Researcher).await;
+    let body = on_the_usual_box(json!({"definition": {"name": "other", "keys": KEYS}}));
+    let call = farm.post("/v1/requests").token(&other).header("idempotency-key", "k").json(&body);
+    let theirs: RequestStatus = call.send().await.read(StatusCode::CREATED);
+    assert_ne!(theirs.id, first.id);
 }
 
 #[tokio::test]

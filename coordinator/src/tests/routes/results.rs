@@ -38,7 +38,7 @@ async fn one_that_is_refused_keeps_no_other_out() {
     let foreign = &answer.refused[&foreign.id];
     assert!(foreign.contains("enrolled as test-9000-2c-8gb.cpu"), "{foreign}");
     let odd = &answer.refused[&serde_json::from_value(odd["id"].clone()).unwrap()];
-    assert!(odd.contains("unknown field `colour`"), "{odd}");
+    assert!(odd.contains("there is no field `colour`"), "{odd}");
 }
 
 #[tokio::test]

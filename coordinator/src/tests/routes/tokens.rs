@@ -84,7 +84,7 @@ async fn what_people_change_is_in_the_audit_log() {
     farm.enrol("box", 8).await;
     farm.ask_for(&KEYS, false).await;
     let researcher = farm.token(Role::Researcher).await;
-    let op = json!({"name": "Square", "nodes": [{"apply": "relu"}]});
+    let op = json!({"name": "Square", "nodes": [{"apply": "relu"}, {"apply": "relu"}]});
     let submit = || farm.post("/v1/ops").token(&researcher).json(&op);
     assert_eq!(submit().send().await.status, StatusCode::CREATED);
     // What is known already changes nothing.
