@@ -104,7 +104,7 @@ pub fn incidents(boxes: &[BoxNow]) -> BTreeMap<String, Incident> {
             |one: &&BoxNow| matches!(one.standing.state, BoxState::Active | BoxState::Unfit);
         let mut silent: Vec<&BoxNow> =
             boxes.iter().filter(|one| one.standing.state == BoxState::Silent).copied().collect();
-        if silent.is_empty() || boxes.iter().any(|one| works(one)) {
+        if silent.is_empty() || boxes.iter().any(works) {
             continue;
         }
         // The one that was heard of last comes first.

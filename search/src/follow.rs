@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// How a wait ended.
 pub(crate) enum Ending {
     /// All tasks are done or given up, or the request was cancelled.
-    Finished(RequestStatus),
+    Finished(Box<RequestStatus>),
     /// The user pressed Ctrl-C.
     Interrupted,
 }
@@ -41,7 +41,7 @@ pub(crate) async fn follow(client: &Client, status: &RequestStatus) -> Result<En
     let mut watch = Watch::new();
     watch.attend(status);
     let ending = tokio::select! {
-        status = settled(client, id, &mut watch) => status.map(Ending::Finished),
+        status = settled(client, id, &mut watch) => status.map(|status| Ending::Finished(Box::new(status))),
         _ = tokio::signal::ctrl_c() => Ok(Ending::Interrupted),
     };
     watch.progress.clear();

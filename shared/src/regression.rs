@@ -27,8 +27,8 @@ pub const FEWEST_POINTS: usize = 9;
 
 /// Points that the function goes through, at most: of more, so many are taken that are spread over all in the
 /// order of their features. Their matrix takes the square of this in memory and its inverse the cube in
-/// time, whatever a table holds. What more points would add is little beside what they cost; a test has the
-/// figures.
+/// time, whatever a table holds. What more points would add is little beside what they cost; docs/predict.md
+/// has figures.
 pub const MOST_POINTS: usize = 1000;
 
 /// The kernel is chosen on this many of them at most. Each step of the choice costs the cube of this.

@@ -109,7 +109,7 @@ pub(super) async fn waited(client: &Client, status: RequestStatus) -> Result<Req
     }
     let again = look_again(client, status.id);
     match follow(client, &status).await {
-        Ok(Ending::Finished(status)) => Ok(status),
+        Ok(Ending::Finished(status)) => Ok(*status),
         Ok(Ending::Interrupted) => bail!("the wait was interrupted. {again}"),
         Err(error) => Err(anyhow!(error).context(format!("the wait ended. {again}"))),
     }

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use latlas_shared::api::{AgentEntry, AgentState, Lease, Page};
+use latlas_shared::api::{AgentEntry, AgentState, BoxState, Lease, Page};
 use latlas_shared::{FailureKind, Measurement, Status, Table};
 use uuid::Uuid;
 
@@ -72,12 +72,12 @@ async fn a_broken_box_does_not_empty_the_queue() {
     let standing = entry(&farm, &bad).await.standing;
     assert_eq!(
         (standing.state, standing.by.as_deref()),
-        (AgentState::Quarantined, Some("failures"))
+        (BoxState::Quarantined, Some("failures"))
     );
     let reason = standing.reason.unwrap();
     assert!(reason.starts_with("it failed 8 tasks within a day that other boxes"), "{reason}");
     assert!(reason.contains("-s1: the worker process died"), "{reason}");
-    assert_eq!(entry(&farm, &good).await.standing.state, AgentState::Active);
+    assert_eq!(entry(&farm, &good).await.standing.state, BoxState::Active);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_box_that_fails_all_it_gets_is_out_before_others_have_come_to_its_task
     let lease = farm.lease(&bad, 8, 0).await.unwrap();
     farm.report(&bad, failures(&lease, Some(FailureKind::OutOfMemory), "too little")).await;
     // Nobody has a number, so it may be everybody's fault.
-    assert_eq!(entry(&farm, &bad).await.standing.state, AgentState::Active);
+    assert_eq!(entry(&farm, &bad).await.standing.state, BoxState::Active);
     farm.report(&good, numbers(&first)).await;
     let reason = entry(&farm, &bad).await.standing.reason.unwrap();
     assert!(reason.starts_with("it failed its last 8 tasks, all that it was given"), "{reason}");
@@ -108,7 +108,7 @@ async fn what_the_op_is_at_fault_for_is_tried_once() {
     let status = farm.status(&request).await;
     assert_eq!((status.done, status.failed), (0, 2));
     assert_eq!(status.failures[KEYS[0]], "not finite");
-    assert_eq!(entry(&farm, &agent).await.standing.state, AgentState::Active);
+    assert_eq!(entry(&farm, &agent).await.standing.state, BoxState::Active);
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a_box_that_was_taken_out_comes_back_by_its_canary() {
     report(&farm, &bad, died, later(1)).await;
     let given = lease(&farm, &good, later(2)).await.unwrap();
     report(&farm, &good, numbers(&given), later(3)).await;
-    let state = async || farm.store().standing(&bad).await.unwrap().state;
+    let state = async || farm.store().decided(&bad).await.unwrap().state;
     assert_eq!(state().await, AgentState::Quarantined);
     // It fails its canary, too.
     let canary = lease(&farm, &bad, later(4)).await.unwrap();

@@ -3,7 +3,7 @@
 
 use axum::http::{Method, StatusCode};
 use latlas_shared::api::{
-    AgentEntry, AgentState, EnrolRequest, Enrolled, FarmIdentity, Heartbeat, Instance, LeaseCall,
+    AgentEntry, BoxState, EnrolRequest, Enrolled, FarmIdentity, Heartbeat, Instance, LeaseCall,
     Page, Results,
 };
 use latlas_shared::{Measurement, Table};
@@ -93,12 +93,12 @@ async fn a_box_that_enrols_again_is_the_agent_that_it_was() {
     assert_eq!(known.len(), 1);
     assert_eq!(known[0].name, "box with a new kernel");
     let standing = &known[0].standing;
-    assert_eq!((standing.state, standing.by.as_deref()), (AgentState::Quarantined, Some("admin")));
+    assert_eq!((standing.state, standing.by.as_deref()), (BoxState::Quarantined, Some("admin")));
     // Nor does it get away under another run config.
     let threads = EnrolRequest { run_config: testing::run_config(2), ..request.clone() };
     enrol(&farm, &threads).await;
-    let states: Vec<AgentState> = agents(&farm).await.iter().map(|a| a.standing.state).collect();
-    assert_eq!(states, [AgentState::Quarantined; 2]);
+    let states: Vec<BoxState> = agents(&farm).await.iter().map(|a| a.standing.state).collect();
+    assert_eq!(states, [BoxState::Quarantined; 2]);
     farm.decide(&again, "active", None).await;
     speak(&farm, &again, &request).await;
     measures(&farm, &again, 7.6346).await;
