@@ -129,8 +129,11 @@ impl How {
 
 /// Where a long-lived agent keeps what must survive it.
 pub fn default_state_dir() -> Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
-        return Ok(PathBuf::from(dir).join("latlas-agent"));
+    if let Some(dir) = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from)
+        // The XDG base directory specification has relative paths ignored.
+        && dir.is_absolute()
+    {
+        return Ok(dir.join("latlas-agent"));
     }
     let home = std::env::home_dir()
         .filter(|home| !home.as_os_str().is_empty())

@@ -14,11 +14,13 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
+use latlas_shared::command_line::without_empty_variables;
 use latlas_shared::log;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let matches = without_empty_variables(cli::Cli::command()).get_matches();
+    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let format = cli.log_format();
     if let Err(problem) = log::start(format) {
         eprintln!("latlas-agent: {problem}");

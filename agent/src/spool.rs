@@ -1,12 +1,16 @@
 //! Measurements on their way: on disk before they are sent, and until the coordinator has said that
 //! it has them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use latlas_shared::Measurement;
+use ops_catalog::text;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,19 +28,27 @@ struct Entry {
 pub struct Spool {
     unsent: PathBuf,
     refused: PathBuf,
+    /// The files of the folder, oldest first. One process speaks for an agent, so nobody else adds to them, and a
+    /// folder that has grown long is read once.
+    waiting: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Spool {
     /// Opens the spool below a state directory.
     ///
     /// # Errors
-    /// When the folders cannot be made.
+    /// When the folders cannot be made or read.
     pub fn open(state: &Path) -> Result<Spool> {
-        let spool = Spool { unsent: state.join("spool"), refused: state.join("refused") };
-        for dir in [&spool.unsent, &spool.refused] {
+        let (unsent, refused) = (state.join("spool"), state.join("refused"));
+        for dir in [&unsent, &refused] {
             fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         }
-        Ok(spool)
+        let waiting = Mutex::new(files(&unsent)?);
+        Ok(Spool { unsent, refused, waiting })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, id: Uuid) -> PathBuf {
@@ -53,48 +65,44 @@ impl Spool {
     /// # Errors
     /// When it cannot be written, for example on a full disk. Nothing half-written stays behind.
     pub fn add(&self, measurement: &Measurement) -> Result<()> {
-        write(measurement, &self.path(measurement.id))
-            .with_context(|| format!("storing a measurement in {}", self.unsent.display()))
+        let path = self.path(measurement.id);
+        write(measurement, &path)
+            .with_context(|| format!("storing a measurement in {}", self.unsent.display()))?;
+        self.waiting().insert(path);
+        Ok(())
     }
 
-    /// The oldest unsent measurements, at most `most`. A damaged file is moved out of the way of the
-    /// others, with what is wrong beside it.
+    /// The oldest unsent measurements, at most `most`. A file that is damaged, or of another version's format, is
+    /// moved out of the way of the others, with what is wrong beside it.
     ///
     /// # Errors
-    /// When the folder cannot be read, or a file is of another version.
+    /// When a file cannot be read or moved.
     pub fn oldest(&self, most: usize) -> Result<Vec<Measurement>> {
-        let mut paths = self.files()?;
-        // Version-7 UUIDs sort by the time at which they were made.
-        paths.sort();
         let mut measurements = Vec::new();
-        for path in paths {
-            if measurements.len() == most {
-                break;
-            }
+        let mut after: Option<PathBuf> = None;
+        while measurements.len() < most {
+            let next = match &after {
+                None => self.waiting().first().cloned(),
+                Some(last) => {
+                    self.waiting().range::<PathBuf, _>((Excluded(last), Unbounded)).next().cloned()
+                }
+            };
+            let Some(path) = next else { break };
             match read(&path)? {
                 Ok(measurement) => measurements.push(measurement),
-                Err(damage) => {
-                    tracing::error!("{} is damaged and set aside: {damage}", path.display());
-                    self.set_aside(&path, &format!("the file is damaged: {damage}"))?;
+                Err(problem) => {
+                    tracing::error!("{} is set aside: {problem}", path.display());
+                    self.set_aside(&path, &problem)?;
                 }
             }
+            after = Some(path);
         }
         Ok(measurements)
     }
 
     /// How many are unsent.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn len(&self) -> Result<usize> {
-        Ok(self.files()?.len())
-    }
-
-    fn files(&self) -> Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(&self.unsent)
-            .with_context(|| format!("reading {}", self.unsent.display()))?;
-        let paths = entries.flatten().map(|entry| entry.path());
-        Ok(paths.filter(|path| path.extension().is_some_and(|e| e == "json")).collect())
+    pub fn len(&self) -> usize {
+        self.waiting().len()
     }
 
     /// Forgets a measurement that the coordinator has.
@@ -103,7 +111,9 @@ impl Spool {
     /// When the file cannot be removed.
     pub fn acknowledge(&self, id: Uuid) -> Result<()> {
         let path = self.path(id);
-        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
+        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        self.waiting().remove(&path);
+        Ok(())
     }
 
     /// Moves a measurement that the coordinator will never take out of the way, with its answer.
@@ -132,9 +142,17 @@ impl Spool {
         let target = self.refused.join(path.file_name().unwrap_or_default());
         fs::rename(path, &target)
             .with_context(|| format!("moving a refused measurement to {}", target.display()))?;
+        self.waiting().remove(path);
         note(&target, answer);
         Ok(())
     }
+}
+
+/// The measurements in a folder. Version-7 UUIDs sort by the time at which they were made.
+fn files(folder: &Path) -> Result<BTreeSet<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    Ok(paths.filter(|path| path.extension().is_some_and(|e| e == "json")).collect())
 }
 
 /// Writes an answer beside a refused measurement. It was logged too, so that a full disk takes no more
@@ -163,25 +181,30 @@ fn write(measurement: &Measurement, path: &Path) -> Result<()> {
     })
 }
 
-/// Reads a file; the inner error says how it is damaged.
+/// Reads a file; the inner error says why it is of no use.
 fn read(path: &Path) -> Result<Result<Measurement, String>> {
     #[derive(Deserialize)]
     struct OnlyFormat {
         format: u32,
     }
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    match serde_json::from_slice(&bytes) {
+    let json = match text::decode(&bytes) {
+        Ok(json) => json,
+        Err(problem) => return Ok(Err(format!("the file is damaged: {problem}"))),
+    };
+    match text::read_json(&json) {
         Ok(OnlyFormat { format: FORMAT }) => {}
-        Ok(OnlyFormat { format }) => bail!(
-            "{} has format {format}, and this agent reads {FORMAT}: upload it with the version that \
-             wrote it",
-            path.display(),
-        ),
-        Err(e) => return Ok(Err(e.to_string())),
+        Ok(OnlyFormat { format }) => {
+            return Ok(Err(format!(
+                "the file has format {format}, and this agent reads {FORMAT}: move it back into the folder \
+                 `spool` and start the version that wrote it"
+            )));
+        }
+        Err(problem) => return Ok(Err(format!("the file is damaged: {problem}"))),
     }
-    Ok(serde_json::from_slice(&bytes)
+    Ok(text::read_json(&json)
         .map(|entry: Entry| entry.measurement)
-        .map_err(|e| e.to_string()))
+        .map_err(|problem| format!("the file is damaged: {problem}")))
 }
 
 #[cfg(test)]
@@ -237,24 +260,27 @@ pub mod tests {
     #[test]
     fn a_half_written_file_is_not_a_measurement() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path()).unwrap();
+        Spool::open(dir.path()).unwrap();
         fs::write(dir.path().join("spool/x.partial"), "{\"format\": 1, \"mea").unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
         assert_eq!(spool.oldest(10).unwrap(), []);
     }
 
     #[test]
     fn a_damaged_file_is_set_aside_and_keeps_no_other_back() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path()).unwrap();
+        Spool::open(dir.path()).unwrap();
         for (name, text) in
             [("0", ""), ("1", "{\"format\": 1, \"measurement\": 7}"), ("2", "\u{0}")]
         {
             fs::write(dir.path().join(format!("spool/{name}.json")), text).unwrap();
         }
+        let spool = Spool::open(dir.path()).unwrap();
         let measurement = measurement();
         spool.add(&measurement).unwrap();
+        assert_eq!(spool.len(), 4);
         assert_eq!(spool.oldest(9).unwrap(), [measurement]);
-        assert_eq!(spool.len().unwrap(), 1);
+        assert_eq!(spool.len(), 1);
         for name in ["0", "1", "2"] {
             assert!(dir.path().join(format!("refused/{name}.json")).exists());
             let note = dir.path().join(format!("refused/{name}.answer.txt"));
@@ -275,12 +301,19 @@ pub mod tests {
     }
 
     #[test]
-    fn a_file_of_another_format_is_named() {
+    fn a_file_of_another_format_keeps_no_other_back() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path()).unwrap();
+        Spool::open(dir.path()).unwrap();
         let entry = Entry { format: 9, measurement: measurement() };
         fs::write(dir.path().join("spool/a.json"), serde_json::to_vec(&entry).unwrap()).unwrap();
-        let error = spool.oldest(10).unwrap_err().to_string();
-        assert!(error.contains("has format 9"), "{error}");
+        let spool = Spool::open(dir.path()).unwrap();
+        let measurement = measurement();
+        spool.add(&measurement).unwrap();
+        assert_eq!(spool.oldest(10).unwrap(), [measurement]);
+        let kept: Entry =
+            serde_json::from_slice(&fs::read(dir.path().join("refused/a.json")).unwrap()).unwrap();
+        assert_eq!(kept.format, 9, "it is kept as it was");
+        let note = fs::read_to_string(dir.path().join("refused/a.answer.txt")).unwrap();
+        assert!(note.contains("has format 9, and this agent reads 1"), "{note}");
     }
 }

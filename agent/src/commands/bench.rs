@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, ValueEnum};
 use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
-use ops_catalog::{Catalog, NetworkSpec, Op, OpKey, Space, SpaceDef};
+use ops_catalog::{Catalog, NetworkSpec, Op, OpKey, SpaceDef, text};
 
 use crate::cli::{Cli, How, default_state_dir};
 use crate::engine::{self, Job, Protocol, Spent, Workers};
@@ -48,6 +48,10 @@ pub struct BenchArgs {
     /// name; `-` is standard input; may be given again.
     #[arg(long, value_name = "FILE")]
     arch: Vec<String>,
+    /// A file that defines ops of your own, for the networks and keys that have them; those of a `--space` file
+    /// are known without it; may be given again.
+    #[arg(long, value_name = "FILE")]
+    op_file: Vec<String>,
     /// Measures one op key and shows why its row is what it is: visits, interval, curve.
     #[arg(long, value_name = "KEY", conflicts_with_all = ["space", "key", "network", "arch", "out"])]
     explain: Option<OpKey>,
@@ -85,17 +89,37 @@ fn is_file(name: &str) -> bool {
 }
 
 fn read(path: &str) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("reading {path}"))
+    let bytes = fs::read(path).with_context(|| format!("reading {path}"))?;
+    Ok(text::decode(&bytes).with_context(|| path.to_owned())?.into_owned())
 }
 
-fn space(name: &str) -> Result<Space> {
-    let catalog = Catalog::builtin();
+/// Standard input as text.
+fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).context("reading stdin")?;
+    Ok(text::decode(&bytes).context("stdin")?.into_owned())
+}
+
+/// A space as its author wrote it, from a file or built in. A file is read once: it may be a pipe.
+fn space_def(name: &str) -> Result<SpaceDef> {
     if is_file(name) {
-        return SpaceDef::from_yaml(&read(name)?)
-            .and_then(|def| def.resolve(catalog))
-            .context(name.to_owned());
+        return SpaceDef::from_yaml(&read(name)?).context(name.to_owned());
     }
-    Ok(catalog.space(name)?.resolve(catalog)?)
+    Ok(Catalog::builtin().space(name)?.clone())
+}
+
+/// The built-in ops, those that the space defines, and those of `--op-file`.
+fn catalog(space: Option<&SpaceDef>, op_files: &[String]) -> Result<Catalog> {
+    let mut catalog = Catalog::builtin().clone();
+    for file in op_files {
+        let def = SpaceDef::from_yaml(&read(file)?).context(file.clone())?;
+        catalog = catalog.with_ops(def.ops).context(file.clone())?;
+    }
+    if let Some(def) = space {
+        catalog =
+            catalog.with_ops(def.ops.iter().cloned()).context(format!("space {}", def.name))?;
+    }
+    Ok(catalog)
 }
 
 fn op_job((key, op): (OpKey, Arc<Op>), reference: u64) -> (Subject, Job) {
@@ -104,8 +128,8 @@ fn op_job((key, op): (OpKey, Arc<Op>), reference: u64) -> (Subject, Job) {
     (subject, Job { work, protocol: Protocol::for_ops(reference) })
 }
 
-fn key_job(key: &OpKey, reference: u64) -> Result<(Subject, Job)> {
-    let op = Catalog::builtin().op(&key.op)?;
+fn key_job(key: &OpKey, catalog: &Catalog, reference: u64) -> Result<(Subject, Job)> {
+    let op = catalog.op(&key.op)?;
     op.at(&key.shape)?;
     Ok(op_job((op.key(key.shape), Arc::clone(op)), reference))
 }
@@ -125,7 +149,7 @@ fn networks(names: &[String], files: &[String]) -> Result<Vec<(String, NetworkSp
     }
     for file in files {
         let (file, text) = match file.as_str() {
-            "-" => ("stdin", io::read_to_string(io::stdin()).context("reading stdin")?),
+            "-" => ("stdin", read_stdin()?),
             path => (path, read(path)?),
         };
         let specs = NetworkSpec::read_all(&text).with_context(|| file.to_owned())?;
@@ -139,8 +163,10 @@ fn networks(names: &[String], files: &[String]) -> Result<Vec<(String, NetworkSp
 
 /// Checks networks and makes their jobs. A measurement of a network is found by its name, so each has
 /// one, and another one.
-fn network_jobs(networks: Vec<(String, NetworkSpec)>) -> Result<Vec<(Subject, Job)>> {
-    let catalog = Catalog::builtin();
+fn network_jobs(
+    networks: Vec<(String, NetworkSpec)>,
+    catalog: &Catalog,
+) -> Result<Vec<(Subject, Job)>> {
     let mut places: HashMap<String, String> = HashMap::new();
     let mut jobs = Vec::with_capacity(networks.len());
     for (place, spec) in networks {
@@ -172,16 +198,16 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         let why = "--stop-at is for --order informative: a shuffled run has no order to stop in";
         Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
     }
-    let mut all = match &args.space {
-        Some(name) => {
-            space(name)?.entries.into_iter().map(|entry| op_job(entry, reference)).collect()
-        }
-        None => vec![],
-    };
+    let def = args.space.as_deref().map(space_def).transpose()?;
+    let catalog = catalog(def.as_ref(), &args.op_file)?;
+    let space = def.map(|def| def.resolve(&catalog)).transpose();
+    let space = space.context(args.space.clone().unwrap_or_default())?;
+    let entries = space.iter().flat_map(|space| space.entries.iter().cloned());
+    let mut all: Vec<_> = entries.map(|entry| op_job(entry, reference)).collect();
     for key in args.key.iter().chain(&args.explain) {
-        all.push(key_job(key, reference)?);
+        all.push(key_job(key, &catalog, reference)?);
     }
-    all.extend(network_jobs(networks(&args.network, &args.arch)?)?);
+    all.extend(network_jobs(networks(&args.network, &args.arch)?, &catalog)?);
     let out: Box<dyn Write> = match &args.out {
         Some(path) => {
             Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?)
@@ -211,8 +237,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
             eprintln!("{spent}");
         }
         Order::Informative => {
-            // The flag requires a space, which is all there is then.
-            let space = space(args.space.as_deref().unwrap_or_default())?;
+            let space = space.context("--order informative needs a --space")?;
             informative::measure(&mut bench, &space, args.stop_at.unwrap_or(STOP_AT))?;
         }
     }
@@ -333,7 +358,26 @@ mod tests {
         let file = tempfile::NamedTempFile::new()?;
         fs::write(file.path(), text)?;
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        network_jobs(networks(&names, &[file.path().display().to_string()])?)
+        network_jobs(networks(&names, &[file.path().display().to_string()])?, Catalog::builtin())
+    }
+
+    #[test]
+    fn networks_may_have_ops_of_the_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ops.yaml").display().to_string();
+        let ops = "\u{feff}name: mine\nops: [{name: Mine, nodes: [apply: relu]}]\n";
+        fs::write(&file, ops).unwrap();
+        let network = || {
+            let text = ONE.replace("Conv3x3", "Mine").replace(r#""c_out": 8"#, r#""c_out": 3"#);
+            vec![("here".to_owned(), NetworkSpec::from_json(&text).unwrap())]
+        };
+        assert!(network_jobs(network(), Catalog::builtin()).is_err());
+        for known in [
+            catalog(None, std::slice::from_ref(&file)).unwrap(),
+            catalog(Some(&space_def(&file).unwrap()), &[]).unwrap(),
+        ] {
+            assert_eq!(network_jobs(network(), &known).unwrap().len(), 1);
+        }
     }
 
     #[test]
@@ -358,7 +402,7 @@ mod tests {
                 ONE.replace(r#""a""#, r#""demo_conv""#),
                 ["line 1: the name `demo_conv`", "the network in demo_conv"],
             ),
-            (&[], format!("{ONE}\n{{"), ["line 2, column 1", "it is not JSON"]),
+            (&[], format!("{ONE}\n{{"), ["line 2, column 2", "it is not JSON"]),
             (&[], ONE.replace("Conv3x3", "Conv3x4"), ["line 1: network a", "closest names"]),
             (&["demo_con"], ONE.to_owned(), ["network demo_con", "the built-in ones are"]),
         ] {

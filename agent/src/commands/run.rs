@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use latlas_shared::client::TlsFiles;
+use ops_catalog::text;
 
 use crate::cli::{How, default_state_dir};
 use crate::farm::{Farm, Settings};
@@ -74,7 +75,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let state = args.state.map_or_else(default_state_dir, Ok)?;
     let enroll_token = match args.enroll_token_file {
         Some(file) => read_token(&file)?,
-        None => args.enroll_token,
+        None => args.enroll_token.filter(|token| !token.trim().is_empty()),
     };
     let settings = Settings {
         coordinator: args.coordinator,
@@ -106,9 +107,43 @@ fn name(text: &str) -> Result<String, String> {
 
 /// The token in a file; none where there is no file (any more).
 fn read_token(file: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
+    match std::fs::read(file) {
+        Ok(bytes) => {
+            let text = text::decode(&bytes).with_context(|| file.display().to_string())?;
+            let token = text.trim();
+            if token.is_empty() {
+                // A box that is enrolled needs none.
+                tracing::warn!("the file of the enrol token, {}, is empty", file.display());
+                return Ok(None);
+            }
+            Ok(Some(token.to_owned()))
+        }
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("reading the enrol token in {}", file.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_token_is_read_as_people_have_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        assert_eq!(read_token(&file).unwrap(), None, "it may be gone");
+        for (bytes, token) in [
+            (&b"secret\n"[..], Some("secret")),
+            (b"\xef\xbb\xbfsecret\r\n", Some("secret")),
+            (b"\xff\xfes\0\n\0", Some("s")),
+            (b"", None),
+            (b" \n", None),
+        ] {
+            std::fs::write(&file, bytes).unwrap();
+            assert_eq!(read_token(&file).unwrap().as_deref(), token, "{bytes:?}");
+        }
+        std::fs::write(&file, b"\xff").unwrap();
+        let said = format!("{:#}", read_token(&file).unwrap_err());
+        assert!(said.contains("save the file as UTF-8"), "{said}");
     }
 }

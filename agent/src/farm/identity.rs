@@ -1,6 +1,6 @@
 //! Who this box is in a farm, kept between starts.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use latlas_shared::HardwareId;
 use latlas_shared::api::{EnrolRequest, Enrolled, FarmIdentity, Instance};
 use latlas_shared::client::{Client, ClientError};
+use ops_catalog::text;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -191,7 +192,7 @@ fn own_key(
 
 fn load(path: &Path) -> Result<Option<Identity>> {
     match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text)
+        Ok(json) => text::read_json(&json)
             .map(Some)
             .with_context(|| format!("{} is damaged: remove it and enrol again", path.display())),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -211,7 +212,9 @@ fn store(path: &Path, identity: &Identity) -> Result<()> {
             .open(&partial)?;
         file.write_all(&serde_json::to_vec_pretty(identity)?)?;
         file.sync_all()?;
-        Ok(fs::rename(&partial, path)?)
+        fs::rename(&partial, path)?;
+        // Without this a loss of power may take the name back, and with it a use of the token.
+        Ok(File::open(path.parent().unwrap_or(path))?.sync_all()?)
     };
     write().with_context(|| format!("writing {}", path.display()))
 }

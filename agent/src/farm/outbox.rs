@@ -158,7 +158,7 @@ impl Outbox {
                 lost.join(", ")
             );
         }
-        match self.spool.len()? {
+        match self.spool.len() {
             0 => {}
             left => tracing::warn!(
                 "{left} measurements wait in {} for the next start",
@@ -174,8 +174,7 @@ impl Outbox {
     }
 
     fn count(&self) {
-        // Not worth an error: reading the spool for the upload says what is wrong.
-        self.metrics.waiting(self.spool.len().unwrap_or_default(), self.held.len());
+        self.metrics.waiting(self.spool.len(), self.held.len());
     }
 }
 

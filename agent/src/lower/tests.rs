@@ -418,6 +418,29 @@ fn the_announced_names_are_those_of_primitives() {
     }
 }
 
+/// The catalog says how wide the parts of a split are, and libtorch makes them.
+#[test]
+fn an_odd_number_of_channels_is_split_as_planned() {
+    for (parts, channels) in [(2, 9), (3, 7), (2, 8)] {
+        let ids: Vec<String> = (0..parts).map(|part| format!("p.{part}")).collect();
+        let def = format!(
+            "name: Cut\nnodes:\n- {{id: p, apply: {{split: {{parts: {parts}}}}}}}\n\
+             - {{apply: concat, inputs: [{}]}}\n",
+            ids.join(", ")
+        );
+        let op = Op::new(OpDef::from_yaml(&def).unwrap()).unwrap();
+        let plan = op.at(&shape(4, 4, channels, channels, 1)).unwrap();
+        let lowered = LoweredOp::new(&plan, CPU).unwrap();
+        let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
+        assert_eq!(output.size(), plan.output.dims());
+        let x = Tensor::zeros([1, i64::from(channels), 4, 4], (Kind::Float, tch::Device::Cpu));
+        let widths: Vec<i64> = x.chunk(parts, 1).iter().map(|part| part.size()[1]).collect();
+        let planned: Vec<i64> =
+            plan.steps[0].outputs.iter().map(|part| i64::from(part.channels())).collect();
+        assert_eq!(widths, planned, "{parts} of {channels}");
+    }
+}
+
 #[test]
 fn every_placement_computes_the_same_op() {
     let plan =

@@ -66,7 +66,7 @@ async fn what_is_acknowledged_is_gone_and_what_is_refused_is_aside() {
     outbox.add(good);
     outbox.add(bad.clone());
     outbox.upload(&client).await.unwrap();
-    assert_eq!(outbox.spool.len().unwrap(), 0);
+    assert_eq!(outbox.spool.len(), 0);
     let note = dir.path().join(format!("refused/{}.answer.txt", bad.id));
     assert_eq!(fs::read_to_string(note).unwrap(), "unknown op");
     outbox.close().unwrap();
@@ -80,7 +80,7 @@ async fn trouble_at_the_other_end_takes_nothing_away() {
         let client = coordinator(Box::new(move |_| problem(status))).await;
         outbox.add(measurement());
         outbox.upload(&client).await.unwrap_err();
-        assert_eq!(outbox.spool.len().unwrap(), 1, "{status}");
+        assert_eq!(outbox.spool.len(), 1, "{status}");
         assert_eq!(fs::read_dir(dir.path().join("refused")).unwrap().count(), 0, "{status}");
         outbox.close().unwrap();
     }
@@ -111,7 +111,7 @@ async fn an_answer_that_is_not_the_coordinator_s_takes_nothing_away() {
     outbox.add(measurement());
     for status in [StatusCode::OK, StatusCode::NOT_FOUND] {
         outbox.upload(&coordinator(page(status)).await).await.unwrap_err();
-        assert_eq!(outbox.spool.len().unwrap(), 1, "{status}");
+        assert_eq!(outbox.spool.len(), 1, "{status}");
     }
 }
 

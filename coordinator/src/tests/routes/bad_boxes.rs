@@ -70,10 +70,7 @@ async fn a_broken_box_does_not_empty_the_queue() {
     assert_eq!(table.rows.len(), 8);
     assert!(table.rows.iter().all(|row| row.status == Status::Ok && row.agents == 1));
     let standing = entry(&farm, &bad).await.standing;
-    assert_eq!(
-        (standing.state, standing.by.as_deref()),
-        (BoxState::Quarantined, Some("failures"))
-    );
+    assert_eq!((standing.state, standing.by.as_deref()), (BoxState::Quarantined, Some("failures")));
     let reason = standing.reason.unwrap();
     assert!(reason.starts_with("it failed 8 tasks within a day that other boxes"), "{reason}");
     assert!(reason.contains("-s1: the worker process died"), "{reason}");

@@ -76,7 +76,7 @@ async fn before_networks(path: &Path) {
                              seen_at)
          VALUES (1, '00000000-0000-0000-0000-000000000001', 'box', 1, 'f', '[\"relu\"]', '0', 0, 0);
          INSERT INTO ops (id, digest, name, definition, builtin, current, created_at)
-         VALUES (7, '00', 'Old', '{\"name\": \"Old\", \"nodes\": [{\"apply\": \"relu\"}]}', 0, 0, 0);
+         VALUES (7, '00', 'Old', '{\"name\": \"Old\", \"nodes\": [{\"apply\": \"relu\"}, {\"apply\": \"relu\"}]}', 0, 0, 0);
          INSERT INTO leases VALUES ('00000000-0000-0000-0000-00000000000a', 1, 0, 99);
          INSERT INTO tasks (id, table_id, op_id, key, state, attempts, reason, lease_id)
          VALUES (1, 1, 7, 'Old:n1-h8-w8-i4-o4-s1', 'queued', 1, 'lost', NULL),
@@ -95,7 +95,8 @@ async fn before_networks(path: &Path) {
     .unwrap();
     // The definition above is what it says, whatever its digest would be today.
     let op: OpDef =
-        serde_json::from_str(r#"{"name": "Old", "nodes": [{"apply": "relu"}]}"#).unwrap();
+        serde_json::from_str(r#"{"name": "Old", "nodes": [{"apply": "relu"}, {"apply": "relu"}]}"#)
+            .unwrap();
     sqlx::query("UPDATE ops SET digest = ?1 WHERE id = 7")
         .bind(Op::new(op).unwrap().digest().to_string())
         .execute(&pool)
