@@ -216,8 +216,9 @@ def faults(check, found):
     for fault in ("memory", "kernel"):
         rows = check.programs.bench_keys(keys, faults=f"{keys[0]}={fault}")
         reason = rows.get(keys[0], {}).get("reason")
-        print(f"a fault of {fault}: {reason}")
-        found.details[fault] = reason
+        # libtorch's stack follows in further lines.
+        print(f"a fault of {fault}: {(reason or 'no reason').splitlines()[0]}")
+        found.details[f"{fault}_fault"] = reason
         lost = len(keys) - len(measured(rows))
         meant = keys[0] not in measured(rows)
         found.figures.add(f"rows_lost_to_{fault}_fault", lost, "=1", lost == 1 and meant, "")
@@ -280,6 +281,7 @@ def company(check, found):
     finally:
         stranger.stdin.close()
         stranger.wait()
+        stranger.stdout.close()
     found.details.update(alone=[r["reason"] for r in alone.values()], beside=[r["reason"] for r in beside.values()])
     found.figures.at_most("disturbed_alone", disturbed(alone), 0, "%")
     found.figures.at_least("disturbed_beside_another", disturbed(beside), 100, "%")
