@@ -13,8 +13,8 @@ fn coordinator(args: &[&str], data: &Path) -> Ran {
 
 /// The measurements that a command says a file has.
 fn counted(output: &str) -> u64 {
-    let value: serde_json::Value = serde_json::from_str(output).unwrap();
-    value["measurements"].as_u64().unwrap()
+    let value: serde_json::Value = serde_json::from_str(output).expect("it is JSON");
+    value["measurements"].as_u64().expect("it counts them")
 }
 
 #[tokio::test]

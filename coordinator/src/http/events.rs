@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -35,12 +35,13 @@ const LONGEST_GAP: Duration = Duration::from_secs(10);
 /// The requests that somebody watches. Each has one task that reads its status, for all who watch it.
 #[derive(Debug, Default)]
 pub struct Watched {
-    requests: Mutex<HashMap<Uuid, Arc<watch::Sender<RequestStatus>>>>,
+    requests: Mutex<Requests>,
     /// Held while a status is read, so that watchers keep no more than one of the database's readers busy.
     reading: tokio::sync::Mutex<()>,
 }
 
-type Requests = HashMap<Uuid, Arc<watch::Sender<RequestStatus>>>;
+/// Their channels, which the tasks hold: one that has ended can't be listened to.
+type Requests = HashMap<Uuid, Weak<watch::Sender<RequestStatus>>>;
 
 impl Watched {
     /// How many there are.
@@ -94,28 +95,29 @@ async fn next(statuses: &mut watch::Receiver<RequestStatus>) -> Option<RequestSt
 /// The statuses of a request from now on, the present one included. An unknown id is an error, and not a stream
 /// without events.
 async fn subscribe(app: &App, id: Uuid) -> Result<watch::Receiver<RequestStatus>, ApiError> {
-    let known = app.watched().requests().get(&id).map(|sender| sender.subscribe());
-    let mut statuses = match known {
-        Some(statuses) => statuses,
-        None => {
-            let changes = app.store().progress();
-            let now = status(app, id).await?;
-            let mut requests = app.watched().requests();
-            match requests.get(&id) {
-                Some(sender) => sender.subscribe(),
-                None => {
-                    let (sender, statuses) = watch::channel(now);
-                    let sender = Arc::new(sender);
-                    if !sender.borrow().is_finished() {
-                        requests.insert(id, Arc::clone(&sender));
-                        tokio::spawn(follow(app.clone(), id, sender, changes));
-                    }
-                    statuses
-                }
-            }
-        }
+    let listen = |requests: &Requests| {
+        let mut statuses = requests.get(&id).and_then(Weak::upgrade)?.subscribe();
+        statuses.mark_changed();
+        Some(statuses)
     };
+    if let Some(statuses) = listen(&app.watched().requests()) {
+        return Ok(statuses);
+    }
+    let changes = app.store().progress();
+    let now = status(app, id).await?;
+    let mut requests = app.watched().requests();
+    // Another stream may have been quicker.
+    if let Some(statuses) = listen(&requests) {
+        return Ok(statuses);
+    }
+    let is_finished = now.is_finished();
+    let (sender, mut statuses) = watch::channel(now);
     statuses.mark_changed();
+    if !is_finished {
+        let sender = Arc::new(sender);
+        requests.insert(id, Arc::downgrade(&sender));
+        tokio::spawn(follow(app.clone(), id, sender, changes));
+    }
     Ok(statuses)
 }
 
