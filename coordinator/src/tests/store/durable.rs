@@ -258,6 +258,11 @@ async fn what_can_t_be_copied_leaves_nothing_behind() {
     let error = copy(&from, &to).await.unwrap_err().to_string();
     assert!(error.contains("is not a whole database of latlas-coordinator"), "{error}");
     Store::open(&dir.path().join("ours.db")).await.unwrap().close().await;
+    // SQLite would write to a file of another name.
+    let odd =
+        dir.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"o\xff.db"));
+    let error = copy(&dir.path().join("ours.db"), &odd).await.unwrap_err().to_string();
+    assert!(error.contains("is not UTF-8"), "{error}");
     let nowhere = dir.path().join("no").join("to.db");
     let error = copy(&dir.path().join("ours.db"), &nowhere).await.unwrap_err().to_string();
     assert!(error.contains("can't be written"), "{error}");
