@@ -48,6 +48,9 @@ pub fn distrusted(record: &Record) -> Option<String> {
     })
 }
 
+/// A clock that is off by less is right, as far as can be told: a message takes a part of it.
+const CLOCK_TELLS: SignedDuration = SignedDuration::from_secs(2);
+
 /// When a measurement was made, by the coordinator's clock: what the box's clock showed, less what that is
 /// `ahead`. Where that can't be, since it is before the box came in or after the measurement did, the clock
 /// was set in between, and all that is known is when it came in.
@@ -57,6 +60,7 @@ pub fn measured_at(
     enrolled_at: Timestamp,
     received_at: Timestamp,
 ) -> Timestamp {
+    let ahead = ahead.filter(|ahead| ahead.unsigned_abs() >= CLOCK_TELLS.unsigned_abs());
     match finished_at.checked_sub(ahead.unwrap_or_default()) {
         Ok(time) if (enrolled_at..=received_at).contains(&time) => time,
         _ => received_at,
@@ -98,6 +102,7 @@ mod tests {
         for (box_clock, ahead, expected) in [
             (measured, None, measured),
             (measured, Some(hours(0)), measured),
+            (measured, Some(SignedDuration::from_millis(-90)), measured),
             (measured + hours(8), Some(hours(8)), measured),
             (measured - hours(20), Some(hours(-20)), measured),
             // Its clock was set right before it could send, or it has never said what it shows.

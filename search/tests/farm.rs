@@ -181,7 +181,11 @@ fn a_request_is_made_and_its_id_printed() {
 fn a_file_s_ops_are_submitted_before_its_space() {
     let farm = Farm::new(&[
         ("GET /v1/ops", "200", &page("")),
-        ("POST /v1/ops", "201 Created", r#"{"name": "Mine", "digest": "ab"}"#),
+        (
+            "POST /v1/ops",
+            "201 Created",
+            r#"{"name": "Mine", "digest": "op1-abababababababababababababababab"}"#,
+        ),
         ("POST /v1/requests", "201 Created", &status(3, 0, "")),
     ]);
     let desk = desk(&farm);

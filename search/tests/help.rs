@@ -74,7 +74,6 @@ fn wrong_usage_exits_with_two() {
         "networks draw --family mobilenet",
         "networks draw --count 3",
         "profile --hardware x.cpu",
-        "profile --hardware x.cpu --space quick --op-file x.yaml",
         "request show my-request",
         "table list --coordinator 127.0.0.1:8700",
         "predict --table - --arch -",

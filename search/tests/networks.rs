@@ -98,7 +98,9 @@ fn keys_of_several_networks_are_one_space() {
 #[test]
 fn ops_that_were_submitted_come_with_the_space() {
     let def = r#"{"name": "Mine", "nodes": [{"apply": "relu"}]}"#;
-    let entry = format!(r#"{{"digest": "ab", "builtin": false, "definition": {def}}}"#);
+    let entry = format!(
+        r#"{{"digest": "op1-abababababababababababababababab", "builtin": false, "definition": {def}}}"#
+    );
     let page = format!(r#"{{"items": [{entry}], "next_cursor": null}}"#);
     let farm = Farm::new(&[("GET /v1/ops", "200", &page)]);
     let mut desk = Desk::new();

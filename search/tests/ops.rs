@@ -74,7 +74,9 @@ fn mistakes_are_named() {
 #[test]
 fn ops_that_were_submitted_are_known_to_the_coordinator() {
     let def = r#"{"name": "Mine", "doc": "A new op.", "nodes": [{"apply": "relu"}]}"#;
-    let entry = format!(r#"{{"digest": "ab", "builtin": false, "definition": {def}}}"#);
+    let entry = format!(
+        r#"{{"digest": "op1-abababababababababababababababab", "builtin": false, "definition": {def}}}"#
+    );
     let page = format!(r#"{{"items": [{entry}], "next_cursor": null}}"#);
     let farm = Farm::new(&[("GET /v1/ops", "200", &page)]);
     let mut desk = Desk::new();

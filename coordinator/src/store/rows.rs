@@ -351,7 +351,9 @@ async fn observations<'p>(
         match read(place, &text) {
             Ok(mut measurement) => {
                 // Rows are dated by our clock.
-                measurement.finished_at = time(measured_at)?;
+                if micros(measurement.finished_at) != measured_at {
+                    measurement.finished_at = time(measured_at)?;
+                }
                 found.observations.push(Observation { agent, measurement });
             }
             Err(cause) => found.unreadable.push(Unreadable { measurement, measured_at, cause }),

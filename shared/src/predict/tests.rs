@@ -155,8 +155,8 @@ fn a_row_of_another_definition_is_named() {
     old.rows[0].op_digest = "0".repeat(32).parse().unwrap();
     let index = TableIndex::new(old).unwrap();
     let missing = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap_err();
-    let expected =
-        "the table has it for another definition of Conv3x3, digest 00ff; this catalog's is ";
+    let expected = "the table has it for another definition of Conv3x3, digest \
+                    op1-00000000000000000000000000000000; this catalog's is op1-";
     assert!(missing[0].why.starts_with(expected), "{}", missing[0].why);
 }
 

@@ -191,7 +191,7 @@ impl Stage {
                 let canary = what == What::RefusedCanary;
                 let lease = if canary { &self.canary } else { &self.lease };
                 let mut measurements = measured(lease.as_ref().unwrap(), 100.0);
-                measurements[0].finished_at = Timestamp::MAX;
+                measurements[0].fingerprint = "00".into();
                 measurements.truncate(1);
                 let body = json!({"measurements": measurements});
                 self.call(Method::POST, "/v1/results", &self.credential, &body).await;
