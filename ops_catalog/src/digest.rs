@@ -8,7 +8,7 @@ pub fn write(prefix: &str, hash: &[u8]) -> String {
     format!("{prefix}{}", hex(&hash[..DIGITS / 2]))
 }
 
-/// Reads what [`write`] wrote. Digests of version 1 were once written without their prefix.
+/// Reads what [`write()`] wrote. Digests of version 1 were once written without their prefix.
 ///
 /// # Errors
 /// A sentence for whoever wrote the text.

@@ -27,8 +27,8 @@ pub mod two_clock;
 
 pub use accuracy::Accuracy;
 pub use identity::{
-    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId, MemoryFormat,
-    RunConfig,
+    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId,
+    LIBTORCH_EAGER, MemoryFormat, RunConfig,
 };
 pub use measurement::{
     CurvePoint, Energy, FailureKind, HOST_BOUND_SHARE, Latency, MEASUREMENT_SCHEMA, Measurement,

@@ -34,7 +34,16 @@ pub fn program(name: &str) -> PathBuf {
         }
         .to_owned();
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--workspace", "--bins", "--profile", &profile])
+            // With the features that scripts/test builds with, so that there is nothing to build.
+            .args([
+                "build",
+                "--quiet",
+                "--workspace",
+                "--bins",
+                "--all-features",
+                "--profile",
+                &profile,
+            ])
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
             .status()
             .unwrap();

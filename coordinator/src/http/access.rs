@@ -112,7 +112,7 @@ async fn known(
     match app.store().find_token(&token, app.now()).await? {
         Found::InForce(holder) => {
             app.limits().found(hash, now).map_err(calls)?;
-            Ok(holder)
+            Ok(*holder)
         }
         // Whoever has such a token has not guessed it.
         Found::Ended => {

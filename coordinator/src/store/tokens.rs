@@ -49,7 +49,7 @@ pub enum Found {
     /// One that was revoked, has expired or was used up.
     Ended,
     /// One that is in force.
-    InForce(Holder),
+    InForce(Box<Holder>),
 }
 
 /// A token that a person is to be given.
@@ -194,7 +194,7 @@ impl Store {
                 None
             }
         };
-        Ok(Found::InForce(Holder { id: stored.id, label: stored.label, role, agent }))
+        Ok(Found::InForce(Box::new(Holder { id: stored.id, label: stored.label, role, agent })))
     }
 
     /// In memory, so that a call that only reads does not wait for whoever writes.

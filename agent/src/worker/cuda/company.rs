@@ -105,7 +105,7 @@ mod tests {
             // A card that does not tell.
             (&[process(20, None), process(11, None), process(99, None)], &[20, 99]),
         ] {
-            let listed = [&[me.clone()], others].concat();
+            let listed = [std::slice::from_ref(&me), others].concat();
             assert_eq!(strangers(&listed, 10, family), strangers_are, "{others:?}");
         }
     }
