@@ -136,13 +136,14 @@ impl FailureKind {
 pub struct CurvePoint {
     /// Bytes of other memory that were touched between two calls.
     pub reuse_distance_bytes: u64,
-    /// The quiet quantile: the 10th percentile of the samples.
+    /// The quiet quantile: the 10th percentile of the samples. A sample is one call on a processor, and the mean of
+    /// a block of calls, with one wait for all, on a GPU.
     pub quiet_micros: f64,
     /// Lower end of the interval that a repetition of the measurement falls into 95% of the time.
     pub ci95_low_micros: f64,
     /// Upper end of it.
     pub ci95_high_micros: f64,
-    /// The median of the samples.
+    /// The median of the samples, so of blocks of calls on a GPU.
     pub median_micros: f64,
     /// Number of samples.
     pub samples: u32,

@@ -245,18 +245,3 @@ fn many_points_are_learned_from_some() {
     assert!(error < 0.06 && error < 0.8 * error_of_few, "{error} {error_of_few}");
     assert!((0.83..=0.96).contains(&inside), "{inside}");
 }
-
-/// The figures of docs/predict.md: `cargo test --release -p latlas_shared --lib figures_of -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints figures, and takes a minute"]
-fn figures_of_how_many_points_to_learn_from() {
-    let mut points = rooflines(11, 21_000);
-    let new = points.split_off(20_000);
-    for most in [100, 200, 400, 800, 1600] {
-        let begun = std::time::Instant::now();
-        let regression = Regression::learn(&points, None, most).unwrap();
-        let took = begun.elapsed();
-        let (error, inside) = judged(&regression, &new);
-        println!("{most}: median error {error:.4}, {inside:.3} inside, {took:.1?}");
-    }
-}
