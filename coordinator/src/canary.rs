@@ -95,7 +95,7 @@ pub enum Verdict {
 }
 
 /// Holds a canary against those of other boxes of the class, or, where there are too few, against earlier
-/// ones of the same box.
+/// ones of the same box, which need not be given where [`is_enough`] says that the others are.
 ///
 /// To each of the others the box has one ratio, the median over the ops; of these ratios, the median
 /// tells. So a single op that was disturbed does not, and neither do fewer than half of the others, whatever
@@ -119,6 +119,11 @@ pub fn judge(own: &Values, others: &[Values], history: &[Values]) -> Verdict {
         references.len(),
         figures(own, references)
     ))
+}
+
+/// Whether there is enough among these references to hold a canary against.
+pub fn is_enough(own: &Values, references: &[Values]) -> bool {
+    deviation(own, references).is_some()
 }
 
 /// How much slower than the references a canary is: the median over them, and of an even number of

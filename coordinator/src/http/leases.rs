@@ -71,17 +71,15 @@ async fn wait_for_lease(
     max_tasks: u32,
     until: Instant,
 ) -> Result<Option<Lease>, ApiError> {
+    let waiting = app.store().wait_for_work(agent);
     loop {
-        let mut work = std::pin::pin!(app.store().work().notified());
-        // Before looking, so that what comes after the look wakes it.
-        work.as_mut().enable();
         // In a box, since thousands of polls that only wait would all keep room for the look.
         let lease = Box::pin(app.store().lease(agent, id, max_tasks, app.now())).await?;
         if lease.is_some() {
             return Ok(lease);
         }
         tokio::select! {
-            () = work => {}
+            () = waiting.rung() => {}
             () = tokio::time::sleep_until(until) => return Ok(None),
             () = app.stopping() => return Ok(None),
         }

@@ -138,23 +138,14 @@ impl Store {
     }
 
     pub(super) async fn agent(&self, id: i64) -> Result<Agent, StoreError> {
-        let (uuid, name, primitives, table_id, hardware_id, run_config): (
-            String,
-            String,
-            String,
-            i64,
-            String,
-            String,
-        ) = sqlx::query_as(
+        let found: Columns = sqlx::query_as(
             "SELECT uuid, name, primitives, table_id, hardware_id, run_config
              FROM agents JOIN tables ON tables.id = agents.table_id WHERE agents.id = ?1",
         )
         .bind(id)
         .fetch_one(&self.readers)
         .await?;
-        let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
-        let table = table_ref(table_id, &hardware_id, &run_config)?;
-        Ok(Agent { id, uuid, name, table, primitives })
+        found.agent(id)
     }
 
     /// Notes that an agent lives, and gives those of `leases` that are no longer its own. Costs no write:
@@ -302,6 +293,30 @@ async fn come_back(
     .execute(&mut **tx)
     .await?;
     Ok(effects)
+}
+
+/// What is stored of an agent; nothing where a join found none.
+#[derive(sqlx::FromRow)]
+pub(super) struct Columns {
+    uuid: Option<String>,
+    name: Option<String>,
+    primitives: Option<String>,
+    table_id: Option<i64>,
+    hardware_id: Option<String>,
+    run_config: Option<String>,
+}
+
+impl Columns {
+    /// The agent with this number.
+    pub fn agent(self, id: i64) -> Result<Agent, StoreError> {
+        let missing = || StoreError::damaged("an agent", "it is not there");
+        let uuid = self.uuid.ok_or_else(missing)?;
+        let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
+        let (name, primitives) = self.name.zip(self.primitives).ok_or_else(missing)?;
+        let (table, class) = self.table_id.zip(self.hardware_id).ok_or_else(missing)?;
+        let table = table_ref(table, &class, &self.run_config.ok_or_else(missing)?)?;
+        Ok(Agent { id, uuid, name, table, primitives })
+    }
 }
 
 async fn find_or_add_table(

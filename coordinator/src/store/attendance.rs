@@ -10,8 +10,8 @@ use super::effects::Effects;
 use super::{Agent, Store, StoreError, boxes, leases, micros, time, to_json};
 use crate::standing::{self, Facts};
 
-/// Boxes that are looked at before all of a class are: mostly one of those that were heard of last is active.
-const LATEST: i64 = 32;
+/// Boxes that are looked at before all of a class are: mostly one of them is active.
+const FIRST: i64 = 32;
 
 /// The columns of [`Columns`], from `agents` and `tables`.
 pub(super) const COLUMNS: &str = "agents.id, agents.uuid, agents.name, agents.table_id,
@@ -152,8 +152,13 @@ impl Store {
         if status.is_finished() {
             return Ok(status);
         }
-        let unattended = match self.attendance(tx, status.id, LATEST, now).await? {
-            Some(_) => self.attendance(tx, status.id, i64::MAX, now).await?,
+        // Not sorted, and of those that nobody has stopped: at each change of a request, thousands of boxes are not
+        // looked at.
+        let first = format!("AND state = 'active' AND stopped_at IS NULL LIMIT {FIRST}");
+        let unattended = match self.attendance(tx, status.id, &first, now).await? {
+            Some(_) => {
+                self.attendance(tx, status.id, "ORDER BY seen_at DESC, agents.id", now).await?
+            }
             None => None,
         };
         Ok(RequestStatus { unattended, ..status })
@@ -163,16 +168,15 @@ impl Store {
         &self,
         tx: &mut Transaction<'static, Sqlite>,
         request: Uuid,
-        most: i64,
+        which: &str,
         now: Timestamp,
     ) -> Result<Option<Unattended>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} {BOXES} AND table_id = (SELECT table_id FROM requests WHERE uuid = ?1)
-             ORDER BY seen_at DESC, agents.id LIMIT ?2"
+             {which}"
         );
         let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(request.to_string())
-            .bind(most)
             .fetch_all(&mut **tx)
             .await?;
         let mut absent = Vec::with_capacity(found.len());

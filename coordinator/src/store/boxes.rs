@@ -292,6 +292,6 @@ pub(super) async fn write(
     .await?;
     match change.state {
         AgentState::Quarantined => leases::release_all(tx, agent).await,
-        AgentState::Active | AgentState::Draining => Ok(Effects::work()),
+        AgentState::Active | AgentState::Draining => Ok(Effects::work_for([agent])),
     }
 }

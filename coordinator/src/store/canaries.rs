@@ -16,7 +16,7 @@ use crate::canary::{self, Due, Round, Values, Verdict};
 use crate::lease;
 
 /// The most other boxes, or earlier canaries of a box itself, that one is held against.
-pub(super) const MOST_COMPARED: i64 = 100;
+pub(super) const MOST_COMPARED: i64 = 32;
 
 #[derive(sqlx::FromRow)]
 struct Columns {
@@ -168,18 +168,27 @@ impl Store {
         let wanted = self.canary_tasks(agent)?;
         let keys: Vec<String> = wanted.iter().map(|task| task.subject().to_string()).collect();
         let came = own(tx, agent, &keys, asked_at).await?;
-        if !keys.iter().all(|key| came.contains_key(key)) {
+        if !keys.iter().all(|key| came.iter().any(|last| last.key == *key)) {
             return Ok(Effects::none());
         }
-        let values: Values =
-            came.into_iter().filter_map(|(key, micros)| Some((key, micros?))).collect();
-        let others = others(tx, agent, &keys).await?;
-        let verdict = canary::judge(&values, &others, &past(tx, agent, &keys, asked_at).await?);
-        sqlx::query("UPDATE agents SET canary_at = ?1, canary_tries = 0 WHERE id = ?2")
-            .bind(micros(now))
-            .bind(agent.id)
-            .execute(&mut **tx)
-            .await?;
+        let values = Last::values(came.iter());
+        let others = others(tx, agent).await?;
+        let past = match canary::is_enough(&values, &others) {
+            true => Vec::new(),
+            false => past(tx, agent, &keys, asked_at).await?,
+        };
+        let verdict = canary::judge(&values, &others, &past);
+        let counting = Last::values(came.iter().filter(|last| last.counts));
+        sqlx::query(
+            "UPDATE agents SET canary_at = ?1, canary_tries = 0,
+                               canary_values = coalesce(?2, canary_values)
+             WHERE id = ?3",
+        )
+        .bind(micros(now))
+        .bind((!counting.is_empty()).then(|| to_json(&counting)))
+        .bind(agent.id)
+        .execute(&mut **tx)
+        .await?;
         if let Verdict::Outside(reason) = &verdict {
             tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "a canary is outside");
         }
@@ -218,29 +227,38 @@ async fn read(tx: &mut Transaction<'static, Sqlite>, agent: &Agent) -> Result<Co
     Ok(found)
 }
 
+/// What a canary's op took, as it came in last.
+#[derive(sqlx::FromRow)]
+struct Last {
+    key: String,
+    measurement: String,
+    /// Whether other boxes may be held against it.
+    counts: bool,
+}
+
+impl Last {
+    /// What gave a number, by key.
+    fn values<'a>(all: impl Iterator<Item = &'a Last>) -> Values {
+        all.filter_map(|last| Some((last.key.clone(), value(&last.measurement)?))).collect()
+    }
+}
+
 /// The last measurement of each key (?1) by an agent since its canary was handed out. The index `canaries` holds
 /// them in this order, so one look at it for each key is enough, whatever else the agent has sent.
 pub(super) const OWN: &str = "
-    SELECT wanted.value,
-           (SELECT measurement FROM measurements INDEXED BY canaries
-            WHERE canary = 1 AND table_id = ?2 AND agent_id = ?3 AND key = wanted.value
-              AND received_at >= ?4
-            ORDER BY received_at DESC, id DESC LIMIT 1) AS last
-    FROM json_each(?1) AS wanted WHERE last IS NOT NULL";
+    SELECT last.key, measurement, set_aside IS NULL AS counts
+    FROM json_each(?1) AS wanted CROSS JOIN measurements AS last
+    WHERE last.id = (SELECT id FROM measurements INDEXED BY canaries
+                     WHERE canary = 1 AND table_id = ?2 AND agent_id = ?3 AND key = wanted.value
+                       AND received_at >= ?4
+                     ORDER BY received_at DESC, id DESC LIMIT 1)";
 
-/// The last measurement that counts, of each key (?1) by each of those trusted boxes of a table (?2) but one (?3)
-/// whose canary came in last (?4 boxes).
+/// What the canaries of those trusted boxes of a table (?1) but one (?2) took whose canary came in last (?3 boxes).
 pub(super) const OTHERS: &str = "
-    SELECT box.id, wanted.value,
-           (SELECT measurement FROM measurements INDEXED BY canaries_that_count
-            WHERE canary = 1 AND set_aside IS NULL AND table_id = ?2 AND agent_id = box.id
-              AND key = wanted.value
-            ORDER BY received_at DESC, id DESC LIMIT 1) AS last
-    FROM (SELECT id FROM agents
-          WHERE table_id = ?2 AND id <> ?3 AND state <> 'quarantined' AND canary_at IS NOT NULL
-          ORDER BY canary_at DESC LIMIT ?4) AS box
-    CROSS JOIN json_each(?1) AS wanted
-    WHERE last IS NOT NULL";
+    SELECT canary_values FROM agents INDEXED BY agents_by_canary
+    WHERE table_id = ?1 AND id <> ?2 AND state <> 'quarantined' AND canary_at IS NOT NULL
+      AND canary_values IS NOT NULL
+    ORDER BY canary_at DESC LIMIT ?3";
 
 /// The last measurements that count (?5 of them), of a key (?1) by an agent before its canary was handed out.
 pub(super) const PAST: &str = "
@@ -249,43 +267,35 @@ pub(super) const PAST: &str = "
       AND received_at < ?4
     ORDER BY received_at DESC, id DESC LIMIT ?5";
 
-/// What has come in of the canary that was handed out at `asked_at`, by key; none for what failed.
+/// What has come in of the canary that was handed out at `asked_at`.
 async fn own(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
     keys: &[String],
     asked_at: i64,
-) -> Result<BTreeMap<String, Option<f64>>, StoreError> {
-    let found: Vec<(String, String)> = sqlx::query_as(OWN)
+) -> Result<Vec<Last>, StoreError> {
+    let found = sqlx::query_as(OWN)
         .bind(to_json(&keys))
         .bind(agent.table.id.0)
         .bind(agent.id)
         .bind(asked_at)
         .fetch_all(&mut **tx)
         .await?;
-    found.into_iter().map(|(key, measurement)| Ok((key, value(&measurement)?))).collect()
+    Ok(found)
 }
 
 /// The latest canaries of the other boxes of the class that are trusted.
 async fn others(
     tx: &mut Transaction<'static, Sqlite>,
     agent: &Agent,
-    keys: &[String],
 ) -> Result<Vec<Values>, StoreError> {
-    let found: Vec<(i64, String, String)> = sqlx::query_as(OTHERS)
-        .bind(to_json(&keys))
+    let found: Vec<String> = sqlx::query_scalar(OTHERS)
         .bind(agent.table.id.0)
         .bind(agent.id)
         .bind(MOST_COMPARED)
         .fetch_all(&mut **tx)
         .await?;
-    let mut boxes: BTreeMap<i64, Values> = BTreeMap::new();
-    for (other, key, measurement) in found {
-        if let Some(micros) = value(&measurement)? {
-            boxes.entry(other).or_default().insert(key, micros);
-        }
-    }
-    Ok(boxes.into_values().collect())
+    Ok(found.iter().filter_map(|values| readable("a box's canary", values)).collect())
 }
 
 /// Earlier canaries of the box itself, the latest first: the nth of each op together.
@@ -306,7 +316,7 @@ async fn past(
             .fetch_all(&mut **tx)
             .await?;
         for (round, measurement) in found.iter().enumerate() {
-            if let Some(micros) = value(measurement)? {
+            if let Some(micros) = value(measurement) {
                 rounds.entry(round).or_default().insert(key.clone(), micros);
             }
         }
@@ -314,6 +324,11 @@ async fn past(
     Ok(rounds.into_values().collect())
 }
 
-fn value(measurement: &str) -> Result<Option<f64>, StoreError> {
-    Ok(from_json::<Measurement>("a measurement", measurement)?.micros())
+fn value(measurement: &str) -> Option<f64> {
+    readable::<Measurement>("a canary's measurement", measurement)?.micros()
+}
+
+/// What of a stored text can be read: a record that cannot keeps no results out.
+fn readable<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Option<T> {
+    from_json(what, text).inspect_err(|error| tracing::error!("left out: {error}")).ok()
 }

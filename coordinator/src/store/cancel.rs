@@ -91,8 +91,7 @@ async fn cancel(
     let detail = json!({"tasks": before.open(), "dropped": dropped, "done": before.done});
     audit(tx, actor, "request.cancel", &format!("request {request}"), &detail, now).await?;
     let after = requests::status(tx, id).await?;
-    // Tasks of others that stood under the same leases wait again.
-    Ok((after, effects.and(Effects::work()).and(Effects::progress())))
+    Ok((after, effects.and(Effects::progress())))
 }
 
 /// The tasks that a request waits for and no other one does.

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-use super::Shared;
+use super::idle::Calls;
+use super::{Shared, TableId};
 use crate::op_book::OpBook;
 
 /// What follows from a change. Whatever changes tasks returns some, and a change returns those of all its
@@ -17,7 +18,7 @@ use crate::op_book::OpBook;
 #[derive(Debug, Default)]
 #[must_use = "the change returns them, and the task that commits it runs them"]
 pub(super) struct Effects {
-    work: bool,
+    work: Calls,
     progress: bool,
     ended: Vec<Uuid>,
     left: Vec<(i64, Timestamp)>,
@@ -30,9 +31,16 @@ impl Effects {
         Effects::default()
     }
 
-    /// There may be a task to hand out.
-    pub fn work() -> Effects {
-        Effects { work: true, ..Effects::default() }
+    /// There may be a task to hand out to the agents of these tables.
+    pub fn work(tables: impl IntoIterator<Item = TableId>) -> Effects {
+        let work = Calls { tables: tables.into_iter().collect(), ..Calls::default() };
+        Effects { work, ..Effects::default() }
+    }
+
+    /// There may be something for these agents to do, whatever the queue holds.
+    pub fn work_for(agents: impl IntoIterator<Item = i64>) -> Effects {
+        let work = Calls { agents: agents.into_iter().collect(), ..Calls::default() };
+        Effects { work, ..Effects::default() }
     }
 
     /// A request may have got further, or there is something to derive.
@@ -59,8 +67,10 @@ impl Effects {
     pub fn and(mut self, other: Effects) -> Effects {
         self.ended.extend(other.ended);
         self.left.extend(other.left);
+        self.work.tables.extend(other.work.tables);
+        self.work.agents.extend(other.work.agents);
         Effects {
-            work: self.work || other.work,
+            work: self.work,
             progress: self.progress || other.progress,
             ended: self.ended,
             left: self.left,
@@ -90,10 +100,7 @@ impl Shared {
             self.heard.forget(agent, at);
             self.presence.leave(agent);
         }
-        if work {
-            self.idle.announce();
-            self.work.notify_waiters();
-        }
+        self.idle.announce(&work);
         if progress {
             self.progress.send_replace(());
         }

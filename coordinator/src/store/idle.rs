@@ -1,10 +1,15 @@
-//! What idle agents already know: a crowd that waits for work looks for it once, and not once each.
+//! Idle agents: who waits for work, and what they already know, so that a crowd looks for it once, and not once
+//! each.
+//!
+//! A bell is rung for the agents that news concerns and for no others: in a farm of thousands that wait, each
+//! lease that ends would have all of them look again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
 
 use super::{Agent, TableId};
 
@@ -18,9 +23,56 @@ const BELIEVED_FOR: SignedDuration = SignedDuration::from_secs(5);
 /// Agents that are given the same tasks: of one table, with the same primitives.
 type Kind = (TableId, String);
 
-/// Which kinds of agents have looked at the queue in vain since something last came into it.
+/// For whom there may be work.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    /// All agents of these tables: their queue has grown.
+    pub tables: BTreeSet<TableId>,
+    /// These agents, whatever the queue holds.
+    pub agents: BTreeSet<i64>,
+}
+
+impl Calls {
+    fn concern(&self, table: TableId, agent: i64) -> bool {
+        self.tables.contains(&table) || self.agents.contains(&agent)
+    }
+}
+
+/// The bell of one call that waits.
+#[derive(Debug)]
+struct Bell {
+    table: TableId,
+    agent: i64,
+    rung: Arc<Notify>,
+}
+
+/// A place among those who wait for work, until it is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    idle: Arc<Idle>,
+    number: u64,
+    rung: Arc<Notify>,
+}
+
+impl Waiting {
+    /// Waits until there may be work for the agent, at once if that was so since the last call.
+    pub async fn rung(&self) {
+        self.rung.notified().await;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.idle.bells().remove(&self.number);
+    }
+}
+
+/// Who waits, and which kinds of agents have looked at the queue in vain since something last came into it.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
+    bells: Mutex<HashMap<u64, Bell>>,
+    /// Numbers those who wait.
+    places: AtomicU64,
     /// Counts the times at which there may be new work.
     news: AtomicU64,
     /// The count at which a kind of agents last found nothing, and when that was.
@@ -30,9 +82,27 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    /// There may be new work. To be called after the commit that has it.
-    pub fn announce(&self) {
-        self.news.fetch_add(1, Ordering::SeqCst);
+    fn bells(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Bell>> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place among those who wait. To be called before looking, so that what comes after the look rings.
+    pub fn wait(self: &Arc<Self>, agent: &Agent) -> Waiting {
+        let number = self.places.fetch_add(1, Ordering::Relaxed);
+        let rung = Arc::new(Notify::new());
+        let bell = Bell { table: agent.table.id, agent: agent.id, rung: Arc::clone(&rung) };
+        self.bells().insert(number, bell);
+        Waiting { idle: Arc::clone(self), number, rung }
+    }
+
+    /// There may be work for some. To be called after the commit that has it.
+    pub fn announce(&self, calls: &Calls) {
+        if !calls.tables.is_empty() {
+            self.news.fetch_add(1, Ordering::SeqCst);
+        }
+        for bell in self.bells().values().filter(|bell| calls.concern(bell.table, bell.agent)) {
+            bell.rung.notify_one();
+        }
     }
 
     /// Waits for the turn to look.

@@ -35,12 +35,12 @@ pub(super) const QUEUE: &str = concat!(
             reason, key, ops.digest, networks.definition AS network
      FROM tasks AS task LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
      WHERE table_id = ?1 AND state = 'queued'
-       AND (op_id IS NULL OR op_id NOT IN (
-         SELECT op_id FROM op_primitives
-         WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
-       AND (network_id IS NULL OR network_id NOT IN (
-         SELECT network_id FROM network_primitives
-         WHERE primitive NOT IN (SELECT value FROM json_each(?2))))
+       AND NOT EXISTS (
+         SELECT 1 FROM op_primitives WHERE op_id = task.op_id AND primitive NOT IN (
+             SELECT value FROM json_each(?2)))
+       AND NOT EXISTS (
+         SELECT 1 FROM network_primitives WHERE network_id = task.network_id AND primitive NOT IN (
+             SELECT value FROM json_each(?2)))
        AND NOT EXISTS (
          SELECT 1 FROM box_failures AS own CROSS JOIN json_each(?5) AS alive
                        CROSS JOIN agents AS other ON other.id = alive.value
@@ -588,8 +588,7 @@ async fn set_deadline(
     Ok(())
 }
 
-/// Deletes leases, whose tasks the caller has moved out of them. There may be a task to hand out then, if only
-/// the canary of an agent that gave it back.
+/// Deletes leases, whose tasks the caller has moved out of them. Their agents may have the canary to do again then.
 async fn delete(
     tx: &mut Transaction<'static, Sqlite>,
     leases: Vec<Uuid>,
@@ -597,11 +596,13 @@ async fn delete(
     if leases.is_empty() {
         return Ok(Effects::none());
     }
-    sqlx::query("DELETE FROM leases WHERE id IN (SELECT value FROM json_each(?1))")
-        .bind(to_json(&leases))
-        .execute(&mut **tx)
-        .await?;
-    Ok(Effects::ended(leases).and(Effects::work()))
+    let agents: Vec<i64> = sqlx::query_scalar(
+        "DELETE FROM leases WHERE id IN (SELECT value FROM json_each(?1)) RETURNING agent_id",
+    )
+    .bind(to_json(&leases))
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(Effects::ended(leases).and(Effects::work_for(agents)))
 }
 
 pub(super) fn lease_id(text: &str) -> Result<Uuid, StoreError> {

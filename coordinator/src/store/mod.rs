@@ -48,7 +48,7 @@ use std::sync::{Arc, RwLock};
 use jiff::Timestamp;
 use latlas_shared::{HardwareId, RunConfig};
 use sqlx::{Sqlite, SqlitePool, Transaction};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 use crate::lease::Policy;
@@ -62,6 +62,7 @@ pub use backup::{Copied, CopyError, copy, read_through};
 pub use cancel::CancelError;
 pub use derive::Rebuilt;
 pub use error::{Lookup, StoreError};
+pub use idle::Waiting;
 pub use lists::After;
 pub use metrics::FarmCounts;
 pub use open::OpenError;
@@ -107,10 +108,8 @@ struct Shared {
     presence: Presence,
     /// The ops of the database, ready to use.
     ops: RwLock<Arc<OpBook>>,
-    /// Rung when there may be a task to hand out.
-    work: Notify,
-    /// Who has looked for one in vain since then.
-    idle: idle::Idle,
+    /// Who waits for a task, and who has looked for one in vain.
+    idle: Arc<idle::Idle>,
     /// When agents were last heard of, until it is written.
     heard: heard::LastHeard,
     /// Changes when a request may have got further.
@@ -139,9 +138,10 @@ impl Store {
         Arc::clone(&self.shared.ops.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Rung (for everybody who waits) when there may be a task to hand out.
-    pub fn work(&self) -> &Notify {
-        &self.shared.work
+    /// A place among the agents that wait for work. To be taken before looking for some, so that what comes
+    /// after the look is not missed.
+    pub fn wait_for_work(&self, agent: &Agent) -> Waiting {
+        self.shared.idle.wait(agent)
     }
 
     /// Changes when a request may have got further.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, SqlitePool};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::group::Queue;
 use super::{Shared, Store, StoreError, backup};
@@ -140,7 +140,6 @@ impl Store {
                 .map_err(|e| unusable(&StoreError::damaged("the farm's id", e)))?,
             presence: Presence::default(),
             ops: RwLock::new(Arc::new(OpBook::default())),
-            work: Notify::new(),
             idle: Default::default(),
             heard: Default::default(),
             progress: watch::channel(()).0,

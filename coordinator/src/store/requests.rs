@@ -32,8 +32,11 @@ pub(super) const COUNTS: &str = "
 /// Tasks of requests that an agent is working on.
 pub(super) const RUNNING: &str = "
     SELECT request_id, count(*)
-    FROM tasks CROSS JOIN request_tasks ON task_id = tasks.id AND outcome IS NULL
-    WHERE lease_id IS NOT NULL AND +request_id IN (SELECT value FROM json_each(?1))
+    FROM tasks INDEXED BY tasks_by_state
+        CROSS JOIN request_tasks ON task_id = tasks.id AND outcome IS NULL
+    WHERE table_id IN (SELECT table_id FROM requests
+                       WHERE requests.id IN (SELECT value FROM json_each(?1)))
+      AND state = 'leased' AND +request_id IN (SELECT value FROM json_each(?1))
     GROUP BY request_id";
 
 /// A request whose space was spelled out and checked.
@@ -96,15 +99,15 @@ impl Store {
         now: Timestamp,
     ) -> Result<(Uuid, bool), RequestError> {
         let turn = self.submitting().await;
-        let (book, actor) = (self.ops(), actor.clone());
+        let (book, actor, table) = (self.ops(), actor.clone(), request.table.id);
         self.change_alone(move |tx| {
             async move {
                 if let Some(known) = same_request(tx, &request).await? {
                     // Nothing has changed. But whoever repeats a call wants it to have its effect.
-                    return Ok(((known, false), Effects::work().and(Effects::progress())));
+                    return Ok(((known, false), Effects::work([table]).and(Effects::progress())));
                 }
                 let (uuid, book) = take_in(tx, &request, book, &actor, now).await?;
-                let effects = Effects::ops(book, turn).and(Effects::work());
+                let effects = Effects::ops(book, turn).and(Effects::work([table]));
                 Ok(((uuid, true), effects.and(Effects::progress())))
             }
             .boxed()

@@ -244,11 +244,13 @@ impl Store {
         }
         let Settled { measured, failed, mut effects } = settled;
         let numbers = taken.iter().any(|t| t.admitted.counts() && t.admitted.has_number());
-        effects = effects.and(self.weigh(tx, &agent, &measured, numbers, &failed, now).await?);
+        if numbers || !failed.is_empty() {
+            effects = effects.and(self.weigh(tx, &agent, &measured, numbers, &failed, now).await?);
+        }
         if taken.iter().any(|taken| taken.admitted.canary) {
             effects = effects.and(self.judge_canary(tx, &agent, now).await?);
         }
-        if answer.stored > 0 {
+        if taken.iter().any(|taken| taken.admitted.counts()) {
             // Tables follow.
             effects = effects.and(Effects::progress());
         }
@@ -282,6 +284,9 @@ impl Store {
     ) -> Result<Settled, StoreError> {
         let counting = taken.iter().filter(|taken| taken.admitted.counts());
         let places: BTreeSet<Place> = counting.map(|taken| taken.place.clone()).collect();
+        if places.is_empty() {
+            return Ok(Settled::default());
+        }
         let before = tasks::of_places(tx, &places).await?;
         let held = leases_of(tx, agent).await?;
         let failing = taken.iter().filter(|t| t.admitted.counts() && !t.admitted.has_number());

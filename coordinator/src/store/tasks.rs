@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::effects::Effects;
 use super::rows::{self, Place};
-use super::{StoreError, to_json};
+use super::{StoreError, TableId, to_json};
 use crate::lease::{Progress, State};
 
 /// A task that is read to be changed.
@@ -122,11 +122,6 @@ pub(super) async fn write_all(
     tx: &mut Transaction<'static, Sqlite>,
     tasks: &BTreeMap<i64, Progress>,
 ) -> Result<Effects, StoreError> {
-    let effects = tasks.values().map(|progress| match progress.state {
-        State::Queued => Effects::work().and(Effects::progress()),
-        State::Leased(_) | State::Done | State::Failed => Effects::progress(),
-    });
-    let effects = effects.collect();
     let (mut written, mut settled) = (Vec::with_capacity(tasks.len()), Vec::new());
     for (id, progress) in tasks {
         let (state, lease) = match progress.state {
@@ -143,16 +138,18 @@ pub(super) async fn write_all(
         }
     }
     if written.is_empty() {
-        return Ok(effects);
+        return Ok(Effects::none());
     }
-    sqlx::query(
+    let queued: Vec<Option<i64>> = sqlx::query_scalar(
         "UPDATE tasks SET state = task.value ->> 1, attempts = task.value ->> 2,
                           reason = task.value ->> 3, lease_id = task.value ->> 4
-         FROM json_each(?1) AS task WHERE tasks.id = task.value ->> 0",
+         FROM json_each(?1) AS task WHERE tasks.id = task.value ->> 0
+         RETURNING CASE state WHEN 'queued' THEN table_id END",
     )
     .bind(to_json(&written))
-    .execute(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
+    let effects = Effects::work(queued.into_iter().flatten().map(TableId)).and(Effects::progress());
     if settled.is_empty() {
         return Ok(effects);
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::{Actor, audit};
-use super::{After, Agent, Store, StoreError, micros, time};
+use super::{After, Agent, Store, StoreError, agents, micros, time};
 use crate::token::{Role, Terms, Token};
 
 /// A use is noted when the last one that was noted is this long ago: one write an hour for a token in use.
@@ -73,6 +73,8 @@ struct Stored {
     uses_left: Option<u32>,
     revoked_at: Option<i64>,
     used_at: Option<i64>,
+    #[sqlx(flatten)]
+    holder: agents::Columns,
 }
 
 #[derive(sqlx::FromRow)]
@@ -174,8 +176,11 @@ impl Store {
     /// When the store fails.
     pub async fn find_token(&self, token: &Token, now: Timestamp) -> Result<Found, StoreError> {
         let found: Option<Stored> = sqlx::query_as(
-            "SELECT id, label, role, agent_id, expires_at, uses_left, revoked_at, used_at
-             FROM tokens WHERE hash = ?1",
+            "SELECT tokens.id, label, role, agent_id, expires_at, uses_left, revoked_at, used_at,
+                    uuid, name, primitives, table_id, hardware_id, run_config
+             FROM tokens LEFT JOIN agents ON agents.id = agent_id
+                         LEFT JOIN tables ON tables.id = table_id
+             WHERE hash = ?1",
         )
         .bind(token.hash().as_slice())
         .fetch_optional(&self.readers)
@@ -188,7 +193,7 @@ impl Store {
         }
         let role = stored.role.parse().map_err(|e| StoreError::damaged("a token", e))?;
         let agent = match stored.agent_id {
-            Some(id) => Some(self.agent(id).await?),
+            Some(id) => Some(stored.holder.agent(id)?),
             None => {
                 self.remember_use(&stored, now)?;
                 None

@@ -80,7 +80,7 @@ struct Load {
     /// Streams of the events of requests that are read meanwhile
     #[arg(long, default_value_t = 0)]
     streams: usize,
-    /// How long an agent is busy with one lease, in seconds
+    /// How long an agent is busy with one lease, in seconds: the mean of times from half to one and a half of it
     #[arg(long, default_value_t = 30.0)]
     work: f64,
 }
@@ -375,7 +375,7 @@ async fn work(agent: &Simulated, arguments: &Load, seen: &Seen, held: &Mutex<Opt
         seen.leases.fetch_add(1, Ordering::Relaxed);
         seen.tasks.fetch_add(lease.tasks.len() as u64, Ordering::Relaxed);
         *held.lock().await = Some(lease.id);
-        tokio::time::sleep(Duration::from_secs_f64(arguments.work)).await;
+        tokio::time::sleep(Duration::from_secs_f64(arguments.work * (0.5 + fastrand::f64()))).await;
         *held.lock().await = None;
         let measurements: Vec<_> = lease.tasks.iter().filter_map(|t| agent.answer(t)).collect();
         let started = Instant::now();

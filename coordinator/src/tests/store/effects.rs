@@ -275,9 +275,7 @@ async fn each_cut(what: What, when: When) -> u32 {
     let (mut polls, mut half_way, mut has_ended) = (0, 0, false);
     while !has_ended {
         let stage = Stage::before(what).await;
-        let work = stage.farm.store().work();
-        let mut rung = pin!(work.notified());
-        rung.as_mut().enable();
+        let waiting = stage.farm.store().wait_for_work(&stage.idle);
         // Up to the first cut after which the change is made.
         while !stage.has_happened(what).await {
             assert!(!has_ended, "{what:?}: the call has ended, and nothing has happened");
@@ -287,7 +285,7 @@ async fn each_cut(what: What, when: When) -> u32 {
         }
         half_way += u32::from(!has_ended);
         let place = format!("{what:?}, cut after {} polls, {when:?}", polls - 1);
-        assert!(rung.now_or_never().is_some(), "{place}: nobody was told");
+        assert!(waiting.rung().now_or_never().is_some(), "{place}: nobody was told");
         assert!(stage.take(&stage.idle).await.is_some(), "{place}: the idle agent got nothing");
     }
     half_way
@@ -315,10 +313,42 @@ async fn an_idle_agent_gets_the_work_whenever_the_caller_hangs_up() {
 async fn whoever_repeats_a_call_with_its_key_wakes_idle_agents() {
     let stage = Stage::before(What::Ask).await;
     stage.act(What::Ask).await;
-    let mut rung = pin!(stage.farm.store().work().notified());
-    rung.as_mut().enable();
+    let waiting = stage.farm.store().wait_for_work(&stage.idle);
     stage.act(What::Ask).await;
-    assert!(rung.now_or_never().is_some());
+    assert!(waiting.rung().now_or_never().is_some());
+}
+
+/// A crowd of thousands may wait: whom news does not concern is not woken.
+#[tokio::test]
+async fn only_those_agents_are_woken_for_whom_there_may_be_work() {
+    let stage = Stage::before(What::Release).await;
+    let store = stage.farm.store();
+    let lease = stage.lease.clone().unwrap();
+    let mut elsewhere = testing::enrolment("elsewhere", 16);
+    elsewhere.fingerprint = testing::fingerprint(16);
+    let elsewhere = stage.farm.join(&elsewhere).await;
+    let idle = store.wait_for_work(&stage.idle);
+    let other = store.wait_for_work(&elsewhere);
+    let holder = store.wait_for_work(&stage.holder);
+
+    // One measured task of two, and the lease ends: the other one waits for the agents of its table.
+    let mut measurements = measured(&lease, 100.0);
+    let last = measurements.pop().unwrap();
+    stage.report(&stage.holder, measurements).await;
+    assert!(idle.rung().now_or_never().is_none(), "nothing waits");
+    assert!(store.release(&stage.holder, lease.id, stage.now).await.unwrap());
+    assert!(idle.rung().now_or_never().is_some());
+    assert!(holder.rung().now_or_never().is_some());
+    assert!(other.rung().now_or_never().is_none(), "it is of another table");
+
+    // Nothing is left of the next lease: only its own agent may have the canary to do.
+    let lease = stage.take(&stage.holder).await.unwrap();
+    assert_eq!(lease.tasks.len(), 1);
+    stage.report(&stage.holder, vec![Measurement { task: Some(lease.tasks[0].id), ..last }]).await;
+    assert!(store.release(&stage.holder, lease.id, stage.now).await.unwrap());
+    assert!(holder.rung().now_or_never().is_some());
+    assert!(idle.rung().now_or_never().is_none(), "there is nothing for it");
+    assert!(other.rung().now_or_never().is_none());
 }
 
 /// The net under all announcements: work that comes in past this process is found a few seconds later.
