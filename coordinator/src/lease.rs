@@ -166,6 +166,12 @@ impl Progress {
         }
     }
 
+    /// What it asks for can't be read, so that nobody can be given it.
+    pub fn unreadable(self, why: &str) -> Progress {
+        let reason = format!("it can't be handed out: {why}");
+        Progress { state: State::Failed, reason: Some(reason), ..self }
+    }
+
     /// A request wants it again: what is over starts anew, what is under way goes on.
     pub fn requeued(self) -> Progress {
         match self.state {

@@ -90,7 +90,10 @@ async fn enrol(
     security(("token" = [])),
     params(("id" = Uuid, Path, description = "The agent itself")),
     request_body = Heartbeat,
-    responses((status = 200, description = "What it is to do", body = Orders))
+    responses(
+        (status = 200, description = "What it is to do", body = Orders),
+        (status = 409, description = "Another process speaks with this credential", body = Problem, content_type = PROBLEM_JSON)
+    )
 )]
 async fn heartbeat(
     Worker(agent): Worker,

@@ -35,7 +35,10 @@ pub fn router() -> OpenApiRouter<App> {
     security(("token" = [])),
     params(("id" = Uuid, Path, description = "The agent itself")),
     request_body = LeaseRequest,
-    responses((status = 200, description = "A lease, or null when there was no task in time", body = LeaseAnswer))
+    responses(
+        (status = 200, description = "A lease, or null when there was no task in time", body = LeaseAnswer),
+        (status = 409, description = "Another process speaks with this credential", body = Problem, content_type = PROBLEM_JSON)
+    )
 )]
 async fn lease(
     Worker(agent): Worker,

@@ -87,6 +87,7 @@ fn operations(path: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool
         (&mut path.get, false),
         (&mut path.put, true),
         (&mut path.post, true),
+        (&mut path.patch, true),
         (&mut path.delete, true),
     ];
     all.into_iter().filter_map(|(operation, writes)| Some((operation.as_mut()?, writes)))
@@ -161,6 +162,11 @@ mod tests {
         let paths = document["paths"].as_object().unwrap();
         for path in ["/healthz", "/metrics", "/v1/results", "/v1/requests/{id}/events"] {
             assert!(paths.contains_key(path), "{path}");
+        }
+        for (path, operations) in paths {
+            for (method, operation) in operations.as_object().unwrap() {
+                assert!(operation["responses"]["500"].is_object(), "{method} {path}");
+            }
         }
         let answers = &document["paths"]["/v1/leases/{id}/renew"]["post"]["responses"];
         for status in ["200", "400", "401", "403", "404", "409", "429", "500", "503"] {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, State};
 use jiff::Timestamp;
-use latlas_shared::api::{Instance, Results, ResultsAnswer};
+use latlas_shared::api::{Instance, PROBLEM_JSON, Problem, Results, ResultsAnswer};
 use ops_catalog::text;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -56,7 +56,10 @@ pub fn router() -> OpenApiRouter<App> {
     tag = "agents",
     security(("token" = [])),
     request_body = Results,
-    responses((status = 200, description = "After the commit", body = ResultsAnswer))
+    responses(
+        (status = 200, description = "After the commit", body = ResultsAnswer),
+        (status = 409, description = "Another process speaks with this credential", body = Problem, content_type = PROBLEM_JSON)
+    )
 )]
 async fn results(
     Worker(agent): Worker,

@@ -14,9 +14,7 @@ use uuid::Uuid;
 use super::audit::{Actor, audit};
 use super::effects::Effects;
 use super::lists::After;
-use super::{
-    Agent, Store, StoreError, attendance, count, from_json, leases, micros, time, to_json,
-};
+use super::{Agent, Store, StoreError, attendance, count, leases, micros, readable, time, to_json};
 
 /// Who sets a state when an admin does.
 pub(super) const ADMIN: &str = "admin";
@@ -168,7 +166,7 @@ impl Store {
             seen_at: is.seen_at,
             standing: is.standing,
             presence: is.presence,
-            labels: from_json("an agent's labels", &agent.labels)?,
+            labels: readable("an agent's labels", &agent.labels).unwrap_or_default(),
             unfit,
             clock_ahead_seconds,
             canary_at: agent.canary_at.map(time).transpose()?,

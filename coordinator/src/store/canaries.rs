@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::boxes::{self, CANARY, FAILURES};
 use super::effects::Effects;
-use super::{Agent, Store, StoreError, count, from_json, leases, micros, time, to_json};
+use super::{Agent, Store, StoreError, count, from_json, leases, micros, readable, time, to_json};
 use crate::canary::{self, Due, Round, Values, Verdict};
 use crate::lease;
 
@@ -326,9 +326,4 @@ async fn past(
 
 fn value(measurement: &str) -> Option<f64> {
     readable::<Measurement>("a canary's measurement", measurement)?.micros()
-}
-
-/// What of a stored text can be read: a record that cannot keeps no results out.
-fn readable<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Option<T> {
-    from_json(what, text).inspect_err(|error| tracing::error!("left out: {error}")).ok()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Store, StoreError, from_json, micros, time, to_json};
+use super::{Store, StoreError, micros, readable, time, to_json};
 use crate::alarm::{Alarm, Incident};
 
 impl Store {
@@ -23,25 +23,28 @@ impl Store {
         )
         .fetch_all(&self.readers)
         .await?;
-        let mut over = Vec::new();
+        let (mut over, mut unreadable) = (Vec::new(), Vec::new());
         for (id, subject, incident, opened_at) in open {
             // One that goes on is known.
             if is.remove(&subject).is_some() {
                 continue;
             }
-            let incident = from_json("an incident", &incident)?;
+            let Some(incident) = readable("an incident", &incident) else {
+                unreadable.push(id);
+                continue;
+            };
             let opened_at = time(opened_at)?;
             over.push(Alarm { event: "resolved", id, opened_at, resolved_at: Some(now), incident });
         }
-        if over.is_empty() && is.is_empty() {
+        if over.is_empty() && is.is_empty() && unreadable.is_empty() {
             return Ok(over);
         }
         let mut alarms = over;
         let mut tx = self.begin().await?;
-        for alarm in &alarms {
+        for id in alarms.iter().map(|alarm| alarm.id).chain(unreadable) {
             sqlx::query("UPDATE incidents SET resolved_at = ?1 WHERE id = ?2")
                 .bind(micros(now))
-                .bind(alarm.id)
+                .bind(id)
                 .execute(&mut *tx)
                 .await?;
         }

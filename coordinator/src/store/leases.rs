@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::canaries::Next;
 use super::effects::Effects;
 use super::failures::could_try;
-use super::{Agent, Store, StoreError, boxes, from_json, micros, tasks, time, to_json};
+use super::{Agent, Store, StoreError, boxes, micros, tasks, time, to_json};
 use crate::lease::{self, Pace, Policy, Progress};
 
 /// The most tasks that one transaction takes back, if they are of more than one lease: others wait for the writer
@@ -32,7 +32,7 @@ pub(super) const QUEUE: &str = concat!(
     "SELECT task.id, generation, attempts,
             attempts - (SELECT count(*) FROM box_failures
                         WHERE task_id = task.id AND generation = task.generation) AS lost,
-            reason, key, ops.digest, networks.definition AS network
+            reason, key, ops.digest, CAST(networks.definition AS BLOB) AS network
      FROM tasks AS task LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
      WHERE table_id = ?1 AND state = 'queued'
        AND NOT EXISTS (
@@ -63,7 +63,15 @@ struct Candidate {
     key: Option<String>,
     digest: Option<String>,
     /// Definition of a network.
-    network: Option<String>,
+    network: Option<Vec<u8>>,
+}
+
+impl Candidate {
+    /// Where it stands: it waits.
+    fn progress(&self) -> Progress {
+        let attempts = super::count(self.attempts);
+        Progress { attempts, reason: self.reason.clone(), ..Progress::new() }
+    }
 }
 
 impl Store {
@@ -131,27 +139,41 @@ impl Store {
         if boxes::state(tx, agent).await? != AgentState::Active {
             return Ok((None, Effects::none()));
         }
-        let limit = max_tasks.min(self.policy().max_tasks);
         let others = self.others_for(tx, agent, now).await?;
-        let queue = candidates(tx, agent, others.as_deref(), limit).await?;
+        let mut effects = Effects::none();
+        let queue = loop {
+            let limit = max_tasks.min(self.policy().max_tasks);
+            let queue = candidates(tx, agent, others.as_deref(), limit).await?;
+            let unreadable: BTreeMap<i64, Progress> =
+                queue.iter().filter_map(|candidate| self.unreadable(candidate)).collect();
+            if unreadable.is_empty() {
+                break queue;
+            }
+            effects = effects.and(tasks::write_all(tx, &unreadable).await?);
+        };
         let lost: Vec<u32> = queue.iter().map(|task| super::count(task.lost.max(0))).collect();
         let size = lease::batch(&lost, max_tasks, self.policy());
         if size == 0 {
-            return Ok((None, Effects::none()));
+            return Ok((None, effects));
         }
         let deadline = lease::deadline(now, self.policy());
         let mut lease = Lease { id, deadline, tasks: Vec::with_capacity(size) };
         insert_lease(tx, agent, &lease, size, false, now).await?;
         let mut leased = BTreeMap::new();
         for candidate in queue.into_iter().take(size) {
-            let Candidate { id: task, attempts, reason, .. } = &candidate;
-            let attempts = super::count(*attempts);
-            let waiting = Progress { attempts, reason: reason.clone(), ..Progress::new() };
-            leased.extend(waiting.leased(id).map(|progress| (*task, progress)));
-            lease.tasks.push(self.task(candidate)?);
+            leased.extend(candidate.progress().leased(id).map(|progress| (candidate.id, progress)));
+            lease.tasks.push(self.task(&candidate)?);
         }
-        let effects = tasks::write_all(tx, &leased).await?;
+        effects = effects.and(tasks::write_all(tx, &leased).await?);
         Ok((Some(lease), effects))
+    }
+
+    /// What becomes of a task that can't be read, by its number: one that stood at the head of the queue would keep
+    /// all that comes after it from every agent.
+    fn unreadable(&self, candidate: &Candidate) -> Option<(i64, Progress)> {
+        let error = self.task(candidate).err()?;
+        tracing::error!(task = candidate.id, "a task can't be handed out: {error}");
+        Some((candidate.id, candidate.progress().unreadable(&error.to_string())))
     }
 
     /// A lease that this agent asks for once more, with what is left to do under it. None when it holds no such
@@ -191,24 +213,25 @@ impl Store {
             true => self.canary_tasks(agent)?,
             false => {
                 let left = under(tx, id).await?;
-                left.into_iter().map(|task| self.task(task)).collect::<Result<_, _>>()?
+                left.iter().map(|task| self.task(task)).collect::<Result<_, _>>()?
             }
         };
         Ok(Some(Lease { id, deadline, tasks }))
     }
 
-    fn task(&self, candidate: Candidate) -> Result<Task, StoreError> {
+    fn task(&self, candidate: &Candidate) -> Result<Task, StoreError> {
         let Candidate { id, generation, key, digest, network, .. } = candidate;
-        let work = match (key.zip(digest), network) {
+        let work = match (key.as_ref().zip(digest.as_ref()), network) {
             (Some((key, digest)), None) => {
-                self.op_work(&key, digest.parse().map_err(|e| StoreError::damaged("a digest", e))?)?
+                self.op_work(key, digest.parse().map_err(|e| StoreError::damaged("a digest", e))?)?
             }
-            (None, Some(definition)) => {
-                TaskWork::Network(from_json("a network's definition", &definition)?)
-            }
+            (None, Some(definition)) => TaskWork::Network(
+                serde_json::from_slice(definition)
+                    .map_err(|e| StoreError::damaged("a network's definition", e))?,
+            ),
             _ => return Err(StoreError::damaged("a task", "it is neither a key nor a network")),
         };
-        Ok(Task { id, generation: super::count(generation), work })
+        Ok(Task { id: *id, generation: super::count(*generation), work })
     }
 
     fn op_work(&self, key: &str, digest: OpDigest) -> Result<TaskWork, StoreError> {
@@ -399,7 +422,7 @@ async fn under(
 ) -> Result<Vec<Candidate>, StoreError> {
     let found = sqlx::query_as(
         "SELECT tasks.id, generation, attempts, 0 AS lost, reason, key, ops.digest,
-                networks.definition AS network
+                CAST(networks.definition AS BLOB) AS network
          FROM tasks LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
          WHERE lease_id = ?1 ORDER BY tasks.id",
     )

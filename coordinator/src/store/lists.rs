@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use latlas_shared::api::{HardwareEntry, OpEntry, Page, RequestStatus, TableEntry};
 
 use super::agents::table_ref;
-use super::{Served, Store, StoreError, count, from_json, requests};
+use super::{Served, Store, StoreError, count, from_json, readable, requests};
 
 /// A list waits for tables that are being brought up to date for this long, and for all of them at once.
 const LIST_WAITS: Duration = Duration::from_secs(2);
@@ -84,11 +84,14 @@ impl Store {
         .await?;
         let mut entries = Vec::with_capacity(found.len());
         for (name, digest, builtin, definition) in found {
-            let definition = from_json("an op's definition", &definition)?;
+            let what = format!("the definition of op {name}");
+            let definition = readable(&what, &definition);
             let digest = digest.parse().map_err(|e| StoreError::damaged("a digest", e))?;
-            entries.push((name, OpEntry { digest, builtin, definition }));
+            let entry = definition.map(|definition| OpEntry { digest, builtin, definition });
+            entries.push((name, entry));
         }
-        Ok(after.page(entries))
+        let Page { items, next_cursor } = after.page(entries);
+        Ok(Page { items: items.into_iter().flatten().collect(), next_cursor })
     }
 
     /// Requests, the newest first.

@@ -63,8 +63,8 @@ impl Store {
             tasks: tasks.fetch_all(&self.readers).await?,
             agents: agents.collect(),
             incidents: sqlx::query_as(
-                "SELECT incident ->> 'kind' AS kind, count(*) FROM incidents WHERE resolved_at IS NULL
-                 GROUP BY kind ORDER BY kind",
+                "SELECT coalesce(incident ->> 'kind', 'unreadable') AS kind, count(*)
+                 FROM incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind",
             )
             .fetch_all(&self.readers)
             .await?,

@@ -217,6 +217,11 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T
     serde_json::from_str(text).map_err(|e| StoreError::damaged(what, e))
 }
 
+/// The same where one record that can't be read must not keep others back: the log tells of it.
+fn readable<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Option<T> {
+    from_json(what, text).inspect_err(|error| tracing::error!("left out: {error}")).ok()
+}
+
 fn to_json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data serializes to JSON")
 }

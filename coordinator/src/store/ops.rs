@@ -11,7 +11,7 @@ use sqlx::{Sqlite, Transaction};
 use tokio::sync::OwnedMutexGuard;
 
 use super::effects::Effects;
-use super::{Actor, Shared, Store, StoreError, audit::audit, from_json, micros, to_json};
+use super::{Actor, Shared, Store, StoreError, audit::audit, micros, to_json};
 use crate::op_book::{Entry, NotTaken, OpBook, OpId, Standing};
 
 /// What became of a definition that was submitted.
@@ -39,7 +39,7 @@ struct Stored {
     id: i64,
     digest: String,
     name: String,
-    definition: String,
+    definition: Vec<u8>,
     builtin: bool,
     current: bool,
 }
@@ -84,7 +84,7 @@ impl Store {
         }
         let stored = read_all(&mut tx).await?;
         tx.commit().await?;
-        self.shared.set_ops(Arc::new(book(stored)?));
+        self.shared.set_ops(Arc::new(book(stored)));
         Ok(())
     }
 }
@@ -121,7 +121,7 @@ pub(super) async fn submit(
 
 async fn read_all(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<Stored>, StoreError> {
     let rows = sqlx::query_as(
-        "SELECT id, digest, name, definition, builtin, current FROM ops ORDER BY id",
+        "SELECT id, digest, name, CAST(definition AS BLOB) AS definition, builtin, current FROM ops ORDER BY id",
     );
     Ok(rows.fetch_all(&mut **tx).await?)
 }
@@ -129,7 +129,7 @@ async fn read_all(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<Stored>, 
 fn is_in_line(stored: &[Stored]) -> bool {
     let stored: HashMap<&str, &str> = stored
         .iter()
-        .filter(|row| row.builtin && row.current)
+        .filter(|row| row.builtin && row.current && read(row).is_ok())
         .map(|row| (row.digest.as_str(), row.name.as_str()))
         .collect();
     let catalog: HashMap<&str, &str> =
@@ -168,9 +168,11 @@ async fn insert(
     builtin: bool,
     now: Timestamp,
 ) -> Result<OpId, StoreError> {
+    // One that could not be read may come again.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO ops (digest, name, definition, builtin, current, created_at)
-         VALUES (?1, ?2, ?3, ?4, 1, ?5) RETURNING id",
+         VALUES (?1, ?2, ?3, ?4, 1, ?5)
+         ON CONFLICT (digest) DO UPDATE SET definition = excluded.definition RETURNING id",
     )
     .bind(op.digest().as_str())
     .bind(op.name())
@@ -191,16 +193,19 @@ async fn insert(
     Ok(OpId(id))
 }
 
-fn book(stored: Vec<Stored>) -> Result<OpBook, StoreError> {
+/// The ops that can be read. One that can't is not known until the next start: its rows stay, and nothing is
+/// measured of it.
+fn book(stored: Vec<Stored>) -> OpBook {
     let mut entries = Vec::with_capacity(stored.len());
     let mut catalog = Catalog::builtin().clone();
     for row in stored {
-        let what = format!("the definition of op {}", row.name);
-        let def: OpDef = from_json(&what, &row.definition)?;
-        let op = Op::new(def).map_err(|e| StoreError::damaged(&what, e))?;
-        if op.digest().as_str() != row.digest {
-            return Err(StoreError::damaged(&what, "its digest is another one"));
-        }
+        let op = match read(&row) {
+            Ok(op) => op,
+            Err(error) => {
+                tracing::error!(op = row.name, "an op is left out until the next start: {error}");
+                continue;
+            }
+        };
         let mut current = row.current;
         if row.current && !row.builtin {
             match catalog.with_ops([op.def().clone()]) {
@@ -215,5 +220,16 @@ fn book(stored: Vec<Stored>) -> Result<OpBook, StoreError> {
         let builtin = row.builtin;
         entries.push(Entry { id: OpId(row.id), op: Arc::new(op), builtin, current });
     }
-    Ok(OpBook::new(catalog, entries))
+    OpBook::new(catalog, entries)
+}
+
+fn read(row: &Stored) -> Result<Op, StoreError> {
+    let what = format!("the definition of op {}", row.name);
+    let damaged = |cause: String| StoreError::damaged(&what, cause);
+    let def: OpDef = serde_json::from_slice(&row.definition).map_err(|e| damaged(e.to_string()))?;
+    let op = Op::new(def).map_err(|e| damaged(e.to_string()))?;
+    if op.digest().as_str() != row.digest {
+        return Err(damaged("its digest is another one".to_owned()));
+    }
+    Ok(op)
 }

@@ -84,6 +84,14 @@ impl Farm {
         Farm { dir, router: build_app(app.clone()), app }
     }
 
+    /// The same after a restart.
+    pub async fn again(self) -> Farm {
+        self.store().close().await;
+        let store = Store::open(&self.dir.path().join(DATABASE)).await.unwrap();
+        let app = App::new(store, Settings::default());
+        Farm { dir: self.dir, router: build_app(app.clone()), app }
+    }
+
     pub fn store(&self) -> &Store {
         self.app.store()
     }

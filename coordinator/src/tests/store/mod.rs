@@ -8,5 +8,6 @@ mod effects;
 mod expiry;
 mod open;
 mod tokens;
+mod unreadable;
 mod view;
 mod work;

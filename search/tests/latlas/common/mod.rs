@@ -1,0 +1,234 @@
+//! What the tests of the command share: running it, and tables made of nothing.
+#![allow(clippy::unwrap_used, reason = "this is a part of tests")]
+
+pub mod farm;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use latlas_shared::{CurvePoint, Row, RunConfig, Status, TABLE_SCHEMA, Table};
+use ops_catalog::{Catalog, Network, NetworkSpec, OpKey};
+use tempfile::TempDir;
+
+/// What a run left behind.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// All of it, for a snapshot.
+    pub fn report(&self) -> String {
+        let Ran { code, stdout, stderr } = self;
+        format!("exit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}")
+    }
+
+    /// Stdout as one JSON value a line.
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// A folder with files in it, where the command runs.
+pub struct Desk {
+    folder: TempDir,
+    pub coordinator: Option<String>,
+    pub token: Option<String>,
+}
+
+impl Desk {
+    pub fn new() -> Desk {
+        Desk { folder: tempfile::tempdir().unwrap(), coordinator: None, token: None }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> &Desk {
+        std::fs::write(self.path(name), content).unwrap();
+        self
+    }
+
+    /// Names of the files in the folder.
+    pub fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The command, not started yet.
+    pub fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_latlas"));
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(self.folder.path())
+            .env_remove("LATLAS_TOKEN")
+            .env_remove("LATLAS_COORDINATOR")
+            .env_remove("LATLAS_CA_FILE")
+            .env_remove("LATLAS_CLIENT_CERT")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(address) = &self.coordinator {
+            command.env("LATLAS_COORDINATOR", address);
+        }
+        if let Some(token) = &self.token {
+            command.env("LATLAS_TOKEN", token);
+        }
+        command
+    }
+
+    /// Runs the command on words that are cut at spaces.
+    pub fn run(&self, arguments: &str) -> Ran {
+        self.run_with(arguments, "")
+    }
+
+    /// Runs it with something on stdin.
+    pub fn run_with(&self, arguments: &str, stdin: impl AsRef<[u8]>) -> Ran {
+        let mut child = self.command(arguments).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let bytes = stdin.as_ref().to_vec();
+        let writer = std::thread::spawn(move || {
+            // The command need not read what it is given.
+            let _ = pipe.write_all(&bytes);
+        });
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        Ran {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Two networks that share no row, and one more that uses rows of the first.
+pub const SMALL: &str = r#"{"id": 1, "name": "small", "input": {"n": 1, "c": 3, "h": 32, "w": 32}, "layers": [{"op": "Conv3x3", "c_out": 16, "stride": 2}, {"op": "MBConv6_3x3", "c_out": 16, "stride": 1}, {"op": "MBConv6_3x3", "c_out": 24, "stride": 2}]}"#;
+pub const GRAPH: &str = r#"{"id": "g-2", "input": {"n": 1, "c": 8, "h": 16, "w": 16}, "nodes": [{"op": "Conv3x3", "c_out": 8, "stride": 1, "inputs": [-1]}, {"op": "Conv1x1", "c_out": 8, "stride": 1, "inputs": [0, -1]}], "output": 1}"#;
+pub const SHORT: &str =
+    r#"{"layers": ["Conv3x3", "MBConv6"], "input_resolution": 32, "channels": [16, 16]}"#;
+
+/// A network from JSON.
+pub fn network(json: &str) -> Network {
+    Network::new(&NetworkSpec::from_json(json).unwrap(), Catalog::builtin()).unwrap()
+}
+
+/// All keys of some networks.
+pub fn keys(networks: &[&str]) -> BTreeSet<OpKey> {
+    let plan = |json: &&str| network(json).plan(Catalog::builtin()).unwrap();
+    networks.iter().flat_map(|json| plan(json).steps).map(|step| step.key).collect()
+}
+
+/// A latency that resembles one: a fixed part, and a part for the work.
+pub fn plausible(key: &OpKey) -> f64 {
+    let cost = Catalog::builtin().op(&key.op).unwrap().at(&key.shape).unwrap().cost;
+    // Quarters of a microsecond print in few digits.
+    (4.0 * (5.0 + cost.flops as f64 / 1e4 + cost.activation_elements as f64 / 1e4)).round() / 4.0
+}
+
+/// A row that takes `micros` at the reference distance, and more beyond it.
+pub fn row(key: &OpKey, micros: f64) -> Row {
+    let point = |reuse_distance_bytes, micros: f64| CurvePoint {
+        reuse_distance_bytes,
+        quiet_micros: micros,
+        ci95_low_micros: micros * 0.96875,
+        ci95_high_micros: micros * 1.03125,
+        median_micros: micros * 1.0625,
+        samples: 60,
+        visits: 12,
+        host_micros: None,
+    };
+    Row {
+        op_type: key.op.clone(),
+        input_h: key.shape.input_h,
+        input_w: key.shape.input_w,
+        channels_in: key.shape.channels_in,
+        channels_out: key.shape.channels_out,
+        stride: key.shape.stride,
+        latency_micros: Some(micros),
+        energy_mj: None,
+        batch: key.shape.batch,
+        op_digest: Catalog::builtin().op(&key.op).unwrap().digest().clone(),
+        status: Status::Ok,
+        reason: None,
+        ci95_rel: Some(0.03125),
+        median_micros: Some(micros * 1.0625),
+        samples: 60,
+        agents: 1,
+        between_agents: None,
+        measured_at: jiff::Timestamp::UNIX_EPOCH,
+        curve: vec![point(8 << 20, micros), point(64 << 20, micros * 1.5)],
+    }
+}
+
+/// A table of some rows.
+pub fn table(rows: Vec<Row>) -> Table {
+    let run_config = RunConfig::libtorch_eager("2.13.0");
+    Table {
+        schema: TABLE_SCHEMA,
+        hardware_id: "test-box-2c.cpu".parse().unwrap(),
+        run_config,
+        version: "5f0c2a7be91d4c3a8f6e2d1b0a9c8e7f".to_owned(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        fingerprints: BTreeMap::new(),
+        accuracy: None,
+        calibration: None,
+        ops: Vec::new(),
+        rows,
+    }
+}
+
+/// The text of a table with all rows of some networks.
+pub fn table_of(networks: &[&str]) -> String {
+    let rows = keys(networks).iter().map(|key| row(key, plausible(key))).collect();
+    serde_json::to_string(&table(rows)).unwrap()
+}
+
+/// A line of a file of measurements, as `latlas-agent bench` writes it, about a subject in JSON.
+fn measurement(subject: serde_json::Value, micros: f64, distances: &[u64]) -> serde_json::Value {
+    let table = table(Vec::new());
+    let point = |distance: &u64| {
+        serde_json::json!({
+            "reuse_distance_bytes": distance, "quiet_micros": micros, "ci95_low_micros": micros * 0.96875,
+            "ci95_high_micros": micros * 1.03125, "median_micros": micros * 1.0625, "samples": 60,
+            "visits": 12,
+        })
+    };
+    serde_json::json!({
+        "id": uuid::Uuid::from_u128(7), "task": null, "hardware_id": table.hardware_id, "fingerprint": "f1",
+        "run_config": table.run_config, "subject": subject, "status": "ok", "reason": null,
+        "latency": {"curve": distances.iter().map(point).collect::<Vec<_>>()}, "energy": null,
+        "started_at": "2026-01-02T03:04:05Z", "finished_at": "2026-01-02T03:05:05Z",
+        "before": {}, "after": {}, "agent_version": "0.1.0",
+    })
+}
+
+/// A measurement of a key.
+pub fn op_measured(key: &OpKey, micros: f64) -> serde_json::Value {
+    let digest = Catalog::builtin().op(&key.op).unwrap().digest().clone();
+    measurement(
+        serde_json::json!({"op": {"key": key, "digest": digest}}),
+        micros,
+        &[8 << 20, 64 << 20],
+    )
+}
+
+/// A measurement of a whole network, given as JSON.
+pub fn network_measured(network: &str, micros: f64) -> serde_json::Value {
+    let spec = NetworkSpec::from_json(network).unwrap();
+    let whole = latlas_shared::WholeNetwork::new(&spec, Catalog::builtin()).unwrap();
+    measurement(serde_json::json!({ "network": whole }), micros, &[0])
+}
+
+/// All rows of some networks as measurements, a line each.
+pub fn rows_measured(networks: &[&str]) -> String {
+    let lines =
+        keys(networks).into_iter().map(|key| op_measured(&key, plausible(&key)).to_string() + "\n");
+    lines.collect()
+}

@@ -1,0 +1,136 @@
+//! `latlas networks`, as users meet it.
+
+use std::collections::BTreeSet;
+
+use crate::common::farm::Farm;
+use crate::common::{Desk, GRAPH, SMALL, keys, plausible, row, table};
+use insta::assert_snapshot;
+use ops_catalog::{Catalog, NetworkSpec, OpKey, SpaceDef};
+
+/// The keys of a space that the command printed.
+fn printed(text: &str) -> BTreeSet<OpKey> {
+    let space = SpaceDef::from_yaml(text).unwrap().resolve(Catalog::builtin()).unwrap();
+    space.entries.into_iter().map(|(key, _)| key).collect()
+}
+
+#[test]
+fn the_built_in_networks_are_listed() {
+    let desk = Desk::new();
+    let ran = desk.run("networks list");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let count = Catalog::builtin().networks().count();
+    assert_eq!(ran.stdout.lines().count(), 1 + count);
+    let line = ran.stdout.lines().find(|line| line.starts_with("mobilenet_v2 ")).unwrap();
+    let cells: Vec<&str> =
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells[1..5], ["mobilenet", "300.8 M", "3.5 M", "21"]);
+    let json = desk.run("networks list --json").json();
+    assert_eq!(json.len(), count);
+    let vit = json.iter().find(|network| network["name"] == "vit_b_32").unwrap();
+    assert_eq!(
+        (
+            vit["family"].as_str(),
+            vit["flops"].as_u64(),
+            vit["params"].as_u64(),
+            vit["ops"].as_u64()
+        ),
+        (Some("transformer"), Some(4_409_186_304), Some(88_224_232), Some(14))
+    );
+}
+
+#[test]
+fn a_definition_is_shown_as_predict_reads_it() {
+    let desk = Desk::new();
+    let ran = desk.run("networks show demo_conv");
+    let line = desk.run("networks show demo_conv --json");
+    assert_eq!((ran.code, line.code, line.stdout.lines().count()), (0, 0, 1));
+    for text in [&ran.stdout, &line.stdout] {
+        let all = NetworkSpec::read_all(text).unwrap();
+        assert_eq!(&all[0].1, Catalog::builtin().network_spec("demo_conv").unwrap());
+    }
+}
+
+#[test]
+fn drawn_networks_are_predicted_from_the_keys_that_they_need() {
+    let desk = Desk::new();
+    let drawn = desk.run("networks draw --family mobilenet --count 3 --seed 5");
+    assert_eq!((drawn.code, drawn.stderr.as_str()), (0, ""));
+    desk.put("set.ndjson", &drawn.stdout);
+    let space = desk.run("networks keys --arch set.ndjson");
+    assert_eq!((space.code, space.stderr.as_str()), (0, ""));
+    assert_eq!(printed(&space.stdout), keys(&drawn.stdout.lines().collect::<Vec<_>>()));
+
+    let rows = printed(&space.stdout).iter().map(|key| row(key, plausible(key))).collect();
+    desk.put("table.json", serde_json::to_string(&table(rows)).unwrap());
+    let ran = desk.run_with("predict --table table.json --arch - --json", &drawn.stdout);
+    assert_eq!(ran.code, 0, "{}", ran.report());
+    let names: Vec<_> = ran.json().iter().map(|line| line["name"].clone()).collect();
+    assert_eq!(names, ["mobilenet-5-0", "mobilenet-5-1", "mobilenet-5-2"]);
+}
+
+#[test]
+fn without_a_seed_the_networks_are_new_and_the_seed_is_said() {
+    let desk = Desk::new();
+    let ran = desk.run("networks draw --family mobilenet --count 1");
+    let seed: u64 = ran.stderr.trim().strip_prefix("seed ").unwrap().parse().unwrap();
+    let again = desk.run(&format!("networks draw --family mobilenet --count 1 --seed {seed}"));
+    assert_eq!(ran.stdout, again.stdout);
+    assert_ne!(ran.stdout, desk.run("networks draw --family mobilenet --count 1").stdout);
+}
+
+#[test]
+fn keys_of_several_networks_are_one_space() {
+    let desk = Desk::new();
+    desk.put("graph.json", GRAPH);
+    let ran = desk.run_with("networks keys --arch graph.json --arch -", SMALL);
+    assert_snapshot!(ran.report());
+    let both = desk.run_with("networks keys --network demo_conv --arch - --json", SMALL);
+    assert_eq!(both.stdout.lines().count(), 1);
+    let demo = desk.run("networks keys --network demo_conv").stdout;
+    let expected: BTreeSet<OpKey> = printed(&demo).union(&keys(&[SMALL])).cloned().collect();
+    assert_eq!(printed(&both.stdout), expected);
+}
+
+#[test]
+fn ops_that_were_submitted_come_with_the_space() {
+    let def = r#"{"name": "Mine", "nodes": [{"apply": "relu"}]}"#;
+    let entry = format!(
+        r#"{{"digest": "op1-abababababababababababababababab", "builtin": false, "definition": {def}}}"#
+    );
+    let page = format!(r#"{{"items": [{entry}], "next_cursor": null}}"#);
+    let farm = Farm::new(&[("GET /v1/ops", "200", &page)]);
+    let mut desk = Desk::new();
+    desk.coordinator = Some(farm.address.clone());
+    let network = r#"{"name": "mine", "input": {"n": 1, "c": 3, "h": 8, "w": 8}, "layers": [{"op": "Mine", "c_out": 3, "stride": 1}]}"#;
+    let ran = desk.run_with("networks keys --arch - --farm", network);
+    assert_eq!(ran.code, 0, "{}", ran.report());
+    assert_eq!(printed(&ran.stdout), BTreeSet::from(["Mine:n1-h8-w8-i3-o3-s1".parse().unwrap()]));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let desk = Desk::new();
+    desk.put("bad.ndjson", format!("{SMALL}\n{}\n", SMALL.replace("Conv3x3", "Conv3x4")));
+    desk.put("broken.ndjson", format!("{SMALL}\n{{\n")).put("empty.ndjson", "\n");
+    let mut report = String::new();
+    for arguments in [
+        "networks show resnet",
+        "networks draw --family resnet --count 1",
+        "networks draw --family mobilenet --count -1",
+        "networks keys",
+        "networks keys --arch - --arch -",
+        "networks keys --network resnet",
+        "networks keys --arch absent.json",
+        "networks keys --arch bad.ndjson",
+        "networks keys --arch broken.ndjson",
+        "networks keys --arch empty.ndjson",
+    ] {
+        let ran = desk.run(arguments);
+        assert_eq!(ran.stdout, "");
+        report.push_str(&format!("latlas {arguments}: exit code {}\n{}\n", ran.code, ran.stderr));
+    }
+    // The list of networks grows, and is of no interest here.
+    let known: Vec<&str> =
+        Catalog::builtin().networks().filter_map(|spec| spec.name.as_deref()).collect();
+    assert_snapshot!(report.replace(&known.join(", "), "NETWORKS"));
+}
