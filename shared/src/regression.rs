@@ -28,11 +28,11 @@ pub const FEWEST_POINTS: usize = 9;
 /// Points that the function goes through, at most: of more, so many are taken that are spread over all in the
 /// order of their features. Their matrix takes the square of this in memory and its inverse the cube in
 /// time, whatever a table holds. What more points would add is little beside what they cost; docs/predict.md
-/// has figures.
-pub const MOST_POINTS: usize = 1000;
+/// has figures. Fewer in the tests of this crate, which would spend most of their time here.
+pub const MOST_POINTS: usize = if cfg!(test) { 300 } else { 1000 };
 
 /// The kernel is chosen on this many of them at most. Each step of the choice costs the cube of this.
-const MOST_FOR_KERNEL: usize = 400;
+const MOST_FOR_KERNEL: usize = if cfg!(test) { 200 } else { 400 };
 
 /// Steps of the search for a kernel, and of the search again from one that is near.
 const STEPS: usize = 60;

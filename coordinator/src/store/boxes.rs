@@ -288,8 +288,10 @@ pub(super) async fn write(
     .bind(agent)
     .execute(&mut **tx)
     .await?;
-    match change.state {
-        AgentState::Quarantined => leases::release_all(tx, agent).await,
-        AgentState::Active | AgentState::Draining => Ok(Effects::work_for([agent])),
-    }
+    let effects = match change.state {
+        AgentState::Quarantined => leases::release_all(tx, agent).await?,
+        AgentState::Active | AgentState::Draining => Effects::work_for([agent]),
+    };
+    // Requests say who is there to work on them.
+    Ok(effects.and(Effects::progress()))
 }

@@ -234,10 +234,14 @@ proptest! {
         let beyond = input_h > 56 || channels_in > 96 || channels_out > 96;
         let below = input_h < 14 || channels_in < 16 || channels_out < 16;
         let found = estimate(&with(&latencies), &key, 0.0);
-        prop_assert_eq!(found.is_ok(), !beyond, "{:?}", found);
-        if below && !beyond {
-            // By bounds alone.
-            prop_assert!(found.unwrap().error >= 2.0f64.ln());
+        match (beyond, below) {
+            (true, _) => prop_assert!(found.is_err(), "{:?}", found),
+            (false, false) => prop_assert!(found.is_ok(), "{:?}", found),
+            // By bounds alone, which are too wide where the next larger row is far away.
+            (false, true) => {
+                let error = found.map_or(2.0, |estimate| estimate.error.exp());
+                prop_assert!((2.0..=5.0).contains(&error), "off by a factor of up to {}", error);
+            }
         }
     }
 

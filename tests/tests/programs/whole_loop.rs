@@ -47,15 +47,24 @@ fn measured_farm() -> (Farm, String) {
     (farm, hardware)
 }
 
-#[test]
-fn a_measured_space_becomes_a_table_and_a_prediction() {
+/// Measuring takes most of the time, so one farm is for all who only read.
+#[tokio::test]
+async fn a_measured_farm_serves_everybody() {
     let (farm, hardware) = measured_farm();
-    // The same request again finds everything measured, so waiting for it ends at once.
-    farm.latlas(&["profile", "--hardware", &hardware, "--space", "space.yaml", "--wait"]).ok();
+    a_measured_space_becomes_a_table_and_a_prediction(&farm, &hardware);
+    the_seed_s_view_has_the_numbers_of_the_http_interface(&farm, &hardware).await;
+    candidates_are_pruned_against_a_measured_table(&farm);
+    a_new_op_is_measured_without_a_rebuild(&farm, &hardware);
+    assert_eq!(farm.stop(), 0);
+}
 
-    farm.latlas(&["table", "get", &hardware, "-o", "table.json"]).ok();
+fn a_measured_space_becomes_a_table_and_a_prediction(farm: &Farm, hardware: &str) {
+    // The same request again finds everything measured, so waiting for it ends at once.
+    farm.latlas(&["profile", "--hardware", hardware, "--space", "space.yaml", "--wait"]).ok();
+
+    farm.latlas(&["table", "get", hardware, "-o", "table.json"]).ok();
     let table = json(&std::fs::read_to_string(farm.dir.path().join("table.json")).unwrap());
-    assert_eq!(table["hardware_id"], hardware.as_str());
+    assert_eq!(table["hardware_id"], hardware);
     let rows = table["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 3);
     for row in rows {
@@ -69,8 +78,6 @@ fn a_measured_space_becomes_a_table_and_a_prediction() {
     let predicted = json(&predicted);
     assert!(is_latency(&predicted["latency_micros"]), "{predicted}");
     assert_eq!(predicted["measured_share"], 1.0);
-
-    assert_eq!(farm.stop(), 0);
 }
 
 #[tokio::test]
@@ -132,11 +139,9 @@ fn database(farm: &Farm) -> String {
     format!("sqlite:{}?mode=ro", database.display())
 }
 
-#[tokio::test]
-async fn the_seed_s_view_has_the_numbers_of_the_http_interface() {
-    let (farm, hardware) = measured_farm();
-    let csv = farm.latlas(&["table", "get", &hardware, "--format", "csv"]).ok();
-    let pool = sqlx::SqlitePool::connect(&database(&farm)).await.unwrap();
+async fn the_seed_s_view_has_the_numbers_of_the_http_interface(farm: &Farm, hardware: &str) {
+    let csv = farm.latlas(&["table", "get", hardware, "--format", "csv"]).ok();
+    let pool = sqlx::SqlitePool::connect(&database(farm)).await.unwrap();
     let rows = sqlx::query("SELECT * FROM latency_lookup ORDER BY op_type").fetch_all(&pool).await;
     let rows = rows.unwrap();
     assert_eq!(rows.len(), 3);
@@ -165,13 +170,11 @@ async fn the_seed_s_view_has_the_numbers_of_the_http_interface() {
     }
 }
 
-#[test]
-fn a_new_op_is_measured_without_a_rebuild() {
-    let (farm, hardware) = measured_farm();
+fn a_new_op_is_measured_without_a_rebuild(farm: &Farm, hardware: &str) {
     let file = farm.file("ghost.yaml", NEW_OP);
-    farm.latlas(&["profile", "--hardware", &hardware, "--op-file", &file]).ok();
+    farm.latlas(&["profile", "--hardware", hardware, "--op-file", &file]).ok();
     farm.agent().ok();
-    farm.latlas(&["table", "get", &hardware, "-o", "table.json"]).ok();
+    farm.latlas(&["table", "get", hardware, "-o", "table.json"]).ok();
     let table = json(&std::fs::read_to_string(farm.dir.path().join("table.json")).unwrap());
     let ghosts: Vec<&serde_json::Value> = table["rows"]
         .as_array()
@@ -205,10 +208,7 @@ fn an_op_in_a_space_file_is_measured_without_a_coordinator() {
     }
 }
 
-#[test]
-fn candidates_are_pruned_against_a_measured_table() {
-    let (farm, hardware) = measured_farm();
-    farm.latlas(&["table", "get", &hardware, "-o", "table.json"]).ok();
+fn candidates_are_pruned_against_a_measured_table(farm: &Farm) {
     let config = farm.file("limits.yaml", "max_latency_ms: 1000000000\nmax_params: 5000\n");
     let one_line = NETWORK.replace('\n', "");
     let wide = one_line.replace("16", "64");
