@@ -29,6 +29,7 @@ fn row(key: &ops_catalog::OpKey, op: &ops_catalog::Op, rng: &mut fastrand::Rng) 
         median_micros: micros * (1.0 + mib as f64 / 64.0),
         samples: 100,
         visits: 12,
+        calls_per_sample: 1,
         host_micros: None,
     };
     let curve: Vec<CurvePoint> = [0, 2, 4, 8, 16, 32, 64].map(point).to_vec();

@@ -136,23 +136,36 @@ impl FailureKind {
 pub struct CurvePoint {
     /// Bytes of other memory that were touched between two calls.
     pub reuse_distance_bytes: u64,
-    /// The quiet quantile: the 10th percentile of the samples. A sample is one call on a processor, and the mean of
-    /// a block of calls, with one wait for all, on a GPU.
+    /// The quiet quantile: the 10th percentile of the samples, each of which is the mean of
+    /// `calls_per_sample` calls.
     pub quiet_micros: f64,
     /// Lower end of the interval that a repetition of the measurement falls into 95% of the time.
     pub ci95_low_micros: f64,
     /// Upper end of it.
     pub ci95_high_micros: f64,
-    /// The median of the samples, so of blocks of calls on a GPU.
+    /// The median of the same samples.
     pub median_micros: f64,
     /// Number of samples.
     pub samples: u32,
     /// Number of visits, spread over the run, that the samples come from.
     pub visits: u32,
+    /// Calls that one sample is the mean of, with one wait for all of them: 1 on a processor, where it is left out,
+    /// and a block on a GPU. Of visits with blocks of several lengths it is the longest.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub calls_per_sample: u32,
     /// On a GPU, what it costs the host to issue the call, in microseconds; the quiet quantile.
     /// Null on a processor, where issuing and running are one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_micros: Option<f64>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(n: &u32) -> bool {
+    *n == 1
 }
 
 /// Energy of one call, in millijoule.
@@ -236,6 +249,7 @@ impl Latency {
                 && p.host_micros.is_none_or(|t| t.is_finite() && t > 0.0)
                 && p.samples > 0
                 && p.visits > 0
+                && p.calls_per_sample > 0
         };
         !self.curve.is_empty()
             && self.curve.iter().all(sound)
@@ -496,8 +510,22 @@ mod tests {
             median_micros: device,
             samples: 8,
             visits: 4,
+            calls_per_sample: 1,
             host_micros: host,
         }
+    }
+
+    #[test]
+    fn a_point_says_how_many_calls_a_sample_is_the_mean_of_unless_it_is_one() {
+        let one = serde_json::to_value(point(100.0, None)).unwrap();
+        assert_eq!(one.get("calls_per_sample"), None);
+        assert_eq!(serde_json::from_value::<CurvePoint>(one).unwrap().calls_per_sample, 1);
+        let block = CurvePoint { calls_per_sample: 8, ..point(100.0, None) };
+        let text = serde_json::to_value(block).unwrap();
+        assert_eq!(text["calls_per_sample"], 8);
+        assert_eq!(serde_json::from_value::<CurvePoint>(text).unwrap(), block);
+        let none = CurvePoint { calls_per_sample: 0, ..block };
+        assert!(!Latency { curve: vec![none] }.is_sound());
     }
 
     #[test]

@@ -231,6 +231,7 @@ fn merged_point(reuse_distance_bytes: u64, points: &[CurvePoint]) -> CurvePoint 
         median_micros: stats::median(&all(|p| p.median_micros)),
         samples: sum(|p| p.samples),
         visits: sum(|p| p.visits),
+        calls_per_sample: points.iter().map(|p| p.calls_per_sample).max().unwrap_or(1),
         host_micros: host_micros(points),
     }
 }

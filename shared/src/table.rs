@@ -59,8 +59,8 @@ pub struct Row {
     pub reason: Option<String>,
     /// Half the width of the 95% confidence interval over the value.
     pub ci95_rel: Option<f64>,
-    /// Median of the samples at the same reuse distance, in microseconds: of calls on a processor, of blocks of
-    /// calls on a GPU.
+    /// Median of the samples at the same reuse distance, in microseconds. The curve says how many calls a sample is
+    /// the mean of.
     pub median_micros: Option<f64>,
     /// Number of samples behind the value.
     pub samples: u32,

@@ -234,6 +234,7 @@ fn curve(base: f64, rng: &mut fastrand::Rng) -> Vec<CurvePoint> {
             median_micros: micros * 1.05,
             samples: 81,
             visits: 9,
+            calls_per_sample: 1,
             host_micros: None,
         }
     };

@@ -17,6 +17,8 @@ pub(super) struct Open {
     /// Per distance of the curve, the visits.
     samples: Vec<Vec<Visit>>,
     host_samples: Vec<Vec<Visit>>,
+    /// Per distance, the most calls that a sample is the mean of.
+    calls: Vec<u32>,
     pub(super) spent: Duration,
     deaths: u32,
     rejected: u32,
@@ -32,6 +34,7 @@ impl Open {
             index,
             job,
             host_samples: samples.clone(),
+            calls: vec![1; samples.len()],
             samples,
             spent: Duration::ZERO,
             deaths: 0,
@@ -117,6 +120,7 @@ impl Open {
                 self.disturbed += samples.disturbed;
             }
             let place = self.place(pass.reuse_distance_bytes);
+            self.calls[place] = self.calls[place].max(samples.calls);
             self.samples[place].push(samples.micros);
             self.host_samples[place].push(samples.host_micros);
         }
@@ -178,11 +182,13 @@ impl Open {
             .protocol
             .curve
             .iter()
-            .zip(self.samples.iter().zip(&self.host_samples))
+            .enumerate()
             // A row that ran out of time early may not have come round to every distance.
-            .filter(|(_, (visits, _))| !visits.is_empty())
-            .map(|(&distance, (visits, host))| {
-                point(distance, visits, host, self.job.protocol.between_runs)
+            .filter(|&(place, _)| !self.samples[place].is_empty())
+            .map(|(place, &distance)| {
+                let (visits, host) = (&self.samples[place], &self.host_samples[place]);
+                let point = point(distance, visits, host, self.job.protocol.between_runs);
+                CurvePoint { calls_per_sample: self.calls[place], ..point }
             })
             .collect();
         Outcome {
@@ -226,6 +232,7 @@ fn point(
         median_micros: stats::quantile_of_sorted(&pooled, 0.5),
         samples: u32::try_from(pooled.len()).unwrap_or(u32::MAX),
         visits: u32::try_from(visits.len()).unwrap_or(u32::MAX),
+        calls_per_sample: 1,
         host_micros: (!host.is_empty()).then(|| stats::quantile_of_sorted(&host, QUIET)),
     }
 }

@@ -44,6 +44,7 @@ impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Script<F> {
         Ok((self.answer)(index, nth).map(|value| {
             let pass = |p: &Pass| Samples {
                 micros: vec![value; p.samples as usize],
+                calls: nth,
                 ..Samples::default()
             };
             Visited {
@@ -74,7 +75,9 @@ fn steady_work_converges_at_the_first_check() {
         assert_eq!(outcome.status, Status::Ok);
         let latency = outcome.latency.as_ref().unwrap();
         assert!(latency.is_sound());
-        assert_eq!(latency.at(8 << 20).unwrap().quiet_micros, 100.0 + index as f64);
+        let reference = latency.at(8 << 20).unwrap();
+        assert_eq!(reference.quiet_micros, 100.0 + index as f64);
+        assert_eq!(reference.calls_per_sample, 6, "the most of its visits");
         assert_eq!(latency.curve.len(), 7);
     }
 }

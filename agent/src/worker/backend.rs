@@ -10,6 +10,8 @@ use super::Pass;
 pub struct Samples {
     /// Microseconds of one call each.
     pub micros: Vec<f64>,
+    /// Calls that each of those is the mean of, at most.
+    pub calls: u32,
     /// What issuing a call costs the host, where that is not the same; one per sample.
     pub host_micros: Vec<f64>,
     /// Samples that were taken and set aside, since the machine was disturbed meanwhile.

@@ -60,6 +60,7 @@ fn point(reuse_distance_bytes: u64, micros: f64) -> CurvePoint {
         median_micros: micros * 1.1,
         samples: 100,
         visits: 10,
+        calls_per_sample: 1,
         host_micros: None,
     }
 }

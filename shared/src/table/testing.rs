@@ -14,6 +14,7 @@ pub(crate) fn row(key: &OpKey, micros: f64) -> Row {
         median_micros: micros * factor * 1.05,
         samples: 60,
         visits: 12,
+        calls_per_sample: 1,
         host_micros: None,
     };
     let op = Catalog::builtin().op(&key.op).unwrap();

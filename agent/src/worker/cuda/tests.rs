@@ -137,6 +137,21 @@ fn there_is_one_wait_per_block() {
 }
 
 #[test]
+fn samples_say_how_many_calls_they_are_the_mean_of() {
+    let world = world(TYPICAL);
+    let mut backend = backend(&world);
+    let mut calls = |samples| {
+        let before = world.borrow().calls;
+        let pass = Pass { reuse_distance_bytes: 0, samples };
+        let sampled = backend.sample(pass, &mut FakeCall(world.clone())).unwrap();
+        (sampled.calls, world.borrow().calls - before)
+    };
+    let ((per_sample, few), (_, many)) = (calls(5), calls(15));
+    // Those of the host's blocks and before the first mark come on top.
+    assert!(per_sample > 1 && many - few > 10 * per_sample as usize);
+}
+
+#[test]
 fn a_call_that_takes_no_time_ends() {
     let nothing = Parameters { kernel: 0.0, fetch: 0.0, dispatch: 0.0, ..TYPICAL };
     let (device, host) = measure(nothing, 0);

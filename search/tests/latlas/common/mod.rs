@@ -142,6 +142,7 @@ pub fn row(key: &OpKey, micros: f64) -> Row {
         median_micros: micros * 1.0625,
         samples: 60,
         visits: 12,
+        calls_per_sample: 1,
         host_micros: None,
     };
     Row {
