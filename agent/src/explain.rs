@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use latlas_shared::stats::{self, Visit};
+use latlas_predict::stats::{self, Visit};
 use latlas_shared::{CurvePoint, Measurement, samples};
 
 /// Width of a plot in characters.

@@ -5,7 +5,6 @@ mod commands;
 mod engine;
 mod explain;
 mod farm;
-mod lower;
 mod record;
 mod references;
 mod spool;
@@ -15,8 +14,8 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
-use latlas_shared::command_line::without_empty_variables;
-use latlas_shared::log;
+use latlas_program::command_line::without_empty_variables;
+use latlas_program::log;
 
 fn main() -> ExitCode {
     let matches = without_empty_variables(cli::Cli::command()).get_matches();

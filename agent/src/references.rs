@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use latlas_shared::stats;
+use latlas_predict::stats;
 use ops_catalog::{Catalog, OpKey};
 
 use crate::engine::{Gauges, Job, Protocol};

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use latlas_predict::merge::DISAGREEMENT;
+use latlas_predict::stats;
 use latlas_shared::api::AgentState;
-use latlas_shared::merge::DISAGREEMENT;
-use latlas_shared::stats;
 
 /// The built-in space that is measured.
 pub const SPACE: &str = "canary";

@@ -119,8 +119,8 @@ fn columns<'a>(hardware_id: &'a str, row: &'a Row) -> impl serde::Serialize + 'a
 mod tests {
     use super::*;
     use crate::testing;
+    use latlas_predict::merge::{Observation, merge_row};
     use latlas_shared::Status;
-    use latlas_shared::merge::{Observation, merge_row};
     use std::collections::BTreeMap;
 
     fn table() -> Vec<u8> {

@@ -6,16 +6,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use latlas_predict::merge::{Observation, merge_all, merge_network, merge_row};
+use latlas_predict::{Predictor, TableContent, TableIndex};
+use latlas_search::constraints::Constraints;
 use latlas_shared::api::{EnrolRequest, ProfileRequest};
-use latlas_shared::merge::{Observation, merge_all, merge_network, merge_row};
-use latlas_shared::{
-    Measurement, Missing, Predictor, Subject, Table, TableContent, TableIndex, WholeNetwork,
-    samples as packed,
-};
+use latlas_shared::{Measurement, Missing, Subject, Table, WholeNetwork, samples as packed};
 use ops_catalog::{Catalog, NetworkSpec, Op, OpDef, OpKey, Shape, SpaceDef};
-
-#[path = "../../search/src/constraints.rs"]
-mod constraints_file;
 
 /// A parser and its name, which is also the name of its fuzz target and of its folder of seeds.
 pub type Parser = (&'static str, fn(&str));
@@ -127,7 +123,8 @@ pub fn measurement(text: &str) {
         rows,
         networks,
     };
-    let Ok(table) = Table::assemble(content, Catalog::builtin(), Timestamp::UNIX_EPOCH) else {
+    let Ok(table) = latlas_predict::assemble(content, Catalog::builtin(), Timestamp::UNIX_EPOCH)
+    else {
         return;
     };
     let json = serde_json::to_string(&table).expect("a table is plain data");
@@ -154,5 +151,5 @@ pub fn samples(text: &str) {
 
 /// The configuration of a search.
 pub fn constraints(text: &str) {
-    let _ = constraints_file::Constraints::from_yaml(text, Catalog::builtin());
+    let _ = Constraints::from_yaml(text, Catalog::builtin());
 }

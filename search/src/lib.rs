@@ -1,62 +1,6 @@
-//! The researcher's side of Latlas: latency tables, profiling requests, predictions of whole networks,
-//! and a gatekeeper that judges candidates of an architecture search.
+//! The search side as a library: the rules by which candidates of an architecture search are pruned.
 //!
-//! Results go to stdout and everything else to stderr. Only [`commands`] does I/O; what is decided is
-//! decided by pure functions: [`verdict::judge`] and, in the crate `latlas_shared`, the prediction.
-//! Nothing here knows libtorch.
+//! Everything here is pure: [`verdict::judge`] takes constraints, a plan and a prediction.
 
-pub mod cli;
-pub mod commands;
 pub mod constraints;
 pub mod verdict;
-
-mod attendance;
-mod chosen;
-mod command_line;
-mod events;
-mod exit;
-mod files;
-mod follow;
-mod lines;
-mod networks;
-mod pick;
-mod plot;
-mod progress;
-mod text;
-
-use std::io::{BufWriter, Write};
-use std::process::ExitCode;
-
-use latlas_shared::client::TlsFiles;
-
-pub use command_line::parse;
-
-use crate::cli::{Cli, Command};
-use crate::commands::{accuracy, hardware, ops, predict, profile, prune, request, table};
-
-/// What is read from the environment, once.
-#[derive(Default)]
-pub struct Environment {
-    /// The credential for a coordinator.
-    pub token: Option<String>,
-}
-
-/// Runs one command, and says on stderr what went wrong.
-pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    let tls = TlsFiles { ca: cli.ca_file, client_cert: cli.client_cert };
-    let farm = commands::Farm::new(cli.coordinator, environment.token.clone(), tls);
-    let result = match cli.command {
-        Command::Ops(command) => ops::run(&command, &farm, &mut out),
-        Command::Networks(command) => commands::networks::run(&command, &farm, &mut out),
-        Command::Farm(command) => commands::farm::run(&command, &farm, &mut out),
-        Command::Hardware(command) => hardware::run(&command, &farm, &mut out),
-        Command::Table(command) => table::run(&command, &farm, &mut out),
-        Command::Profile(command) => profile::run(&command, &farm, &mut out),
-        Command::Request(command) => request::run(&command, &farm, &mut out),
-        Command::Predict(command) => predict::run(&command, &mut out),
-        Command::Accuracy(command) => accuracy::run(&command, &farm, &mut out),
-        Command::Prune(command) => prune::run(&command, &mut out),
-    };
-    exit::code(result.and_then(|()| Ok(out.flush()?)))
-}

@@ -1,29 +1,19 @@
-//! What travels between the agent, the coordinator and the search side, and what all of them
-//! compute alike: identities, measurements, tables, statistics and predictions.
+//! What travels between the agent, the coordinator and the search side: identities, measurements, tables and the
+//! bodies of calls.
 //!
-//! Everything here is plain data and pure functions, except the HTTP client, which stands behind the
-//! feature `client`.
+//! Everything here is plain data with its checks. What is computed from it is in the crate `latlas_predict`.
 
 pub mod accuracy;
 pub mod api;
-#[cfg(feature = "client")]
-pub mod client;
-#[cfg(feature = "client")]
-pub mod command_line;
 mod identity;
-mod interpolate;
-#[cfg(feature = "log")]
-pub mod log;
 mod measurement;
-pub mod merge;
+mod merged;
 mod network;
-mod predict;
-pub mod profile_order;
-pub mod regression;
+mod prediction;
 pub mod samples;
-pub mod stats;
 mod table;
-pub mod two_clock;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use accuracy::Accuracy;
 pub use identity::{
@@ -34,10 +24,9 @@ pub use measurement::{
     CurvePoint, Energy, FailureKind, HOST_BOUND_SHARE, Latency, MEASUREMENT_SCHEMA, Measurement,
     Status, Subject, Telemetry,
 };
-pub use merge::MeasuredNetwork;
-pub use network::{NetworkDigest, WholeNetwork};
-pub use predict::{
-    Calibration, Contribution, Features, Micros, Missing, MissingOp, Origin, PackedOp, PackedTable,
-    PredictError, Prediction, Predictor,
+pub use merged::{BetweenAgents, MeasuredNetwork};
+pub use network::{NetworkDigest, WholeNetwork, is_builtin};
+pub use prediction::{
+    ASSUMED_ERROR, Calibration, Contribution, Missing, MissingOp, Origin, Prediction,
 };
-pub use table::{Row, TABLE_SCHEMA, Table, TableContent, TableError, TableIndex};
+pub use table::{Row, TABLE_SCHEMA, Table, TableError, shown_key};

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use ops_catalog::{
-    Catalog, Invalid, Network, NetworkPlan, NetworkSpec, Op, OpDef, Primitive, Value, digest,
-};
+use ops_catalog::{Catalog, Invalid, Network, NetworkPlan, NetworkSpec, Op, OpDef, Value, digest};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -186,24 +184,8 @@ fn own_ops(plan: &NetworkPlan) -> Vec<OpDef> {
 }
 
 /// Whether the built-in catalog has this op, by name and digest.
-pub(crate) fn is_builtin(op: &Op) -> bool {
+pub fn is_builtin(op: &Op) -> bool {
     Catalog::builtin().op(op.name()).is_ok_and(|builtin| builtin.digest() == op.digest())
-}
-
-/// The kind of a network, by which accuracy is told apart: `transformer` if it has attention, whatever
-/// else it has; `mobilenet` if a convolution is depthwise or grouped; `convnet` otherwise.
-pub(crate) fn family(plan: &NetworkPlan) -> &'static str {
-    let has = |kind: fn(&Primitive<u32>) -> bool| {
-        plan.steps.iter().flat_map(|step| &step.plan.steps).any(|step| kind(&step.primitive))
-    };
-    if has(|primitive| matches!(primitive, Primitive::SelfAttention { .. })) {
-        "transformer"
-    } else if has(|primitive| matches!(primitive, Primitive::Conv2d { groups, .. } if *groups > 1))
-    {
-        "mobilenet"
-    } else {
-        "convnet"
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::stats::Visit;
+/// The samples of one visit, in microseconds.
+pub type Visit = Vec<f64>;
 
 /// Samples by reuse distance in bytes, in the order of visits; microseconds of one call.
 pub type Samples = BTreeMap<u64, Vec<Visit>>;

@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
+use latlas_client::{Client, ClientError};
 use latlas_shared::api::{EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, LeaseRequest};
 use latlas_shared::api::{Orders, Renewed, Results, ResultsAnswer, Task, TaskWork};
-use latlas_shared::client::{Client, ClientError};
 use latlas_shared::{
     CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Device, Fingerprint, Latency, MEASUREMENT_SCHEMA,
     Measurement, RunConfig, Status, Subject, Telemetry, samples,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use latlas_shared::client::TlsFiles;
+use latlas_client::TlsFiles;
 use ops_catalog::text;
 
 use crate::cli::{How, default_state_dir};

@@ -16,8 +16,8 @@ use std::mem::take;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use latlas_predict::stats::{self, QUIET};
 use latlas_shared::samples::Samples;
-use latlas_shared::stats::{self, QUIET};
 use latlas_shared::{Energy, FailureKind, Latency, Status};
 
 pub use protocol::Protocol;

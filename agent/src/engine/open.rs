@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use latlas_predict::stats::{self, QUIET, Visit};
 use latlas_shared::samples::Samples;
-use latlas_shared::stats::{self, QUIET, Visit};
 use latlas_shared::{CurvePoint, Latency, Status};
 
 use super::protocol::{self, Company, Decision};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use latlas_shared::stats::{self, QUIET, Visit};
+use latlas_predict::stats::{self, QUIET, Visit};
 
 use crate::worker::Pass;
 

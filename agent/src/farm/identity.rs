@@ -7,16 +7,16 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use latlas_client::{Client, ClientError};
 use latlas_shared::HardwareId;
 use latlas_shared::api::{EnrolRequest, Enrolled, FarmIdentity, Instance};
-use latlas_shared::client::{Client, ClientError};
 use ops_catalog::text;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::box_key;
-use crate::lower::PRIMITIVES;
 use crate::record::Recorder;
+use latlas_lowering::PRIMITIVES;
 
 /// The file that holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use latlas_client::{Client, ClientError, TlsFiles};
 use latlas_shared::api::{Instance, Lease, LeaseAnswer, LeaseCall, LeaseRequest, Task, TaskWork};
-use latlas_shared::client::{Client, ClientError, TlsFiles};
 use latlas_shared::samples::Samples;
 use latlas_shared::{FailureKind, Measurement, Status};
 use sd_notify::NotifyState;

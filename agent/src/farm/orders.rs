@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
+use latlas_client::ClientError;
 use latlas_shared::Fingerprint;
 use latlas_shared::api::{
     AGENT_CLONED, AgentState, Heartbeat, Instance, Lease, LeaseCall, Orders, Renewed,
 };
-use latlas_shared::client::ClientError;
 use serde_json::Value;
 use uuid::Uuid;
 

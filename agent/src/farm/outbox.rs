@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
+use latlas_client::{Client, ClientError};
 use latlas_shared::Measurement;
 use latlas_shared::api::{Instance, Results, ResultsAnswer};
-use latlas_shared::client::{Client, ClientError};
 use uuid::Uuid;
 
 use super::metrics::Metrics;

@@ -297,7 +297,7 @@ impl Clock {
                 start.elapsed().as_secs_f64() * 1e6
             })
             .collect();
-        Clock { overhead_micros: latlas_shared::stats::median(&empty) }
+        Clock { overhead_micros: latlas_predict::stats::median(&empty) }
     }
 
     /// Microseconds that `work` takes, without the cost of reading the clock. At least one

@@ -25,8 +25,8 @@ pub use cuda::{check as check_cuda, facts as cuda_facts};
 pub use process::{Fault, WorkerProcess};
 pub use protocol::{Pass, Visited, Work};
 
-use crate::lower::Placement;
 use backend::Backend;
+use latlas_lowering::Placement;
 use protocol::{Reply, VisitRequest};
 use ready::Pantry;
 

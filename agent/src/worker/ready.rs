@@ -11,7 +11,7 @@ use super::WorkerSettings;
 use super::backend::{Backend, Call};
 use super::busy::keep_busy;
 use super::protocol::{Pass, VisitRequest, Visited, Work};
-use crate::lower::{LoweredNetwork, LoweredOp, Placement};
+use latlas_lowering::{LoweredNetwork, LoweredOp, Placement};
 
 /// The warm-up ends when two consecutive windows of this many calls agree.
 const WARM_UP_WINDOW: u32 = 3;
@@ -237,7 +237,7 @@ impl Ready {
         for _ in 0..WARM_UP_MOST_WINDOWS {
             let samples = backend.sample(window, self)?;
             ops_micros += samples.ops_micros;
-            let now = latlas_shared::stats::median(&samples.micros);
+            let now = latlas_predict::stats::median(&samples.micros);
             if (now / before - 1.0).abs() < WARM_UP_AGREEMENT {
                 break;
             }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use latlas_coordinator::{DATABASE, DataDir, DataDirError};
-use latlas_shared::log::{self, LogFormat};
+use latlas_program::log::{self, LogFormat};
 
 #[derive(Parser)]
 #[command(

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use latlas_predict::{PredictError, Predictor, TableIndex};
 use latlas_shared::api::{PROBLEM_JSON, PredictAnswer, PredictRequest, Problem};
-use latlas_shared::{Missing, PredictError, Predictor, Table, TableIndex};
+use latlas_shared::{Missing, Table};
 use ops_catalog::Network;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use utoipa_axum::router::OpenApiRouter;

@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
+use latlas_predict::profile_order;
+use latlas_shared::WholeNetwork;
 use latlas_shared::api::{
     NetworkChoice, PROBLEM_JSON, Page, Problem, ProfileRequest, RequestStatus,
 };
-use latlas_shared::{WholeNetwork, profile_order};
 use ops_catalog::{Catalog, Invalid, OpDef, OpDigest, OpKey, Space, SpaceDef};
 use sha2::{Digest, Sha256};
 use utoipa_axum::router::OpenApiRouter;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use latlas_shared::merge::{Observation, merge_network, merge_row};
+use latlas_predict::merge::{Observation, merge_network, merge_row};
 use latlas_shared::{MeasuredNetwork, Measurement, Row, Status, Subject};
 use ops_catalog::{OpDigest, OpKey};
 use sqlx::{QueryBuilder, Sqlite, Transaction};

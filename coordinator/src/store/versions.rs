@@ -11,8 +11,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use jiff::Timestamp;
+use latlas_predict::TableContent;
+use latlas_shared::Fingerprint;
 use latlas_shared::api::Stale;
-use latlas_shared::{Fingerprint, Table, TableContent};
 use ops_catalog::Catalog;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -448,7 +449,7 @@ fn document(
     catalog: &Catalog,
     now: Timestamp,
 ) -> anyhow::Result<(Version, Vec<u8>)> {
-    let table = Table::assemble(content, catalog, now)?;
+    let table = latlas_predict::assemble(content, catalog, now)?;
     let body = zstd::encode_all(to_json(&table).as_bytes(), ZSTD_LEVEL)?;
     let rows = u32::try_from(table.rows.len()).unwrap_or(u32::MAX);
     Ok((Version { version: table.version, created_at: now, rows }, body))

@@ -70,13 +70,3 @@ fn names_and_sizes_are_bounded() {
     let error = WholeNetwork::new(&long, Catalog::builtin()).unwrap_err().to_string();
     assert!(error.contains("at most 65536"), "{error}");
 }
-
-#[test]
-fn families_are_told_by_their_ops() {
-    let of = |name: &str| {
-        family(&Catalog::builtin().network(name).unwrap().plan(Catalog::builtin()).unwrap())
-    };
-    assert_eq!(of("mobilenet_v2"), "mobilenet");
-    assert_eq!(of("resnet18"), "convnet");
-    assert_eq!(of("vit_b_32"), "transformer");
-}

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use latlas_client::Client;
 use latlas_coordinator::DATABASE;
 use latlas_shared::api::RequestStatus;
-use latlas_shared::client::Client;
 use serde_json::json;
 use tokio::time::sleep;
 use uuid::Uuid;

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use latlas_client::{Client, ClientError};
 use latlas_shared::Measurement;
 use latlas_shared::api::{
     Enrolled, Lease, LeaseAnswer, LeaseRequest, Renewed, Results, ResultsAnswer,
 };
-use latlas_shared::client::{Client, ClientError};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

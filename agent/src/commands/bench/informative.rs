@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use latlas_shared::merge::merge_all;
-use latlas_shared::profile_order::{Stop, batch_size, candidates, next_batch};
-use latlas_shared::{Measurement, Table, TableContent, TableIndex};
+use latlas_predict::merge::merge_all;
+use latlas_predict::profile_order::{Stop, batch_size, candidates, next_batch};
+use latlas_predict::{TableContent, TableIndex};
+use latlas_shared::Measurement;
 use ops_catalog::{Catalog, Op, OpKey, Space};
 
 use super::{Bench, op_job};
@@ -63,5 +64,5 @@ fn table(bench: &Bench, catalog: &Catalog, measured: &[Measurement]) -> Result<T
         rows,
         networks,
     };
-    Ok(TableIndex::new(Table::assemble(content, catalog, Timestamp::now())?)?)
+    Ok(TableIndex::new(latlas_predict::assemble(content, catalog, Timestamp::now())?)?)
 }

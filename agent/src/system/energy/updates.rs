@@ -1,6 +1,6 @@
 //! How often a sensor is updated, found out by watching what it shows.
 
-use latlas_shared::stats;
+use latlas_predict::stats;
 
 /// The most gaps that are kept: the first ones of a run tell as much as later ones.
 const MOST: usize = 256;

@@ -8,8 +8,8 @@ mod library;
 mod queue;
 
 use anyhow::Result;
+use latlas_predict::stats::median;
 use latlas_shared::HOST_BOUND_SHARE;
-use latlas_shared::stats::median;
 
 pub use available::{check, facts};
 

@@ -1,4 +1,4 @@
-use latlas_shared::two_clock::{OpTimes, network_micros};
+use latlas_predict::two_clock::{OpTimes, network_micros};
 use proptest::prelude::*;
 
 use super::fake::{FakeCall, FakeCompany, FakeQueue, Parameters, Shared, TYPICAL, world};

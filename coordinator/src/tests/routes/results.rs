@@ -1,8 +1,9 @@
 //! `/v1/results`.
 
 use axum::http::StatusCode;
+use latlas_predict::TableIndex;
 use latlas_shared::api::ResultsAnswer;
-use latlas_shared::{Status, Subject, TableIndex};
+use latlas_shared::{Status, Subject};
 use serde_json::{Value, json};
 
 use crate::tests::harness::{Farm, KEYS, check, later};

@@ -1,8 +1,9 @@
 //! `/v1/tables`.
 
 use axum::http::{StatusCode, header};
+use latlas_predict::TableIndex;
+use latlas_shared::Table;
 use latlas_shared::api::{Page, TableEntry};
-use latlas_shared::{Table, TableIndex};
 use serde_json::json;
 
 use crate::testing;

@@ -1,0 +1,78 @@
+//! What each command does: read, decide with the pure parts of the crate, write.
+
+pub mod accuracy;
+pub mod farm;
+pub mod hardware;
+pub mod networks;
+pub mod ops;
+pub mod predict;
+pub mod profile;
+pub mod prune;
+pub mod request;
+pub mod table;
+
+use std::io::Write;
+
+use anyhow::{Context, Result, anyhow};
+use latlas_client::{Client, ClientError, TlsFiles};
+use serde::Serialize;
+
+use crate::exit::Usage;
+
+/// A coordinator that may be asked. Nothing is opened until then.
+pub struct Farm {
+    address: String,
+    token: Option<String>,
+    tls: TlsFiles,
+}
+
+impl Farm {
+    /// The coordinator at an address, with the user's token and files for TLS.
+    pub fn new(address: String, token: Option<String>, tls: TlsFiles) -> Farm {
+        Farm { address, token, tls }
+    }
+
+    /// Runs one conversation with the coordinator.
+    fn ask<T>(&self, conversation: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
+        let client = Client::with_tls(&self.tls, &self.address, self.token.clone());
+        let client = match client {
+            Err(error @ ClientError::Address(_)) => return Err(Usage(error.to_string()).into()),
+            other => other.map_err(|error| self.explained(error))?,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let result = runtime.block_on(conversation(client));
+        result.map_err(|error| match error.downcast::<ClientError>() {
+            Ok(error) => self.explained(error),
+            Err(error) => error,
+        })
+    }
+
+    /// A refused token gets its remedy.
+    fn explained(&self, error: ClientError) -> anyhow::Error {
+        let remedy = match (&error, error.status()) {
+            (ClientError::Token, _) => "It is read from LATLAS_TOKEN.",
+            // A coordinator that says how to get a token needs no help.
+            (ClientError::Refused(problem), _) if problem.detail.contains("LATLAS_TOKEN") => {
+                return error.into();
+            }
+            (_, Some(401)) if self.token.is_none() => {
+                "No token was sent: set LATLAS_TOKEN to a researcher token, which \
+                 `latlas-coordinator token create --role researcher` prints once."
+            }
+            (_, Some(401)) => {
+                "The token in LATLAS_TOKEN was not accepted; `latlas-coordinator token create --role \
+                 researcher` prints a new one."
+            }
+            (_, Some(403)) => "The token in LATLAS_TOKEN has a role that may not do this.",
+            _ => return error.into(),
+        };
+        anyhow!("{error}. {remedy}")
+    }
+}
+
+/// One JSON object on a line of its own.
+fn write_json(out: &mut dyn Write, value: &impl Serialize) -> Result<()> {
+    // Serialized first: a full disk is then an error of the disk, not of the data.
+    let text = serde_json::to_string(value).context("a result cannot be written as JSON")?;
+    Ok(writeln!(out, "{text}")?)
+}

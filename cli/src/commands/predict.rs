@@ -1,0 +1,355 @@
+//! `latlas predict`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail};
+use latlas_predict::{PredictError, Predictor, TableIndex};
+use latlas_shared::{Missing, MissingOp, Origin, Prediction};
+use ops_catalog::{Catalog, GivenId, Network, NetworkSpec, OpKey};
+use serde::Serialize;
+
+use super::write_json;
+use crate::chosen::{self, names_a_file};
+use crate::cli::Predict;
+use crate::exit::Failed;
+use crate::files;
+use crate::lines::Lines;
+use crate::networks::{self, Label};
+use crate::text::{Columns, bytes, count, duration, percent, plain, quantity};
+
+/// How many ops the listing of a prediction shows.
+const SHOWN_OPS: usize = 5;
+
+/// Runs the command.
+///
+/// # Errors
+/// When a file cannot be used, or a network has no prediction; all missing rows are then listed.
+pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
+    let archs = command.what.arch.iter().map(PathBuf::as_path);
+    let names = command.what.network.iter().map(Path::new);
+    let op_files = command.ops.op_file.iter().map(PathBuf::as_path);
+    let paths = archs.chain(names).chain(op_files).chain([command.table.as_path()]);
+    files::one_stdin(&paths.collect::<Vec<_>>())?;
+    let index = files::read_table(&command.table)?;
+    let mut session = Session {
+        catalog: chosen::with_op_files(index.catalog(), &command.ops.op_file)?,
+        predictor: Predictor::new(&index, command.missing),
+        json: command.json,
+        out,
+        networks: 0,
+        invalid: 0,
+        incomplete: 0,
+        predicted: Vec::new(),
+        missing: BTreeMap::new(),
+    };
+    for name in &command.what.network {
+        if names_a_file(name) {
+            session.file(Path::new(name))?;
+        } else {
+            let spec = chosen::builtin_network(name, index.catalog())?;
+            let label = Label { id: None, name: Some(name.clone()) };
+            session.network(None, name, &label, &Network::new(spec, index.catalog())?)?;
+        }
+    }
+    for path in &command.what.arch {
+        session.file(path)?;
+    }
+    session.listing()?;
+    session.out.flush()?;
+    session.verdict(command)
+}
+
+/// A line of output: a prediction, or why there is none.
+#[derive(Serialize)]
+struct Line<'a> {
+    line: Option<usize>,
+    id: &'a Option<GivenId>,
+    name: &'a Option<String>,
+    hardware_id: &'a str,
+    table_version: &'a str,
+    #[serde(flatten)]
+    outcome: Outcome<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    Predicted(&'a Prediction),
+    Missing { missing: &'a [MissingOp] },
+    Invalid { invalid: &'a str },
+}
+
+struct Session<'a> {
+    catalog: Catalog,
+    predictor: Predictor<'a>,
+    json: bool,
+    out: &'a mut dyn Write,
+    networks: usize,
+    invalid: usize,
+    incomplete: usize,
+    /// What people are shown at the end: how it is shown depends on how many there are.
+    predicted: Vec<(String, Prediction)>,
+    missing: BTreeMap<OpKey, String>,
+}
+
+impl<'a> Session<'a> {
+    fn index(&self) -> &'a TableIndex {
+        self.predictor.index()
+    }
+
+    /// One network in JSON or YAML, or one in each line.
+    fn file(&mut self, path: &Path) -> Result<()> {
+        let file = files::name(path);
+        let unreadable = |error: std::io::Error| files::unreadable(path, &error);
+        let mut lines = Lines::new(files::open_lines(path)?);
+        match lines.next().map_err(unreadable)? {
+            None => bail!("{file}: it is empty"),
+            Some((_, Ok(line))) if NetworkSpec::is_one_a_line(line) => {}
+            Some((_, Err(problem))) => bail!("{file}: {problem}"),
+            Some(_) => {
+                let text = files::text_of(path, lines.rest().map_err(unreadable)?)?;
+                let spec = NetworkSpec::from_yaml(&text).map_err(|e| anyhow!("{file}: {e}"))?;
+                return self.spec(None, &file, &spec);
+            }
+        }
+        let mut line = Some((1, lines.text()));
+        while let Some((number, text)) = line {
+            let place = format!("{file}, line {number}");
+            match text.map(|text| (text.trim().is_empty(), networks::from_line(text))) {
+                Ok((true, _)) => {}
+                Ok((_, Ok(spec))) => self.spec(Some(number), &place, &spec)?,
+                Ok((_, Err((label, problem)))) => {
+                    self.invalid(Some(number), &place, &label, &problem)?
+                }
+                Err(problem) => self.invalid(Some(number), &place, &Label::default(), &problem)?,
+            }
+            if lines.would_wait() {
+                self.out.flush()?;
+            }
+            line = lines.next().map_err(unreadable)?;
+        }
+        Ok(())
+    }
+
+    fn spec(&mut self, line: Option<usize>, place: &str, spec: &NetworkSpec) -> Result<()> {
+        let label = Label::of(spec);
+        match Network::new(spec, &self.catalog) {
+            Ok(network) => self.network(line, place, &label, &network),
+            Err(problem) => self.invalid(line, place, &label, &problem.to_string()),
+        }
+    }
+
+    fn network(
+        &mut self,
+        line: Option<usize>,
+        place: &str,
+        label: &Label,
+        network: &Network,
+    ) -> Result<()> {
+        let predicted = network
+            .plan(&self.catalog)
+            .map_err(PredictError::Network)
+            .and_then(|plan| self.predictor.predict_plan(&plan).map_err(PredictError::Missing));
+        match predicted {
+            Ok(prediction) => {
+                self.networks += 1;
+                if self.json {
+                    return self.write(line, label, Outcome::Predicted(&prediction));
+                }
+                self.predicted.push((title(label, place), prediction));
+                Ok(())
+            }
+            Err(PredictError::Network(problem)) => {
+                self.invalid(line, place, label, &problem.to_string())
+            }
+            Err(PredictError::Missing(missing)) => {
+                self.networks += 1;
+                self.incomplete += 1;
+                if self.json {
+                    self.write(line, label, Outcome::Missing { missing: &missing })?;
+                }
+                self.missing.extend(missing.into_iter().map(|op| (op.key, op.why)));
+                Ok(())
+            }
+        }
+    }
+
+    fn invalid(
+        &mut self,
+        line: Option<usize>,
+        place: &str,
+        label: &Label,
+        problem: &str,
+    ) -> Result<()> {
+        self.networks += 1;
+        self.invalid += 1;
+        eprintln!("error: {place}: {problem}");
+        if self.json {
+            self.write(line, label, Outcome::Invalid { invalid: problem })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: Option<usize>, label: &Label, outcome: Outcome) -> Result<()> {
+        let table = self.index().table();
+        let line = Line {
+            line,
+            id: &label.id,
+            name: &label.name,
+            hardware_id: table.hardware_id.as_str(),
+            table_version: &table.version,
+            outcome,
+        };
+        write_json(self.out, &line)
+    }
+
+    /// One network is explained; of several, each is a line.
+    fn listing(&mut self) -> Result<()> {
+        match (self.predicted.as_slice(), self.networks) {
+            ([], _) => Ok(()),
+            ([(title, prediction)], 1) => {
+                let index = self.predictor.index();
+                write_prediction(self.out, title, prediction, index)
+            }
+            (all, _) => {
+                let index = self.predictor.index();
+                write_predictions(self.out, all, index)
+            }
+        }
+    }
+
+    /// Success if every network has a prediction.
+    fn verdict(&self, command: &Predict) -> Result<()> {
+        if self.incomplete > 0 {
+            bail!(self.missing_rows(command));
+        }
+        match (self.invalid, self.networks) {
+            (0, _) => Ok(()),
+            (1, 1) => Err(Failed.into()),
+            (invalid, all) => bail!("{invalid} of {all} networks could not be used"),
+        }
+    }
+
+    fn missing_rows(&self, command: &Predict) -> String {
+        let whose = match (self.incomplete, self.networks) {
+            (1, 1) => String::new(),
+            (some, all) => format!(" for {some} of {all} networks"),
+        };
+        let missing = count(self.missing.len(), "row is", "rows are");
+        let mut text = format!("{}: {missing} missing{whose}:", command.table.display());
+        for (key, why) in &self.missing {
+            text.push_str(&format!("\n  - {key}  # {}", plain(why)));
+        }
+        text.push('\n');
+        text.push_str(&chosen::how_to_measure(
+            &command.what.network,
+            &command.what.arch,
+            &command.ops.op_file,
+            self.index().table().hardware_id.as_str(),
+            self.missing.len(),
+        ));
+        // Suspect or failed ones: a request does not measure again what has a row, unless it says so.
+        if self.index().table().rows.iter().any(|row| self.missing.contains_key(&row.key())) {
+            text.push_str("\nAdd `--remeasure` to `latlas profile` for those that have a row.");
+        }
+        if command.missing == Missing::Error {
+            text.push_str(
+                "\nShapes between measured ones can be estimated with `--missing interpolate`.",
+            );
+        }
+        text
+    }
+}
+
+/// What an estimate rests on, in the words that `latlas accuracy` uses too.
+fn basis(prediction: &Prediction) -> String {
+    match prediction.calibration_networks {
+        0 => "from the rows alone".to_owned(),
+        n => format!("calibrated on {}", count(n as usize, "network", "networks")),
+    }
+}
+
+fn write_predictions(
+    out: &mut dyn Write,
+    all: &[(String, Prediction)],
+    index: &TableIndex,
+) -> Result<()> {
+    let table = index.table();
+    // One table has one calibration.
+    let basis = all.first().map(|(_, prediction)| basis(prediction)).unwrap_or_default();
+    writeln!(out, "{}  table {}", table.hardware_id, table.version)?;
+    writeln!(
+        out,
+        "{}, {basis}; FLOPs are multiply-accumulates",
+        count(all.len(), "network", "networks")
+    )?;
+    let mut columns =
+        Columns::new(["NETWORK", "LATENCY", "INTERVAL", "FLOPS", "PARAMS", "MEASURED"]);
+    for (title, prediction) in all {
+        columns.push([
+            title.clone(),
+            duration(prediction.latency_micros),
+            format!("{} to {}", duration(prediction.low_micros), duration(prediction.high_micros)),
+            quantity(prediction.flops),
+            quantity(prediction.params),
+            percent(Some(prediction.measured_share)),
+        ]);
+    }
+    Ok(columns.write(out)?)
+}
+
+/// How a network is called in a listing: as its author did, or by its place.
+fn title(label: &Label, place: &str) -> String {
+    match (&label.name, &label.id) {
+        (Some(name), _) => plain(name),
+        (None, Some(id)) => plain(&id.to_string()),
+        (None, None) => place.to_owned(),
+    }
+}
+
+fn write_prediction(
+    out: &mut dyn Write,
+    title: &str,
+    prediction: &Prediction,
+    index: &TableIndex,
+) -> Result<()> {
+    let table = index.table();
+    let total = prediction.latency_micros;
+    let measured = prediction.ops.iter().filter(|op| op.origin == Origin::Measured).count();
+    writeln!(out, "{title}")?;
+    writeln!(out, "  hardware   {}", table.hardware_id)?;
+    writeln!(out, "  table      {}", table.version)?;
+    writeln!(
+        out,
+        "  latency    {}  ({} to {}), {}",
+        duration(total),
+        duration(prediction.low_micros),
+        duration(prediction.high_micros),
+        basis(prediction)
+    )?;
+    writeln!(
+        out,
+        "  measured   {:.1}% of the latency, {measured} of {}",
+        100.0 * prediction.measured_share,
+        count(prediction.ops.len(), "op", "ops")
+    )?;
+    writeln!(out, "  FLOPs      {} (multiply-accumulates)", quantity(prediction.flops))?;
+    writeln!(out, "  params     {}", quantity(prediction.params))?;
+    writeln!(out, "  footprint  {}", bytes(prediction.reuse_distance_bytes))?;
+    writeln!(out, "  most expensive")?;
+    let mut ops: Vec<_> = prediction.ops.iter().collect();
+    ops.sort_by(|a, b| b.latency_micros.total_cmp(&a.latency_micros));
+    let mut columns = Columns::new(["    SHARE", "LATENCY", "OP", "WHERE", ""]);
+    for op in ops.iter().take(SHOWN_OPS) {
+        columns.push([
+            format!("    {:.1}%", 100.0 * op.latency_micros / total),
+            duration(op.latency_micros),
+            op.key.to_string(),
+            op.place.clone(),
+            if op.origin == Origin::Interpolated { "interpolated" } else { "" }.to_owned(),
+        ]);
+    }
+    Ok(columns.write(out)?)
+}

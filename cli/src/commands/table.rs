@@ -1,0 +1,190 @@
+//! `latlas table`.
+
+mod build;
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use latlas_client::{Client, with_query};
+use latlas_shared::api::{STALE, TableEntry};
+use latlas_shared::{Row, Status, Table};
+
+use super::{Farm, write_json};
+use crate::cli::{Format, Table as Command, TableGet, TableShow};
+use crate::files;
+use crate::text::{Columns, count, duration, plain};
+
+/// Runs the command.
+///
+/// # Errors
+/// When the coordinator does not answer or has no such table, or the file cannot be written.
+pub fn run(command: &Command, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+    match command {
+        Command::List { json } => list(farm, *json, out),
+        Command::Get(what) => get(what, farm, out),
+        Command::Build(what) => build::run(what, out),
+        Command::Show(what) => show(what, out),
+    }
+}
+
+/// Rows for people, with what the header says above them.
+fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
+    let index = files::read_table(&what.file)?;
+    let table = index.table();
+    let op = what.op.as_deref().map(|name| index.catalog().op(name)).transpose()?;
+    let rows: Vec<&Row> =
+        table.rows.iter().filter(|row| op.is_none_or(|op| op.name() == row.op_type)).collect();
+    if what.json {
+        return rows.iter().try_for_each(|row| write_json(out, row));
+    }
+    writeln!(out, "{}  {}", table.hardware_id, table.run_config.id())?;
+    writeln!(out, "version {}  {}", table.version, count(rows.len(), "row", "rows"))?;
+    let mut columns =
+        Columns::new(["OP", "INPUT", "C_IN", "C_OUT", "STRIDE", "LATENCY", "95% CI", "STATUS"]);
+    for row in &rows {
+        columns.push([
+            row.op_type.clone(),
+            format!("{}x{}x{}", row.batch, row.input_h, row.input_w),
+            row.channels_in.to_string(),
+            row.channels_out.to_string(),
+            row.stride.to_string(),
+            row.latency_micros.map_or_else(|| "-".to_owned(), duration),
+            row.ci95_rel.map_or_else(|| "-".to_owned(), |share| format!("±{:.1}%", 100.0 * share)),
+            match (row.latency_micros, &row.reason) {
+                (None, Some(reason)) => format!("{}: {reason}", row.status.name()),
+                _ => row.status.name().to_owned(),
+            },
+        ]);
+    }
+    columns.write(out)?;
+    for remark in remarks(&rows) {
+        writeln!(out, "{remark}")?;
+    }
+    Ok(())
+}
+
+/// A line for each status other than `ok` that rows with a latency have: how many, and why. A row without
+/// one has its reason beside it.
+fn remarks(rows: &[&Row]) -> Vec<String> {
+    let remark = |(status, meaning): (Status, &str)| {
+        let mut of_status = rows.iter().filter(|row| row.status == status);
+        let first = of_status.next()?;
+        let reason = first.reason.as_deref().map_or_else(String::new, |reason| {
+            plain(&format!("; the first, {}: {reason}", first.key()))
+        });
+        let verb = if of_status.clone().next().is_some() { "are" } else { "is" };
+        Some(format!(
+            "{} of {} {verb} {}: {meaning}{reason}",
+            1 + of_status.count(),
+            count(rows.len(), "row", "rows"),
+            status.name()
+        ))
+    };
+    [
+        (Status::NotConverged, "the time for a row was over before its interval was narrow enough"),
+        (Status::Degraded, "the machine was disturbed while they were measured"),
+        (Status::Suspect, "out of line with rows of other shapes, so predictions do not use them"),
+    ]
+    .into_iter()
+    .filter_map(remark)
+    .collect()
+}
+
+fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
+    let tables: Vec<TableEntry> =
+        farm.ask(async |client| Ok(client.get_all("v1/tables").await?))?;
+    if json {
+        return tables.iter().try_for_each(|table| write_json(out, table));
+    }
+    let mut columns = Columns::new(["HARDWARE", "CONFIG", "VERSION", "ROWS", "CREATED"]);
+    for table in &tables {
+        columns.push([
+            table.hardware_id.to_string(),
+            table.config.clone(),
+            table.version.clone().unwrap_or_else(|| "-".to_owned()),
+            table.rows.to_string(),
+            table.created_at.map_or_else(
+                || "-".to_owned(),
+                |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            ),
+        ]);
+    }
+    columns.write(out)?;
+    for TableEntry { hardware_id, config, stale, .. } in &tables {
+        if let Some(stale) = stale {
+            eprintln!("{}", stale_warning(&format!("{hardware_id}, {config}"), stale.name()));
+        }
+    }
+    if tables.is_empty() {
+        eprintln!("there is no table yet: ask for one with `latlas profile`");
+    }
+    Ok(())
+}
+
+fn get(what: &TableGet, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+    let content = farm.ask(async |client| download(&client, what).await)?;
+    let said = match what.format {
+        // What is no table is better found now than by the program that reads the file.
+        Format::Json => {
+            let text = str::from_utf8(&content).context("the coordinator's answer is not text")?;
+            let table = Table::from_json(text).context("the coordinator's answer")?;
+            format!("{}, version {}", count(table.rows.len(), "row", "rows"), table.version)
+        }
+        Format::Ndjson | Format::Csv => format!("{} bytes", content.len()),
+    };
+    write_to(what.output.as_deref(), &content, &said, out)
+}
+
+/// What is said of a table that lacks measurements which the coordinator has stored. `why` is one of
+/// [`latlas_shared::api::Stale`].
+fn stale_warning(table: &str, why: &str) -> String {
+    format!(
+        "warning: {table}: this version lacks measurements that the coordinator has stored ({why}): ask again \
+         later, or ask its host"
+    )
+}
+
+/// Writes to a file and says what, or to stdout.
+fn write_to(output: Option<&Path>, content: &[u8], said: &str, out: &mut dyn Write) -> Result<()> {
+    match output {
+        Some(path) if !files::is_standard(path) => {
+            files::write_whole(path, content)?;
+            eprintln!("wrote {}: {said}", path.display());
+        }
+        _ => out.write_all(content)?,
+    }
+    Ok(())
+}
+
+async fn download(client: &Client, what: &TableGet) -> Result<Vec<u8>> {
+    let mut path = format!("v1/tables/{}", what.hardware);
+    if let Some(version) = &what.version {
+        path = format!("{path}/versions/{version}");
+    }
+    let mut query = Vec::new();
+    if let Some(config) = &what.config {
+        query.push(("config", config.as_str()));
+    }
+    query.push(("format", what.format.name()));
+    let mut response = client.get_raw(&with_query(&path, &query)).await?;
+    if let Some(why) = response.headers().get(STALE) {
+        let why = String::from_utf8_lossy(why.as_bytes());
+        eprintln!("{}", stale_warning(what.hardware.as_str(), &why));
+    }
+    let mut content = Vec::new();
+    while let Some(bytes) = response.chunk().await.map_err(|e| client.unreachable(&e))? {
+        content.extend_from_slice(&bytes);
+    }
+    Ok(content)
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Ndjson => "ndjson",
+            Format::Csv => "csv",
+        }
+    }
+}

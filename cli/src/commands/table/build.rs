@@ -1,0 +1,163 @@
+//! `latlas table build`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use jiff::Timestamp;
+use latlas_predict::TableContent;
+use latlas_predict::merge::merge_all;
+use latlas_shared::{Fingerprint, Measurement, Subject};
+use ops_catalog::{Catalog, text};
+use serde::Deserialize;
+
+use super::write_to;
+use crate::cli::TableBuild;
+use crate::lines::Lines;
+use crate::text::count;
+use crate::{chosen, files};
+
+/// Makes a table from files of measurements.
+///
+/// # Errors
+/// Names the file and line of a measurement that cannot be used, or that is of another device or run
+/// config than the first.
+pub(super) fn run(what: &TableBuild, out: &mut dyn Write) -> Result<()> {
+    let all = what.files.iter().chain(&what.op_file).chain(&what.probe);
+    files::one_stdin(&all.map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let catalog = chosen::with_op_files(Catalog::builtin(), &what.op_file)?;
+    let mut gathered =
+        Gathered { catalog: &catalog, measurements: Vec::new(), first: String::new() };
+    for path in &what.files {
+        gathered.read(path)?;
+    }
+    let measurements = gathered.measurements;
+    let Some(first) = measurements.first() else {
+        let names: Vec<String> = what.files.iter().map(|path| files::name(path)).collect();
+        bail!("there is no measurement in {}", names.join(", "));
+    };
+    let (hardware_id, run_config) = (first.hardware_id.clone(), first.run_config.clone());
+    let fingerprints = fingerprints(&what.probe, &measurements)?;
+    let (rows, networks) = merge_all(measurements);
+    let content = TableContent { hardware_id, run_config, fingerprints, rows, networks };
+    let networks = content.networks.len();
+    let table = latlas_predict::assemble(content, &catalog, Timestamp::now())?;
+    let text = serde_json::to_string(&table).context("the table cannot be written as JSON")?;
+    let said = format!(
+        "{}, {}, version {}",
+        count(table.rows.len(), "row", "rows"),
+        count(networks, "network", "networks"),
+        table.version
+    );
+    write_to(what.output.as_deref(), text.as_bytes(), &said, out)
+}
+
+struct Gathered<'a> {
+    catalog: &'a Catalog,
+    measurements: Vec<Measurement>,
+    /// Where the first one stands.
+    first: String,
+}
+
+impl Gathered<'_> {
+    fn read(&mut self, path: &Path) -> Result<()> {
+        let file = files::name(path);
+        let mut lines = Lines::new(files::open_lines(path)?);
+        while let Some((number, line)) =
+            lines.next().map_err(|error| files::unreadable(path, &error))?
+        {
+            let place = format!("{file}, line {number}");
+            let line = line.map_err(|problem| anyhow!("{place}: {problem}"))?;
+            if !line.trim().is_empty() {
+                self.take(line, &place).map_err(|problem| anyhow!("{place}: {problem}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, line: &str, place: &str) -> Result<(), String> {
+        let measurement: Measurement = text::read_json(line).map_err(|error| {
+            format!("this is not a measurement as `latlas-agent bench` writes it ({error})")
+        })?;
+        measurement.check_result()?;
+        self.check_subject(&measurement.subject)?;
+        match self.measurements.first() {
+            None => self.first = place.to_owned(),
+            Some(first) => check_alike(first, &measurement, &self.first)?,
+        }
+        self.measurements.push(measurement);
+        Ok(())
+    }
+
+    /// A row must be about what its op means here, or nobody could use it.
+    fn check_subject(&self, subject: &Subject) -> Result<(), String> {
+        match subject {
+            Subject::Op { key, digest } => {
+                let op = self.catalog.op(&key.op).map_err(|unknown| {
+                    format!("{unknown}; name the file that defines it with --op-file")
+                })?;
+                if op.digest() != digest {
+                    return Err(format!(
+                        "{} was measured with the definition {digest}, and here it is {}: name the file \
+                         that defines it with --op-file, or measure it again",
+                        key.op,
+                        op.digest()
+                    ));
+                }
+                op.at(&key.shape).map_err(|e| e.to_string())?;
+            }
+            Subject::Network(network) => {
+                network.plan().map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A table belongs to one hardware id and run config.
+fn check_alike(first: &Measurement, other: &Measurement, place: &str) -> Result<(), String> {
+    let remedy = "a table is of one class of device under one run config: make one table for each";
+    if first.hardware_id != other.hardware_id {
+        return Err(format!(
+            "it is of {}, and {place} is of {}; {remedy}",
+            other.hardware_id, first.hardware_id
+        ));
+    }
+    if first.run_config != other.run_config {
+        return Err(format!(
+            "its run config is {}, and that of {place} is {}; {remedy}",
+            other.run_config.id(),
+            first.run_config.id()
+        ));
+    }
+    Ok(())
+}
+
+/// What the boxes say of themselves, by digest. A measurement has the digest alone.
+fn fingerprints(
+    probes: &[PathBuf],
+    measurements: &[Measurement],
+) -> Result<BTreeMap<String, Fingerprint>> {
+    #[derive(Deserialize)]
+    struct Probe {
+        fingerprint: Fingerprint,
+    }
+    let seen: BTreeSet<&str> = measurements.iter().map(|m| m.fingerprint.as_str()).collect();
+    let mut all = BTreeMap::new();
+    for path in probes {
+        let file = files::name(path);
+        let Probe { fingerprint } = text::read_json(&files::read_text(path)?).map_err(|error| {
+            anyhow!("{file}: this is not what `latlas-agent probe --json` says ({error})")
+        })?;
+        let digest = fingerprint.digest();
+        if !seen.contains(digest.as_str()) {
+            bail!(
+                "{file}: no measurement has this fingerprint, {digest}: the box has changed since, or it \
+                 is another box"
+            );
+        }
+        all.insert(digest, fingerprint);
+    }
+    Ok(all)
+}

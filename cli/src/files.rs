@@ -1,0 +1,141 @@
+//! Files that are named on the command line.
+
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use latlas_predict::TableIndex;
+use latlas_shared::Table;
+use ops_catalog::text::{Encoding, decode, encoding};
+
+use crate::exit::Usage;
+
+/// `-` names stdin, or stdout.
+pub(crate) fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Checks that stdin is asked for at most once.
+pub(crate) fn one_stdin(paths: &[&Path]) -> Result<()> {
+    match paths.iter().filter(|path| is_standard(path)).count() {
+        0 | 1 => Ok(()),
+        _ => Err(Usage("only one of the files can be stdin (`-`)".to_owned()).into()),
+    }
+}
+
+/// How a file is called in messages.
+pub(crate) fn name(path: &Path) -> String {
+    if is_standard(path) { "stdin".to_owned() } else { path.display().to_string() }
+}
+
+/// Opens a file, or stdin for `-`.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
+    if is_standard(path) {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let failed = |error: io::Error| unreadable(path, &error);
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(unreadable(path, &io::ErrorKind::IsADirectory.into()));
+    }
+    Ok(Box::new(file))
+}
+
+/// Opens a file whose lines are read as they come: UTF-8 without a mark, whatever the file is in.
+///
+/// # Errors
+/// Names the file, when it cannot be read, is compressed, or is in no encoding that is certain.
+pub(crate) fn open_lines(path: &Path) -> Result<Box<dyn Read>> {
+    let mut file = open(path)?;
+    let mut head = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut head).map_err(|error| unreadable(path, &error))?;
+    if encoding(&head) == Encoding::Utf8 {
+        let skipped = if head.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+        return Ok(Box::new(Cursor::new(head.split_off(skipped)).chain(file)));
+    }
+    let mut bytes = head;
+    file.read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
+    let text = decode(&bytes).map_err(|problem| anyhow!("{}: {problem}", name(path)))?;
+    Ok(Box::new(Cursor::new(text.into_owned().into_bytes())))
+}
+
+/// What is said when a file cannot be read.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
+    let name = name(path);
+    match error.kind() {
+        io::ErrorKind::NotFound => anyhow!("{name}: there is no such file"),
+        io::ErrorKind::IsADirectory => anyhow!("{name}: it is a directory; name a file in it"),
+        io::ErrorKind::PermissionDenied => anyhow!("{name}: it may not be read by this user"),
+        _ => anyhow!("{name}: it cannot be read: {error}"),
+    }
+}
+
+/// The text of a file, which has some.
+///
+/// # Errors
+/// Names the file, when it cannot be read, is empty, or is no text.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
+    text_of(path, bytes)
+}
+
+/// What was read from a file, as text.
+///
+/// # Errors
+/// Names the file, when it is empty or no text.
+pub(crate) fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let text = decode(&bytes).map_err(|problem| anyhow!("{}: {problem}", name(path)))?;
+    if text.trim().is_empty() {
+        bail!("{}: it is empty", name(path));
+    }
+    Ok(text.into_owned())
+}
+
+/// Reads a table and makes it ready for look-ups.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub(crate) fn read_table(path: &Path) -> Result<TableIndex> {
+    let text = read_text(path)?;
+    Table::from_json(&text).and_then(TableIndex::new).with_context(|| name(path))
+}
+
+/// Writes a file in one step: whoever opens it sees the old content or all of the new.
+///
+/// # Errors
+/// Names the file; it is then what it was before.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    write_whole_io(path, content)
+        .map_err(|error| anyhow!("{}: it cannot be written: {error}", path.display()))
+}
+
+fn write_whole_io(path: &Path, content: &[u8]) -> io::Result<()> {
+    // A link stays a link, and what it points to is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
+        // A device or a pipe has no old content to keep; opening a directory fails as it should.
+        return File::options().write(true).open(&target)?.write_all(content);
+    }
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    if !folder.is_dir() {
+        return Err(io::Error::other("its folder does not exist"));
+    }
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".latlas-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Like any new file: the umask takes away from this.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(&target)?;
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Following a request until nothing more will happen to it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use latlas_client::{Client, ClientError};
+use latlas_shared::api::RequestStatus;
+use uuid::Uuid;
+
+use crate::attendance;
+use crate::events::Events;
+use crate::progress::Progress;
+
+/// Time between two questions when there is no stream of events.
+const BETWEEN_POLLS: Duration = Duration::from_secs(2);
+
+/// How long a coordinator may be away, as for a restart, before the wait is given up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long no task may be running before that is said, although there are boxes for it.
+const WAITS_LONG: Duration = Duration::from_secs(30);
+
+/// How often it is said again that nobody works on it.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// How a wait ended.
+pub(crate) enum Ending {
+    /// All tasks are done or given up, or the request was cancelled.
+    Finished(Box<RequestStatus>),
+    /// The user pressed Ctrl-C.
+    Interrupted,
+}
+
+/// Waits for the end of a request, and shows how far it is.
+///
+/// # Errors
+/// When the coordinator refuses, or stays away.
+pub(crate) async fn follow(client: &Client, status: &RequestStatus) -> Result<Ending, ClientError> {
+    let id = status.id;
+    let mut watch = Watch::new();
+    watch.attend(status);
+    let ending = tokio::select! {
+        status = settled(client, id, &mut watch) => status.map(|status| Ending::Finished(Box::new(status))),
+        _ = tokio::signal::ctrl_c() => Ok(Ending::Interrupted),
+    };
+    watch.progress.clear();
+    ending
+}
+
+/// What the user has seen so far.
+struct Watch {
+    progress: Progress,
+    /// Since when no agent works on it.
+    idle_since: Option<Instant>,
+    said: bool,
+    /// The last state in which nobody was there, and when that was said.
+    nobody: Option<(RequestStatus, Instant)>,
+}
+
+impl Watch {
+    fn new() -> Watch {
+        Watch { progress: Progress::new(), idle_since: None, said: false, nobody: None }
+    }
+
+    fn show(&mut self, status: &RequestStatus) {
+        self.progress.show(status);
+        self.attend(status);
+        if status.running > 0 || status.is_finished() || status.unattended.is_some() {
+            (self.idle_since, self.said) = (None, false);
+        } else {
+            self.idle_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// A wait for nobody looks like a slow measurement, so it is said at once and whenever something about it
+    /// changes.
+    fn attend(&mut self, status: &RequestStatus) {
+        let is = status.unattended.as_ref().map(attendance::gist);
+        let was = self.nobody.as_ref().and_then(|(last, _)| last.unattended.as_ref());
+        if is == was.map(attendance::gist) {
+            return;
+        }
+        match is {
+            Some(_) => self.say_nobody(status.clone()),
+            None => {
+                self.nobody = None;
+                if !status.is_finished() {
+                    self.progress.say("a box takes its tasks again");
+                }
+            }
+        }
+    }
+
+    fn say_nobody(&mut self, status: RequestStatus) {
+        if let Some(text) = attendance::nobody(&status, Timestamp::now()) {
+            self.progress.say(&text);
+        }
+        self.nobody = Some((status, Instant::now()));
+    }
+
+    /// Says again, now and then, that nobody is there, and once that tasks wait long for their turn.
+    fn look_around(&mut self) {
+        if let Some((status, said_at)) = &self.nobody
+            && said_at.elapsed() >= AGAIN
+        {
+            self.say_nobody(status.clone());
+        }
+        let idle = self.idle_since.is_some_and(|since| since.elapsed() >= WAITS_LONG);
+        if idle && !self.said {
+            self.said = true;
+            self.progress.say(
+                "its tasks wait: the boxes of this class are busy with others, or can't run these \
+                 (`latlas farm status`)",
+            );
+        }
+    }
+}
+
+async fn settled(
+    client: &Client,
+    id: Uuid,
+    watch: &mut Watch,
+) -> Result<RequestStatus, ClientError> {
+    match streamed(client, id, watch).await {
+        Some(status) => Ok(status),
+        None => polled(client, id, watch).await,
+    }
+}
+
+/// The last state that the stream of events gives; None if it breaks before the request is finished.
+async fn streamed(client: &Client, id: Uuid, watch: &mut Watch) -> Option<RequestStatus> {
+    let mut response = client.get_raw(&format!("v1/requests/{id}/events")).await.ok()?;
+    let mut events = Events::default();
+    // Comments that keep the connection alive come every 15 seconds or so.
+    while let Some(bytes) = response.chunk().await.ok()? {
+        watch.look_around();
+        for data in events.push(&bytes) {
+            let status: RequestStatus = serde_json::from_str(&data).ok()?;
+            watch.show(&status);
+            if status.is_finished() {
+                return Some(status);
+            }
+        }
+    }
+    None
+}
+
+async fn polled(
+    client: &Client,
+    id: Uuid,
+    watch: &mut Watch,
+) -> Result<RequestStatus, ClientError> {
+    let mut answered = Instant::now();
+    let mut complained = false;
+    loop {
+        match client.get::<RequestStatus>(&format!("v1/requests/{id}")).await {
+            Ok(status) => {
+                answered = Instant::now();
+                complained = false;
+                watch.show(&status);
+                watch.look_around();
+                if status.is_finished() {
+                    return Ok(status);
+                }
+            }
+            Err(error) if error.is_transient() && answered.elapsed() < PATIENCE => {
+                if !complained {
+                    watch.progress.say(&format!("{error}; asking again for two minutes"));
+                    complained = true;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(BETWEEN_POLLS).await;
+    }
+}

@@ -1,0 +1,511 @@
+//! The HTTP client of a coordinator: one way to send a request, to read an answer, and to say what
+//! went wrong.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::client::proxy::matcher::Matcher;
+use jiff::Timestamp;
+use ops_catalog::text;
+use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Identity, Method, RequestBuilder, Response, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use latlas_shared::api::{Page, Problem};
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The base address is not one.
+    #[error("`{0}` is not the address of a coordinator: write it like http://127.0.0.1:8700")]
+    Address(String),
+    /// The token cannot be sent. It is not repeated here.
+    #[error(
+        "the token has characters that no token has: copy it again, without spaces and line ends"
+    )]
+    Token,
+    /// The file of certificates can't be used.
+    #[error(
+        "the certificates in {path} can't be used ({cause}): --ca-file or LATLAS_CA_FILE names a PEM file \
+         with the certificates to trust"
+    )]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: String,
+    },
+    /// The file of the client's own certificate can't be used.
+    #[error(
+        "the client certificate in {path} can't be used ({cause}): --client-cert or LATLAS_CLIENT_CERT \
+         names a PEM file with a certificate and its private key"
+    )]
+    ClientCertFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: String,
+    },
+    /// The coordinator takes calls only from who has a certificate of its authority.
+    #[error(
+        "the coordinator at {url} takes no calls from this client ({cause}): it asks for a certificate of \
+         an authority of its own; name yours with --client-cert or LATLAS_CLIENT_CERT"
+    )]
+    NotLetIn {
+        /// Where it is.
+        url: String,
+        /// What it said.
+        cause: String,
+    },
+    /// The coordinator's certificate is not trusted.
+    #[error(
+        "the coordinator at {url} is not trusted ({cause}): if its certificate is of your own making, name \
+         it with --ca-file or LATLAS_CA_FILE, and use the host name that is in it"
+    )]
+    Untrusted {
+        /// Where it is.
+        url: String,
+        /// What is wrong with its certificate.
+        cause: String,
+    },
+    /// Nobody answered, or the connection broke.
+    #[error(
+        "the coordinator at {url} does not answer ({cause}): is it running (`latlas-coordinator serve`), \
+         and is this its address (--coordinator or LATLAS_COORDINATOR)?"
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        url: String,
+        /// The innermost cause.
+        cause: String,
+    },
+    /// A proxy between this client and the coordinator failed.
+    #[error(
+        "the call to {url} went through the proxy {proxy}, which did not pass it on ({cause}): the environment \
+         names that proxy (http_proxy, https_proxy or all_proxy); unset it, or name the coordinator's host in \
+         no_proxy"
+    )]
+    Proxy {
+        /// The proxy.
+        proxy: String,
+        /// The coordinator behind it.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// It refused, and said why.
+    #[error("the coordinator refused: {} ({})", .0.detail, .0.title)]
+    Refused(Problem),
+    /// It, or a proxy before it, asked to be left alone for a while.
+    #[error("the coordinator asks to come back in {} s: {why}", after.as_secs())]
+    Later {
+        /// What it said.
+        why: String,
+        /// HTTP status, 429 or 503.
+        status: u16,
+        /// How long to wait, from its `Retry-After`.
+        after: Duration,
+    },
+    /// The answer was not understood.
+    #[error(
+        "the answer of {url} was not understood ({cause}): is this a Latlas coordinator of the same \
+         version?"
+    )]
+    NotUnderstood {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+impl ClientError {
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            ClientError::Refused(problem) => Some(problem.status),
+            ClientError::Later { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed later: nobody answered, the call did not arrive whole, or the
+    /// server was in trouble or busy. Other refusals stay.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ClientError::Unreachable { .. }
+            | ClientError::Proxy { .. }
+            | ClientError::Later { .. } => true,
+            ClientError::Address(_)
+            | ClientError::Token
+            | ClientError::CaFile { .. }
+            | ClientError::ClientCertFile { .. }
+            | ClientError::NotLetIn { .. }
+            | ClientError::Untrusted { .. }
+            | ClientError::NotUnderstood { .. } => false,
+            ClientError::Refused(problem) => {
+                problem.status >= 500 || matches!(problem.status, 408 | 429)
+            }
+        }
+    }
+
+    /// How long the coordinator asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ClientError::Later { after, .. } => Some(*after),
+            _ => None,
+        }
+    }
+}
+
+/// Files for TLS, beside what the system trusts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates to trust, PEM.
+    pub ca: Option<PathBuf>,
+    /// The client's own certificate and its private key, in one PEM file.
+    pub client_cert: Option<PathBuf>,
+}
+
+/// A coordinator, as one user sees it.
+#[derive(Clone)]
+pub struct Client {
+    base: Url,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the token nor a password in the address belongs in a log.
+        f.debug_struct("Client").field("base", &self.shown_base()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the coordinator at `base`, e.g. `http://127.0.0.1:8700`, that trusts whom the system
+    /// trusts.
+    ///
+    /// # Errors
+    /// When `base` is not an http address.
+    pub fn new(base: &str, token: Option<String>) -> Result<Client, ClientError> {
+        Client::with_tls(&TlsFiles::default(), base, token)
+    }
+
+    /// The same, with certificates in files.
+    ///
+    /// # Errors
+    /// When `base` is not an http address, or a file can't be used.
+    pub fn with_tls(
+        files: &TlsFiles,
+        base: &str,
+        token: Option<String>,
+    ) -> Result<Client, ClientError> {
+        let address = || ClientError::Address(base.to_owned());
+        let mut url = Url::parse(base).map_err(|_| address())?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(address());
+        }
+        // Without the slash a path prefix of the base would be replaced, not continued.
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(Duration::from_secs(60))
+            // Sooner than a coordinator closes it, so that no call is sent into a closing connection.
+            .pool_idle_timeout(Duration::from_secs(20))
+            .user_agent(concat!("latlas/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&url) {
+            // A proxy that the environment names reaches its own loopback, not this machine's.
+            builder = builder.no_proxy();
+        }
+        if let Some(path) = &files.ca {
+            builder = builder.tls_certs_merge(certificates(path)?);
+        }
+        if let Some(path) = &files.client_cert {
+            builder = builder.identity(identity(path)?);
+        }
+        // Whether a certificate is one shows only here, and which of two files it is in only when one is left out.
+        let http = builder.build().map_err(|e| match files {
+            TlsFiles { ca, client_cert: Some(path) } => {
+                let others = TlsFiles { ca: ca.clone(), client_cert: None };
+                let cause = innermost(&e);
+                let own = ClientError::ClientCertFile { path: path.clone(), cause };
+                Client::with_tls(&others, base, None).err().unwrap_or(own)
+            }
+            TlsFiles { ca: Some(path), client_cert: None } => {
+                ClientError::CaFile { path: path.clone(), cause: innermost(&e) }
+            }
+            _ => ClientError::Unreachable { url: base.to_owned(), cause: innermost(&e) },
+        })?;
+        Ok(Client { base: url, token, http })
+    }
+
+    /// The same coordinator with another token.
+    pub fn with_token(&self, token: String) -> Client {
+        Client { token: Some(token), ..self.clone() }
+    }
+
+    /// The address that it was made with.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    fn shown_base(&self) -> String {
+        shown(&self.base).trim_end_matches('/').to_owned()
+    }
+
+    /// Reads `path`, relative to the base and with its query if it has one, as JSON.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read(self.send(self.request(Method::GET, path)?).await?).await
+    }
+
+    /// Reads `path` as it is, for downloads and streams.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_raw(&self, path: &str) -> Result<Response, ClientError> {
+        self.send(self.request(Method::GET, path)?).await
+    }
+
+    /// Reads all pages of a list.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, ClientError> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let url = match &cursor {
+                None => path.to_owned(),
+                Some(cursor) => with_query(path, &[("cursor", cursor)]),
+            };
+            let page: Page<T> = self.get(&url).await?;
+            items.extend(page.items);
+            match page.next_cursor {
+                None => return Ok(items),
+                same if same == cursor => {
+                    let cause = "its pages have no end".to_owned();
+                    return Err(ClientError::NotUnderstood { url, cause });
+                }
+                next => cursor = next,
+            }
+        }
+    }
+
+    /// Sends JSON to `path` and reads the answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.read(self.send(self.request(Method::POST, path)?.json(body)).await?).await
+    }
+
+    /// Puts JSON to `path` and reads the answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.read(self.send(self.request(Method::PUT, path)?.json(body)).await?).await
+    }
+
+    /// Changes what is at `path` by the fields of some JSON and reads the answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn patch<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.read(self.send(self.request(Method::PATCH, path)?.json(body)).await?).await
+    }
+
+    /// Removes what is at `path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.read(self.send(self.request(Method::DELETE, path)?).await?).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
+        let url = self.base.join(path).map_err(|_| ClientError::Address(path.to_owned()))?;
+        let request = self.http.request(method, url);
+        Ok(match &self.token {
+            Some(token) => request.header(AUTHORIZATION, authorization(token)?),
+            None => request,
+        })
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let url = shown(response.url());
+        let after = retry_after(&response);
+        let text = response.text().await.map_err(|e| self.unreachable(&e))?;
+        let cause = format!("status {status}");
+        let problem = serde_json::from_str::<Problem>(&text);
+        if let Some(after) = after {
+            let why = problem.map_or(cause, |problem| problem.detail);
+            return Err(ClientError::Later { why, status: status.as_u16(), after });
+        }
+        Err(match problem {
+            Ok(problem) => ClientError::Refused(problem),
+            Err(_) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                // A proxy in between answers for a coordinator that is away.
+                self.unanswered(cause)
+            }
+            Err(_) => ClientError::NotUnderstood { url, cause },
+        })
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
+        let url = shown(response.url());
+        let body = response.text().await.map_err(|e| self.unreachable(&e))?;
+        // An answer without a body, as 204 has, is read as the unit type.
+        let body = if body.is_empty() { "null" } else { &body };
+        text::read_json(body).map_err(|e| ClientError::NotUnderstood { url, cause: e.to_string() })
+    }
+
+    /// What is said when the connection failed, also in the middle of a body that the caller reads.
+    pub fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        let (url, cause) = (self.shown_base(), innermost(error));
+        if cause.starts_with(UNTRUSTED) {
+            return ClientError::Untrusted { url, cause };
+        }
+        if NOT_LET_IN.iter().any(|alert| cause.ends_with(alert)) {
+            return ClientError::NotLetIn { url, cause };
+        }
+        self.unanswered(cause)
+    }
+
+    /// Nobody answered: the coordinator, or the proxy in between, which is all that this client reaches then.
+    fn unanswered(&self, cause: String) -> ClientError {
+        let url = self.shown_base();
+        match self.proxy() {
+            Some(proxy) => ClientError::Proxy { proxy, url, cause },
+            None => ClientError::Unreachable { url, cause },
+        }
+    }
+
+    /// The proxy that the environment names for the coordinator, without its user and password.
+    fn proxy(&self) -> Option<String> {
+        if is_loopback(&self.base) {
+            return None;
+        }
+        let uri = self.base.as_str().parse().ok()?;
+        let proxy = Matcher::from_env().intercept(&uri)?;
+        Url::parse(&proxy.uri().to_string())
+            .ok()
+            .map(|url| shown(&url).trim_end_matches('/').to_owned())
+    }
+}
+
+/// How rustls begins what it says of a certificate that it does not take.
+const UNTRUSTED: &str = "invalid peer certificate";
+
+/// What rustls calls the alerts (RFC 8446, section 6.2) with which a server refuses a client's certificate.
+const NOT_LET_IN: [&str; 6] = [
+    "CertificateRequired",
+    "UnknownCA",
+    "BadCertificate",
+    "CertificateExpired",
+    "CertificateUnknown",
+    "DecryptError",
+];
+
+fn identity(path: &Path) -> Result<Identity, ClientError> {
+    let unusable = |cause: String| ClientError::ClientCertFile { path: path.to_owned(), cause };
+    let text = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
+    Identity::from_pem(&text).map_err(|e| unusable(innermost(&e)))
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
+    let unusable = |cause: String| ClientError::CaFile { path: path.to_owned(), cause };
+    let text = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&text).map_err(|e| unusable(innermost(&e)))?;
+    if certificates.is_empty() {
+        return Err(unusable("it has none".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// A path with a query, its values percent-encoded.
+pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
+    if pairs.is_empty() {
+        return path.to_owned();
+    }
+    // The query of any address is encoded alike; this one is never asked for.
+    let mut url = Url::parse("http://localhost/").expect("it is an address");
+    url.query_pairs_mut().extend_pairs(pairs);
+    let mark = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{mark}{}", url.query().unwrap_or_default())
+}
+
+fn authorization(token: &str) -> Result<HeaderValue, ClientError> {
+    let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    let mut value = match HeaderValue::from_str(&format!("Bearer {token}")) {
+        Ok(value) if plain => value,
+        _ => return Err(ClientError::Token),
+    };
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The wait that a busy server asks for, in seconds or as a date. One that is not understood asks for
+/// nothing, and neither does one in an answer that has nothing to do with load.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let status = response.status();
+    if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
+        return None;
+    }
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    // A date that has passed asks for no wait.
+    Some(date.duration_since(Timestamp::now()).try_into().unwrap_or_default())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// An address without its user and password.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Both fail only for addresses that cannot have a user.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+/// The root cause says `connection refused`; the layers above it only say that a request failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,136 @@
+//! The index that a table is looked up by.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, OnceLock};
+
+use latlas_shared::{Row, Status, Table, TableError, shown_key};
+use ops_catalog::{Catalog, Invalid, Op, OpDigest, OpKey, Shape};
+
+use crate::interpolate::{Estimate, Interpolator};
+
+/// A table made ready for look-ups.
+///
+/// Rows are found by the digest of what was run, so a row serves every name of one computation and
+/// never another computation of the same name.
+#[derive(Debug)]
+pub struct TableIndex {
+    table: Table,
+    catalog: Catalog,
+    by_digest: HashMap<OpDigest, HashMap<Shape, usize>>,
+    /// Rows of definitions that are not the catalog's of that name: they say why a key is missing.
+    foreign: HashMap<OpKey, usize>,
+    /// Made when the first estimate is asked for. What it learns stays as long as the index.
+    interpolator: OnceLock<Interpolator>,
+}
+
+impl TableIndex {
+    /// Indexes a table, with the built-in catalog and the table's own ops.
+    ///
+    /// # Errors
+    /// When a row or an op definition of the table is not valid, or a row stands twice.
+    pub fn new(table: Table) -> Result<TableIndex, TableError> {
+        table.check()?;
+        let builtin = Catalog::builtin();
+        let own = table.ops.iter().filter(|def| builtin.op(&def.name).is_err()).cloned();
+        let catalog = builtin.with_ops(own)?;
+        let mut by_digest: HashMap<OpDigest, HashMap<Shape, usize>> = HashMap::new();
+        let mut foreign = HashMap::new();
+        for (index, row) in table.rows.iter().enumerate() {
+            if !catalog.op(&row.op_type).is_ok_and(|op| *op.digest() == row.op_digest) {
+                foreign.insert(row.key(), index);
+            }
+            let rows = by_digest.entry(row.op_digest.clone()).or_default();
+            match rows.entry(row.shape()) {
+                Entry::Vacant(place) => {
+                    place.insert(index);
+                }
+                Entry::Occupied(mut place) => {
+                    let first = &table.rows[*place.get()];
+                    if first.op_type == row.op_type {
+                        let twice = Invalid::new(shown_key(row), "the row stands twice");
+                        return Err(twice.into());
+                    }
+                    // Two names of one computation: the first that has a number serves both.
+                    if first.latency_micros.is_none() {
+                        place.insert(index);
+                    }
+                }
+            }
+        }
+        Ok(TableIndex { table, catalog, by_digest, foreign, interpolator: OnceLock::new() })
+    }
+
+    /// The table, given back.
+    pub fn into_table(self) -> Table {
+        self.table
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The ops that networks may use with this table.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The row of an op at a shape, with or without a number in it.
+    pub fn row(&self, op: &Op, shape: &Shape) -> Option<&Row> {
+        let index = *self.by_digest.get(op.digest())?.get(shape)?;
+        Some(&self.table.rows[index])
+    }
+
+    /// The row of this name and shape whose definition is not the catalog's.
+    pub(crate) fn foreign_row(&self, key: &OpKey) -> Option<&Row> {
+        self.foreign.get(key).map(|&index| &self.table.rows[index])
+    }
+
+    /// The rows that have a number, are not suspect, and are found by look-ups, with their ops, in the table's
+    /// order.
+    pub fn measured(&self) -> impl Iterator<Item = (&Arc<Op>, &Row)> {
+        self.measured_places().map(|(op, place)| (op, &self.table.rows[place]))
+    }
+
+    /// The same, as places in the table.
+    pub(crate) fn measured_places(&self) -> impl Iterator<Item = (&Arc<Op>, usize)> {
+        self.table.rows.iter().enumerate().filter_map(|(index, row)| {
+            let op = self.catalog.op(&row.op_type).ok()?;
+            let found = self.by_digest.get(op.digest())?.get(&row.shape())?;
+            let usable = row.latency_micros.is_some() && row.status != Status::Suspect;
+            (*found == index && usable).then_some((op, index))
+        })
+    }
+
+    /// The latency of an op at a shape as the measured rows around it suggest.
+    ///
+    /// # Errors
+    /// Says why there is none.
+    pub(crate) fn estimate(
+        &self,
+        op: &Op,
+        shape: &Shape,
+        reuse_distance_bytes: f64,
+    ) -> Result<Estimate, String> {
+        self.interpolator().estimate(&self.table.rows, op, shape, reuse_distance_bytes)
+    }
+
+    /// What it costs the host to issue an op of any shape, as its rows suggest; none unless each has its host time.
+    pub(crate) fn host_micros(&self, op: &Op, reuse_distance_bytes: f64) -> Option<f64> {
+        self.interpolator().host_micros(&self.table.rows, op, reuse_distance_bytes)
+    }
+
+    fn interpolator(&self) -> &Interpolator {
+        self.interpolator.get_or_init(|| Interpolator::new(self.measured_places()))
+    }
+
+    /// How often something was learned from rows for estimates, which is the costly part of them: once for each
+    /// op that an estimate was asked of, whoever asks, and once across all ops.
+    pub fn times_learned(&self) -> usize {
+        self.interpolator.get().map_or(0, Interpolator::times_learned)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! Latencies of shapes that were not measured, learned from measured rows of the same op.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ops_catalog::{Op, OpDigest, Shape};
+
+use crate::regression::{FEWEST_POINTS, Guess, Point, Regression};
+use crate::stats;
+use latlas_shared::Row;
+
+mod across;
+pub(crate) mod hull;
+
+use across::Across;
+use hull::{Hull, Sizes};
+
+/// An estimate that may be off by a larger factor than this is none. It is large, since such an op may be a
+/// small part of a network, whose interval says how much it matters.
+const WIDEST_FACTOR: f64 = 5.0;
+
+/// Standard deviations of one measurement in half of a row's interval: the interval is 95% wide, and
+/// made for a repetition, which errs as well.
+const DEVIATIONS: f64 = 1.96 * std::f64::consts::SQRT_2;
+
+/// How much slower per unit of work a smaller shape may be for reasons of its own, such as channels that
+/// fill no vector.
+const OWN_REASONS: f64 = 2.0;
+
+/// Estimates for shapes between measured ones; it never reaches beyond the largest.
+///
+/// Latency per unit of work (multiply-accumulates and elements moved) is learned per op, in logarithms,
+/// as a function of the shape, its multiply-accumulates and the elements it moves; see
+/// [`crate::regression`]. All batches and strides of an op are learned together. Where the rows of an op
+/// are too few or do not surround a shape, all ops are learned together, see [`Across`]. What is smaller than
+/// all of that is bounded by the next larger row, see [`Rows::bounded`].
+///
+/// It belongs to the index of one table, which hands it that table's rows with each call. What is learned of an
+/// op is learned once, by whoever asks first; others who ask meanwhile wait for it.
+#[derive(Debug)]
+pub(crate) struct Interpolator {
+    ops: HashMap<OpDigest, RowsOfOp>,
+    across: OnceLock<Result<Across, String>>,
+    /// How often something was learned.
+    learned: AtomicUsize,
+}
+
+/// The places of one op's measured rows in their table, and what was learned from them.
+#[derive(Debug)]
+struct RowsOfOp {
+    op: Arc<Op>,
+    rows: Vec<usize>,
+    learned: OnceLock<Result<Learned, String>>,
+}
+
+/// An estimate and its error.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Estimate {
+    /// Microseconds.
+    pub micros: f64,
+    /// The factor `exp(error)` up or down contains about 90% of left-out rows.
+    pub error: f64,
+}
+
+/// Rows of one op.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    of: &'a RowsOfOp,
+    table: &'a [Row],
+}
+
+/// What the rows of one op say.
+#[derive(Debug)]
+struct Learned {
+    hull: Hull,
+    curves: Curves,
+}
+
+/// Latencies per unit of work along the reuse distance.
+#[derive(Debug)]
+struct Curves {
+    /// The reuse distances of the curves' points, ascending; the regression's quantities are the
+    /// latencies there.
+    distances: Vec<u64>,
+    regression: Regression,
+}
+
+impl Interpolator {
+    /// Of the measured rows of a table, by their places in it.
+    pub(crate) fn new<'a>(measured: impl Iterator<Item = (&'a Arc<Op>, usize)>) -> Interpolator {
+        let mut ops: HashMap<OpDigest, RowsOfOp> = HashMap::new();
+        for (op, row) in measured {
+            let new =
+                || RowsOfOp { op: Arc::clone(op), rows: Vec::new(), learned: OnceLock::new() };
+            ops.entry(op.digest().clone()).or_insert_with(new).rows.push(row);
+        }
+        Interpolator { ops, across: OnceLock::new(), learned: AtomicUsize::new(0) }
+    }
+
+    /// How often something was learned so far: once per op, and once across all ops.
+    pub(crate) fn times_learned(&self) -> usize {
+        self.learned.load(Ordering::Relaxed)
+    }
+
+    /// An estimate at a reuse distance. `table` has the rows of the table that this was made of. The first
+    /// estimate of an op takes longer, for it learns from its rows.
+    ///
+    /// # Errors
+    /// Says why there is none: no rows or too few, a size outside the measured range, or rows that say too
+    /// little of this shape.
+    pub(crate) fn estimate(
+        &self,
+        table: &[Row],
+        op: &Op,
+        shape: &Shape,
+        reuse_distance_bytes: f64,
+    ) -> Result<Estimate, String> {
+        let refused = |why: String| format!("not measured, and not interpolated: {why}");
+        let Some(rows) = self.ops.get(op.digest()).map(|of| Rows { of, table }) else {
+            let name = op.name();
+            return Err(refused(format!("the table has no row of {name}")));
+        };
+        let sizes = Sizes::new(op, shape)
+            .ok_or_else(|| "not measured, and not possible for this op".to_owned())?;
+        let by_own_rows = rows.estimate(&sizes, reuse_distance_bytes, &self.learned);
+        by_own_rows
+            .or_else(|why| {
+                let across = self.across.get_or_init(|| {
+                    self.learned.fetch_add(1, Ordering::Relaxed);
+                    Across::new(self.ops.values().map(|of| Rows { of, table }).collect())
+                });
+                let estimate =
+                    |across: &Across| across.estimate(op, shape, &sizes, reuse_distance_bytes);
+                across.as_ref().map_err(String::clone).and_then(estimate).map_err(
+                    |why_not_across| {
+                        refused(format!("{why}; nor from the rows of other ops: {why_not_across}"))
+                    },
+                )
+            })
+            .or_else(|why| rows.bounded(&sizes, reuse_distance_bytes).ok_or(why))
+    }
+
+    /// What it costs the host to issue an op of any shape: the median of the op's rows, since issuing takes as
+    /// long for a small shape as for a large one. None unless each row has its host time.
+    pub(crate) fn host_micros(
+        &self,
+        table: &[Row],
+        op: &Op,
+        reuse_distance_bytes: f64,
+    ) -> Option<f64> {
+        let of = self.ops.get(op.digest())?;
+        let times: Option<Vec<f64>> =
+            Rows { of, table }.iter().map(|row| row.host_micros(reuse_distance_bytes)).collect();
+        Some(stats::median(&times?))
+    }
+}
+
+impl<'a> Rows<'a> {
+    fn op(self) -> &'a Op {
+        &self.of.op
+    }
+
+    fn len(self) -> usize {
+        self.of.rows.len()
+    }
+
+    fn iter(self) -> impl Iterator<Item = &'a Row> {
+        self.of.rows.iter().map(move |&row| &self.table[row])
+    }
+
+    /// From the rows of the op itself.
+    fn estimate(
+        &self,
+        sizes: &Sizes,
+        reuse_distance_bytes: f64,
+        times_learned: &AtomicUsize,
+    ) -> Result<Estimate, String> {
+        if self.len() < FEWEST_POINTS {
+            return Err(format!(
+                "that takes {FEWEST_POINTS} rows of {}, and the table has {}",
+                self.op().name(),
+                self.len()
+            ));
+        }
+        let learned = self.of.learned.get_or_init(|| {
+            times_learned.fetch_add(1, Ordering::Relaxed);
+            Learned::of_op(self.op(), &self.iter().collect::<Vec<_>>())
+        });
+        let learned = learned.as_ref().map_err(String::clone)?;
+        learned.hull.check(sizes)?;
+        learned.curves.estimate(&sizes.features(), sizes.log_work(), reuse_distance_bytes)
+    }
+
+    /// From the row with the least work among those that are larger in every size: a smaller shape takes less
+    /// time, and more per unit of work. So it lies between that row's latency and its share of it by work,
+    /// but for [`OWN_REASONS`]. The smallest ops of a network would otherwise leave it without any prediction.
+    fn bounded(&self, sizes: &Sizes, reuse_distance_bytes: f64) -> Option<Estimate> {
+        let larger = |row: &Row| {
+            let of_row = Sizes::new(self.op(), &row.shape())?;
+            let (_, micros, _) = row.read_curve(reuse_distance_bytes)?;
+            of_row.contains(sizes).then(|| (of_row.log_work() - sizes.log_work(), micros))
+        };
+        let rows = self.iter().filter_map(larger);
+        let (less_work, micros) = rows.min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let error = less_work / 2.0 + OWN_REASONS.ln();
+        let estimate = Estimate { micros: micros * (-less_work / 2.0).exp(), error };
+        (error <= WIDEST_FACTOR.ln()).then_some(estimate)
+    }
+}
+
+impl Learned {
+    fn of_op(op: &Op, rows: &[&Row]) -> Result<Learned, String> {
+        let distances = distances(rows);
+        let learn_from = |row: &&Row| {
+            let sizes = Sizes::new(op, &row.shape())?;
+            let point = point(row, sizes.features(), sizes.log_work(), &distances)?;
+            Some((sizes, point))
+        };
+        let (sizes, points): (Vec<Sizes>, Vec<Point>) = rows.iter().filter_map(learn_from).unzip();
+        let regression = Regression::fit(&points)?;
+        Ok(Learned { hull: Hull::new(&sizes), curves: Curves { distances, regression } })
+    }
+}
+
+/// Reuse distances of the rows' curves, ascending.
+fn distances(rows: &[&Row]) -> Vec<u64> {
+    let curves = rows.iter().flat_map(|row| &row.curve);
+    let mut distances: Vec<u64> = curves.map(|point| point.reuse_distance_bytes).collect();
+    distances.sort_unstable();
+    distances.dedup();
+    distances
+}
+
+/// What a row says of latency per unit of work, as a function of some features.
+fn point(row: &Row, features: Vec<f64>, log_work: f64, distances: &[u64]) -> Option<Point> {
+    let target = |&distance: &u64| {
+        let (_, micros, _) = row.read_curve(distance as f64)?;
+        Some(micros.ln() - log_work)
+    };
+    Some(Point {
+        features,
+        targets: distances.iter().map(target).collect::<Option<Vec<f64>>>()?,
+        variance: (row.ci95_rel.unwrap_or_default() / DEVIATIONS).powi(2),
+    })
+}
+
+impl Curves {
+    /// Between two distances of the curves as rows are read there: on a line.
+    ///
+    /// # Errors
+    /// When the error is too large for an estimate.
+    fn estimate(
+        &self,
+        features: &[f64],
+        log_work: f64,
+        reuse_distance_bytes: f64,
+    ) -> Result<Estimate, String> {
+        let guesses = self.regression.at(features);
+        let estimate =
+            |guess: &Guess| Estimate { micros: (guess.value + log_work).exp(), error: guess.error };
+        let x = reuse_distance_bytes;
+        let above = self.distances.partition_point(|&distance| (distance as f64) < x);
+        let below = above.saturating_sub(1);
+        let above = above.min(self.distances.len() - 1);
+        let (a, b) = (estimate(&guesses[below]), estimate(&guesses[above]));
+        let (x0, x1) = (self.distances[below] as f64, self.distances[above] as f64);
+        let share = if below == above { 0.0 } else { (x - x0) / (x1 - x0) };
+        let estimate = Estimate {
+            micros: a.micros + (b.micros - a.micros) * share,
+            error: a.error.max(b.error),
+        };
+        if estimate.error > WIDEST_FACTOR.ln() {
+            return Err(format!(
+                "the estimate could be off by a factor of {:.1}, as left-out rows show",
+                estimate.error.exp()
+            ));
+        }
+        Ok(estimate)
+    }
+}
+
+#[cfg(test)]
+mod tests;

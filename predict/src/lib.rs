@@ -1,0 +1,23 @@
+//! What everyone computes alike: statistics, the merging of measurements, tables made from them, the interpolation
+//! between rows, and the prediction of networks.
+//!
+//! Everything here is pure.
+
+pub mod accuracy;
+mod assemble;
+mod index;
+mod interpolate;
+pub mod merge;
+mod neighbours;
+mod predictor;
+pub mod profile_order;
+pub mod regression;
+pub mod stats;
+pub mod two_clock;
+
+pub use assemble::{TableContent, assemble};
+pub use index::TableIndex;
+pub use predictor::{
+    Features, Micros, PackedOp, PackedTable, PredictError, Predictor, calibrated, calibration,
+    features,
+};

@@ -1,0 +1,246 @@
+//! Statistics of samples. All functions are pure and take samples in any order.
+
+/// The quiet quantile: in a shared machine the 10th percentile is what the op costs when nobody
+/// disturbs it, and unlike the minimum it has an interval.
+pub const QUIET: f64 = 0.10;
+
+/// The `q`-quantile by linear interpolation between order statistics (type 7 of Hyndman and Fan, the
+/// default of numpy and R).
+///
+/// `sorted` is ascending and not empty; `q` lies in 0..=1.
+pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
+    let position = q * (sorted.len() - 1) as f64;
+    let below = position.floor() as usize;
+    let above = position.ceil() as usize;
+    sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64)
+}
+
+/// Ascending copy of the samples.
+pub fn sorted(samples: &[f64]) -> Vec<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// The median; `samples` is not empty.
+pub fn median(samples: &[f64]) -> f64 {
+    quantile_of_sorted(&sorted(samples), 0.5)
+}
+
+pub use latlas_shared::samples::Visit;
+
+/// A 95% confidence interval of the `q`-quantile of samples that come in visits, without assuming
+/// any distribution: Woodruff's method (1952, JASA 47:635) with the variance between visits.
+///
+/// The share of samples below the quantile is estimated per visit; its variance between visits is the
+/// variance of the pooled share, Student's t with one less than the number of visits sets the width,
+/// and the order statistics at that share, up and down, are the interval. The binomial variance is
+/// the least that is assumed, so that visits that agree by chance do not narrow it. Upwards the share
+/// is Wilson's (1927, JASA 22:209), since the symmetric one is too short for a low quantile of few
+/// independent visits; downwards, where the share would fall below zero, the end is mirrored.
+///
+/// `q` is at most one half. Needs at least two visits with samples; returns `None` otherwise.
+pub fn quantile_interval(visits: &[Visit], q: f64) -> Option<(f64, f64)> {
+    interval(visits, q, 1.0)
+}
+
+/// The interval that the same measurement, made again, falls into 95% of the time: an independent
+/// repetition has the same error once more, so its standard error is larger by the square root
+/// of two. This is the interval that rows publish, since a reader compares it with another table.
+///
+/// `None` as for [`quantile_interval`].
+pub fn repetition_interval(visits: &[Visit], q: f64) -> Option<(f64, f64)> {
+    interval(visits, q, std::f64::consts::SQRT_2)
+}
+
+fn interval(visits: &[Visit], q: f64, factor: f64) -> Option<(f64, f64)> {
+    let visits: Vec<&Visit> = visits.iter().filter(|visit| !visit.is_empty()).collect();
+    if visits.len() < 2 {
+        return None;
+    }
+    let pooled = sorted(&visits.iter().flat_map(|v| v.iter().copied()).collect::<Vec<f64>>());
+    let total = pooled.len() as f64;
+    let value = quantile_of_sorted(&pooled, q);
+    let below = |samples: &[f64]| samples.iter().filter(|&&s| s <= value).count() as f64;
+    let share = below(&pooled) / total;
+    let count = visits.len() as f64;
+    let between: f64 = visits
+        .iter()
+        .map(|visit| ((below(visit) - share * visit.len() as f64) / total).powi(2))
+        .sum::<f64>()
+        * count
+        / (count - 1.0);
+    let variance = factor * factor * between.max(q * (1.0 - q) / total);
+    let t = student_t_975(visits.len() - 1);
+    // As many independent samples would have this variance.
+    let independent = q * (1.0 - q) / variance;
+    let (_, upper) = wilson(q, independent, t);
+    let lower = q - t * variance.sqrt();
+    let at = |share: f64| quantile_of_sorted(&pooled, share.clamp(0.0, 1.0));
+    let high = at(upper);
+    // Where the lower share falls below zero there is no order statistic that far out, and the truth
+    // may lie below every sample: the upper end then says by which factor.
+    let low = if lower < 0.0 { at(0.0).min(value * value / high) } else { at(lower) };
+    Some((low, high))
+}
+
+/// Wilson's interval for a share: unlike the symmetric one it is right for small shares of few samples.
+fn wilson(share: f64, samples: f64, z: f64) -> (f64, f64) {
+    let shrink = 1.0 + z * z / samples;
+    let centre = (share + z * z / (2.0 * samples)) / shrink;
+    let spread =
+        z / shrink * (share * (1.0 - share) / samples + (z / (2.0 * samples)).powi(2)).sqrt();
+    (centre - spread, centre + spread)
+}
+
+/// The 97.5th percentile of Student's t.
+fn student_t_975(degrees_of_freedom: usize) -> f64 {
+    use statrs::distribution::{ContinuousCDF, StudentsT};
+    StudentsT::new(0.0, 1.0, degrees_of_freedom as f64)
+        .map(|t| t.inverse_cdf(0.975))
+        .expect("there is at least one degree of freedom")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quantiles_of_known_samples() {
+        let samples = sorted(&[4.0, 1.0, 3.0, 2.0, 5.0]);
+        for (q, expected) in [(0.0, 1.0), (0.1, 1.4), (0.5, 3.0), (1.0, 5.0)] {
+            assert!((quantile_of_sorted(&samples, q) - expected).abs() < 1e-12);
+        }
+    }
+
+    fn pooled(visits: &[Visit]) -> Vec<f64> {
+        sorted(&visits.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_quantile_lies_inside_its_interval(
+            visits in prop::collection::vec(prop::collection::vec(0.1f64..1e6, 1..20), 2..20),
+            q in 0.05f64..0.5,
+        ) {
+            let (low, high) = quantile_interval(&visits, q).unwrap();
+            let value = quantile_of_sorted(&pooled(&visits), q);
+            prop_assert!(low <= value && value <= high, "{low} {value} {high}");
+        }
+
+        #[test]
+        fn the_order_of_samples_does_not_matter(
+            mut visits in prop::collection::vec(prop::collection::vec(0.1f64..1e6, 1..20), 2..20),
+        ) {
+            let before = quantile_interval(&visits, QUIET);
+            visits.reverse();
+            visits.iter_mut().for_each(|visit| visit.reverse());
+            let after = quantile_interval(&visits, QUIET);
+            let (before, after) = (before.unwrap(), after.unwrap());
+            prop_assert!((before.0 / after.0 - 1.0).abs() < 1e-9);
+            prop_assert!((before.1 / after.1 - 1.0).abs() < 1e-9);
+        }
+
+        #[test]
+        fn quantiles_scale_with_their_samples(
+            samples in prop::collection::vec(0.1f64..1e6, 1..50),
+            factor in 0.1f64..10.0,
+        ) {
+            let scaled: Vec<f64> = samples.iter().map(|s| s * factor).collect();
+            prop_assert!((median(&scaled) / median(&samples) / factor - 1.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn one_visit_has_no_interval() {
+        assert_eq!(quantile_interval(&[vec![1.0, 2.0, 3.0]], QUIET), None);
+        assert_eq!(quantile_interval(&[vec![1.0], vec![]], QUIET), None);
+    }
+
+    /// Uniform numbers in 0..1, the same in every run.
+    struct Uniform(u64);
+
+    impl Uniform {
+        fn next(&mut self) -> f64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            ((self.0 >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        }
+
+        /// Box and Muller.
+        fn normal(&mut self) -> f64 {
+            (-2.0 * self.next().ln()).sqrt() * (std::f64::consts::TAU * self.next()).cos()
+        }
+    }
+
+    /// The samples of visit number `index` of a run of `RUN` visits.
+    type Machine = fn(&mut Uniform, usize) -> Visit;
+
+    const RUN: usize = 15;
+
+    const MACHINES: [(&str, Machine); 6] = [
+        ("normal", |u, _| (0..8).map(|_| 100.0 + 3.0 * u.normal()).collect()),
+        ("lognormal", |u, _| (0..8).map(|_| 100.0 * (0.2 * u.normal()).exp()).collect()),
+        ("bimodal", |u, _| {
+            (0..8).map(|_| if u.next() < 0.4 { 100.0 } else { 140.0 } + u.normal()).collect()
+        }),
+        // Each visit is as slow as the machine happens to be then.
+        ("between visits", |u, _| {
+            let slow = 1.0 + 0.3 * u.next();
+            (0..8).map(|_| slow * (100.0 + u.normal())).collect()
+        }),
+        // Whole visits are taken by a neighbour.
+        ("neighbour", |u, _| {
+            let slow = if u.next() < 0.3 { 1.8 } else { 1.0 };
+            (0..8).map(|_| slow * (100.0 + 2.0 * u.normal())).collect()
+        }),
+        ("drifting", |u, index| {
+            let slow = 1.0 + 0.1 * index as f64 / RUN as f64;
+            (0..8).map(|_| slow * (100.0 + 2.0 * u.normal())).collect()
+        }),
+    ];
+
+    fn run(machine: Machine, uniform: &mut Uniform) -> Vec<Visit> {
+        (0..RUN).map(|index| machine(uniform, index)).collect()
+    }
+
+    #[test]
+    fn the_interval_covers_the_truth_on_every_kind_of_machine() {
+        for (name, machine) in MACHINES {
+            let mut uniform = Uniform(0x9e37_79b9_7f4a_7c15);
+            let long: Vec<Visit> = (0..3000).flat_map(|_| run(machine, &mut uniform)).collect();
+            let truth = quantile_of_sorted(&pooled(&long), QUIET);
+            let trials = 600;
+            let covered = (0..trials)
+                .filter(|_| {
+                    let visits = run(machine, &mut uniform);
+                    let (low, high) = quantile_interval(&visits, QUIET).unwrap();
+                    low <= truth && truth <= high
+                })
+                .count();
+            let share = covered as f64 / f64::from(trials);
+            assert!(share >= 0.92, "{name}: {share}");
+        }
+    }
+
+    #[test]
+    fn a_repetition_falls_into_its_interval() {
+        for (name, machine) in MACHINES {
+            let mut uniform = Uniform(0xd1b5_4a32_d192_ed03);
+            let trials = 600;
+            let covered = (0..trials)
+                .filter(|_| {
+                    let (low, high) =
+                        repetition_interval(&run(machine, &mut uniform), QUIET).unwrap();
+                    let again = pooled(&run(machine, &mut uniform));
+                    let again = quantile_of_sorted(&again, QUIET);
+                    low <= again && again <= high
+                })
+                .count();
+            let share = covered as f64 / f64::from(trials);
+            assert!(share >= 0.92, "{name}: {share}");
+        }
+    }
+}
