@@ -98,7 +98,7 @@ pub(crate) fn how_to_measure(
     for path in op_files {
         keys.push_str(&format!(" --op-file {}", quoted(&path.display().to_string())));
     }
-    // A row takes a third of a second on an undisturbed processor (docs/accuracy.md), and longer on a slow box.
+    // A row takes a third of a second on an undisturbed processor (docs/accuracy-method.md), and longer on a slow box.
     let minutes = (rows as f64 / 180.0).ceil().max(1.0);
     format!(
         "Measure them, which takes {minutes} min or more:\n  {keys} > space.yaml\n  \

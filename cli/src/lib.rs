@@ -2,7 +2,7 @@
 //! and a gatekeeper that judges candidates of an architecture search.
 //!
 //! Results go to stdout and everything else to stderr. Only [`commands`] does I/O; what is decided is
-//! decided by pure functions: [`latlas_search::verdict::judge`] and, in the crate `latlas_shared`, the prediction.
+//! decided by pure functions: [`latlas_search::verdict::judge`] and, in the crate `latlas_predict`, the prediction.
 //! Nothing here knows libtorch.
 
 pub mod cli;

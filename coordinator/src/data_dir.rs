@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::lease::Policy;
+use crate::rules::lease::Policy;
 use crate::store::{OpenError, Store};
 
 /// Name of the database inside the data directory.

@@ -17,7 +17,7 @@ pub use packed::{Micros, PackedOp, PackedTable};
 
 /// Bytes that lie between two uses of one weight in any network, beside all of its weights: activations,
 /// and what a runtime touches on the way from op to op. Found on four sets of 51 networks each, measured
-/// on a processor, whose errors it brought from 5.5% to 3.6% on average; see `docs/predict.md`.
+/// on a processor, whose errors it brought from 5.5% to 3.6% on average; see `docs/predict-method.md`.
 const TOUCHED_BESIDE_WEIGHTS: f64 = (8 << 20) as f64;
 
 /// Why there is no prediction.

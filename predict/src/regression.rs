@@ -27,7 +27,7 @@ pub const FEWEST_POINTS: usize = 9;
 
 /// Points that the function goes through, at most: of more, so many are taken that are spread over all in the
 /// order of their features. Their matrix takes the square of this in memory and its inverse the cube in
-/// time, whatever a table holds. What more points would add is little beside what they cost; docs/predict.md
+/// time, whatever a table holds. What more points would add is little beside what they cost; docs/predict-method.md
 /// has figures. Fewer in the tests of this crate, which would spend most of their time here.
 pub const MOST_POINTS: usize = if cfg!(test) { 300 } else { 1000 };
 

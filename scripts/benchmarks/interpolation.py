@@ -1,7 +1,7 @@
 """Latencies of half of the shapes learned from the other half, against gradient boosting."""
 
 # The kernel and the features were chosen with convolutions and linear layers of these files in view, so
-# the margins here are partly the choice's; docs/predict.md has figures of other ops as well.
+# the margins here are partly the choice's; docs/predict-method.md has figures of other ops as well.
 
 
 import csv

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use latlas_coordinator::lease::Policy;
+use latlas_coordinator::rules::lease::Policy;
 use latlas_coordinator::store::Store;
 use tokio::time::sleep;
 use uuid::Uuid;

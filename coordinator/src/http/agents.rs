@@ -16,9 +16,9 @@ use super::access::{Admin, Enroller, Reader, Worker};
 use super::error::ApiError;
 use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
-use crate::admission::{check_change, check_enrolment, check_heartbeat};
 use crate::app::App;
-use crate::presence::SILENT_AFTER;
+use crate::rules::admission::{check_change, check_enrolment, check_heartbeat};
+use crate::rules::presence::SILENT_AFTER;
 use crate::store::{Agent, ChangeError};
 use crate::token::{Role, Token};
 

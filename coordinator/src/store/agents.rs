@@ -13,7 +13,7 @@ use super::{
     Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, boxes, from_json,
     leases, micros, time, to_json, tokens,
 };
-use crate::lease;
+use crate::rules::lease;
 use crate::token::{Role, Terms, Token};
 
 /// An enrolled box.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::effects::Effects;
 use super::{Agent, Store, StoreError, boxes, leases, micros, time, to_json};
-use crate::standing::{self, Facts};
+use crate::rules::standing::{self, Facts};
 
 /// Boxes that are looked at before all of a class are: mostly one of them is active.
 const FIRST: i64 = 32;

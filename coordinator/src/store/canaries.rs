@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::boxes::{self, CANARY, FAILURES};
 use super::effects::Effects;
 use super::{Agent, Store, StoreError, count, from_json, leases, micros, readable, time, to_json};
-use crate::canary::{self, Due, Round, Values, Verdict};
-use crate::lease;
+use crate::rules::canary::{self, Due, Round, Values, Verdict};
+use crate::rules::lease;
 
 /// The most other boxes, or earlier canaries of a box itself, that one is held against.
 pub(super) const MOST_COMPARED: i64 = 32;

@@ -1,5 +1,5 @@
 //! What boxes fail through faults of their own: the task goes to another box, and a box that fails what
-//! others measure is not trusted. The rules are in [`crate::failures`] and [`crate::lease`].
+//! others measure is not trusted. The rules are in [`crate::rules::failures`] and [`crate::rules::lease`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use sqlx::{Sqlite, Transaction};
 use super::boxes::FAILURES;
 use super::effects::Effects;
 use super::{Agent, Store, StoreError, TableId, canaries, count, micros, time, to_json};
-use crate::failures::{self, Record};
-use crate::presence::SILENT_AFTER;
+use crate::rules::failures::{self, Record};
+use crate::rules::presence::SILENT_AFTER;
 
 /// Whether the box `other` of `agents` can run the task `task` of `tasks`, and has not failed it.
 macro_rules! could_try {

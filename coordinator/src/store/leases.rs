@@ -13,7 +13,7 @@ use super::canaries::Next;
 use super::effects::Effects;
 use super::failures::could_try;
 use super::{Agent, Store, StoreError, boxes, micros, tasks, time, to_json};
-use crate::lease::{self, Pace, Policy, Progress};
+use crate::rules::lease::{self, Pace, Policy, Progress};
 
 /// The most tasks that one transaction takes back, if they are of more than one lease: others wait for the writer
 /// meanwhile.

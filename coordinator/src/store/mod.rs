@@ -5,7 +5,7 @@
 //!   come often share transactions (`group`), and what a change sets going belongs to its commit (`effects`).
 //!   Two things are written later: when an agent was last heard of
 //!   (`heard`), and what is derived from measurements (`derive`).
-//! - Rules are elsewhere ([`crate::lease`], [`latlas_predict::merge`], [`crate::admission`]): methods here read, ask
+//! - Rules are elsewhere ([`crate::rules::lease`], [`latlas_predict::merge`], [`crate::rules::admission`]): methods here read, ask
 //!   them, and write. `now` is always an argument.
 //! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
 //!   generated files next to the code, and every query here is run by a test on a real file.
@@ -51,9 +51,9 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
-use crate::lease::Policy;
 use crate::op_book::OpBook;
-use crate::presence::Presence;
+use crate::rules::lease::Policy;
+use crate::rules::presence::Presence;
 
 pub use agents::{Agent, EnrolError};
 pub use attendance::BoxNow;

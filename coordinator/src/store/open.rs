@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use super::group::Queue;
 use super::{Shared, Store, StoreError, backup};
-use crate::lease::Policy;
 use crate::op_book::OpBook;
-use crate::presence::Presence;
+use crate::rules::lease::Policy;
+use crate::rules::presence::Presence;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 

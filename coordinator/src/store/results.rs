@@ -19,10 +19,10 @@ use super::rows::{Place, What};
 use super::{
     Agent, Store, StoreError, TableId, boxes, canaries, micros, networks, pieces, tasks, to_json,
 };
-use crate::admission::{Known, check_measurement};
-use crate::lease::{self, Failure, State};
 use crate::op_book::{OpBook, OpId};
-use crate::{canary, failures, plausible};
+use crate::rules::admission::{Known, check_measurement};
+use crate::rules::lease::{self, Failure, State};
+use crate::rules::{canary, failures, plausible};
 
 /// Measurements as they came.
 #[derive(Debug, Clone, Default)]

@@ -1,4 +1,4 @@
-//! Tasks as they are stored: the rules of [`crate::lease`], applied.
+//! Tasks as they are stored: the rules of [`crate::rules::lease`], applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::effects::Effects;
 use super::rows::{self, Place};
 use super::{StoreError, TableId, to_json};
-use crate::lease::{Progress, State};
+use crate::rules::lease::{Progress, State};
 
 /// A task that is read to be changed.
 #[derive(Debug, Clone)]

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use super::rows::{self, Place, What};
 use super::{Store, StoreError, TableRef, count, micros, networks, time, to_json};
 use crate::op_book::OpId;
-use crate::retention;
+use crate::rules::retention;
 
 /// Compression of stored tables: zstd's default, which makes them about a tenth.
 const ZSTD_LEVEL: i32 = 3;
@@ -296,7 +296,7 @@ impl Store {
         document.map(Some).map_err(|e| StoreError::damaged("a table", e))
     }
 
-    /// Drops the versions that [`crate::retention`] keeps no longer, and says how many.
+    /// Drops the versions that [`crate::rules::retention`] keeps no longer, and says how many.
     ///
     /// # Errors
     /// When the store fails; then some may be dropped.

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::lease::Policy;
+use crate::rules::lease::Policy;
 use crate::store::{Actor, Agent, NewToken, Store};
 use crate::testing;
 use crate::token::{Role, Terms, Token};

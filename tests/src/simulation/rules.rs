@@ -1,10 +1,10 @@
-//! A coordinator that is its rules and nothing else: those of [`latlas_coordinator::lease`], applied in
+//! A coordinator that is its rules and nothing else: those of [`latlas_coordinator::rules::lease`], applied in
 //! memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use latlas_coordinator::lease::{self, Failure, Policy, Progress, State};
+use latlas_coordinator::rules::lease::{self, Failure, Policy, Progress, State};
 use latlas_shared::FailureKind;
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ use super::agent::{Agent, Next, Wish};
 use super::network::Network;
 use super::{AGENTS, Answer, Call, Coordinator, KEYS, Millis, Watch, clock};
 use crate::invariants::{self, Ledger};
-use latlas_coordinator::lease::{Policy, deadline};
+use latlas_coordinator::rules::lease::{Policy, deadline};
 
 /// How long faults go on.
 const CHAOS: Millis = 200_000;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod bad_input;
+mod documents;
 mod faults;
 mod fuzz_seeds;
 mod gpu_check;

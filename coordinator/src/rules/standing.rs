@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use latlas_shared::api::{AbsentBox, AgentPresence, AgentState, BoxState, Standing, Unattended};
 
-use crate::presence::SILENT_AFTER;
+use crate::rules::presence::SILENT_AFTER;
 
 /// The most boxes that a request lists when nobody works on it.
 const MOST_ABSENT: usize = 20;

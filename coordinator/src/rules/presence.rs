@@ -9,10 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{Heartbeat, Instance};
 use uuid::Uuid;
 
-use crate::lease::{self, Pace, Policy};
+use crate::rules::lease::{self, Pace, Policy};
 
-/// A process that was not heard of for this long has ended. An agent speaks at least every 30 s: with each
-/// heartbeat while it measures, with each long poll while it waits.
+/// A process that was not heard of for this long has ended. An agent speaks at least every 20 s: its
+/// heartbeats come every 10 s, and a long poll lasts 20 s.
 pub const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(45);
 
 /// The process that speaks for an agent.

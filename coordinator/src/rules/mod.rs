@@ -1,0 +1,10 @@
+//! The rules of a farm: pure functions that take the clock and the data. Whoever calls them does the I/O.
+
+pub mod admission;
+pub mod canary;
+pub mod failures;
+pub mod lease;
+pub mod plausible;
+pub mod presence;
+pub mod retention;
+pub mod standing;
