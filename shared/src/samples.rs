@@ -37,12 +37,20 @@ pub fn pack(samples: &Samples) -> String {
     STANDARD.encode(gzip.finish().expect("memory takes it"))
 }
 
+/// The gzip inside of packed samples: what is stored.
+///
+/// # Errors
+/// When the text is not Base64.
+pub fn bytes(text: &str) -> Result<Vec<u8>, String> {
+    STANDARD.decode(text).map_err(|e| format!("packed samples: {e}"))
+}
+
 /// The samples that [`pack`] has packed.
 ///
 /// # Errors
 /// Says what is wrong with the text.
 pub fn unpack(text: &str) -> Result<Samples, String> {
-    let bytes = STANDARD.decode(text).map_err(|e| format!("packed samples: {e}"))?;
+    let bytes = bytes(text)?;
     let mut json = Vec::new();
     GzDecoder::new(bytes.as_slice())
         .take(MOST_BYTES)

@@ -19,6 +19,9 @@ use crate::rules::presence::Presence;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
+/// The first migration: the whole schema as of the first release.
+const FIRST: i64 = 16;
+
 /// `PRAGMA application_id` of a database of ours; the first migration sets it.
 pub(super) const APPLICATION_ID: i64 = 0x4c54_4c53;
 
@@ -68,6 +71,16 @@ pub enum OpenError {
         /// The migration that is not known.
         migration: i64,
     },
+    /// A version from before the first release has made it.
+    #[error(
+        "{path} was made by a latlas-coordinator from before the first release, and this version {} does not \
+         migrate it: export its tables with the version that made it, move it away, and start with a new one",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Unreleased {
+        /// The file.
+        path: PathBuf,
+    },
     /// Its database has gone, and the log of that one lies where a new one would take it for its own.
     #[error(
         "{} left over from a database that is no longer at {path}: move them to where it is now, for its \
@@ -116,6 +129,9 @@ impl Store {
         let writer = connect_writer(path).await?;
         check_owner(path, &writer).await?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
+            MigrateError::VersionMissing(migration) if migration < FIRST => {
+                OpenError::Unreleased { path: path.to_owned() }
+            }
             MigrateError::VersionMissing(migration) => {
                 OpenError::Newer { path: path.to_owned(), migration }
             }

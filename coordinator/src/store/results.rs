@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentState, ResultsAnswer};
-use latlas_shared::{FailureKind, Measurement, Status, Subject, WholeNetwork};
+use latlas_shared::{FailureKind, Measurement, Status, Subject, WholeNetwork, samples};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 use uuid::Uuid;
 
@@ -70,7 +70,8 @@ struct Admitted {
     finished_at: Timestamp,
     /// All of it but the samples, as JSON.
     text: String,
-    samples: Option<String>,
+    /// As gzip.
+    samples: Option<Vec<u8>>,
     /// The task that it answers, and the generation of that, as it says.
     task: Option<i64>,
     generation: Option<u32>,
@@ -346,39 +347,41 @@ async fn leases_of(
 
 /// Checks a measurement, and makes it what is stored.
 fn check(measurement: Measurement, class: &Class, ops: &OpBook) -> Result<Admitted, Refusal> {
-    match admit(&measurement, class, ops) {
-        Ok((table, about)) => {
-            let Measurement { id, status, finished_at, .. } = measurement;
-            let (fingerprint, reason) =
-                (measurement.fingerprint.clone(), measurement.reason.clone());
-            let words = || FailureKind::from_words(reason.as_deref().unwrap_or_default());
-            let failure = measurement.failure_kind.unwrap_or_else(words);
-            let mut measurement = measurement;
-            let samples = measurement.samples.take();
-            let text = to_json(&measurement);
-            let op = match &measurement.subject {
-                Subject::Op { digest, .. } => ops.by_digest(digest).map(|entry| entry.op.as_ref()),
-                Subject::Network(_) => None,
-            };
-            Ok(Admitted {
-                id,
-                table,
-                about,
-                fingerprint,
-                status,
-                reason,
-                failure,
-                finished_at,
-                text,
-                samples,
-                task: measurement.task,
-                generation: measurement.task_generation,
-                canary: canary::is_canary(measurement.task),
-                set_aside: plausible::suspect(&measurement, op),
-            })
-        }
-        Err(reason) => Err(Refusal { id: measurement.id, task: measurement.task, reason }),
-    }
+    let (id, task) = (measurement.id, measurement.task);
+    as_stored(measurement, class, ops).map_err(|reason| Refusal { id, task, reason })
+}
+
+fn as_stored(
+    mut measurement: Measurement,
+    class: &Class,
+    ops: &OpBook,
+) -> Result<Admitted, String> {
+    let (table, about) = admit(&measurement, class, ops)?;
+    let samples = measurement.samples.take().map(|text| samples::bytes(&text)).transpose()?;
+    let text = to_json(&measurement);
+    let reason = measurement.reason.clone();
+    let words = || FailureKind::from_words(reason.as_deref().unwrap_or_default());
+    let failure = measurement.failure_kind.unwrap_or_else(words);
+    let op = match &measurement.subject {
+        Subject::Op { digest, .. } => ops.by_digest(digest).map(|entry| entry.op.as_ref()),
+        Subject::Network(_) => None,
+    };
+    Ok(Admitted {
+        id: measurement.id,
+        table,
+        about,
+        status: measurement.status,
+        failure,
+        finished_at: measurement.finished_at,
+        text,
+        samples,
+        task: measurement.task,
+        generation: measurement.task_generation,
+        canary: canary::is_canary(measurement.task),
+        set_aside: plausible::suspect(&measurement, op),
+        fingerprint: measurement.fingerprint,
+        reason,
+    })
 }
 
 /// Checks a measurement, and finds its table and what it is about.

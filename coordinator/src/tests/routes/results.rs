@@ -3,10 +3,10 @@
 use axum::http::StatusCode;
 use latlas_predict::TableIndex;
 use latlas_shared::api::ResultsAnswer;
-use latlas_shared::{Status, Subject};
+use latlas_shared::{Status, Subject, samples};
 use serde_json::{Value, json};
 
-use crate::tests::harness::{Farm, KEYS, check, later};
+use crate::tests::harness::{Farm, KEYS, check, later, reader};
 
 #[tokio::test]
 async fn replays_change_nothing() {
@@ -100,12 +100,21 @@ async fn samples_are_kept_beside_the_measurement() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     let mut measurement = agent.measures(KEYS[0], 10.0);
-    measurement.samples = Some("raw".into());
+    let packed = samples::pack(&[(0, vec![vec![10.0, 11.0]])].into());
+    measurement.samples = Some(packed.clone());
     measurement.status = Status::Degraded;
     measurement.reason = Some("the box was busy".into());
-    assert_eq!(farm.report(&agent, vec![measurement]).await.stored, 1);
+    let mut odd = agent.measures(KEYS[0], 10.0);
+    odd.samples = Some("not Base64".into());
+    let id = odd.id;
+    let answer = farm.report(&agent, vec![measurement, odd]).await;
+    assert_eq!(answer.stored, 1);
+    assert!(answer.refused[&id].starts_with("packed samples: "), "{answer:?}");
     let table = farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id)).send().await;
     assert_eq!(table.read::<Value>(StatusCode::OK)["rows"][0]["status"], "degraded");
+    let pool = reader(&farm.dir.path().join(crate::DATABASE)).await;
+    let stored = sqlx::query_scalar::<_, Vec<u8>>("SELECT samples FROM measurements");
+    assert_eq!(stored.fetch_one(&pool).await.unwrap(), samples::bytes(&packed).unwrap());
 }
 
 /// Whatever is let in makes a table that its readers accept.
