@@ -2,28 +2,7 @@
 
 use std::str::FromStr;
 
-use latlas_shared::{Row, Table};
-
-/// Columns of the CSV form: the seed's first, in the seed's order.
-const COLUMNS: [&str; 17] = [
-    "hardware_id",
-    "op_type",
-    "input_h",
-    "input_w",
-    "channels_in",
-    "channels_out",
-    "stride",
-    "latency_micros",
-    "energy_mj",
-    "batch",
-    "op_digest",
-    "status",
-    "ci95_rel",
-    "median_micros",
-    "samples",
-    "agents",
-    "measured_at",
-];
+use latlas_shared::{COLUMNS, FlatRow, Table};
 
 /// A format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,23 +75,13 @@ fn ndjson(mut table: Table) -> anyhow::Result<Vec<u8>> {
 }
 
 fn csv(table: &Table) -> anyhow::Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
+    // The header is there without rows, too.
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     writer.write_record(COLUMNS)?;
     for row in &table.rows {
-        writer.serialize(columns(table.hardware_id.as_str(), row))?;
+        writer.serialize(FlatRow::new(table, row))?;
     }
     Ok(writer.into_inner()?)
-}
-
-/// The values of [`COLUMNS`].
-fn columns<'a>(hardware_id: &'a str, row: &'a Row) -> impl serde::Serialize + 'a {
-    let size = (row.input_h, row.input_w, row.channels_in, row.channels_out, row.stride);
-    let status = row.status.name();
-    (
-        (hardware_id, &row.op_type, size, row.latency_micros, row.energy_mj),
-        (row.batch, &row.op_digest, status, row.ci95_rel, row.median_micros),
-        (row.samples, row.agents, row.measured_at.to_string()),
-    )
 }
 
 #[cfg(test)]
@@ -120,7 +89,7 @@ mod tests {
     use super::*;
     use crate::testing;
     use latlas_predict::merge::{Observation, merge_row};
-    use latlas_shared::Status;
+    use latlas_shared::{Row, Status};
     use std::collections::BTreeMap;
 
     fn table() -> Vec<u8> {

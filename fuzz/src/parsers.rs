@@ -93,10 +93,10 @@ pub fn network(text: &str) {
 /// A table: checked, indexed, asked for a prediction of each kind.
 pub fn table(text: &str) {
     let Ok(table) = Table::from_json(text) else { return };
-    let Ok(index) = TableIndex::new(table) else { return };
+    let Ok(index) = TableIndex::new(table).map(std::sync::Arc::new) else { return };
     let network = Catalog::builtin().network("demo_conv").expect("it is built in");
     for missing in [Missing::Error, Missing::Interpolate] {
-        let _ = Predictor::new(&index, missing).predict(&network);
+        let _ = Predictor::new(std::sync::Arc::clone(&index), missing).predict(&network);
     }
 }
 

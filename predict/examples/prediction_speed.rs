@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -79,9 +80,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() -> Result<()> {
     let mut rng = fastrand::Rng::with_seed(1);
-    let index = table(&mut rng)?;
-    let predictor = Predictor::new(&index, Missing::Error);
-    let mut packed = PackedTable::new(&predictor);
+    let index = Arc::new(table(&mut rng)?);
+    let predictor = Predictor::new(Arc::clone(&index), Missing::Error);
+    let mut packed = PackedTable::new(Predictor::new(Arc::clone(&index), Missing::Error));
     let ops: Vec<PackedOp> = index
         .measured()
         .map(|(op, row)| packed.op(op, &row.shape()).map_err(anyhow::Error::msg))
@@ -98,7 +99,7 @@ fn main() -> Result<()> {
     for _ in 0..ROUNDS {
         let start = Instant::now();
         for sequence in sequences.chunks_exact(OPS) {
-            black_box(packed.predict(black_box(sequence)));
+            black_box(packed.predict(black_box(sequence), 0));
         }
         fast.push(SEQUENCES as f64 / start.elapsed().as_secs_f64());
         let start = Instant::now();

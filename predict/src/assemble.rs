@@ -1,6 +1,7 @@
 //! From merged rows and measured networks to a table: one rule for everybody who makes tables.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use ops_catalog::{Catalog, OpDef};
@@ -56,11 +57,12 @@ pub fn assemble(
         rows,
     };
     if !networks.is_empty() {
-        let index = TableIndex::new(table)?;
+        let index = Arc::new(TableIndex::new(table)?);
         // A network whose rows are partly missing is predicted as a user would have it predicted.
-        let predictor = Predictor::new(&index, Missing::Interpolate);
+        let predictor = Predictor::new(Arc::clone(&index), Missing::Interpolate);
         let (accuracy, calibration) = accuracy::judge(&predictor, &networks);
-        table = index.into_table();
+        drop(predictor);
+        table = Arc::into_inner(index).expect("the predictor is gone").into_table();
         table.accuracy = Some(accuracy);
         table.calibration = calibration;
     }

@@ -5,6 +5,7 @@ mod packed;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use latlas_shared::{Calibration, Contribution, Missing, MissingOp, Origin, Prediction, Status};
 use ops_catalog::{Cost, Network, NetworkPlan, Op, OpKey, PlanStep, Shape};
@@ -53,8 +54,8 @@ impl From<ops_catalog::Invalid> for PredictError {
 }
 
 /// Predicts networks from one table under one rule for missing rows.
-pub struct Predictor<'a> {
-    index: &'a TableIndex,
+pub struct Predictor {
+    index: Arc<TableIndex>,
     missing: Missing,
     calibration: Calibration,
 }
@@ -77,15 +78,16 @@ impl Times {
     }
 }
 
-impl<'a> Predictor<'a> {
-    /// A predictor.
-    pub fn new(index: &'a TableIndex, missing: Missing) -> Predictor<'a> {
+impl Predictor {
+    /// A predictor that owns its table, alone or together with others.
+    pub fn new(index: impl Into<Arc<TableIndex>>, missing: Missing) -> Predictor {
+        let index = index.into();
         let calibration = index.table().calibration.clone().unwrap_or_default();
         Predictor { index, missing, calibration }
     }
 
     /// The same with another calibration than the table's.
-    pub fn with_calibration(self, calibration: Calibration) -> Predictor<'a> {
+    pub fn with_calibration(self, calibration: Calibration) -> Predictor {
         Predictor { calibration, ..self }
     }
 
@@ -95,8 +97,8 @@ impl<'a> Predictor<'a> {
     }
 
     /// The table that it reads.
-    pub fn index(&self) -> &'a TableIndex {
-        self.index
+    pub fn index(&self) -> &TableIndex {
+        &self.index
     }
 
     /// The latency of a network.

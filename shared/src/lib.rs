@@ -5,6 +5,7 @@
 
 pub mod accuracy;
 pub mod api;
+mod flat_row;
 mod identity;
 mod measurement;
 mod merged;
@@ -16,6 +17,7 @@ mod table;
 pub mod testing;
 
 pub use accuracy::Accuracy;
+pub use flat_row::{COLUMNS, FlatRow};
 pub use identity::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId,
     LIBTORCH_EAGER, MemoryFormat, RunConfig,

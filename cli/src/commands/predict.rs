@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use latlas_predict::{PredictError, Predictor, TableIndex};
@@ -32,10 +33,10 @@ pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
     let op_files = command.ops.op_file.iter().map(PathBuf::as_path);
     let paths = archs.chain(names).chain(op_files).chain([command.table.as_path()]);
     files::one_stdin(&paths.collect::<Vec<_>>())?;
-    let index = files::read_table(&command.table)?;
+    let index = Arc::new(files::read_table(&command.table)?);
     let mut session = Session {
         catalog: chosen::with_op_files(index.catalog(), &command.ops.op_file)?,
-        predictor: Predictor::new(&index, command.missing),
+        predictor: Predictor::new(Arc::clone(&index), command.missing),
         json: command.json,
         out,
         networks: 0,
@@ -83,7 +84,7 @@ enum Outcome<'a> {
 
 struct Session<'a> {
     catalog: Catalog,
-    predictor: Predictor<'a>,
+    predictor: Predictor,
     json: bool,
     out: &'a mut dyn Write,
     networks: usize,
@@ -94,8 +95,8 @@ struct Session<'a> {
     missing: BTreeMap<OpKey, String>,
 }
 
-impl<'a> Session<'a> {
-    fn index(&self) -> &'a TableIndex {
+impl Session<'_> {
+    fn index(&self) -> &TableIndex {
         self.predictor.index()
     }
 
@@ -193,7 +194,7 @@ impl<'a> Session<'a> {
     }
 
     fn write(&mut self, line: Option<usize>, label: &Label, outcome: Outcome) -> Result<()> {
-        let table = self.index().table();
+        let table = self.predictor.index().table();
         let line = Line {
             line,
             id: &label.id,

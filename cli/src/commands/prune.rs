@@ -31,7 +31,8 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
     let catalog = chosen::with_op_files(index.catalog(), &command.ops.op_file)?;
     let constraints = Constraints::from_yaml(&text, &catalog)
         .map_err(|error| anyhow!("{}: {error}", files::name(&command.config)))?;
-    let gate = Gate { constraints, predictor: Predictor::new(&index, command.missing), catalog };
+    let predictor = Predictor::new(index, command.missing);
+    let gate = Gate { constraints, predictor, catalog };
     let mut lines = Lines::new(files::open_lines(&command.arch)?);
     let mut counts = Counts::default();
     let mut missing = MissingRows::default();
@@ -55,15 +56,15 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
     }
     eprintln!("{}", counts.summary());
     if counts.unknown > 0 {
-        let hardware = index.table().hardware_id.as_str();
+        let hardware = gate.predictor.index().table().hardware_id.as_str();
         eprintln!("{}", missing.advice(command, counts.unknown, hardware));
     }
     Ok(())
 }
 
-struct Gate<'a> {
+struct Gate {
     constraints: Constraints,
-    predictor: Predictor<'a>,
+    predictor: Predictor,
     catalog: Catalog,
 }
 
@@ -84,7 +85,7 @@ impl Judged {
     }
 }
 
-impl Gate<'_> {
+impl Gate {
     fn judge(&self, line: &str) -> Judged {
         let spec = match networks::from_line(line) {
             Ok(spec) => spec,

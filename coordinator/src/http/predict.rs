@@ -129,7 +129,7 @@ async fn predict(
         // Until the work ends, which it does not when its caller hangs up.
         let _permit = permit;
         let network = Network::new(&request.network, index.catalog())?;
-        Predictor::new(&index, request.missing).predict(&network)
+        Predictor::new(index, request.missing).predict(&network)
     });
     let prediction = work.await.map_err(|e| ApiError::Internal(e.into()))?;
     let prediction = prediction.map_err(|error| match error {

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::TableIndex;
 use crate::merge::testing::network;
@@ -28,18 +30,18 @@ fn truth(spec: &NetworkSpec, micros: f64) -> MeasuredNetwork {
 
 /// A table with the rows of `conv` networks, each so many microseconds at the reference distance. The
 /// networks are small, so their curves are read near distance zero, at 0.8 of it.
-fn index(rows: &[(u32, f64)]) -> TableIndex {
+fn index(rows: &[(u32, f64)]) -> Arc<TableIndex> {
     let rows = rows.iter().map(|&(c_out, micros)| row(&conv_key(c_out), micros)).collect();
-    TableIndex::new(table(rows)).unwrap()
+    Arc::new(TableIndex::new(table(rows)).unwrap())
 }
 
-fn accuracy(index: &TableIndex, networks: &[MeasuredNetwork]) -> Accuracy {
-    judge(&Predictor::new(index, Missing::Error), networks).0
+fn accuracy(index: &Arc<TableIndex>, networks: &[MeasuredNetwork]) -> Accuracy {
+    judge(&Predictor::new(Arc::clone(index), Missing::Error), networks).0
 }
 
-fn predicted(index: &TableIndex, spec: &NetworkSpec) -> Prediction {
+fn predicted(index: &Arc<TableIndex>, spec: &NetworkSpec) -> Prediction {
     let network = ops_catalog::Network::new(spec, Catalog::builtin()).unwrap();
-    Predictor::new(index, Missing::Error).predict(&network).unwrap()
+    Predictor::new(Arc::clone(index), Missing::Error).predict(&network).unwrap()
 }
 
 #[test]
@@ -77,7 +79,7 @@ fn what_has_no_prediction_is_counted_and_says_why() {
     assert!(why[0].contains("another version of the catalog"), "{why:?}");
     assert_eq!(why[1], "a row is missing: Conv3x3:n1-h8-w8-i4-o5-s1 (not measured)");
     let nothing: &[MeasuredNetwork] = &[];
-    let (none, calibration) = judge(&Predictor::new(&index, Missing::Error), nothing);
+    let (none, calibration) = judge(&Predictor::new(Arc::clone(&index), Missing::Error), nothing);
     assert_eq!((none.overall.networks, none.overall.mape), (0, None));
     assert_eq!(calibration, None);
 }
@@ -155,7 +157,8 @@ fn a_calibration_is_judged_by_networks_that_it_was_not_fitted_on() {
         .iter()
         .map(|&c| truth(&conv(c), 1.08 * predicted(&index, &conv(c)).latency_micros))
         .collect();
-    let (accuracy, calibration) = judge(&Predictor::new(&index, Missing::Error), &networks);
+    let (accuracy, calibration) =
+        judge(&Predictor::new(Arc::clone(&index), Missing::Error), &networks);
     assert!((accuracy.overall.bias.unwrap() + 0.08 / 1.08).abs() < 1e-9);
     let [few, many] = &accuracy.calibrated[..] else { panic!("{:?}", accuracy.calibrated) };
     assert_eq!((few.fitted_on, few.summary.networks), (5, 21));
@@ -164,7 +167,7 @@ fn a_calibration_is_judged_by_networks_that_it_was_not_fitted_on() {
     assert!(mape(few) < 0.03 && mape(many) < mape(few), "{accuracy:?}");
     assert_eq!(calibration.unwrap().networks, 26);
     // Six networks are too few to fit five and judge by five.
-    let (few, _) = judge(&Predictor::new(&index, Missing::Error), &networks[..6]);
+    let (few, _) = judge(&Predictor::new(Arc::clone(&index), Missing::Error), &networks[..6]);
     assert!(few.calibrated.is_empty());
 }
 

@@ -1,5 +1,5 @@
-//! Predictions by the million: a table laid out for a search loop that asks about sequences of the same
-//! ops over and over.
+//! Predictions by the million: a table laid out for a search loop that asks about networks of the same ops over and
+//! over.
 
 use std::collections::HashMap;
 
@@ -34,8 +34,8 @@ struct Cost {
 }
 
 /// A table's curves at common distances, side by side. Gives the same numbers as [`Predictor`].
-pub struct PackedTable<'a> {
-    predictor: &'a Predictor<'a>,
+pub struct PackedTable {
+    predictor: Predictor,
     /// Reuse distances of all curves, ascending, in bytes.
     distances: Vec<f64>,
     /// For each op, its cost at each distance.
@@ -45,20 +45,20 @@ pub struct PackedTable<'a> {
     half_width: f64,
 }
 
-impl<'a> PackedTable<'a> {
+impl PackedTable {
     /// An empty one: ops are packed when they are first asked for.
-    pub fn new(predictor: &'a Predictor<'a>) -> PackedTable<'a> {
+    pub fn new(predictor: Predictor) -> PackedTable {
         let curves = predictor.index().table().rows.iter().flat_map(|row| &row.curve);
         let mut distances: Vec<u64> = curves.map(|point| point.reuse_distance_bytes).collect();
         distances.sort_unstable();
         distances.dedup();
         PackedTable {
-            predictor,
             distances: distances.into_iter().map(|bytes| bytes as f64).collect(),
             costs: Vec::new(),
             weight_bytes: Vec::new(),
             ids: HashMap::new(),
             half_width: calibration::half_width(predictor.calibration()),
+            predictor,
         }
     }
 
@@ -87,9 +87,13 @@ impl<'a> PackedTable<'a> {
         Ok(id)
     }
 
-    /// The latency of a network that is a sequence of these ops. Ops come from this table: another
-    /// one's may be out of its bounds, which panics.
-    pub fn predict(&self, ops: &[PackedOp]) -> Micros {
+    /// The latency of a network of these ops, in running order: of a sequence, or of a graph with so many merges
+    /// of branches among its ops. None for an op of another table, and for a network without ops.
+    pub fn predict(&self, ops: &[PackedOp], merges: usize) -> Option<Micros> {
+        let known = self.weight_bytes.len();
+        if ops.is_empty() || ops.iter().any(|op| op.0 as usize >= known) {
+            return None;
+        }
         let weights: f64 = ops.iter().map(|op| self.weight_bytes[op.0 as usize]).sum();
         let (point, share) = self.place(footprint(weights));
         let next = usize::from(share > 0.0);
@@ -111,14 +115,14 @@ impl<'a> PackedTable<'a> {
             });
         }
         let ops_micros = clocks.finish(0.0);
-        let features = Features { ops_micros, ops: ops.len() as f64, merges: 0.0 };
+        let features = Features { ops_micros, ops: ops.len() as f64, merges: merges as f64 };
         let estimate = calibration::apply(self.predictor.calibration(), features);
-        super::interval(
+        Some(super::interval(
             estimate,
             below.micros() / latency,
             above.micros() / latency,
             self.half_width,
-        )
+        ))
     }
 
     /// The distance at or below this one, by its index, and how far on to the next it is, 0 to 1.

@@ -24,12 +24,12 @@ fn plan(network: &Network) -> NetworkPlan {
 }
 
 /// A table of all rows of a network, each with a latency of its own.
-fn table_of(plan: &NetworkPlan, factor: f64) -> TableIndex {
+fn table_of(plan: &NetworkPlan, factor: f64) -> Arc<TableIndex> {
     let mut keys: Vec<OpKey> = plan.steps.iter().map(|step| step.key.clone()).collect();
     keys.sort();
     keys.dedup();
     let rows = keys.iter().enumerate().map(|(i, key)| row(key, factor * (10.0 + i as f64)));
-    TableIndex::new(table(rows.collect())).unwrap()
+    Arc::new(TableIndex::new(table(rows.collect())).unwrap())
 }
 
 fn layers() -> impl Strategy<Value = Layers> {
@@ -50,7 +50,7 @@ proptest! {
         let cut = &whole.steps[first.steps.len()].key.shape;
         let second = plan(&network(cut.channels_in, cut.input_h, &second));
         let index = table_of(&whole, 1.0);
-        let predictor = Predictor::new(&index, Missing::Error);
+        let predictor = Predictor::new(Arc::clone(&index), Missing::Error);
         let distance = predictor.footprint(&whole);
         let [a, b] = [first, second].map(|part| predictor.predict_at(&part, distance).unwrap());
         let whole = predictor.predict_plan(&whole).unwrap();
@@ -65,7 +65,7 @@ proptest! {
         let plan = plan(&network(3, 256, &layers));
         let predict = |factor| {
             let index = table_of(&plan, factor);
-            Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap()
+            Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap()
         };
         let (one, scaled) = (predict(1.0), predict(factor));
         for (one, scaled) in [
@@ -88,14 +88,16 @@ proptest! {
                 issued_in(row, host);
             }
         }
-        let index = TableIndex::new(table).unwrap();
+        let index = Arc::new(TableIndex::new(table).unwrap());
         let calibration = Calibration { scale, per_op_micros: 0.5, ..Calibration::default() };
-        let predictor = Predictor::new(&index, Missing::Error).with_calibration(calibration);
-        let mut packed = PackedTable::new(&predictor);
+        let predictor = || {
+            Predictor::new(Arc::clone(&index), Missing::Error).with_calibration(calibration.clone())
+        };
+        let mut packed = PackedTable::new(predictor());
         let ops: Vec<PackedOp> =
             plan.steps.iter().map(|s| packed.op(&s.op, &s.key.shape).unwrap()).collect();
-        let fast = packed.predict(&ops);
-        let slow = predictor.predict_plan(&plan).unwrap();
+        let fast = packed.predict(&ops, 0).unwrap();
+        let slow = predictor().predict_plan(&plan).unwrap();
         for (fast, slow) in [
             (fast.low, slow.low_micros),
             (fast.latency, slow.latency_micros),
@@ -117,8 +119,8 @@ proptest! {
             if !keep { gone.push(row.key()) }
             keep
         });
-        let index = TableIndex::new(table).unwrap();
-        let mut listed: Vec<OpKey> = match Predictor::new(&index, Missing::Error).predict_plan(&plan) {
+        let index = Arc::new(TableIndex::new(table).unwrap());
+        let mut listed: Vec<OpKey> = match Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan) {
             Ok(_) => Vec::new(),
             Err(missing) => missing.into_iter().map(|op| op.key).collect(),
         };
@@ -135,8 +137,8 @@ fn what_failed_on_the_device_is_not_interpolated() {
     let mut rows: Vec<_> = keys.iter().map(|key| row(key, micros(key))).collect();
     rows[6] = failed(&keys[6], "out of memory");
     let missing_row = rows.remove(3);
-    let index = TableIndex::new(table(rows)).unwrap();
-    let predictor = Predictor::new(&index, Missing::Interpolate);
+    let index = Arc::new(TableIndex::new(table(rows)).unwrap());
+    let predictor = Predictor::new(Arc::clone(&index), Missing::Interpolate);
     let predict = |i: u32| predictor.predict(&network(8 * i, 16, &vec![("Conv3x3", 8 * i, 1)]));
     let estimated = predict(4).unwrap();
     assert_eq!(estimated.ops[0].origin, Origin::Interpolated);
@@ -153,8 +155,9 @@ fn a_row_of_another_definition_is_named() {
     let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1)]));
     let mut old = table_of(&plan, 1.0).table().clone();
     old.rows[0].op_digest = "0".repeat(32).parse().unwrap();
-    let index = TableIndex::new(old).unwrap();
-    let missing = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap_err();
+    let index = Arc::new(TableIndex::new(old).unwrap());
+    let missing =
+        Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap_err();
     let expected = "the table has it for another definition of Conv3x3, digest \
                     op1-00000000000000000000000000000000; this catalog's is op1-";
     assert!(missing[0].why.starts_with(expected), "{}", missing[0].why);
@@ -167,8 +170,9 @@ fn on_a_gpu_the_two_clocks_make_the_latency() {
     for point in &mut table.rows[0].curve {
         point.host_micros = Some(7.0);
     }
-    let index = TableIndex::new(table).unwrap();
-    let prediction = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap();
+    let index = Arc::new(TableIndex::new(table).unwrap());
+    let prediction =
+        Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap();
     // The host issues the first in 7; when the device has run it, the second has long been issued.
     let sum: f64 = prediction.ops.iter().map(|op| op.latency_micros).sum();
     assert!(sum > 2.0 * 7.0);
@@ -184,7 +188,7 @@ fn issued_in(row: &mut Row, host: f64) {
 }
 
 /// A table of rows with a host and a device time, the latter at any distance.
-fn gpu_table(times: &[(&OpKey, f64, f64)]) -> TableIndex {
+fn gpu_table(times: &[(&OpKey, f64, f64)]) -> Arc<TableIndex> {
     let rows = times.iter().map(|&(key, host, device)| {
         let mut row = row(key, device);
         let level = row.curve[1];
@@ -194,7 +198,7 @@ fn gpu_table(times: &[(&OpKey, f64, f64)]) -> TableIndex {
         issued_in(&mut row, host);
         row
     });
-    TableIndex::new(table(rows.collect())).unwrap()
+    Arc::new(TableIndex::new(table(rows.collect())).unwrap())
 }
 
 #[test]
@@ -204,7 +208,8 @@ fn what_waits_for_the_host_costs_the_device_s_time_behind_a_large_op() {
     let [large, small, _] = [0, 1, 2].map(|i| &plan.steps[i].key);
     let predict = |device_of_large: f64| {
         let index = gpu_table(&[(large, 10.0, device_of_large), (small, 10.0, 2.0)]);
-        let prediction = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap();
+        let prediction =
+            Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap();
         // By itself the small op takes what the host takes.
         assert_eq!(prediction.ops[1].latency_micros, 10.0);
         assert_eq!(prediction.ops[1].device_micros, Some(2.0));
@@ -225,17 +230,17 @@ fn an_interpolated_op_has_a_host_time_too() {
     let times: Vec<_> =
         keys.iter().map(|key| (key, 9.0, f64::from(key.shape.channels_in))).collect();
     let index = gpu_table(&times);
-    let predictor = Predictor::new(&index, Missing::Interpolate);
+    let predictor = Predictor::new(Arc::clone(&index), Missing::Interpolate);
     let network = network(40, 16, &vec![("Conv3x3", 40, 1)]);
     let prediction = predictor.predict(&network).unwrap();
     let op = &prediction.ops[0];
     assert_eq!((op.origin, op.host_micros), (Origin::Interpolated, Some(9.0)));
     let device = op.device_micros.unwrap();
     assert!((prediction.ops_micros - (9.0 + device)).abs() < 1e-9, "{prediction:?}");
-    let mut packed = PackedTable::new(&predictor);
+    let mut packed = PackedTable::new(predictor);
     let step = &plan(&network).steps[0];
     let id = packed.op(&step.op, &step.key.shape).unwrap();
-    let fast = packed.predict(&[id]).latency;
+    let fast = packed.predict(&[id], 0).unwrap().latency;
     assert!((fast / prediction.latency_micros - 1.0).abs() < 1e-9, "{fast}");
 }
 
@@ -245,7 +250,7 @@ fn a_calibration_is_fitted_on_the_two_clocks() {
     let plans: Vec<NetworkPlan> =
         (1..=20).map(|count| plan(&network(8, 16, &vec![("Conv3x3", 8, 1); count]))).collect();
     let index = gpu_table(&[(&plans[0].steps[0].key, 40.0, 5.0)]);
-    let predictor = Predictor::new(&index, Missing::Error);
+    let predictor = Predictor::new(Arc::clone(&index), Missing::Error);
     // What is true is 3% more than host time for each op and device time for the last.
     let truth = |count: usize| 1.03 * (40.0 * count as f64 + 5.0);
     let networks: Vec<(Features, f64)> = plans
@@ -264,8 +269,8 @@ fn a_calibration_moves_the_estimate_and_its_interval() {
     let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1)]));
     let mut table = table_of(&plan, 1.0).table().clone();
     let plain = {
-        let index = TableIndex::new(table.clone()).unwrap();
-        Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap()
+        let index = Arc::new(TableIndex::new(table.clone()).unwrap());
+        Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap()
     };
     assert_eq!(plain.latency_micros, plain.ops_micros);
     table.calibration = Some(Calibration {
@@ -275,10 +280,41 @@ fn a_calibration_moves_the_estimate_and_its_interval() {
         relative_error: 0.01,
         networks: 20,
     });
-    let index = TableIndex::new(table).unwrap();
-    let moved = Predictor::new(&index, Missing::Error).predict_plan(&plan).unwrap();
+    let index = Arc::new(TableIndex::new(table).unwrap());
+    let moved = Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap();
     assert!((moved.latency_micros - (1.1 * plain.ops_micros + 1.0)).abs() < 1e-9);
     assert_eq!(moved.calibration_networks, 20);
     let width = |p: &Prediction| (p.high_micros - p.low_micros) / p.latency_micros;
     assert!(width(&moved) < width(&plain));
+}
+
+#[test]
+fn a_packed_table_predicts_graphs_and_knows_its_own_ops() {
+    let spec = json!({
+        "input": {"n": 1, "c": 8, "h": 16, "w": 16},
+        "nodes": [
+            {"op": "Conv3x3", "c_out": 8, "stride": 1, "inputs": [-1]},
+            {"op": "Conv1x1", "c_out": 8, "stride": 1, "inputs": [0]},
+            {"op": "Conv3x3", "c_out": 16, "stride": 2, "inputs": [0, 1]},
+        ],
+        "output": 2,
+    });
+    let spec = NetworkSpec::from_json(&spec.to_string()).unwrap();
+    let plan = plan(&Network::new(&spec, Catalog::builtin()).unwrap());
+    let index = table_of(&plan, 1.0);
+    let calibration = Calibration { per_merge_micros: 3.0, ..Calibration::default() };
+    let predictor =
+        || Predictor::new(Arc::clone(&index), Missing::Error).with_calibration(calibration.clone());
+    let mut packed = PackedTable::new(predictor());
+    let ops: Vec<PackedOp> =
+        plan.steps.iter().map(|s| packed.op(&s.op, &s.key.shape).unwrap()).collect();
+    let merges = plan.steps.iter().filter(|step| step.merge.is_some()).count();
+    assert!(merges > 0);
+    let fast = packed.predict(&ops, merges).unwrap().latency;
+    let slow = predictor().predict_plan(&plan).unwrap().latency_micros;
+    assert!((fast / slow - 1.0).abs() < 1e-9, "{fast} {slow}");
+    // An op of another table, and no op at all, are no panic.
+    let empty = PackedTable::new(predictor());
+    assert_eq!(empty.predict(&ops, merges), None);
+    assert_eq!(packed.predict(&[], 0), None);
 }
