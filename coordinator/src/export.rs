@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::testing;
     use latlas_predict::merge::{Observation, merge_row};
-    use latlas_shared::{Row, Status};
+    use latlas_shared::{Row, RowStatus};
     use std::collections::BTreeMap;
 
     fn table() -> Vec<u8> {
@@ -103,7 +103,7 @@ mod tests {
             })
             .collect();
         rows[1].latency_micros = None;
-        rows[1].status = Status::Failed;
+        rows[1].status = RowStatus::Failed;
         let table = Table {
             schema: latlas_shared::TABLE_SCHEMA,
             hardware_id: testing::fingerprint(8).hardware_id(),

@@ -11,7 +11,9 @@ use std::time::Instant;
 use anyhow::Result;
 use jiff::Timestamp;
 use latlas_predict::{PackedOp, PackedTable, Predictor, TableIndex};
-use latlas_shared::{CurvePoint, HardwareId, Missing, Row, RunConfig, Status, TABLE_SCHEMA, Table};
+use latlas_shared::{
+    CurvePoint, HardwareId, Missing, Row, RowStatus, RunConfig, TABLE_SCHEMA, Table,
+};
 use ops_catalog::{Catalog, Family, Network};
 
 const OPS: usize = 20;
@@ -43,7 +45,7 @@ fn row(key: &ops_catalog::OpKey, op: &ops_catalog::Op, rng: &mut fastrand::Rng) 
         energy_mj: None,
         batch: key.shape.batch,
         op_digest: op.digest().clone(),
-        status: Status::Ok,
+        status: RowStatus::Ok,
         reason: None,
         ci95_rel: Some(0.03),
         median_micros: Some(curve[3].quiet_micros),

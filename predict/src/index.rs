@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock};
 
-use latlas_shared::{Row, Status, Table, TableError, shown_key};
+use latlas_shared::{Row, RowStatus, Table, TableError, shown_key};
 use ops_catalog::{Catalog, Invalid, Op, OpDigest, OpKey, Shape};
 
 use crate::interpolate::{Estimate, Interpolator};
@@ -98,7 +98,7 @@ impl TableIndex {
         self.table.rows.iter().enumerate().filter_map(|(index, row)| {
             let op = self.catalog.op(&row.op_type).ok()?;
             let found = self.by_digest.get(op.digest())?.get(&row.shape())?;
-            let usable = row.latency_micros.is_some() && row.status != Status::Suspect;
+            let usable = row.latency_micros.is_some() && row.status != RowStatus::Suspect;
             (*found == index && usable).then_some((op, index))
         })
     }

@@ -162,7 +162,7 @@ fn row(key: &OpKey, digest: &OpDigest, merged: &Merged<'_>) -> Row {
         energy_mj: (!energies.is_empty()).then(|| stats::median(&energies)),
         batch: key.shape.batch,
         op_digest: digest.clone(),
-        status,
+        status: status.into(),
         reason: newest.reason.clone().filter(|_| status != Status::Ok),
         ci95_rel: point.map(CurvePoint::ci95_rel),
         median_micros: point.map(|p| p.median_micros),

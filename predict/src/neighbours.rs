@@ -6,7 +6,7 @@ use ops_catalog::{Catalog, OpDigest};
 
 use crate::interpolate::hull::Sizes;
 use latlas_shared::Row;
-use latlas_shared::Status;
+use latlas_shared::RowStatus;
 
 /// Two rows contradict each other when the smaller op takes more than this times what the larger one does,
 /// beyond both intervals. A worse algorithm costs that much at times.
@@ -57,8 +57,8 @@ pub(super) fn mark_suspects(rows: &mut [Row], catalog: &Catalog) {
 
 /// The first contradiction is told; a row may have many.
 fn mark(row: &mut Row, what: String) {
-    if row.status != Status::Suspect {
-        row.status = Status::Suspect;
+    if row.status != RowStatus::Suspect {
+        row.status = RowStatus::Suspect;
         row.reason = Some(format!("it {what}: measure both again"));
     }
 }
@@ -125,7 +125,9 @@ mod tests {
         let mut rows: Vec<Row> =
             rows.iter().map(|&(channels, micros)| row(&key(channels), micros)).collect();
         mark_suspects(&mut rows, Catalog::builtin());
-        rows.into_iter().map(|row| row.reason.filter(|_| row.status == Status::Suspect)).collect()
+        rows.into_iter()
+            .map(|row| row.reason.filter(|_| row.status == RowStatus::Suspect))
+            .collect()
     }
 
     #[test]
@@ -164,7 +166,7 @@ mod tests {
         let keys = ["Conv3x3:n1-h56-w56-i8-o8-s1", "Conv3x3:n1-h28-w28-i32-o32-s1"];
         let mut rows = vec![row(&key(keys[0]), 500.0), row(&key(keys[1]), 10.0)];
         mark_suspects(&mut rows, Catalog::builtin());
-        assert!(rows.iter().all(|row| row.status == Status::Ok));
+        assert!(rows.iter().all(|row| row.status == RowStatus::Ok));
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use latlas_shared::{Calibration, Contribution, Missing, MissingOp, Origin, Prediction, Status};
+use latlas_shared::{Calibration, Contribution, Missing, MissingOp, Origin, Prediction, RowStatus};
 use ops_catalog::{Cost, Network, NetworkPlan, Op, OpKey, PlanStep, Shape};
 
 use crate::TableIndex;
@@ -171,7 +171,7 @@ impl Predictor {
 
     fn times(&self, op: &Op, shape: &Shape, distance: f64) -> Result<Times, String> {
         let row = self.index.row(op, shape);
-        let suspect = row.filter(|row| row.status == Status::Suspect);
+        let suspect = row.filter(|row| row.status == RowStatus::Suspect);
         if let Some(row) = row.filter(|_| suspect.is_none()) {
             return match row.read_curve(distance) {
                 Some((low, latency, high)) => {

@@ -31,4 +31,4 @@ pub use network::{NetworkDigest, WholeNetwork, is_builtin};
 pub use prediction::{
     ASSUMED_ERROR, Calibration, Contribution, Missing, MissingOp, Origin, Prediction,
 };
-pub use table::{Row, TABLE_SCHEMA, Table, TableError, shown_key};
+pub use table::{Row, RowStatus, TABLE_SCHEMA, Table, TableError, shown_key};

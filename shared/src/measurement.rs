@@ -34,7 +34,7 @@ impl std::fmt::Display for Subject {
     }
 }
 
-/// How far a number can be trusted.
+/// How far the number of a measurement can be trusted.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,9 +45,6 @@ pub enum Status {
     NotConverged,
     /// Measured, but the machine was disturbed for more of the samples than may be set aside.
     Degraded,
-    /// A row of a table only: measured, and out of line with rows of smaller or larger shapes. Predictions
-    /// don't use it.
-    Suspect,
     /// There was no number; the reason says why.
     Failed,
 }
@@ -59,7 +56,6 @@ impl Status {
             Status::Ok => "ok",
             Status::NotConverged => "not_converged",
             Status::Degraded => "degraded",
-            Status::Suspect => "suspect",
             Status::Failed => "failed",
         }
     }
@@ -434,7 +430,6 @@ impl Measurement {
             return Err("its energy is not a positive number; what was not measured is null".into());
         }
         match (self.status, &self.latency) {
-            (Status::Suspect, _) => Err("only a row of a table can be suspect".into()),
             (Status::Failed, None) if self.reason.is_some() => Ok(()),
             (Status::Failed, None) => Err("it failed and gives no reason".into()),
             (Status::Failed, Some(_)) => Err("it failed and has a latency".into()),

@@ -18,6 +18,47 @@ use crate::{
 /// older tables, and refuses newer ones.
 pub const TABLE_SCHEMA: u32 = 2;
 
+/// How far the number of a row can be trusted: as far as the measurements behind it, unless other rows contradict it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowStatus {
+    /// Measured to the precision that was asked for.
+    Ok,
+    /// The time allowed was over before the interval was narrow enough.
+    NotConverged,
+    /// Measured, but the machine was disturbed for more of the samples than may be set aside.
+    Degraded,
+    /// Measured, and contradicted by rows of smaller or larger shapes. Predictions do not use it.
+    Suspect,
+    /// There is no number; the reason says why.
+    Failed,
+}
+
+impl RowStatus {
+    /// The name in tables and columns.
+    pub fn name(self) -> &'static str {
+        match self {
+            RowStatus::Ok => "ok",
+            RowStatus::NotConverged => "not_converged",
+            RowStatus::Degraded => "degraded",
+            RowStatus::Suspect => "suspect",
+            RowStatus::Failed => "failed",
+        }
+    }
+}
+
+impl From<Status> for RowStatus {
+    fn from(status: Status) -> RowStatus {
+        match status {
+            Status::Ok => RowStatus::Ok,
+            Status::NotConverged => RowStatus::NotConverged,
+            Status::Degraded => RowStatus::Degraded,
+            Status::Failed => RowStatus::Failed,
+        }
+    }
+}
+
 /// One row: what an op costs on one class of hardware under one run config. The first columns are
 /// the seed's.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -46,7 +87,7 @@ pub struct Row {
     /// Digest of the definition that was run.
     pub op_digest: OpDigest,
     /// How far the number can be trusted.
-    pub status: Status,
+    pub status: RowStatus,
     /// Why the status is not `ok`, and whether measurements are left out since they can't be read.
     pub reason: Option<String>,
     /// Half the width of the 95% confidence interval over the value.
@@ -96,7 +137,7 @@ impl Row {
         if measured == self.curve.is_empty() {
             return problem("`latency_micros` and `curve` are both there, or neither is");
         }
-        if measured == (self.status == Status::Failed) {
+        if measured == (self.status == RowStatus::Failed) {
             return problem("`latency_micros` is null if the status is `failed`, and only then");
         }
         let possible = |micros: f64| micros > 0.0 && micros <= LONGEST_MICROS;

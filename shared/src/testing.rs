@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use ops_catalog::{Catalog, OpKey};
 
-use crate::{CurvePoint, Row, RunConfig, Status, TABLE_SCHEMA, Table};
+use crate::{CurvePoint, Row, RowStatus, RunConfig, TABLE_SCHEMA, Table};
 
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -37,7 +37,7 @@ pub fn row(key: &OpKey, micros: f64) -> Row {
         energy_mj: None,
         batch: key.shape.batch,
         op_digest: op.digest().clone(),
-        status: Status::Ok,
+        status: RowStatus::Ok,
         reason: None,
         ci95_rel: Some(0.025),
         median_micros: Some(micros * 1.05),
@@ -55,7 +55,7 @@ pub fn failed(key: &OpKey, reason: &str) -> Row {
         latency_micros: None,
         median_micros: None,
         ci95_rel: None,
-        status: Status::Failed,
+        status: RowStatus::Failed,
         reason: Some(reason.to_owned()),
         curve: Vec::new(),
         ..row(key, 1.0)

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use latlas_client::{Client, with_query};
 use latlas_shared::api::{STALE, TableEntry};
-use latlas_shared::{Row, Status, Table};
+use latlas_shared::{Row, RowStatus, Table};
 
 use super::{Farm, write_json};
 use crate::cli::{Format, Table as Command, TableGet, TableShow};
@@ -67,7 +67,7 @@ fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
 /// A line for each status other than `ok` that rows with a latency have: how many, and why. A row without
 /// one has its reason beside it.
 fn remarks(rows: &[&Row]) -> Vec<String> {
-    let remark = |(status, meaning): (Status, &str)| {
+    let remark = |(status, meaning): (RowStatus, &str)| {
         let mut of_status = rows.iter().filter(|row| row.status == status);
         let first = of_status.next()?;
         let reason = first.reason.as_deref().map_or_else(String::new, |reason| {
@@ -82,9 +82,15 @@ fn remarks(rows: &[&Row]) -> Vec<String> {
         ))
     };
     [
-        (Status::NotConverged, "the time for a row was over before its interval was narrow enough"),
-        (Status::Degraded, "the machine was disturbed while they were measured"),
-        (Status::Suspect, "out of line with rows of other shapes, so predictions do not use them"),
+        (
+            RowStatus::NotConverged,
+            "the time for a row was over before its interval was narrow enough",
+        ),
+        (RowStatus::Degraded, "the machine was disturbed while they were measured"),
+        (
+            RowStatus::Suspect,
+            "out of line with rows of other shapes, so predictions do not use them",
+        ),
     ]
     .into_iter()
     .filter_map(remark)

@@ -2,7 +2,7 @@
 
 use crate::common::{Desk, GRAPH, SHORT, SMALL, plausible, row, table, table_of};
 use insta::assert_snapshot;
-use latlas_shared::Status;
+use latlas_shared::RowStatus;
 
 fn desk() -> Desk {
     let desk = Desk::new();
@@ -85,7 +85,7 @@ fn every_missing_row_of_all_networks_is_listed_once() {
 fn a_suspect_row_is_told_how_to_be_measured_again() {
     let desk = Desk::new();
     let mut rows: Vec<_> = crate::common::keys(&[GRAPH]).iter().map(|key| row(key, 10.0)).collect();
-    rows[0].status = Status::Suspect;
+    rows[0].status = RowStatus::Suspect;
     rows[0].reason = Some("it takes 3.0 times as long as another: measure both again".into());
     desk.put("table.json", serde_json::to_string(&table(rows)).unwrap());
     assert_snapshot!(desk.run_with("predict --table table.json --arch -", GRAPH).report());
@@ -230,7 +230,7 @@ fn a_table_is_listed_for_people_and_for_programs() {
     failed.latency_micros = None;
     failed.ci95_rel = None;
     failed.curve.clear();
-    failed.status = latlas_shared::Status::Failed;
+    failed.status = latlas_shared::RowStatus::Failed;
     failed.reason = Some("out of memory".to_owned());
     desk.put("table.json", serde_json::to_string(&table(rows)).unwrap());
     assert_snapshot!(desk.run("table show table.json").report());
@@ -265,7 +265,7 @@ fn a_failed_row_is_said_to_have_failed() {
     let failed = &mut rows[0];
     failed.latency_micros = None;
     failed.curve.clear();
-    failed.status = latlas_shared::Status::Failed;
+    failed.status = latlas_shared::RowStatus::Failed;
     failed.reason = Some("out of memory\nat 3 GB".to_owned());
     desk.put("failed.json", serde_json::to_string(&table(rows)).unwrap());
     let ran = desk.run_with("predict --table failed.json --arch -", SHORT);

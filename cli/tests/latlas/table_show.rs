@@ -1,18 +1,18 @@
 //! What `latlas table show` says of rows that are not `ok`.
 
 use crate::common::{Desk, keys, plausible, row, table};
-use latlas_shared::Status;
+use latlas_shared::RowStatus;
 
 const NETWORK: &str = r#"{"input": {"n": 1, "c": 3, "h": 16, "w": 16}, "layers": [
   {"op": "Conv3x3", "c_out": 16, "stride": 2}, {"op": "MBConv3_3x3", "c_out": 16, "stride": 1},
   {"op": "MaxPool", "c_out": 16, "stride": 2}]}"#;
 
 /// The last lines of a table of three rows that have these statuses, in the order of keys.
-fn last_lines(statuses: [Status; 3]) -> Vec<String> {
+fn last_lines(statuses: [RowStatus; 3]) -> Vec<String> {
     let mut rows: Vec<_> = keys(&[NETWORK]).iter().map(|k| row(k, plausible(k))).collect();
     for (row, status) in rows.iter_mut().zip(statuses) {
         row.status = status;
-        row.reason = (status != Status::Ok).then(|| "after 60 visits\nit is wide".to_owned());
+        row.reason = (status != RowStatus::Ok).then(|| "after 60 visits\nit is wide".to_owned());
     }
     let desk = Desk::new();
     desk.put("table.json", serde_json::to_string(&table(rows)).unwrap());
@@ -24,12 +24,12 @@ fn last_lines(statuses: [Status; 3]) -> Vec<String> {
 
 #[test]
 fn a_table_of_good_rows_needs_no_remark() {
-    assert_eq!(last_lines([Status::Ok; 3]), [""; 0]);
+    assert_eq!(last_lines([RowStatus::Ok; 3]), [""; 0]);
 }
 
 #[test]
 fn rows_that_did_not_converge_are_counted_with_a_reason() {
-    let lines = last_lines([Status::NotConverged, Status::Ok, Status::NotConverged]);
+    let lines = last_lines([RowStatus::NotConverged, RowStatus::Ok, RowStatus::NotConverged]);
     assert_eq!(
         lines,
         [
@@ -41,7 +41,7 @@ fn rows_that_did_not_converge_are_counted_with_a_reason() {
 
 #[test]
 fn each_status_has_a_line() {
-    let lines = last_lines([Status::Degraded, Status::NotConverged, Status::Ok]);
+    let lines = last_lines([RowStatus::Degraded, RowStatus::NotConverged, RowStatus::Ok]);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with("1 of 3 rows is not_converged: "), "{lines:?}");
     assert!(

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use latlas_predict::merge::{Observation, merge_network, merge_row};
-use latlas_shared::{MeasuredNetwork, Measurement, Row, Status, Subject};
+use latlas_shared::{MeasuredNetwork, Measurement, Row, RowStatus, Subject};
 use ops_catalog::{OpDigest, OpKey};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
@@ -217,7 +217,7 @@ async fn row_without_number(
         energy_mj: None,
         batch: key.shape.batch,
         op_digest,
-        status: Status::Failed,
+        status: RowStatus::Failed,
         reason: note,
         ci95_rel: None,
         median_micros: None,

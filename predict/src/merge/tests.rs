@@ -1,5 +1,6 @@
 use super::testing::{measurement, network};
 use super::*;
+use latlas_shared::RowStatus;
 use proptest::prelude::*;
 
 fn observation(agent: u128, status: Status, micros: f64, at: i64) -> Observation {
@@ -21,7 +22,7 @@ fn an_agent_counts_once_with_its_latest_number() {
         observation(1, Status::Failed, 0.0, 300),
     ])
     .unwrap();
-    assert_eq!((row.latency_micros, row.agents, row.status), (Some(20.0), 1, Status::Ok));
+    assert_eq!((row.latency_micros, row.agents, row.status), (Some(20.0), 1, RowStatus::Ok));
 }
 
 /// The row of agents that measured these values.
@@ -71,10 +72,10 @@ fn without_a_majority_nobody_is_left_out() {
 fn a_row_is_failed_only_if_nobody_has_a_number() {
     let failed = observation(1, Status::Failed, 0.0, 500);
     let row = merge_row(std::slice::from_ref(&failed)).unwrap();
-    assert_eq!((row.status, row.latency_micros, row.samples), (Status::Failed, None, 0));
+    assert_eq!((row.status, row.latency_micros, row.samples), (RowStatus::Failed, None, 0));
     assert_eq!(row.reason.as_deref(), Some("out of memory"));
     let row = merge_row(&[failed, observation(2, Status::NotConverged, 9.0, 100)]).unwrap();
-    assert_eq!((row.status, row.latency_micros), (Status::NotConverged, Some(9.0)));
+    assert_eq!((row.status, row.latency_micros), (RowStatus::NotConverged, Some(9.0)));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn a_row_that_failed_is_not_measured_again() {
     let mut failed = row(&key, 1.0);
     failed.latency_micros = None;
     failed.curve.clear();
-    failed.status = latlas_shared::Status::Failed;
+    failed.status = latlas_shared::RowStatus::Failed;
     failed.reason = Some("out of memory".into());
     let index = TableIndex::new(table(vec![failed])).unwrap();
     let batch = next_batch(&index, &candidates(&space), 1000);

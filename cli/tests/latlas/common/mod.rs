@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use latlas_shared::{CurvePoint, Row, RunConfig, Status, TABLE_SCHEMA, Table};
+use latlas_shared::{CurvePoint, Row, RowStatus, RunConfig, TABLE_SCHEMA, Table};
 use ops_catalog::{Catalog, Network, NetworkSpec, OpKey};
 use tempfile::TempDir;
 
@@ -156,7 +156,7 @@ pub fn row(key: &OpKey, micros: f64) -> Row {
         energy_mj: None,
         batch: key.shape.batch,
         op_digest: Catalog::builtin().op(&key.op).unwrap().digest().clone(),
-        status: Status::Ok,
+        status: RowStatus::Ok,
         reason: None,
         ci95_rel: Some(0.03125),
         median_micros: Some(micros * 1.0625),

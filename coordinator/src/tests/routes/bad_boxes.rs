@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use latlas_shared::api::{AgentEntry, AgentState, BoxState, Lease, Page};
-use latlas_shared::{FailureKind, Measurement, Status, Table};
+use latlas_shared::{FailureKind, Measurement, RowStatus, Status, Table};
 use uuid::Uuid;
 
 use crate::store::{Agent, Incoming};
@@ -68,7 +68,7 @@ async fn a_broken_box_does_not_empty_the_queue() {
     let path = format!("/v1/tables/{}", good.enrolled.hardware_id);
     let table: Table = farm.get(&path).send().await.read(StatusCode::OK);
     assert_eq!(table.rows.len(), 8);
-    assert!(table.rows.iter().all(|row| row.status == Status::Ok && row.agents == 1));
+    assert!(table.rows.iter().all(|row| row.status == RowStatus::Ok && row.agents == 1));
     let standing = entry(&farm, &bad).await.standing;
     assert_eq!((standing.state, standing.by.as_deref()), (BoxState::Quarantined, Some("failures")));
     let reason = standing.reason.unwrap();

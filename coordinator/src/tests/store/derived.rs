@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::{StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{Page, STALE, Stale, TableEntry};
-use latlas_shared::{Row, Status, Table};
+use latlas_shared::{Row, RowStatus, Table};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
 
@@ -72,7 +72,7 @@ async fn a_measurement_that_can_t_be_read_costs_its_row_and_nothing_else() {
 
     let read = table(&farm, &agent).await;
     let bad = row(&read, KEYS[0]);
-    assert_eq!((bad.status, bad.latency_micros), (Status::Failed, None));
+    assert_eq!((bad.status, bad.latency_micros), (RowStatus::Failed, None));
     let reason = bad.reason.as_deref().unwrap();
     assert!(reason.starts_with("1 of 1 measurements can't be read"), "{reason}");
     assert_eq!(row(&read, KEYS[1]).latency_micros, Some(20.0));
@@ -89,7 +89,7 @@ async fn a_measurement_that_can_t_be_read_costs_its_row_and_nothing_else() {
     farm.report(&second, vec![second.measures(KEYS[0], 12.0)]).await;
     let read = table(&farm, &agent).await;
     let half = row(&read, KEYS[0]);
-    assert_eq!((half.status, half.latency_micros), (Status::Ok, Some(12.0)));
+    assert_eq!((half.status, half.latency_micros), (RowStatus::Ok, Some(12.0)));
     assert!(half.reason.as_deref().unwrap().starts_with("1 of 2 measurements"), "{half:?}");
     let rebuilt = farm.store().rebuild().await.unwrap();
     assert_eq!((rebuilt.rows, rebuilt.networks, rebuilt.unreadable), (3, 1, 2));
@@ -105,7 +105,7 @@ async fn a_measurement_that_can_t_be_read_costs_its_row_and_nothing_else() {
     farm.store().retry_unreadable().await.unwrap();
     let read = table(&farm, &agent).await;
     let whole = row(&read, KEYS[0]);
-    assert_eq!((whole.status, whole.reason.as_deref(), whole.agents), (Status::Ok, None, 2));
+    assert_eq!((whole.status, whole.reason.as_deref(), whole.agents), (RowStatus::Ok, None, 2));
     assert_eq!(counted(&farm, "latlas_unreadable_measurements").await, "1");
 }
 

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use latlas_shared::api::{AgentEntry, OpEntry, Page, RequestStatus};
-use latlas_shared::{Measurement, Status, Table};
+use latlas_shared::{Measurement, RowStatus, Table};
 use serde_json::json;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -73,7 +73,7 @@ async fn an_op_is_left_out_and_taken_when_it_comes_again() {
     assert!(names.contains(&"Conv1x1".to_owned()), "the catalog has it");
     let path = format!("/v1/tables/{}", agent.enrolled.hardware_id);
     let table: Table = again.get(&path).send().await.read(StatusCode::OK);
-    assert_eq!(table.rows[0].status, Status::Ok);
+    assert_eq!(table.rows[0].status, RowStatus::Ok);
     let answer = again.post("/v1/ops").token(&token).json(&square).send().await;
     assert_eq!(answer.status, StatusCode::CREATED);
     assert!(ops(&again).await.contains(&"Square".to_owned()));
