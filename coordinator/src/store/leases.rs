@@ -141,17 +141,27 @@ impl Store {
         }
         let others = self.others_for(tx, agent, now).await?;
         let mut effects = Effects::none();
+        let limit = max_tasks.min(self.policy().max_tasks);
         let queue = loop {
-            let limit = max_tasks.min(self.policy().max_tasks);
-            let queue = candidates(tx, agent, others.as_deref(), limit).await?;
-            let unreadable: BTreeMap<i64, Progress> =
-                queue.iter().filter_map(|candidate| self.unreadable(candidate)).collect();
-            if unreadable.is_empty() {
-                break queue;
+            let mut unreadable = BTreeMap::new();
+            let mut readable = Vec::new();
+            for candidate in candidates(tx, agent, others.as_deref(), limit).await? {
+                match self.task(&candidate) {
+                    Ok(task) => readable.push((candidate, task)),
+                    // At the head of the queue it would keep all that comes after it from every agent.
+                    Err(error) => {
+                        tracing::error!(task = candidate.id, "it can't be handed out: {error}");
+                        let progress = candidate.progress().unreadable(&error.to_string());
+                        unreadable.insert(candidate.id, progress);
+                    }
+                }
             }
             effects = effects.and(tasks::write_all(tx, &unreadable).await?);
+            if unreadable.is_empty() || !readable.is_empty() {
+                break readable;
+            }
         };
-        let lost: Vec<u32> = queue.iter().map(|task| super::count(task.lost.max(0))).collect();
+        let lost: Vec<u32> = queue.iter().map(|(task, _)| super::count(task.lost.max(0))).collect();
         let size = lease::batch(&lost, max_tasks, self.policy());
         if size == 0 {
             return Ok((None, effects));
@@ -160,20 +170,12 @@ impl Store {
         let mut lease = Lease { id, deadline, tasks: Vec::with_capacity(size) };
         insert_lease(tx, agent, &lease, size, false, now).await?;
         let mut leased = BTreeMap::new();
-        for candidate in queue.into_iter().take(size) {
+        for (candidate, task) in queue.into_iter().take(size) {
             leased.extend(candidate.progress().leased(id).map(|progress| (candidate.id, progress)));
-            lease.tasks.push(self.task(&candidate)?);
+            lease.tasks.push(task);
         }
         effects = effects.and(tasks::write_all(tx, &leased).await?);
         Ok((Some(lease), effects))
-    }
-
-    /// What becomes of a task that can't be read, by its number: one that stood at the head of the queue would keep
-    /// all that comes after it from every agent.
-    fn unreadable(&self, candidate: &Candidate) -> Option<(i64, Progress)> {
-        let error = self.task(candidate).err()?;
-        tracing::error!(task = candidate.id, "a task can't be handed out: {error}");
-        Some((candidate.id, candidate.progress().unreadable(&error.to_string())))
     }
 
     /// A lease that this agent asks for once more, with what is left to do under it. None when it holds no such
