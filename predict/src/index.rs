@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use latlas_shared::{Row, RowStatus, Table, TableError, shown_key};
 use ops_catalog::{Catalog, Invalid, Op, OpDigest, OpKey, Shape};
 
-use crate::interpolate::{Estimate, Interpolator};
+use crate::interpolate::{Estimate, EstimateError, Interpolator};
 
 /// A table made ready for look-ups.
 ///
@@ -112,7 +112,7 @@ impl TableIndex {
         op: &Op,
         shape: &Shape,
         reuse_distance_bytes: f64,
-    ) -> Result<Estimate, String> {
+    ) -> Result<Estimate, EstimateError> {
         self.interpolator().estimate(&self.table.rows, op, shape, reuse_distance_bytes)
     }
 

@@ -11,9 +11,12 @@ use crate::stats;
 use latlas_shared::Row;
 
 mod across;
+mod error;
 pub(crate) mod hull;
 
 use across::Across;
+pub use error::{EstimateError, NothingLearned};
+pub use hull::OutsideRange;
 use hull::{Hull, Sizes};
 
 /// An estimate that may be off by a larger factor than this is none. It is large, since such an op may be a
@@ -41,7 +44,7 @@ const OWN_REASONS: f64 = 2.0;
 #[derive(Debug)]
 pub(crate) struct Interpolator {
     ops: HashMap<OpDigest, RowsOfOp>,
-    across: OnceLock<Result<Across, String>>,
+    across: OnceLock<Result<Across, NothingLearned>>,
     /// How often something was learned.
     learned: AtomicUsize,
 }
@@ -51,7 +54,7 @@ pub(crate) struct Interpolator {
 struct RowsOfOp {
     op: Arc<Op>,
     rows: Vec<usize>,
-    learned: OnceLock<Result<Learned, String>>,
+    learned: OnceLock<Result<Learned, NothingLearned>>,
 }
 
 /// An estimate and its error.
@@ -115,30 +118,24 @@ impl Interpolator {
         op: &Op,
         shape: &Shape,
         reuse_distance_bytes: f64,
-    ) -> Result<Estimate, String> {
-        let refused = |why: String| format!("not measured, and not interpolated: {why}");
+    ) -> Result<Estimate, EstimateError> {
         let Some(rows) = self.ops.get(op.digest()).map(|of| Rows { of, table }) else {
-            let name = op.name();
-            return Err(refused(format!("the table has no row of {name}")));
+            return Err(EstimateError::NoRow { op: op.name().to_owned() });
         };
-        let sizes = Sizes::new(op, shape)
-            .ok_or_else(|| "not measured, and not possible for this op".to_owned())?;
-        let by_own_rows = rows.estimate(&sizes, reuse_distance_bytes, &self.learned);
-        by_own_rows
-            .or_else(|why| {
-                let across = self.across.get_or_init(|| {
-                    self.learned.fetch_add(1, Ordering::Relaxed);
-                    Across::new(self.ops.values().map(|of| Rows { of, table }).collect())
-                });
-                let estimate =
-                    |across: &Across| across.estimate(op, shape, &sizes, reuse_distance_bytes);
-                across.as_ref().map_err(String::clone).and_then(estimate).map_err(
-                    |why_not_across| {
-                        refused(format!("{why}; nor from the rows of other ops: {why_not_across}"))
-                    },
-                )
-            })
-            .or_else(|why| rows.bounded(&sizes, reuse_distance_bytes).ok_or(why))
+        let sizes = Sizes::new(op, shape).ok_or(EstimateError::Impossible)?;
+        let own = match rows.estimate(&sizes, reuse_distance_bytes, &self.learned) {
+            Ok(estimate) => return Ok(estimate),
+            Err(why) => why,
+        };
+        let across = self.across.get_or_init(|| {
+            self.learned.fetch_add(1, Ordering::Relaxed);
+            Across::new(self.ops.values().map(|of| Rows { of, table }).collect())
+        });
+        let estimate = |across: &Across| across.estimate(op, shape, &sizes, reuse_distance_bytes);
+        across.as_ref().map_err(NothingLearned::clone).and_then(estimate).or_else(|across| {
+            rows.bounded(&sizes, reuse_distance_bytes)
+                .ok_or(EstimateError::NothingLearned { own, across })
+        })
     }
 
     /// What it costs the host to issue an op of any shape: the median of the op's rows, since issuing takes as
@@ -175,19 +172,16 @@ impl<'a> Rows<'a> {
         sizes: &Sizes,
         reuse_distance_bytes: f64,
         times_learned: &AtomicUsize,
-    ) -> Result<Estimate, String> {
+    ) -> Result<Estimate, NothingLearned> {
         if self.len() < FEWEST_POINTS {
-            return Err(format!(
-                "that takes {FEWEST_POINTS} rows of {}, and the table has {}",
-                self.op().name(),
-                self.len()
-            ));
+            let op = self.op().name().to_owned();
+            return Err(NothingLearned::FewRows { op, rows: self.len() });
         }
         let learned = self.of.learned.get_or_init(|| {
             times_learned.fetch_add(1, Ordering::Relaxed);
             Learned::of_op(self.op(), &self.iter().collect::<Vec<_>>())
         });
-        let learned = learned.as_ref().map_err(String::clone)?;
+        let learned = learned.as_ref().map_err(NothingLearned::clone)?;
         learned.hull.check(sizes)?;
         learned.curves.estimate(&sizes.features(), sizes.log_work(), reuse_distance_bytes)
     }
@@ -210,7 +204,7 @@ impl<'a> Rows<'a> {
 }
 
 impl Learned {
-    fn of_op(op: &Op, rows: &[&Row]) -> Result<Learned, String> {
+    fn of_op(op: &Op, rows: &[&Row]) -> Result<Learned, NothingLearned> {
         let distances = distances(rows);
         let learn_from = |row: &&Row| {
             let sizes = Sizes::new(op, &row.shape())?;
@@ -255,7 +249,7 @@ impl Curves {
         features: &[f64],
         log_work: f64,
         reuse_distance_bytes: f64,
-    ) -> Result<Estimate, String> {
+    ) -> Result<Estimate, NothingLearned> {
         let guesses = self.regression.at(features);
         let estimate =
             |guess: &Guess| Estimate { micros: (guess.value + log_work).exp(), error: guess.error };
@@ -271,10 +265,7 @@ impl Curves {
             error: a.error.max(b.error),
         };
         if estimate.error > WIDEST_FACTOR.ln() {
-            return Err(format!(
-                "the estimate could be off by a factor of {:.1}, as left-out rows show",
-                estimate.error.exp()
-            ));
+            return Err(NothingLearned::TooUncertain { factor: estimate.error.exp() });
         }
         Ok(estimate)
     }

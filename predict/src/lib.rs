@@ -17,7 +17,8 @@ pub mod two_clock;
 
 pub use assemble::{TableContent, assemble};
 pub use index::TableIndex;
+pub use interpolate::{EstimateError, NothingLearned, OutsideRange};
 pub use predictor::{
-    Features, Micros, PackedOp, PackedTable, PredictError, Predictor, calibrated, calibration,
-    features,
+    Features, Micros, NoLatency, PackedOp, PackedTable, PredictError, Predictor, calibrated,
+    calibration, features,
 };

@@ -1,10 +1,10 @@
 //! Predictions of whole networks from a table.
 
 pub mod calibration;
+mod error;
 mod packed;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
 use latlas_shared::{Calibration, Contribution, Missing, MissingOp, Origin, Prediction, RowStatus};
@@ -14,44 +14,13 @@ use crate::TableIndex;
 use crate::two_clock::{self, OpTimes};
 
 pub use calibration::Features;
+pub use error::{NoLatency, PredictError};
 pub use packed::{Micros, PackedOp, PackedTable};
 
 /// Bytes that lie between two uses of one weight in any network, beside all of its weights: activations,
 /// and what a runtime touches on the way from op to op. Found on four sets of 51 networks each, measured
 /// on a processor, whose errors it brought from 5.5% to 3.6% on average; see `docs/predict-method.md`.
 const TOUCHED_BESIDE_WEIGHTS: f64 = (8 << 20) as f64;
-
-/// Why there is no prediction.
-#[derive(Debug, Clone, PartialEq)]
-pub enum PredictError {
-    /// The network is not valid.
-    Network(ops_catalog::Invalid),
-    /// Rows are missing: all of them, each once.
-    Missing(Vec<MissingOp>),
-}
-
-impl fmt::Display for PredictError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PredictError::Network(invalid) => invalid.fmt(f),
-            PredictError::Missing(ops) => {
-                f.write_str(match ops.len() {
-                    1 => "a row is missing from the table:",
-                    _ => "rows are missing from the table:",
-                })?;
-                ops.iter().try_for_each(|op| write!(f, "\n  {}  ({})", op.key, op.why))
-            }
-        }
-    }
-}
-
-impl std::error::Error for PredictError {}
-
-impl From<ops_catalog::Invalid> for PredictError {
-    fn from(invalid: ops_catalog::Invalid) -> Self {
-        PredictError::Network(invalid)
-    }
-}
 
 /// Predicts networks from one table under one rule for missing rows.
 pub struct Predictor {
@@ -141,7 +110,7 @@ impl Predictor {
             match self.contribution(step, reuse_distance_bytes) {
                 Ok(contribution) => ops.push(contribution),
                 Err(why) if asked.insert(&step.key) => {
-                    missing.push(MissingOp { key: step.key.clone(), why });
+                    missing.push(MissingOp { key: step.key.clone(), why: why.to_string() });
                 }
                 Err(_) => {}
             }
@@ -155,7 +124,7 @@ impl Predictor {
         }
     }
 
-    fn contribution(&self, step: &PlanStep, distance: f64) -> Result<Contribution, String> {
+    fn contribution(&self, step: &PlanStep, distance: f64) -> Result<Contribution, NoLatency> {
         let times = self.times(&step.op, &step.key.shape, distance)?;
         Ok(Contribution {
             place: step.place.clone(),
@@ -169,7 +138,7 @@ impl Predictor {
         })
     }
 
-    fn times(&self, op: &Op, shape: &Shape, distance: f64) -> Result<Times, String> {
+    fn times(&self, op: &Op, shape: &Shape, distance: f64) -> Result<Times, NoLatency> {
         let row = self.index.row(op, shape);
         let suspect = row.filter(|row| row.status == RowStatus::Suspect);
         if let Some(row) = row.filter(|_| suspect.is_none()) {
@@ -181,16 +150,15 @@ impl Predictor {
                     Ok(Times { low, latency, high, clocks, origin: Origin::Measured })
                 }
                 // Its neighbours' numbers would hide that this device cannot run it.
-                None => Err(format!(
-                    "it could not be measured: {}",
-                    row.reason.as_deref().unwrap_or("no reason was given")
-                )),
+                None => Err(NoLatency::Failed {
+                    reason: row.reason.clone().unwrap_or_else(|| "no reason was given".to_owned()),
+                }),
             };
         }
         if self.missing == Missing::Error {
             return Err(match suspect {
-                Some(row) => format!("its row is suspect: {}", row.reason.as_deref().unwrap_or("")),
-                None => self.why_missing(op, shape),
+                Some(row) => NoLatency::Suspect { reason: row.reason.clone().unwrap_or_default() },
+                None => self.missing_row(op, shape),
             });
         }
         let estimate = self.index.estimate(op, shape, distance)?;
@@ -208,15 +176,14 @@ impl Predictor {
         })
     }
 
-    fn why_missing(&self, op: &Op, shape: &Shape) -> String {
+    fn missing_row(&self, op: &Op, shape: &Shape) -> NoLatency {
         match self.index.foreign_row(&op.key(*shape)) {
-            Some(row) => format!(
-                "the table has it for another definition of {}, digest {}; this catalog's is {}",
-                op.name(),
-                row.op_digest,
-                op.digest()
-            ),
-            None => "not measured".to_owned(),
+            Some(row) => NoLatency::OtherDefinition {
+                op: op.name().to_owned(),
+                measured: row.op_digest.clone(),
+                known: op.digest().clone(),
+            },
+            None => NoLatency::NotMeasured,
         }
     }
 }

@@ -58,6 +58,26 @@ pub struct Guess {
     pub error: f64,
 }
 
+/// Why nothing was learned from points.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FitError {
+    /// Too few points.
+    #[error("that takes {FEWEST_POINTS} points, and there are {points}")]
+    FewPoints {
+        /// How many there are.
+        points: usize,
+    },
+    /// Too few groups of points.
+    #[error("that takes {FEWEST_POINTS} groups of points, and there are {groups}")]
+    FewGroups {
+        /// How many there are.
+        groups: usize,
+    },
+    /// The points are too damaged.
+    #[error("no function goes through these points")]
+    NoFunction,
+}
+
 /// A learned function.
 #[derive(Debug, Clone)]
 pub struct Regression {
@@ -109,7 +129,7 @@ impl Regression {
     ///
     /// # Errors
     /// When they are fewer than [`FEWEST_POINTS`], or so damaged that no function goes through them.
-    pub fn fit(points: &[Point]) -> Result<Regression, String> {
+    pub fn fit(points: &[Point]) -> Result<Regression, FitError> {
         Regression::learn(points, None, MOST_POINTS)
     }
 
@@ -121,7 +141,7 @@ impl Regression {
     ///
     /// # Panics
     /// When there are not as many numbers of groups as points.
-    pub fn fit_in_groups(points: &[Point], groups: &[usize]) -> Result<Regression, String> {
+    pub fn fit_in_groups(points: &[Point], groups: &[usize]) -> Result<Regression, FitError> {
         assert_eq!(points.len(), groups.len(), "each point has a group");
         Regression::learn(points, Some(groups), MOST_POINTS)
     }
@@ -131,14 +151,14 @@ impl Regression {
         points: &[Point],
         groups: Option<&[usize]>,
         most: usize,
-    ) -> Result<Regression, String> {
+    ) -> Result<Regression, FitError> {
         let distinct = |groups: &[usize]| groups.iter().collect::<HashSet<_>>().len();
-        let (count, of) = match groups {
-            Some(groups) => (distinct(groups), "groups of points"),
-            None => (points.len(), "points"),
-        };
-        if count < FEWEST_POINTS {
-            return Err(format!("that takes {FEWEST_POINTS} {of}, and there are {count}"));
+        match groups.map(distinct) {
+            Some(groups) if groups < FEWEST_POINTS => return Err(FitError::FewGroups { groups }),
+            None if points.len() < FEWEST_POINTS => {
+                return Err(FitError::FewPoints { points: points.len() });
+            }
+            _ => {}
         }
         // Sums of floats depend on their order, which the caller's must not.
         let mut order: Vec<usize> = (0..points.len()).collect();
@@ -168,7 +188,7 @@ impl Regression {
             let width_between = if between.is_empty() { width.clone() } else { widths(between) };
             Some(Regression { scale, process, levels, width, width_between })
         };
-        learned().ok_or_else(|| "no function goes through these points".to_owned())
+        learned().ok_or(FitError::NoFunction)
     }
 
     /// How many points it goes through.

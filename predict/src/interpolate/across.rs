@@ -3,12 +3,12 @@
 use ops_catalog::{Op, OpPlan, Primitive, Shape};
 
 use super::hull::{Hull, Sizes};
-use super::{Curves, Estimate, Rows, distances, point};
+use super::{Curves, Estimate, NothingLearned, Rows, distances, point};
 use crate::regression::Regression;
 use latlas_shared::Row;
 
 /// Fewest ops that say something of another one.
-const FEWEST_OPS: usize = 10;
+pub(super) const FEWEST_OPS: usize = 10;
 
 /// Rows that are learned from, at most: learning costs the cube of this.
 const MOST_ROWS: usize = 240;
@@ -29,9 +29,9 @@ pub(super) struct Across {
 impl Across {
     /// # Errors
     /// When the table has rows of too few ops, or no function goes through them.
-    pub(super) fn new(mut ops: Vec<Rows<'_>>) -> Result<Across, String> {
+    pub(super) fn new(mut ops: Vec<Rows<'_>>) -> Result<Across, NothingLearned> {
         if ops.len() < FEWEST_OPS {
-            return Err(format!("that takes {FEWEST_OPS} ops, and the table has {}", ops.len()));
+            return Err(NothingLearned::FewOps { ops: ops.len() });
         }
         // Hash maps have no order of their own, and what is learned must not depend on one.
         ops.sort_by(|a, b| a.op().digest().cmp(b.op().digest()));
@@ -66,10 +66,9 @@ impl Across {
         shape: &Shape,
         sizes: &Sizes,
         reuse_distance_bytes: f64,
-    ) -> Result<Estimate, String> {
+    ) -> Result<Estimate, NothingLearned> {
         self.hull.check(sizes)?;
-        let features =
-            features(op, shape).ok_or_else(|| "this op does not have this shape".to_owned())?;
+        let features = features(op, shape).ok_or(NothingLearned::NoSuchShape)?;
         self.curves.estimate(&features, sizes.log_work(), reuse_distance_bytes)
     }
 }

@@ -1,6 +1,35 @@
 //! The range of shapes that were measured.
 
+use std::fmt;
+
 use ops_catalog::{Op, Shape};
+
+/// A size or quotient outside the measured range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutsideRange {
+    /// Its name.
+    pub size: String,
+    /// The value that was asked about.
+    pub value: f64,
+    /// The smallest measured value.
+    pub low: f64,
+    /// The largest measured value.
+    pub high: f64,
+}
+
+impl fmt::Display for OutsideRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OutsideRange { size, value, low, high } = self;
+        let (value, low_shown, high_shown) = (shown(*value), shown(*low), shown(*high));
+        if low == high {
+            write!(f, "{size} {value} was not measured, only {low_shown}")
+        } else {
+            write!(f, "{size} {value} is outside the measured range {low_shown} to {high_shown}")
+        }
+    }
+}
+
+impl std::error::Error for OutsideRange {}
 
 /// The sizes that a shape's latency depends on.
 #[derive(Debug, Clone)]
@@ -91,12 +120,15 @@ impl Hull {
 
     /// # Errors
     /// Names the first size that is outside, and the measured range.
-    pub(crate) fn check(&self, sizes: &Sizes) -> Result<(), String> {
+    pub(crate) fn check(&self, sizes: &Sizes) -> Result<(), OutsideRange> {
         // The sizes that the caller wrote come before what follows from them.
         let order = (BATCH..NAMES.len()).chain([FLOPS, MOVED]).chain(NAMES.len()..MEASURES);
         let values = sizes.measures();
         for measure in order {
-            check(&name(measure), values[measure], self.ranges[measure])?;
+            let (value, (low, high)) = (values[measure], self.ranges[measure]);
+            if !(low..=high).contains(&value) {
+                return Err(OutsideRange { size: name(measure), value, low, high });
+            }
         }
         Ok(())
     }
@@ -121,16 +153,7 @@ fn name(measure: usize) -> String {
     }
 }
 
-fn check(name: &str, value: f64, (low, high): (f64, f64)) -> Result<(), String> {
-    if (low..=high).contains(&value) {
-        return Ok(());
-    }
-    // Three digits of a quotient, all of a size.
-    let shown = |v: f64| if v.fract() == 0.0 { format!("{v}") } else { format!("{v:.3}") };
-    let value = shown(value);
-    Err(if low == high {
-        format!("{name} {value} was not measured, only {}", shown(low))
-    } else {
-        format!("{name} {value} is outside the measured range {} to {}", shown(low), shown(high))
-    })
+/// All digits of a size, three of a quotient.
+fn shown(value: f64) -> String {
+    if value.fract() == 0.0 { format!("{value}") } else { format!("{value:.3}") }
 }

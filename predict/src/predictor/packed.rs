@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use ops_catalog::{Op, OpDigest, Shape};
 
 use super::calibration::{self, Features};
-use super::{Predictor, Reach, footprint};
+use super::{NoLatency, Predictor, Reach, footprint};
 use crate::two_clock::{OpTimes, TwoClocks};
 
 /// An op at a shape, as a [`PackedTable`] knows it.
@@ -66,20 +66,19 @@ impl PackedTable {
     ///
     /// # Errors
     /// Says why there is no number for it, as a prediction would.
-    pub fn op(&mut self, op: &Op, shape: &Shape) -> Result<PackedOp, String> {
+    pub fn op(&mut self, op: &Op, shape: &Shape) -> Result<PackedOp, NoLatency> {
         let key = (op.digest().clone(), *shape);
         if let Some(&id) = self.ids.get(&key) {
             return Ok(id);
         }
-        let plan = op.at(shape).map_err(|invalid| invalid.to_string())?;
+        let plan = op.at(shape)?;
         let cost = |&distance: &f64| {
             let times = self.predictor.times(op, shape, distance)?;
             let clocks = times.on_two_clocks();
             Ok(Cost { low: times.low, latency: times.latency, high: times.high, clocks })
         };
-        let costs: Vec<Cost> = self.distances.iter().map(cost).collect::<Result<_, String>>()?;
-        let id = u32::try_from(self.weight_bytes.len()).map_err(|_| "too many ops".to_owned())?;
-        let id = PackedOp(id);
+        let costs: Vec<Cost> = self.distances.iter().map(cost).collect::<Result<_, NoLatency>>()?;
+        let id = PackedOp(u32::try_from(self.weight_bytes.len()).map_err(|_| NoLatency::Full)?);
         self.costs.extend(costs);
         let element_bytes = self.predictor.index().table().run_config.dtype.bytes();
         self.weight_bytes.push(plan.cost.weight_bytes(element_bytes) as f64);
