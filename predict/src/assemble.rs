@@ -91,9 +91,8 @@ fn own_ops(rows: &[Row], catalog: &Catalog) -> Vec<OpDef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merge::testing::network;
     use crate::merge::{Observation, merge_network};
-    use latlas_shared::testing::{key, row, table};
+    use latlas_shared::testing::{key, network_measurement, row, table};
 
     fn content(micros: f64) -> TableContent {
         let Table { hardware_id, run_config, fingerprints, .. } = table(Vec::new());
@@ -103,7 +102,7 @@ mod tests {
         keys.sort();
         keys.dedup();
         let rows = keys.iter().map(|key| row(key, 10.0)).collect();
-        let measurement = network("demo_conv", micros);
+        let measurement = network_measurement("demo_conv", micros);
         let truth = merge_network(&[Observation { agent: "a".into(), measurement }]).unwrap();
         TableContent { hardware_id, run_config, fingerprints, rows, networks: vec![truth] }
     }

@@ -212,6 +212,4 @@ pub fn row_order(row: &Row) -> impl Ord + use<> {
 }
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;

@@ -2,9 +2,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::TableIndex;
-use crate::merge::testing::network;
 use crate::merge::{Observation, merge_network};
-use latlas_shared::testing::{key, row, table};
+use latlas_shared::testing::{key, network_measurement, row, table};
 use latlas_shared::{Missing, Origin};
 use ops_catalog::{Catalog, NetworkSpec};
 use proptest::prelude::*;
@@ -22,7 +21,7 @@ fn conv_key(c_out: u32) -> OpKey {
 }
 
 fn truth(spec: &NetworkSpec, micros: f64) -> MeasuredNetwork {
-    let mut measurement = network("demo_conv", micros);
+    let mut measurement = network_measurement("demo_conv", micros);
     let whole = latlas_shared::WholeNetwork::new(spec, Catalog::builtin()).unwrap();
     measurement.subject = latlas_shared::Subject::Network(Box::new(whole));
     merge_network(&[Observation { agent: "a".into(), measurement }]).unwrap()

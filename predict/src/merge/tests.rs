@@ -1,6 +1,6 @@
-use super::testing::{measurement, network};
 use super::*;
 use latlas_shared::RowStatus;
+use latlas_shared::testing::{measurement, network_measurement};
 use proptest::prelude::*;
 
 fn observation(agent: u128, status: Status, micros: f64, at: i64) -> Observation {
@@ -80,7 +80,7 @@ fn a_row_is_failed_only_if_nobody_has_a_number() {
 
 #[test]
 fn there_is_no_row_of_a_network() {
-    let measurement = network("demo_conv", 10.0);
+    let measurement = network_measurement("demo_conv", 10.0);
     let observation = Observation { agent: "a".into(), measurement };
     assert!(merge_row(std::slice::from_ref(&observation)).is_none());
     assert!(merge_row(&[]).is_none());
@@ -90,7 +90,7 @@ fn there_is_no_row_of_a_network() {
 #[test]
 fn networks_are_merged_by_the_rules_of_rows() {
     let seen = |agent: &str, status, micros| {
-        let mut measurement = network("demo_conv", micros);
+        let mut measurement = network_measurement("demo_conv", micros);
         measurement.status = status;
         if status == Status::Failed {
             measurement.latency = None;
@@ -122,10 +122,10 @@ fn measurements_are_sorted_into_rows_and_networks() {
     let (rows, networks) = merge_all(vec![
         measurement(two, 5.0),
         measurement(one, 10.0),
-        network("demo_conv", 9.0),
+        network_measurement("demo_conv", 9.0),
         other_box,
         later,
-        network("demo_conv", 9.0),
+        network_measurement("demo_conv", 9.0),
     ]);
     let found: Vec<_> =
         rows.iter().map(|row| (row.key().to_string(), row.latency_micros, row.agents)).collect();
@@ -184,7 +184,7 @@ proptest! {
         (sorted, shuffled) in observations().prop_flat_map(|o| (Just(o.clone()), Just(o).prop_shuffle())),
     ) {
         let as_networks = |observations: Vec<Observation>| -> Vec<Observation> {
-            let subject = network("demo_conv", 1.0).subject;
+            let subject = network_measurement("demo_conv", 1.0).subject;
             observations
                 .into_iter()
                 .map(|mut observation| {
