@@ -129,16 +129,9 @@ impl How {
 
 /// Where a long-lived agent keeps what must survive it.
 pub fn default_state_dir() -> Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from)
-        // The XDG base directory specification has relative paths ignored.
-        && dir.is_absolute()
-    {
-        return Ok(dir.join("latlas-agent"));
-    }
-    let home = std::env::home_dir()
-        .filter(|home| !home.as_os_str().is_empty())
-        .ok_or_else(|| anyhow::anyhow!("there is no home directory: give --state DIR"))?;
-    Ok(home.join(".local/state/latlas-agent"))
+    let state_home = latlas_program::directories::state_home()
+        .context("there is no home directory: give --state DIR")?;
+    Ok(state_home.join("latlas-agent"))
 }
 
 impl Cli {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use latlas_predict::stats;
+use latlas_program::files::{Readers, write_whole};
 use ops_catalog::{Catalog, OpKey};
 
 use crate::engine::{Gauges, Job, Protocol};
@@ -124,12 +125,10 @@ impl History {
         let surplus = self.runs.len().saturating_sub(REMEMBERED);
         self.runs.drain(..surplus);
         let write = || -> Result<()> {
-            let partial = self.path.with_extension("partial");
             if let Some(dir) = self.path.parent() {
                 fs::create_dir_all(dir)?;
             }
-            fs::write(&partial, serde_json::to_vec(&self.runs)?)?;
-            Ok(fs::rename(&partial, &self.path)?)
+            Ok(write_whole(&self.path, &serde_json::to_vec(&self.runs)?, Readers::Umask)?)
         };
         write().with_context(|| format!("writing {}", self.path.display()))
     }

@@ -2,13 +2,13 @@
 //! it has them.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
+use latlas_program::files::{Readers, write_whole};
 use latlas_shared::Measurement;
 use ops_catalog::text;
 use serde::{Deserialize, Serialize};
@@ -166,19 +166,8 @@ fn note(refused: &Path, answer: &str) {
 
 /// Writes a measurement so that the file is there whole or not at all, also after a loss of power.
 fn write(measurement: &Measurement, path: &Path) -> Result<()> {
-    let partial = path.with_extension("partial");
     let entry = Entry { format: FORMAT, measurement: measurement.clone() };
-    let write = || -> Result<()> {
-        let mut file = File::create(&partial)?;
-        file.write_all(&serde_json::to_vec(&entry)?)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)?;
-        Ok(File::open(path.parent().unwrap_or(path))?.sync_all()?)
-    };
-    write().inspect_err(|_| {
-        // The first error is the one to report; a leftover is ignored when reading.
-        let _ = fs::remove_file(&partial);
-    })
+    Ok(write_whole(path, &serde_json::to_vec(&entry)?, Readers::Umask)?)
 }
 
 /// Reads a file; the inner error says why it is of no use.

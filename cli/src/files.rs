@@ -2,14 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use latlas_predict::TableIndex;
+use latlas_program::files::Readers;
 use latlas_shared::Table;
 use ops_catalog::text::{Encoding, decode, encoding};
 
-use crate::exit::Usage;
+use latlas_program::exit::Usage;
 
 /// `-` names stdin, or stdout.
 pub(crate) fn is_standard(path: &Path) -> bool {
@@ -118,24 +119,9 @@ fn write_whole_io(path: &Path, content: &[u8]) -> io::Result<()> {
         // A device or a pipe has no old content to keep; opening a directory fails as it should.
         return File::options().write(true).open(&target)?.write_all(content);
     }
-    let folder = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    if !folder.is_dir() {
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) {
         return Err(io::Error::other("its folder does not exist"));
     }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".latlas-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Like any new file: the umask takes away from this.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(&target)?;
-    Ok(())
+    latlas_program::files::write_whole(&target, content, Readers::Umask)
 }

@@ -1,15 +1,16 @@
 //! Following a request until nothing more will happen to it.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use latlas_client::{Client, ClientError};
 use latlas_shared::api::RequestStatus;
 use uuid::Uuid;
 
 use crate::attendance;
-use crate::events::Events;
 use crate::progress::Progress;
 
 /// Time between two questions when there is no stream of events.
@@ -23,6 +24,9 @@ const WAITS_LONG: Duration = Duration::from_secs(30);
 
 /// How often it is said again that nobody works on it.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// How long to wait for an event before the user is told how long nothing has happened.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
 
 /// How a wait ended.
 pub(crate) enum Ending {
@@ -130,20 +134,18 @@ async fn settled(
 
 /// The last state that the stream of events gives; None if it breaks before the request is finished.
 async fn streamed(client: &Client, id: Uuid, watch: &mut Watch) -> Option<RequestStatus> {
-    let mut response = client.get_raw(&format!("v1/requests/{id}/events")).await.ok()?;
-    let mut events = Events::default();
-    // Comments that keep the connection alive come every 15 seconds or so.
-    while let Some(bytes) = response.chunk().await.ok()? {
+    let path = format!("v1/requests/{id}/events");
+    let mut events = pin!(client.events(&path).await.ok()?);
+    loop {
+        let event = tokio::time::timeout(BETWEEN_LOOKS, events.next()).await;
         watch.look_around();
-        for data in events.push(&bytes) {
-            let status: RequestStatus = serde_json::from_str(&data).ok()?;
-            watch.show(&status);
-            if status.is_finished() {
-                return Some(status);
-            }
+        let Ok(event) = event else { continue };
+        let status: RequestStatus = serde_json::from_str(&event?.ok()?).ok()?;
+        watch.show(&status);
+        if status.is_finished() {
+            return Some(status);
         }
     }
-    None
 }
 
 async fn polled(

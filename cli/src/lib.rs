@@ -11,8 +11,6 @@ pub mod commands;
 mod attendance;
 mod chosen;
 mod command_line;
-mod events;
-mod exit;
 mod files;
 mod follow;
 mod lines;
@@ -22,10 +20,12 @@ mod plot;
 mod progress;
 mod text;
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use latlas_client::TlsFiles;
+use latlas_program::exit;
+use latlas_program::log::LogFormat;
 
 pub use command_line::parse;
 
@@ -56,5 +56,16 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Accuracy(command) => accuracy::run(&command, &farm, &mut out),
         Command::Prune(command) => prune::run(&command, &mut out),
     };
-    exit::code(result.and_then(|()| Ok(out.flush()?)))
+    let result = result.and_then(|()| Ok(out.flush()?));
+    if result.as_ref().is_err_and(is_broken_pipe) {
+        // Whoever reads the results, such as `head`, has enough of them.
+        return ExitCode::SUCCESS;
+    }
+    exit::code(result, LogFormat::Text)
+}
+
+/// Only writing to stdout gives a bare [`io::Error`] of this kind: the HTTP client has errors of its own.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -5,6 +5,16 @@ use std::io::{self, BufRead, BufReader, Read};
 /// More than any network: a line beyond it is judged unread.
 const MAX_LINE: usize = 16 << 20;
 
+/// Why a line is not text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LineError {
+    #[error("the line has more than {limit} bytes")]
+    TooLong { limit: usize },
+    /// `place` counts the bytes of the line from 1.
+    #[error("byte {place} of the line, {byte:#04x}, is not UTF-8; save the file as UTF-8")]
+    NotUtf8 { place: usize, byte: u8 },
+}
+
 /// Reads lines, however long and whatever they hold.
 pub(crate) struct Lines<R> {
     reader: BufReader<R>,
@@ -36,7 +46,7 @@ impl<R: Read> Lines<R> {
     ///
     /// # Errors
     /// When the stream cannot be read.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(usize, Result<&str, String>)>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(usize, Result<&str, LineError>)>> {
         self.line.clear();
         self.length = 0;
         loop {
@@ -66,17 +76,13 @@ impl<R: Read> Lines<R> {
     }
 
     /// The line that was read last, once more.
-    pub(crate) fn text(&self) -> Result<&str, String> {
+    pub(crate) fn text(&self) -> Result<&str, LineError> {
         if self.length > self.limit {
-            return Err(format!("the line has more than {} bytes", self.limit));
+            return Err(LineError::TooLong { limit: self.limit });
         }
         let text = str::from_utf8(&self.line).map_err(|error| {
             let at = error.valid_up_to();
-            format!(
-                "byte {} of the line, {:#04x}, is not UTF-8; save the file as UTF-8",
-                at + 1,
-                self.line[at]
-            )
+            LineError::NotUtf8 { place: at + 1, byte: self.line[at] }
         })?;
         Ok(text.trim_end_matches(['\n', '\r']))
     }
@@ -96,7 +102,7 @@ impl<R: Read> Lines<R> {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> Vec<(usize, Result<String, String>)> {
+    fn read(bytes: &[u8]) -> Vec<(usize, Result<String, LineError>)> {
         let mut lines = Lines::with_limit(bytes, 12);
         let mut all = Vec::new();
         while let Some((number, line)) = lines.next().unwrap() {
@@ -118,8 +124,8 @@ mod tests {
     fn lines_that_are_no_text_do_not_stop_the_rest() {
         let all = read(b"a\xffb\nthis line is too long\nlast\n");
         let expected = [
-            (1, Err("byte 2 of the line, 0xff, is not UTF-8; save the file as UTF-8".to_owned())),
-            (2, Err("the line has more than 12 bytes".to_owned())),
+            (1, Err(LineError::NotUtf8 { place: 2, byte: 0xff })),
+            (2, Err(LineError::TooLong { limit: 12 })),
             (3, Ok("last".to_owned())),
         ];
         assert_eq!(all, expected);

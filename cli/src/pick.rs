@@ -13,14 +13,27 @@ pub(crate) struct Candidate {
     pub what: String,
 }
 
+/// Why a text does not name one thing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PickError {
+    /// Nothing has this id or name.
+    #[error("there is no {kind} `{text}`: {list}")]
+    None { kind: &'static str, text: String, list: &'static str },
+    /// Several things have it. `lines` lists them, one a line.
+    #[error(
+        "`{text}` matches {count} {kind}s; write the id of one, or enough of its beginning:{lines}"
+    )]
+    Several { kind: &'static str, text: String, count: usize, lines: String },
+}
+
 /// The one that is meant: by its whole id, its name, or the beginning of its id. `kind` and `list` are for the
 /// message when there is none or are several.
 pub(crate) fn pick(
     candidates: &[Candidate],
     text: &str,
-    kind: &str,
-    list: &str,
-) -> Result<Uuid, String> {
+    kind: &'static str,
+    list: &'static str,
+) -> Result<Uuid, PickError> {
     let id = text.to_lowercase();
     if let Some(whole) = candidates.iter().find(|one| one.id.to_string() == id) {
         return Ok(whole.id);
@@ -32,16 +45,16 @@ pub(crate) fn pick(
     }
     match found.as_slice() {
         [one] => Ok(one.id),
-        [] => Err(format!("there is no {kind} `{}`: {list}", plain(text))),
+        [] => Err(PickError::None { kind, text: plain(text), list }),
         several => {
             let lines: Vec<String> =
                 several.iter().map(|one| format!("\n  {}  {}", one.id, plain(&one.what))).collect();
-            Err(format!(
-                "`{}` may be {} {kind}s; write the id of one, or enough of its beginning:{}",
-                plain(text),
-                several.len(),
-                lines.concat()
-            ))
+            Err(PickError::Several {
+                kind,
+                text: plain(text),
+                count: several.len(),
+                lines: lines.concat(),
+            })
         }
     }
 }
@@ -64,7 +77,7 @@ mod tests {
         ]
     }
 
-    fn picked(text: &str) -> Result<String, String> {
+    fn picked(text: &str) -> Result<String, PickError> {
         let id = pick(&candidates(), text, "agent", "LIST")?;
         Ok(id.to_string()[..8].to_owned())
     }
@@ -81,15 +94,16 @@ mod tests {
     #[test]
     fn what_is_not_clear_is_listed() {
         for text in ["vm", "ab"] {
-            let error = picked(text).unwrap_err();
-            assert!(error.starts_with(&format!("`{text}` may be 2 agents")), "{error}");
+            let error = picked(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{text}` matches 2 agents")), "{error}");
             assert!(
                 error.contains("\n  ab000002-0000-0000-0000-000000000000  vm, active"),
                 "{error}"
             );
         }
         for text in ["nobody", ""] {
-            assert_eq!(picked(text).unwrap_err(), format!("there is no agent `{text}`: LIST"));
+            let error = picked(text).unwrap_err().to_string();
+            assert_eq!(error, format!("there is no agent `{text}`: LIST"));
         }
     }
 }

@@ -1,78 +1,7 @@
-//! Numbers and lists for people.
-
-use std::io::{self, Write};
+//! Numbers for people.
 
 use jiff::Timestamp;
-
-/// Rows in columns that are as wide as their widest entry.
-pub(crate) struct Columns<const N: usize> {
-    rows: Vec<[String; N]>,
-}
-
-impl<const N: usize> Columns<N> {
-    pub(crate) fn new(heading: [&str; N]) -> Columns<N> {
-        Columns { rows: vec![heading.map(str::to_owned)] }
-    }
-
-    pub(crate) fn push(&mut self, row: [String; N]) {
-        self.rows.push(row.map(|cell| plain(&cell)));
-    }
-
-    /// Writes them, the last column wrapped where stdout is a terminal that is too narrow for it.
-    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let terminal = terminal_size::terminal_size_of(io::stdout());
-        self.write_within(terminal.map(|(width, _)| usize::from(width.0)), out)
-    }
-
-    fn write_within(&self, terminal: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
-        let width = |column: usize| {
-            self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-        };
-        let widths: [usize; N] = std::array::from_fn(width);
-        let before: usize = widths.iter().rev().skip(1).map(|width| width + 2).sum();
-        // What is left for the last column; with less than this it is easier to read beyond the edge.
-        let room = terminal.and_then(|width| width.checked_sub(before)).filter(|&room| room >= 20);
-        for row in &self.rows {
-            let mut cells: Vec<String> =
-                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            let last = row.last().map_or("", String::as_str);
-            let mut lines = wrapped(last, room.unwrap_or(usize::MAX)).into_iter();
-            if let Some(cell) = cells.last_mut() {
-                *cell = lines.next().unwrap_or_default();
-            }
-            writeln!(out, "{}", cells.join("  ").trim_end())?;
-            for line in lines {
-                writeln!(out, "{:before$}{line}", "")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A text in lines of at most `width` characters, cut at spaces where there are some.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    if text.chars().count() <= width {
-        return vec![text.to_owned()];
-    }
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is one line from the start");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
-
-/// Text from elsewhere on one line: names, documentation and reasons may hold anything.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
+pub(crate) use latlas_program::text_table::plain;
 
 /// `3 rows`, `1 row`.
 pub(crate) fn count(n: usize, one: &str, many: &str) -> String {
@@ -167,30 +96,5 @@ mod tests {
         // A clock that is behind makes nothing come from the future.
         assert_eq!([-5, 59, 60, 7199].map(ago), ["0 s", "59 s", "1 min", "1 h"]);
         assert_eq!([47 * 3600, 48 * 3600, 250_000].map(ago), ["47 h", "2 d", "2 d"]);
-    }
-
-    #[test]
-    fn the_last_column_is_wrapped_to_the_terminal() {
-        let mut columns = Columns::new(["OP", "DOC"]);
-        columns.push(["Conv".to_owned(), "a convolution of three by three pixels".to_owned()]);
-        let written = |terminal| {
-            let mut out = Vec::new();
-            columns.write_within(terminal, &mut out).unwrap();
-            String::from_utf8(out).unwrap()
-        };
-        let narrow = "OP    DOC\nConv  a convolution of three\n      by three pixels\n";
-        assert_eq!(written(Some(30)), narrow);
-        let wide = "OP    DOC\nConv  a convolution of three by three pixels\n";
-        // Nobody reads a file through a terminal, and nothing fits a terminal as narrow as this.
-        assert_eq!([None, Some(80), Some(10)].map(written), [wide; 3]);
-    }
-
-    #[test]
-    fn columns_line_up() {
-        let mut columns = Columns::new(["OP", "DOC"]);
-        columns.push(["Conv3x3".to_owned(), "two\nlines".to_owned()]);
-        let mut out = Vec::new();
-        columns.write(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "OP       DOC\nConv3x3  two lines\n");
     }
 }

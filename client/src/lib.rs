@@ -1,173 +1,29 @@
 //! The HTTP client of a coordinator: one way to send a request, to read an answer, and to say what
 //! went wrong.
 
+mod error;
+mod tls;
+
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use eventsource_stream::{EventStreamError, Eventsource as _};
+use futures_util::{Stream, StreamExt as _};
 
 use hyper_util::client::proxy::matcher::Matcher;
 use jiff::Timestamp;
 use ops_catalog::text;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Identity, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use latlas_shared::api::{Page, Problem};
 
-/// Why a call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The base address is not one.
-    #[error("`{0}` is not the address of a coordinator: write it like http://127.0.0.1:8700")]
-    Address(String),
-    /// The token cannot be sent. It is not repeated here.
-    #[error(
-        "the token has characters that no token has: copy it again, without spaces and line ends"
-    )]
-    Token,
-    /// The file of certificates can't be used.
-    #[error(
-        "the certificates in {path} can't be used ({cause}): --ca-file or LATLAS_CA_FILE names a PEM file \
-         with the certificates to trust"
-    )]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        cause: String,
-    },
-    /// The file of the client's own certificate can't be used.
-    #[error(
-        "the client certificate in {path} can't be used ({cause}): --client-cert or LATLAS_CLIENT_CERT \
-         names a PEM file with a certificate and its private key"
-    )]
-    ClientCertFile {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        cause: String,
-    },
-    /// The coordinator takes calls only from who has a certificate of its authority.
-    #[error(
-        "the coordinator at {url} takes no calls from this client ({cause}): it asks for a certificate of \
-         an authority of its own; name yours with --client-cert or LATLAS_CLIENT_CERT"
-    )]
-    NotLetIn {
-        /// Where it is.
-        url: String,
-        /// What it said.
-        cause: String,
-    },
-    /// The coordinator's certificate is not trusted.
-    #[error(
-        "the coordinator at {url} is not trusted ({cause}): if its certificate is of your own making, name \
-         it with --ca-file or LATLAS_CA_FILE, and use the host name that is in it"
-    )]
-    Untrusted {
-        /// Where it is.
-        url: String,
-        /// What is wrong with its certificate.
-        cause: String,
-    },
-    /// Nobody answered, or the connection broke.
-    #[error(
-        "the coordinator at {url} does not answer ({cause}): is it running (`latlas-coordinator serve`), \
-         and is this its address (--coordinator or LATLAS_COORDINATOR)?"
-    )]
-    Unreachable {
-        /// Where it was looked for.
-        url: String,
-        /// The innermost cause.
-        cause: String,
-    },
-    /// A proxy between this client and the coordinator failed.
-    #[error(
-        "the call to {url} went through the proxy {proxy}, which did not pass it on ({cause}): the environment \
-         names that proxy (http_proxy, https_proxy or all_proxy); unset it, or name the coordinator's host in \
-         no_proxy"
-    )]
-    Proxy {
-        /// The proxy.
-        proxy: String,
-        /// The coordinator behind it.
-        url: String,
-        /// What went wrong.
-        cause: String,
-    },
-    /// It refused, and said why.
-    #[error("the coordinator refused: {} ({})", .0.detail, .0.title)]
-    Refused(Problem),
-    /// It, or a proxy before it, asked to be left alone for a while.
-    #[error("the coordinator asks to come back in {} s: {why}", after.as_secs())]
-    Later {
-        /// What it said.
-        why: String,
-        /// HTTP status, 429 or 503.
-        status: u16,
-        /// How long to wait, from its `Retry-After`.
-        after: Duration,
-    },
-    /// The answer was not understood.
-    #[error(
-        "the answer of {url} was not understood ({cause}): is this a Latlas coordinator of the same \
-         version?"
-    )]
-    NotUnderstood {
-        /// What was asked.
-        url: String,
-        /// What is wrong with it.
-        cause: String,
-    },
-}
+pub use error::ClientError;
+pub use tls::TlsFiles;
 
-impl ClientError {
-    /// The status of a refusal.
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            ClientError::Refused(problem) => Some(problem.status),
-            ClientError::Later { status, .. } => Some(*status),
-            _ => None,
-        }
-    }
-
-    /// Whether the same call may succeed later: nobody answered, the call did not arrive whole, or the
-    /// server was in trouble or busy. Other refusals stay.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            ClientError::Unreachable { .. }
-            | ClientError::Proxy { .. }
-            | ClientError::Later { .. } => true,
-            ClientError::Address(_)
-            | ClientError::Token
-            | ClientError::CaFile { .. }
-            | ClientError::ClientCertFile { .. }
-            | ClientError::NotLetIn { .. }
-            | ClientError::Untrusted { .. }
-            | ClientError::NotUnderstood { .. } => false,
-            ClientError::Refused(problem) => {
-                problem.status >= 500 || matches!(problem.status, 408 | 429)
-            }
-        }
-    }
-
-    /// How long the coordinator asked to be left alone.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            ClientError::Later { after, .. } => Some(*after),
-            _ => None,
-        }
-    }
-}
-
-/// Files for TLS, beside what the system trusts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificates to trust, PEM.
-    pub ca: Option<PathBuf>,
-    /// The client's own certificate and its private key, in one PEM file.
-    pub client_cert: Option<PathBuf>,
-}
+use error::{innermost, not_let_in, untrusted};
 
 /// A coordinator, as one user sees it.
 #[derive(Clone)]
@@ -223,10 +79,10 @@ impl Client {
             builder = builder.no_proxy();
         }
         if let Some(path) = &files.ca {
-            builder = builder.tls_certs_merge(certificates(path)?);
+            builder = builder.tls_certs_merge(tls::certificates(path)?);
         }
         if let Some(path) = &files.client_cert {
-            builder = builder.identity(identity(path)?);
+            builder = builder.identity(tls::identity(path)?);
         }
         // Whether a certificate is one shows only here, and which of two files it is in only when one is left out.
         let http = builder.build().map_err(|e| match files {
@@ -272,6 +128,25 @@ impl Client {
     /// See [`ClientError`].
     pub async fn get_raw(&self, path: &str) -> Result<Response, ClientError> {
         self.send(self.request(Method::GET, path)?).await
+    }
+
+    /// Reads a stream of server-sent events at `path`: the data of each event, in order.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. An item is an error when the connection breaks or sends something else.
+    pub async fn events(
+        &self,
+        path: &str,
+    ) -> Result<impl Stream<Item = Result<String, ClientError>>, ClientError> {
+        let response = self.get_raw(path).await?;
+        let url = shown(response.url());
+        Ok(response.bytes_stream().eventsource().map(move |event| match event {
+            Ok(event) => Ok(event.data),
+            Err(EventStreamError::Transport(error)) => Err(self.unreachable(&error)),
+            Err(error) => {
+                Err(ClientError::NotUnderstood { url: url.clone(), cause: error.to_string() })
+            }
+        }))
     }
 
     /// Reads all pages of a list.
@@ -388,10 +263,10 @@ impl Client {
     /// What is said when the connection failed, also in the middle of a body that the caller reads.
     pub fn unreachable(&self, error: &reqwest::Error) -> ClientError {
         let (url, cause) = (self.shown_base(), innermost(error));
-        if cause.starts_with(UNTRUSTED) {
+        if untrusted(&cause) {
             return ClientError::Untrusted { url, cause };
         }
-        if NOT_LET_IN.iter().any(|alert| cause.ends_with(alert)) {
+        if not_let_in(&cause) {
             return ClientError::NotLetIn { url, cause };
         }
         self.unanswered(cause)
@@ -417,35 +292,6 @@ impl Client {
             .ok()
             .map(|url| shown(&url).trim_end_matches('/').to_owned())
     }
-}
-
-/// How rustls begins what it says of a certificate that it does not take.
-const UNTRUSTED: &str = "invalid peer certificate";
-
-/// What rustls calls the alerts (RFC 8446, section 6.2) with which a server refuses a client's certificate.
-const NOT_LET_IN: [&str; 6] = [
-    "CertificateRequired",
-    "UnknownCA",
-    "BadCertificate",
-    "CertificateExpired",
-    "CertificateUnknown",
-    "DecryptError",
-];
-
-fn identity(path: &Path) -> Result<Identity, ClientError> {
-    let unusable = |cause: String| ClientError::ClientCertFile { path: path.to_owned(), cause };
-    let text = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
-    Identity::from_pem(&text).map_err(|e| unusable(innermost(&e)))
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
-    let unusable = |cause: String| ClientError::CaFile { path: path.to_owned(), cause };
-    let text = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;
-    let certificates = Certificate::from_pem_bundle(&text).map_err(|e| unusable(innermost(&e)))?;
-    if certificates.is_empty() {
-        return Err(unusable("it has none".to_owned()));
-    }
-    Ok(certificates)
 }
 
 /// A path with a query, its values percent-encoded.
@@ -499,13 +345,4 @@ fn shown(url: &Url) -> String {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.to_string()
-}
-
-/// The root cause says `connection refused`; the layers above it only say that a request failed.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

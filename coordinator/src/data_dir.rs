@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use latlas_program::directories;
+
 use crate::rules::lease::Policy;
 use crate::store::{OpenError, Store};
 
@@ -74,11 +76,7 @@ impl DataDir {
     /// # Errors
     /// When the environment does not say where the user's home is.
     pub fn default_path() -> Result<PathBuf, DataDirError> {
-        let from = |variable: &str| {
-            std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
-        };
-        let home = || Some(from("HOME")?.join(".local").join("share"));
-        let data_home = from("XDG_DATA_HOME").or_else(home).ok_or(DataDirError::NoDefault)?;
+        let data_home = directories::data_home().ok_or(DataDirError::NoDefault)?;
         Ok(data_home.join("latlas"))
     }
 

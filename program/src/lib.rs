@@ -1,4 +1,8 @@
-//! What the programs have in common: how a command line is read, and what is logged.
+//! What the programs have in common: command lines, exit codes, logs, lists, and files.
 
 pub mod command_line;
+pub mod directories;
+pub mod exit;
+pub mod files;
 pub mod log;
+pub mod text_table;

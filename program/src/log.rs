@@ -3,50 +3,47 @@
 //! Tokens are no part of what is logged: headers are not, types that hold a token do not show it, and a
 //! test runs a farm at the finest level and looks.
 
-use std::io::{IsTerminal, Write as _};
-use std::str::FromStr;
+use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// How a line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text, for people
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object a line, for programs
     Json,
 }
 
-impl FromStr for LogFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<LogFormat, String> {
-        match text {
-            "text" => Ok(LogFormat::Text),
-            "json" => Ok(LogFormat::Json),
-            _ => Err(format!("`{text}` is not known: write `text` or `json`")),
-        }
-    }
+/// The variable `LATLAS_LOG` is not a filter.
+#[derive(Debug, thiserror::Error)]
+#[error("LATLAS_LOG is `{text}`, which is not a filter: write a level such as `debug`")]
+pub struct FilterError {
+    /// What it is.
+    text: String,
+    /// What is wrong with it.
+    #[source]
+    cause: ParseError,
 }
 
 /// Starts logging. Called once, at the start of a program.
 ///
 /// # Errors
-/// When `LATLAS_LOG` is no filter, with an example of one.
-pub fn start(format: LogFormat) -> Result<(), String> {
+/// When `LATLAS_LOG` is not a filter.
+pub fn start(format: LogFormat) -> Result<(), FilterError> {
     let filter = match std::env::var("LATLAS_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|e| {
-            format!(
-                "LATLAS_LOG is `{text}`, which is no filter ({e}): write a level such as `debug`"
-            )
-        })?,
+        Ok(text) if !text.is_empty() => {
+            EnvFilter::try_new(&text).map_err(|cause| FilterError { text, cause })?
+        }
         _ => EnvFilter::new("info"),
     };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // A log on a full disk can't be written; saying so would go to the same place, and panic there.
+        // A log on a full disk cannot be written. A report of that would go to the same disk, and panic there.
         .log_internal_errors(false)
         .with_target(false);
     match format {
@@ -54,13 +51,4 @@ pub fn start(format: LogFormat) -> Result<(), String> {
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     Ok(())
-}
-
-/// Says why a program ends: to people on a line of its own, to programs as a line of the log.
-pub fn say_why(format: LogFormat, program: &str, why: &str) {
-    match format {
-        // Where nobody can hear it, the exit code says it.
-        LogFormat::Text => drop(writeln!(std::io::stderr(), "{program}: {why}")),
-        LogFormat::Json => tracing::error!("{why}"),
-    }
 }

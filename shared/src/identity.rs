@@ -1,4 +1,4 @@
-//! Which hardware a number belongs to, and how the op was run.
+//! Which hardware a number belongs to.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +16,16 @@ use sha2::{Digest, Sha256};
 #[serde(try_from = "String", into = "String")]
 pub struct HardwareId(String);
 
+/// A text that is not a hardware id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is not a hardware id: 1 to 50 of a-z, 0-9, `-` and `.`, such as `tesla-t4-16gb.cuda`"
+)]
+pub struct NotAHardwareId {
+    /// At most 60 characters of the text.
+    pub text: String,
+}
+
 impl HardwareId {
     /// The text.
     pub fn as_str(&self) -> &str {
@@ -30,23 +40,20 @@ impl fmt::Display for HardwareId {
 }
 
 impl FromStr for HardwareId {
-    type Err = String;
+    type Err = NotAHardwareId;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, NotAHardwareId> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
         if (1..=50).contains(&text.len()) && text.bytes().all(plain) && !text.starts_with('.') {
             return Ok(HardwareId(text.to_owned()));
         }
-        Err(format!(
-            "`{}` is not a hardware id: 1 to 50 of a-z, 0-9, `-` and `.`, such as `tesla-t4-16gb.cuda`",
-            text.chars().take(60).collect::<String>()
-        ))
+        Err(NotAHardwareId { text: text.chars().take(60).collect() })
     }
 }
 
 impl TryFrom<String> for HardwareId {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
+    type Error = NotAHardwareId;
+    fn try_from(text: String) -> Result<Self, NotAHardwareId> {
         text.parse()
     }
 }
@@ -67,6 +74,14 @@ pub enum Device {
     Cuda(u32),
 }
 
+/// A text that is not a device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a device: write `cpu` or `cuda:N`")]
+pub struct NotADevice {
+    /// The text.
+    pub text: String,
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -77,9 +92,9 @@ impl fmt::Display for Device {
 }
 
 impl FromStr for Device {
-    type Err = String;
+    type Err = NotADevice;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, NotADevice> {
         match text {
             "cpu" => Ok(Device::Cpu),
             "cuda" => Ok(Device::Cuda(0)),
@@ -87,14 +102,14 @@ impl FromStr for Device {
                 .strip_prefix("cuda:")
                 .and_then(|index| index.parse().ok())
                 .map(Device::Cuda)
-                .ok_or_else(|| format!("`{text}` is not a device: write `cpu` or `cuda:N`")),
+                .ok_or_else(|| NotADevice { text: text.to_owned() }),
         }
     }
 }
 
 impl TryFrom<String> for Device {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
+    type Error = NotADevice;
+    fn try_from(text: String) -> Result<Self, NotADevice> {
         text.parse()
     }
 }
@@ -248,180 +263,17 @@ fn slug(name: &str) -> String {
     if text.is_empty() { "unknown".to_owned() } else { text.join("-") }
 }
 
-/// Element type.
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dtype {
-    /// 32-bit floating point.
-    F32,
-    /// 16-bit floating point, 5 bits of exponent.
-    F16,
-    /// 16-bit floating point, 8 bits of exponent.
-    Bf16,
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::Bf16 => 2,
-        }
-    }
-}
-
-/// Order of a map's elements in memory.
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MemoryFormat {
-    /// Channel by channel (NCHW).
-    Contiguous,
-    /// Position by position (NHWC). Sequences of tokens are that already.
-    ChannelsLast,
-}
-
-/// What happens to freed memory.
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Allocator {
-    /// It stays with the process, as in a service that was configured for inference: no page faults
-    /// in the steady state.
-    Retain,
-    /// The system's defaults.
-    System,
-}
-
-/// One table of names per enum, for run config ids and command lines alike.
-macro_rules! named {
-    ($type:ty, $what:literal, $($variant:path => $name:literal),+) => {
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($variant => $name),+ })
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($name => Ok($variant),)+
-                    _ => Err(format!(
-                        "`{text}` is not {}: write one of {}",
-                        $what,
-                        [$($name),+].join(", ")
-                    )),
-                }
-            }
-        }
-    };
-}
-
-named!(Dtype, "an element type", Dtype::F32 => "f32", Dtype::F16 => "f16", Dtype::Bf16 => "bf16");
-named!(
-    MemoryFormat,
-    "a memory format",
-    MemoryFormat::Contiguous => "contiguous",
-    MemoryFormat::ChannelsLast => "channels_last"
-);
-named!(
-    Allocator,
-    "an allocator policy",
-    Allocator::Retain => "retain",
-    Allocator::System => "system"
-);
-
-/// The reuse distance that `latency_micros` is read at unless a run config says otherwise: 8 MiB.
-pub const CONFIG_DEFAULT_REUSE_DISTANCE: u64 = 8 << 20;
-
-/// The runtime of the agent: libtorch, called op by op as PyTorch does without a compiler.
-pub const LIBTORCH_EAGER: &str = "libtorch-eager";
-
-/// How an op is executed. A table belongs to one (hardware id, run config). The batch is no part of it: it stands
-/// in each op key, so one table holds rows of several batches.
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunConfig {
-    /// Element type.
-    pub dtype: Dtype,
-    /// Order in memory.
-    pub memory_format: MemoryFormat,
-    /// Intra-op threads.
-    pub threads: u32,
-    /// Allocator policy.
-    pub allocator: Allocator,
-    /// The reuse distance, in bytes, that `latency_micros` is read at.
-    pub reuse_distance_bytes: u64,
-    /// What runs the op: [`LIBTORCH_EAGER`].
-    #[serde(default = "libtorch_eager")]
-    pub runtime: String,
-    /// Version of the runtime. It was called `libtorch` when there was one runtime only.
-    #[serde(alias = "libtorch")]
-    pub runtime_version: String,
-}
-
-fn libtorch_eager() -> String {
-    LIBTORCH_EAGER.to_owned()
-}
-
-impl RunConfig {
-    /// What the agent runs unless it is told otherwise, with this version of libtorch: f32, contiguous, one thread,
-    /// freed memory retained.
-    pub fn libtorch_eager(version: &str) -> RunConfig {
-        RunConfig {
-            dtype: Dtype::F32,
-            memory_format: MemoryFormat::Contiguous,
-            threads: 1,
-            allocator: Allocator::Retain,
-            reuse_distance_bytes: CONFIG_DEFAULT_REUSE_DISTANCE,
-            runtime: libtorch_eager(),
-            runtime_version: version.to_owned(),
-        }
-    }
-
-    /// The config's name in URLs and listings: every field, in a fixed order, so equal configs and only they
-    /// have equal ids.
-    pub fn id(&self) -> String {
-        let distance = match self.reuse_distance_bytes {
-            bytes if bytes % (1 << 20) == 0 => format!("{}m", bytes >> 20),
-            bytes => format!("{bytes}b"),
-        };
-        format!(
-            "{}-{}-t{}-{}-r{distance}-{}-{}",
-            self.dtype,
-            self.memory_format,
-            self.threads,
-            self.allocator,
-            self.runtime,
-            self.runtime_version
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     fn cpu(model: Option<&str>, family: Option<&str>) -> Fingerprint {
         Fingerprint {
-            device: Device::Cpu,
-            arch: "x86_64".into(),
             cpu_model: model.map(Into::into),
             cpu_family: family.map(Into::into),
-            cpus: 2,
             memory_bytes: 25_000_000_000,
-            gpu: None,
-            gpu_memory_bytes: None,
-            driver: None,
-            power_mode: None,
-            max_khz: None,
-            kernel: None,
-            libtorch: "2.13.0".into(),
-            facts: BTreeMap::new(),
+            ..testing::fingerprint(8)
         }
     }
 

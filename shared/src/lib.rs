@@ -5,30 +5,36 @@
 
 pub mod accuracy;
 pub mod api;
+mod error;
 mod flat_row;
 mod identity;
+mod latency;
 mod measurement;
 mod merged;
+mod names;
 mod network;
 mod prediction;
+mod run_config;
 pub mod samples;
 mod table;
+mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use accuracy::Accuracy;
+pub use error::with_sources;
 pub use flat_row::{COLUMNS, FlatRow};
-pub use identity::{
-    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, Fingerprint, HardwareId,
-    LIBTORCH_EAGER, MemoryFormat, RunConfig,
-};
-pub use measurement::{
-    CurvePoint, Energy, FailureKind, HOST_BOUND_SHARE, Latency, MEASUREMENT_SCHEMA, Measurement,
-    Status, Subject, Telemetry,
-};
+pub use identity::{Device, Fingerprint, HardwareId, NotADevice, NotAHardwareId};
+pub use latency::{CurveError, CurvePoint, Energy, HOST_BOUND_SHARE, Latency};
+pub use measurement::{FailureKind, MEASUREMENT_SCHEMA, Measurement, ResultError, Status, Subject};
 pub use merged::{BetweenAgents, MeasuredNetwork};
+pub use names::UnknownName;
 pub use network::{NetworkDigest, WholeNetwork, is_builtin};
 pub use prediction::{
     ASSUMED_ERROR, Calibration, Contribution, Missing, MissingOp, Origin, Prediction,
 };
+pub use run_config::{
+    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Dtype, LIBTORCH_EAGER, MemoryFormat, RunConfig,
+};
 pub use table::{Row, RowStatus, TABLE_SCHEMA, Table, TableError, shown_key};
+pub use telemetry::Telemetry;

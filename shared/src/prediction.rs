@@ -1,35 +1,36 @@
 //! The prediction of a network, and the calibration that it was made with. The crate `latlas_predict` makes both.
 
-use std::str::FromStr;
-
 use ops_catalog::OpKey;
 use serde::{Deserialize, Serialize};
+
+use crate::UnknownName;
 
 /// The standard deviation of a prediction's relative error that is assumed as long as no network was measured.
 pub const ASSUMED_ERROR: f64 = 0.04;
 
 /// What happens to an op whose row is missing.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<Missing>)]
 pub enum Missing {
     /// The prediction fails and lists it.
     #[default]
     Error,
     /// It is estimated from rows of the same op around it; outside the measured range it fails.
     Interpolate,
-}
-
-impl FromStr for Missing {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "error" => Ok(Missing::Error),
-            "interpolate" => Ok(Missing::Interpolate),
-            _ => Err(format!("`{text}` is not known: write `error` or `interpolate`")),
-        }
-    }
 }
 
 /// Where an op's share of a prediction comes from.

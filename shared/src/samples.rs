@@ -19,6 +19,20 @@ pub type Samples = BTreeMap<u64, Vec<Visit>>;
 /// The most bytes that packed samples may unpack to: far more than any measurement has.
 const MOST_BYTES: u64 = 64 << 20;
 
+/// Why packed samples cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum SamplesError {
+    /// The text is not Base64.
+    #[error("packed samples are not Base64")]
+    Base64(#[from] base64::DecodeError),
+    /// The bytes are not gzip, or were cut.
+    #[error("packed samples are not gzip")]
+    Gzip(#[from] std::io::Error),
+    /// The JSON inside has another form.
+    #[error("packed samples are not samples as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
 /// Base64 of the gzip of JSON: `{"8388608": [[101.25, 99.5], [100.75]]}`, to the nanosecond.
 ///
 /// # Panics
@@ -41,22 +55,19 @@ pub fn pack(samples: &Samples) -> String {
 ///
 /// # Errors
 /// When the text is not Base64.
-pub fn bytes(text: &str) -> Result<Vec<u8>, String> {
-    STANDARD.decode(text).map_err(|e| format!("packed samples: {e}"))
+pub fn bytes(text: &str) -> Result<Vec<u8>, SamplesError> {
+    Ok(STANDARD.decode(text)?)
 }
 
 /// The samples that [`pack`] has packed.
 ///
 /// # Errors
 /// Says what is wrong with the text.
-pub fn unpack(text: &str) -> Result<Samples, String> {
+pub fn unpack(text: &str) -> Result<Samples, SamplesError> {
     let bytes = bytes(text)?;
     let mut json = Vec::new();
-    GzDecoder::new(bytes.as_slice())
-        .take(MOST_BYTES)
-        .read_to_end(&mut json)
-        .map_err(|e| format!("packed samples: {e}"))?;
-    serde_json::from_slice(&json).map_err(|e| format!("packed samples: {e}"))
+    GzDecoder::new(bytes.as_slice()).take(MOST_BYTES).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use ops_catalog::{Invalid, OpDef, OpDigest, OpKey, Shape, text};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::measurement::LONGEST_MICROS;
+use crate::latency::LONGEST_MICROS;
 use crate::{
     Accuracy, BetweenAgents, Calibration, CurvePoint, Fingerprint, HardwareId, Latency, RunConfig,
     Status,
@@ -20,8 +20,21 @@ pub const TABLE_SCHEMA: u32 = 2;
 
 /// How far the number of a row can be trusted: as far as the measurements behind it, unless other rows contradict it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum RowStatus {
     /// Measured to the precision that was asked for.
     Ok,
@@ -38,13 +51,7 @@ pub enum RowStatus {
 impl RowStatus {
     /// The name in tables and columns.
     pub fn name(self) -> &'static str {
-        match self {
-            RowStatus::Ok => "ok",
-            RowStatus::NotConverged => "not_converged",
-            RowStatus::Degraded => "degraded",
-            RowStatus::Suspect => "suspect",
-            RowStatus::Failed => "failed",
-        }
+        self.into()
     }
 }
 

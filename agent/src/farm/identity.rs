@@ -1,13 +1,13 @@
 //! Who this box is in a farm, kept between starts.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use latlas_client::{Client, ClientError};
+use latlas_program::files::{Readers, write_whole};
 use latlas_shared::HardwareId;
 use latlas_shared::api::{EnrolRequest, Enrolled, FarmIdentity, Instance};
 use ops_catalog::text;
@@ -202,19 +202,7 @@ fn load(path: &Path) -> Result<Option<Identity>> {
 
 /// Writes the file so that only this user can read it, and never half.
 fn store(path: &Path, identity: &Identity) -> Result<()> {
-    let partial = path.with_extension("partial");
-    let write = || -> Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&partial)?;
-        file.write_all(&serde_json::to_vec_pretty(identity)?)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)?;
-        // Without this a loss of power may take the name back, and with it a use of the token.
-        Ok(File::open(path.parent().unwrap_or(path))?.sync_all()?)
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+    // Without its name on disk, a loss of power costs a use of the token.
+    let json = serde_json::to_vec_pretty(identity)?;
+    write_whole(path, &json, Readers::Owner).with_context(|| format!("writing {}", path.display()))
 }

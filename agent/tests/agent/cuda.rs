@@ -24,7 +24,7 @@ fn a_device_that_is_not_there_is_refused() {
     let key = "Conv3x3:n1-h8-w8-i4-o4-s1";
     for arguments in [vec!["bench", "--key", key], vec!["probe"]] {
         let text = refusal(agent().args(arguments).args(["--device", "cuda:4711"]));
-        assert!(text.starts_with("latlas-agent: cuda:4711 cannot be used. "), "{text}");
+        assert!(text.starts_with("error: cuda:4711 cannot be used. "), "{text}");
     }
 }
 

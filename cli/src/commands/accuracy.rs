@@ -11,7 +11,8 @@ use super::{Farm, write_json};
 use crate::cli::Accuracy as Command;
 use crate::files;
 use crate::plot;
-use crate::text::{Columns, count, duration, percent, plain};
+use crate::text::{count, duration, percent, plain};
+use latlas_program::text_table::TextTable;
 
 /// How many of the worst predicted networks are explained.
 const EXPLAINED: usize = 5;
@@ -63,7 +64,7 @@ fn write_accuracy(table: &Table, accuracy: &Accuracy, out: &mut dyn Write) -> Re
         out,
         "predictions from the rows alone; lines `calibrated on N` are corrected as `latlas predict` does it"
     )?;
-    let mut columns = Columns::new([
+    let mut columns = TextTable::new([
         "FAMILY",
         "NETWORKS",
         "PREDICTED",

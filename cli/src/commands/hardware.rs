@@ -7,7 +7,7 @@ use latlas_shared::api::HardwareEntry;
 
 use super::{Farm, write_json};
 use crate::cli::Hardware;
-use crate::text::Columns;
+use latlas_program::text_table::TextTable;
 
 /// Runs the command.
 ///
@@ -20,7 +20,7 @@ pub fn run(command: &Hardware, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     if *json {
         return entries.iter().try_for_each(|entry| write_json(out, entry));
     }
-    let mut columns = Columns::new(["HARDWARE", "AGENTS", "CONFIGS"]);
+    let mut columns = TextTable::new(["HARDWARE", "AGENTS", "CONFIGS"]);
     for entry in &entries {
         columns.push([
             entry.hardware_id.to_string(),

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 use latlas_client::{Client, ClientError, TlsFiles};
 use serde::Serialize;
 
-use crate::exit::Usage;
+use latlas_program::exit::Usage;
 
 /// A coordinator that may be asked. Nothing is opened until then.
 pub struct Farm {

@@ -13,7 +13,8 @@ use super::{Farm, ops, write_json};
 use crate::chosen::{self, names_a_file};
 use crate::cli::{NetworkChoice, NetworkKeys, Networks};
 use crate::files;
-use crate::text::{Columns, count, quantity};
+use crate::text::{count, quantity};
+use latlas_program::text_table::TextTable;
 
 /// Runs the command.
 ///
@@ -40,7 +41,7 @@ struct Listed<'a> {
 }
 
 fn list(catalog: &Catalog, json: bool, out: &mut dyn Write) -> Result<()> {
-    let mut columns = Columns::new(["NETWORK", "FAMILY", "FLOPS", "PARAMS", "OPS", "WHAT IT IS"]);
+    let mut columns = TextTable::new(["NETWORK", "FAMILY", "FLOPS", "PARAMS", "OPS", "WHAT IT IS"]);
     for spec in catalog.networks() {
         let plan = plan(spec, catalog)?;
         let listed = Listed {

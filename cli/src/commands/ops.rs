@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::{Farm, write_json};
 use crate::cli::Ops;
-use crate::exit::Usage;
-use crate::text::{Columns, bytes, plain, quantity};
+use crate::text::{bytes, plain, quantity};
+use latlas_program::exit::Usage;
+use latlas_program::text_table::TextTable;
 
 /// Runs the command.
 ///
@@ -61,7 +62,7 @@ struct Listed<'a> {
 }
 
 fn list(catalog: &Catalog, json: bool, out: &mut dyn Write) -> Result<()> {
-    let mut columns = Columns::new(["OP", "ALIASES", "INPUT", "WHAT IT IS"]);
+    let mut columns = TextTable::new(["OP", "ALIASES", "INPUT", "WHAT IT IS"]);
     for op in catalog.ops() {
         let def = op.def();
         if json {
@@ -163,7 +164,7 @@ impl At {
             bytes(cost.activation_bytes(4) as f64)
         })?;
         writeln!(out, "  steps")?;
-        let mut columns = Columns::new(["    PRIMITIVE", "OUTPUT"]);
+        let mut columns = TextTable::new(["    PRIMITIVE", "OUTPUT"]);
         for step in &self.plan.steps {
             let shapes: Vec<String> = step.outputs.iter().map(ToString::to_string).collect();
             columns.push([format!("    {}", step.primitive.name()), shapes.join(", ")]);

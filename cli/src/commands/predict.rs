@@ -14,11 +14,12 @@ use serde::Serialize;
 use super::write_json;
 use crate::chosen::{self, names_a_file};
 use crate::cli::Predict;
-use crate::exit::Failed;
 use crate::files;
 use crate::lines::Lines;
 use crate::networks::{self, Label};
-use crate::text::{Columns, bytes, count, duration, percent, plain, quantity};
+use crate::text::{bytes, count, duration, percent, plain, quantity};
+use latlas_program::exit::Reported;
+use latlas_program::text_table::TextTable;
 
 /// How many ops the listing of a prediction shows.
 const SHOWN_OPS: usize = 5;
@@ -124,7 +125,9 @@ impl Session<'_> {
                 Ok((_, Err((label, problem)))) => {
                     self.invalid(Some(number), &place, &label, &problem)?
                 }
-                Err(problem) => self.invalid(Some(number), &place, &Label::default(), &problem)?,
+                Err(problem) => {
+                    self.invalid(Some(number), &place, &Label::default(), &problem.to_string())?
+                }
             }
             if lines.would_wait() {
                 self.out.flush()?;
@@ -228,7 +231,7 @@ impl Session<'_> {
         }
         match (self.invalid, self.networks) {
             (0, _) => Ok(()),
-            (1, 1) => Err(Failed.into()),
+            (1, 1) => Err(Reported.into()),
             (invalid, all) => bail!("{invalid} of {all} networks could not be used"),
         }
     }
@@ -287,7 +290,7 @@ fn write_predictions(
         count(all.len(), "network", "networks")
     )?;
     let mut columns =
-        Columns::new(["NETWORK", "LATENCY", "INTERVAL", "FLOPS", "PARAMS", "MEASURED"]);
+        TextTable::new(["NETWORK", "LATENCY", "INTERVAL", "FLOPS", "PARAMS", "MEASURED"]);
     for (title, prediction) in all {
         columns.push([
             title.clone(),
@@ -342,7 +345,7 @@ fn write_prediction(
     writeln!(out, "  most expensive")?;
     let mut ops: Vec<_> = prediction.ops.iter().collect();
     ops.sort_by(|a, b| b.latency_micros.total_cmp(&a.latency_micros));
-    let mut columns = Columns::new(["    SHARE", "LATENCY", "OP", "WHERE", ""]);
+    let mut columns = TextTable::new(["    SHARE", "LATENCY", "OP", "WHERE", ""]);
     for op in ops.iter().take(SHOWN_OPS) {
         columns.push([
             format!("    {:.1}%", 100.0 * op.latency_micros / total),

@@ -13,9 +13,9 @@ use ops_catalog::{Catalog, OpDef, SpaceDef};
 use super::{Farm, ops, request};
 use crate::chosen::{self, names_a_file};
 use crate::cli::{Profile, ProfileWhat};
-use crate::exit::Usage;
 use crate::files;
 use crate::text::{duration, plain};
+use latlas_program::exit::Usage;
 
 /// Runs the command.
 ///

@@ -44,7 +44,7 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
         let Some((number, text)) = next else { break };
         let judged = match text {
             Ok(text) => gate.judge(text),
-            Err(problem) => Judged::invalid(Label::default(), problem),
+            Err(problem) => Judged::invalid(Label::default(), problem.to_string()),
         };
         counts.add(judged.verdict.decision);
         missing.add(&judged.verdict.reasons);

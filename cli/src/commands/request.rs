@@ -13,7 +13,8 @@ use crate::attendance::{self, word};
 use crate::cli::Request;
 use crate::follow::{Ending, follow};
 use crate::pick::{Candidate, pick};
-use crate::text::{Columns, count, plain};
+use crate::text::{count, plain};
+use latlas_program::text_table::TextTable;
 
 /// Runs the command.
 ///
@@ -73,7 +74,7 @@ fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
     if json {
         return all.iter().try_for_each(|request| write_json(out, request));
     }
-    let mut columns = Columns::new([
+    let mut columns = TextTable::new([
         "REQUEST", "HARDWARE", "WANTED", "STATE", "MEASURED", "FAILED", "OF", "CREATED",
     ]);
     for request in &all {

@@ -13,7 +13,8 @@ use latlas_shared::{Row, RowStatus, Table};
 use super::{Farm, write_json};
 use crate::cli::{Format, Table as Command, TableGet, TableShow};
 use crate::files;
-use crate::text::{Columns, count, duration, plain};
+use crate::text::{count, duration, plain};
+use latlas_program::text_table::TextTable;
 
 /// Runs the command.
 ///
@@ -41,7 +42,7 @@ fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "{}  {}", table.hardware_id, table.run_config.id())?;
     writeln!(out, "version {}  {}", table.version, count(rows.len(), "row", "rows"))?;
     let mut columns =
-        Columns::new(["OP", "INPUT", "C_IN", "C_OUT", "STRIDE", "LATENCY", "95% CI", "STATUS"]);
+        TextTable::new(["OP", "INPUT", "C_IN", "C_OUT", "STRIDE", "LATENCY", "95% CI", "STATUS"]);
     for row in &rows {
         columns.push([
             row.op_type.clone(),
@@ -103,7 +104,7 @@ fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
     if json {
         return tables.iter().try_for_each(|table| write_json(out, table));
     }
-    let mut columns = Columns::new(["HARDWARE", "CONFIG", "VERSION", "ROWS", "CREATED"]);
+    let mut columns = TextTable::new(["HARDWARE", "CONFIG", "VERSION", "ROWS", "CREATED"]);
     for table in &tables {
         columns.push([
             table.hardware_id.to_string(),

@@ -474,7 +474,7 @@ fn boxes_are_found_by_name_and_id_and_decided_about() {
     let before = farm.requests().len();
     let ran = desk.run("farm release 0198c5f2");
     assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("may be 3 agents") && ran.stderr.contains(ODD), "{}", ran.stderr);
+    assert!(ran.stderr.contains("matches 3 agents") && ran.stderr.contains(ODD), "{}", ran.stderr);
     let ran = desk.run("farm release box-9");
     assert!(
         ran.stderr.contains("there is no agent `box-9`: `latlas farm agents`"),

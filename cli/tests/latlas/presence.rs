@@ -88,7 +88,7 @@ fn a_request_is_cancelled_by_the_beginning_of_its_id() {
 
     let ran = desk.run("request cancel 0");
     assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("`0` may be 2 requests"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`0` matches 2 requests"), "{}", ran.stderr);
     assert!(
         ran.stderr.contains(&format!("{OTHER}  quick on test-box-2c.cpu, finished")),
         "{}",
@@ -138,7 +138,7 @@ fn boxes_are_named_labelled_and_removed() {
     let before = farm.requests().len();
     let ran = desk.run("farm remove vm");
     assert_eq!((ran.code, farm.requests().len()), (1, before + 1));
-    assert!(ran.stderr.contains("`vm` may be 2 agents"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`vm` matches 2 agents"), "{}", ran.stderr);
     let line = format!("{ID}  vm [rack=3] of test-box-2c.cpu, quarantined, silent, heard of ");
     assert!(ran.stderr.contains(&line), "{}", ran.stderr);
     let listed =

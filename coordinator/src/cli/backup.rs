@@ -7,7 +7,9 @@ use clap::Args;
 use jiff::Timestamp;
 use latlas_coordinator::store::{Copied, copy, read_through};
 
-use super::{DataArgument, Failure};
+use anyhow::Result;
+
+use super::DataArgument;
 
 /// Copy the database to a file, while a server goes on or not
 ///
@@ -46,7 +48,7 @@ pub struct RestoreArguments {
     json: bool,
 }
 
-pub async fn backup(arguments: BackupArguments) -> Result<(), Failure> {
+pub async fn backup(arguments: BackupArguments) -> Result<()> {
     let BackupArguments { to, data, json } = arguments;
     let to = if to.is_dir() {
         to.join(Timestamp::now().strftime("latlas-%Y%m%dT%H%M%SZ.db").to_string())
@@ -58,7 +60,7 @@ pub async fn backup(arguments: BackupArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-pub async fn restore(arguments: RestoreArguments) -> Result<(), Failure> {
+pub async fn restore(arguments: RestoreArguments) -> Result<()> {
     let RestoreArguments { from, data, json } = arguments;
     let data = data.open()?;
     let _lock = data.lock_for_serving()?;
@@ -67,12 +69,12 @@ pub async fn restore(arguments: RestoreArguments) -> Result<(), Failure> {
     data.open_store().await?.close().await;
     let measurements = read_through(&data.database()).await?;
     if measurements != copied.measurements {
-        return Err(Failure::Other(anyhow::anyhow!(
+        anyhow::bail!(
             "the backup has {} measurements, and {} has {measurements} after it was opened: don't use it, and \
              look at the disk",
             copied.measurements,
             data.database().display()
-        )));
+        );
     }
     report(&data.database(), copied, json)?;
     Ok(())

@@ -10,9 +10,11 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use latlas_coordinator::{DATABASE, DataDir, DataDirError};
-use latlas_program::log::{self, LogFormat};
+use latlas_program::exit;
+use latlas_program::log::LogFormat;
 
 #[derive(Parser)]
 #[command(
@@ -79,36 +81,12 @@ impl DataArgument {
     }
 }
 
-/// What ends a command early.
-enum Failure {
-    /// The arguments make no sense together.
-    Usage(String),
-    /// Anything else.
-    Other(anyhow::Error),
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Failure {
-        Failure::Other(error.into())
-    }
-}
-
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(problem) = log::start(cli.log_format) {
-        eprintln!("latlas-coordinator: {problem}");
-        return ExitCode::from(2);
-    }
-    let (code, why) = match run(cli.command) {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Usage(text)) => (2, text),
-        Err(Failure::Other(error)) => (1, format!("{error:#}")),
-    };
-    log::say_why(cli.log_format, "latlas-coordinator", &why);
-    ExitCode::from(code)
+    exit::run(cli.log_format, || run(cli.command))
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {

@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use clap::Args;
 use latlas_coordinator::store::Rebuilt;
 
-use super::{DataArgument, Failure};
+use anyhow::Result;
+
+use super::DataArgument;
 
 /// Compute every table again from the measurements
 ///
@@ -20,7 +22,7 @@ pub struct Arguments {
     json: bool,
 }
 
-pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+pub async fn run(arguments: Arguments) -> Result<()> {
     let data = arguments.data.existing()?;
     let _lock = data.lock_for_serving()?;
     let store = data.open_store().await?;

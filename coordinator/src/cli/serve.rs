@@ -13,7 +13,10 @@ use latlas_coordinator::{App, DataDir, DataDirError, ServerLock, Settings, Tls, 
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 
-use super::{DataArgument, Failure};
+use anyhow::Result;
+use latlas_program::exit::Usage;
+
+use super::DataArgument;
 
 /// Serve until SIGINT or SIGTERM
 ///
@@ -74,7 +77,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8700".to_owned())
 }
 
-pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+pub async fn run(arguments: Arguments) -> Result<()> {
     let tls = check_exposure(&arguments)?;
     let Arguments {
         listen,
@@ -130,7 +133,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// What others can reach is served over TLS, by this process or by a proxy, unless somebody says that the
 /// network is closed.
-fn check_exposure(arguments: &Arguments) -> Result<Option<Tls>, Failure> {
+fn check_exposure(arguments: &Arguments) -> Result<Option<Tls>> {
     let Arguments { listen, tls_cert, tls_key, client_ca, behind_proxy, insecure_public, .. } =
         arguments;
     if let (Some(certificates), Some(key)) = (tls_cert, tls_key) {
@@ -139,11 +142,11 @@ fn check_exposure(arguments: &Arguments) -> Result<Option<Tls>, Failure> {
     if listen.ip().is_loopback() || *behind_proxy || *insecure_public {
         return Ok(None);
     }
-    Err(Failure::Usage(format!(
+    Err(Usage(format!(
         "--listen {listen}: others can reach this address, and tokens would cross the network in clear. \
          Give --tls-cert and --tls-key; or say --behind-proxy if a proxy in front does TLS and nobody gets \
          around it; or say --insecure-public if the network is yours alone"
-    )))
+    )).into())
 }
 
 /// Each agent holds a connection or two, and many systems start a program with leave to open a thousand

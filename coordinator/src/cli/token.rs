@@ -11,7 +11,11 @@ use latlas_coordinator::store::{Actor, After, NewToken, Store};
 use latlas_coordinator::token::{Role, Terms, Token};
 use latlas_shared::api::TokenEntry;
 
-use super::{DataArgument, Failure};
+use anyhow::Result;
+use latlas_program::exit::Usage;
+use latlas_program::text_table::TextTable;
+
+use super::DataArgument;
 
 /// Tokens that are read at once.
 const PAGE: u32 = 1000;
@@ -129,14 +133,14 @@ fn lifetime(text: &str) -> Result<Lifetime, String> {
 }
 
 /// The end of a time that begins now. Days are 24 hours long, and months those of the calendar.
-fn end(span: Span, now: Timestamp) -> Result<Timestamp, Failure> {
+fn end(span: Span, now: Timestamp) -> Result<Timestamp> {
     let end = now.to_zoned_datetime(TimeZone::UTC).checked_add(span);
     end.map(|end| end.timestamp()).map_err(|_| {
-        Failure::Usage("--expires: that is beyond all calendars; say never instead".to_owned())
+        Usage("--expires: that is beyond all calendars; say never instead".to_owned()).into()
     })
 }
 
-pub async fn run(command: Command) -> Result<(), Failure> {
+pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => create(arguments).await,
         Command::List(arguments) => list(arguments).await,
@@ -144,7 +148,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-async fn create(arguments: CreateArguments) -> Result<(), Failure> {
+async fn create(arguments: CreateArguments) -> Result<()> {
     let CreateArguments { role, label, expires, uses, data, json } = arguments;
     let (role, now) = (Role::from(role), Timestamp::now());
     let mut terms = Terms::usual(role, now);
@@ -154,9 +158,8 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
         Some(Lifetime::For(span)) => terms.expires_at = Some(end(span, now)?),
     }
     if uses.is_some() && role != Role::Enroll {
-        return Err(Failure::Usage(
-            "--uses counts boxes that are enrolled, so it goes with --role enroll only".to_owned(),
-        ));
+        let text = "--uses counts boxes that are enrolled, so it goes with --role enroll only";
+        return Err(Usage(text.to_owned()).into());
     }
     terms.uses_left = uses.or(terms.uses_left);
     let store = open_to_create(&data).await?;
@@ -179,7 +182,7 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
 
 /// A token may be made before the first `serve`, where the directory is named: by default that would too easily be
 /// another one than that of the coordinator.
-async fn open_to_create(data: &DataArgument) -> Result<Store, Failure> {
+async fn open_to_create(data: &DataArgument) -> Result<Store> {
     let path = data.path()?;
     let is_new = !path.join(DATABASE).is_file();
     if data.path.is_none() {
@@ -196,7 +199,7 @@ async fn open_to_create(data: &DataArgument) -> Result<Store, Failure> {
     Ok(store)
 }
 
-async fn list(arguments: ListArguments) -> Result<(), Failure> {
+async fn list(arguments: ListArguments) -> Result<()> {
     let store = arguments.data.existing()?.open_store().await?;
     let tokens = all(&store).await?;
     store.close().await;
@@ -207,7 +210,7 @@ async fn list(arguments: ListArguments) -> Result<(), Failure> {
             text.push('\n');
         }
     } else {
-        text = columns(&tokens, Timestamp::now());
+        text = text_table(&tokens, Timestamp::now());
     }
     match io::stdout().write_all(text.as_bytes()) {
         // Whoever reads the list, such as `head`, has enough of it.
@@ -216,23 +219,14 @@ async fn list(arguments: ListArguments) -> Result<(), Failure> {
     }
 }
 
-/// A line for each token, in columns that are as wide as their widest entry.
-fn columns(tokens: &[TokenEntry], now: Timestamp) -> String {
+fn text_table(tokens: &[TokenEntry], now: Timestamp) -> String {
     let heading = ["ID", "ROLE", "LABEL", "STATE", "CREATED", "LAST USED", "EXPIRES", "USES LEFT"];
-    let rows: Vec<[String; 8]> = std::iter::once(heading.map(str::to_owned))
-        .chain(tokens.iter().map(|token| cells(token, now)))
-        .collect();
-    let widths: [usize; 8] = std::array::from_fn(|column| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    });
-    let line = |row: &[String; 8]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+    let mut table = TextTable::new(heading);
+    tokens.iter().for_each(|token| table.push(cells(token, now)));
+    table.text(None)
 }
 
-async fn all(store: &Store) -> Result<Vec<TokenEntry>, Failure> {
+async fn all(store: &Store) -> Result<Vec<TokenEntry>> {
     let mut tokens: Vec<TokenEntry> = Vec::new();
     loop {
         let cursor = tokens.last().map(|token| token.id);
@@ -259,14 +253,14 @@ fn cells(token: &TokenEntry, now: Timestamp) -> [String; 8] {
     ]
 }
 
-async fn revoke(arguments: RevokeArguments) -> Result<(), Failure> {
+async fn revoke(arguments: RevokeArguments) -> Result<()> {
     let RevokeArguments { id, data, json } = arguments;
     let store = data.existing()?.open_store().await?;
     let revoked = store.revoke_token(id, &Actor::CommandLine, Timestamp::now()).await?;
     store.close().await;
     let Some(token) = revoked else {
         return Err(
-            anyhow!("there is no token {id}; `latlas-coordinator token list` lists them").into()
+            anyhow!("there is no token {id}; `latlas-coordinator token list` lists them")
         );
     };
     if json {

@@ -56,7 +56,7 @@ pub fn check_measurement(
             network.plan().map_err(|e| e.to_string())?;
         }
     }
-    measurement.check_result()
+    measurement.check_result().map_err(|problem| problem.to_string())
 }
 
 /// Reference ops that a run may have.

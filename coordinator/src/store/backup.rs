@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use latlas_program::files::sync_name;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
@@ -139,8 +140,7 @@ impl Part {
         let file = File::open(&self.0)?;
         file.sync_all()?;
         fs::rename(&self.0, to)?;
-        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        sync_name(to)?;
         Ok(file.metadata()?.len())
     }
 }

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentState, ResultsAnswer};
-use latlas_shared::{FailureKind, Measurement, Status, Subject, WholeNetwork, samples};
+use latlas_shared::{
+    FailureKind, Measurement, Status, Subject, WholeNetwork, samples, with_sources,
+};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 use uuid::Uuid;
 
@@ -357,7 +359,8 @@ fn as_stored(
     ops: &OpBook,
 ) -> Result<Admitted, String> {
     let (table, about) = admit(&measurement, class, ops)?;
-    let samples = measurement.samples.take().map(|text| samples::bytes(&text)).transpose()?;
+    let samples = measurement.samples.take().map(|text| samples::bytes(&text)).transpose();
+    let samples = samples.map_err(|problem| with_sources(&problem))?;
     let text = to_json(&measurement);
     let reason = measurement.reason.clone();
     let words = || FailureKind::from_words(reason.as_deref().unwrap_or_default());

@@ -366,7 +366,7 @@ async fn observations<'p>(
 /// failing disk may have written it since.
 fn read(place: &Place, text: &[u8]) -> Result<Measurement, String> {
     let measurement: Measurement = serde_json::from_slice(text).map_err(|e| e.to_string())?;
-    measurement.check_result()?;
+    measurement.check_result().map_err(|problem| problem.to_string())?;
     let belongs = match (&place.what, &measurement.subject) {
         (What::Row { key, .. }, Subject::Op { key: own, .. }) => *key == own.to_string(),
         (What::Network(_), Subject::Network(_)) => true,

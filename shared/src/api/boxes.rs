@@ -1,7 +1,6 @@
 //! How far a box is trusted, what it is told, and what the farm looks like at one glance.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,9 +11,22 @@ use crate::HardwareId;
 /// What a box may do.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::IntoStaticStr,
 )]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum AgentState {
     /// It gets work, and what it measures counts.
     #[default]
@@ -28,24 +40,28 @@ pub enum AgentState {
 impl AgentState {
     /// The name in JSON and on screens.
     pub fn name(self) -> &'static str {
-        match self {
-            AgentState::Active => "active",
-            AgentState::Draining => "draining",
-            AgentState::Quarantined => "quarantined",
-        }
-    }
-}
-
-impl fmt::Display for AgentState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        self.into()
     }
 }
 
 /// What a box is at this moment: what was decided about it, or else whether its agent runs and is fit.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum BoxState {
     /// It gets work.
     Active,
@@ -64,20 +80,7 @@ pub enum BoxState {
 impl BoxState {
     /// The name in JSON and on screens.
     pub fn name(self) -> &'static str {
-        match self {
-            BoxState::Active => "active",
-            BoxState::Unfit => "unfit",
-            BoxState::Silent => "silent",
-            BoxState::Stopped => "stopped",
-            BoxState::Draining => "draining",
-            BoxState::Quarantined => "quarantined",
-        }
-    }
-}
-
-impl fmt::Display for BoxState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        self.into()
     }
 }
 

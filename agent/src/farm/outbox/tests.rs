@@ -49,11 +49,11 @@ fn outbox(dir: &TempDir) -> Outbox {
 
 /// Lets the spool have no room for a measurement.
 fn block(dir: &Path, measurement: &Measurement) {
-    fs::create_dir(dir.join(format!("spool/{}.partial", measurement.id))).unwrap();
+    fs::create_dir(dir.join(format!("spool/{}.json", measurement.id))).unwrap();
 }
 
 fn unblock(dir: &Path, measurement: &Measurement) {
-    fs::remove_dir(dir.join(format!("spool/{}.partial", measurement.id))).unwrap();
+    fs::remove_dir(dir.join(format!("spool/{}.json", measurement.id))).unwrap();
 }
 
 #[tokio::test]

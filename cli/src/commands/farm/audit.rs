@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::moment;
 use crate::commands::{Farm, write_json};
-use crate::text::Columns;
+use latlas_program::text_table::TextTable;
 
 pub(super) fn run(last: u32, json: bool, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     let page: Page<AuditEntry> =
@@ -16,7 +16,7 @@ pub(super) fn run(last: u32, json: bool, farm: &Farm, out: &mut dyn Write) -> Re
     if json {
         return page.items.iter().try_for_each(|entry| write_json(out, entry));
     }
-    let mut columns = Columns::new(["TIME", "WHO", "ACTION", "SUBJECT", "DETAIL"]);
+    let mut columns = TextTable::new(["TIME", "WHO", "ACTION", "SUBJECT", "DETAIL"]);
     for entry in &page.items {
         let who = match entry.token_id {
             None => entry.who.clone(),

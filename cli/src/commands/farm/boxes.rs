@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::cli::AgentDecision;
 use crate::commands::{Farm, write_json};
 use crate::pick::{Candidate, pick};
-use crate::text::{Columns, age, count, plain};
+use crate::text::{age, count, plain};
+use latlas_program::text_table::TextTable;
 
 /// The most boxes that the one-screen view names.
 const MOST_NAMED: usize = 20;
@@ -110,7 +111,7 @@ pub(super) fn agents(
     }
     let now = Timestamp::now();
     let mut columns =
-        Columns::new(["NAME", "AGENT", "HARDWARE", "STATE", "SEEN", "WORK", "REASON"]);
+        TextTable::new(["NAME", "AGENT", "HARDWARE", "STATE", "SEEN", "WORK", "REASON"]);
     for agent in &agents {
         columns.push([
             named(agent),

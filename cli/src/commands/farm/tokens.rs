@@ -9,7 +9,8 @@ use latlas_shared::api::TokenEntry;
 use super::moment;
 use crate::cli::Tokens;
 use crate::commands::{Farm, write_json};
-use crate::text::{Columns, plain};
+use crate::text::plain;
+use latlas_program::text_table::TextTable;
 
 pub(super) fn run(command: &Tokens, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     match command {
@@ -26,7 +27,7 @@ fn list(json: bool, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     }
     let now = Timestamp::now();
     let time = |time: Option<Timestamp>, none: &str| time.map_or(none.to_owned(), moment);
-    let mut columns = Columns::new([
+    let mut columns = TextTable::new([
         "ID",
         "ROLE",
         "LABEL",

@@ -68,18 +68,17 @@ impl Gathered<'_> {
             lines.next().map_err(|error| files::unreadable(path, &error))?
         {
             let place = format!("{file}, line {number}");
-            let line = line.map_err(|problem| anyhow!("{place}: {problem}"))?;
+            let line = line.with_context(|| place.clone())?;
             if !line.trim().is_empty() {
-                self.take(line, &place).map_err(|problem| anyhow!("{place}: {problem}"))?;
+                self.take(line, &place).with_context(|| place.clone())?;
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, line: &str, place: &str) -> Result<(), String> {
-        let measurement: Measurement = text::read_json(line).map_err(|error| {
-            format!("this is not a measurement as `latlas-agent bench` writes it ({error})")
-        })?;
+    fn take(&mut self, line: &str, place: &str) -> Result<()> {
+        let measurement: Measurement = text::read_json(line)
+            .context("this is not a measurement as `latlas-agent bench` writes it")?;
         measurement.check_result()?;
         self.check_subject(&measurement.subject)?;
         match self.measurements.first() {
@@ -91,24 +90,24 @@ impl Gathered<'_> {
     }
 
     /// A row must be about what its op means here, or nobody could use it.
-    fn check_subject(&self, subject: &Subject) -> Result<(), String> {
+    fn check_subject(&self, subject: &Subject) -> Result<()> {
         match subject {
             Subject::Op { key, digest } => {
                 let op = self.catalog.op(&key.op).map_err(|unknown| {
-                    format!("{unknown}; name the file that defines it with --op-file")
+                    anyhow!("{unknown}; name the file that defines it with --op-file")
                 })?;
                 if op.digest() != digest {
-                    return Err(format!(
+                    bail!(
                         "{} was measured with the definition {digest}, and here it is {}: name the file \
                          that defines it with --op-file, or measure it again",
                         key.op,
                         op.digest()
-                    ));
+                    );
                 }
-                op.at(&key.shape).map_err(|e| e.to_string())?;
+                op.at(&key.shape)?;
             }
             Subject::Network(network) => {
-                network.plan().map_err(|e| e.to_string())?;
+                network.plan()?;
             }
         }
         Ok(())
@@ -116,20 +115,17 @@ impl Gathered<'_> {
 }
 
 /// A table belongs to one hardware id and run config.
-fn check_alike(first: &Measurement, other: &Measurement, place: &str) -> Result<(), String> {
+fn check_alike(first: &Measurement, other: &Measurement, place: &str) -> Result<()> {
     let remedy = "a table is of one class of device under one run config: make one table for each";
     if first.hardware_id != other.hardware_id {
-        return Err(format!(
-            "it is of {}, and {place} is of {}; {remedy}",
-            other.hardware_id, first.hardware_id
-        ));
+        bail!("it is of {}, and {place} is of {}; {remedy}", other.hardware_id, first.hardware_id);
     }
     if first.run_config != other.run_config {
-        return Err(format!(
+        bail!(
             "its run config is {}, and that of {place} is {}; {remedy}",
             other.run_config.id(),
             first.run_config.id()
-        ));
+        );
     }
     Ok(())
 }
@@ -147,9 +143,10 @@ fn fingerprints(
     let mut all = BTreeMap::new();
     for path in probes {
         let file = files::name(path);
-        let Probe { fingerprint } = text::read_json(&files::read_text(path)?).map_err(|error| {
-            anyhow!("{file}: this is not what `latlas-agent probe --json` says ({error})")
-        })?;
+        let Probe { fingerprint } =
+            text::read_json(&files::read_text(path)?).with_context(|| {
+                format!("{file}: this is not the output of `latlas-agent probe --json`")
+            })?;
         let digest = fingerprint.digest();
         if !seen.contains(digest.as_str()) {
             bail!(

@@ -109,7 +109,7 @@ async fn samples_are_kept_beside_the_measurement() {
     let id = odd.id;
     let answer = farm.report(&agent, vec![measurement, odd]).await;
     assert_eq!(answer.stored, 1);
-    assert!(answer.refused[&id].starts_with("packed samples: "), "{answer:?}");
+    assert!(answer.refused[&id].starts_with("packed samples are not Base64: "), "{answer:?}");
     let table = farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id)).send().await;
     assert_eq!(table.read::<Value>(StatusCode::OK)["rows"][0]["status"], "degraded");
     let pool = reader(&farm.dir.path().join(crate::DATABASE)).await;

@@ -1,0 +1,105 @@
+//! `latlas ops` and `latlas networks`.
+
+use clap::{Args, Subcommand};
+use ops_catalog::Family;
+
+use super::{NetworkChoice, OpFiles};
+
+/// `latlas ops`.
+#[derive(Debug, Subcommand)]
+pub enum Ops {
+    /// List the ops
+    #[command(after_help = "Example:\n  latlas ops list")]
+    List {
+        /// Ask the coordinator: its list has the ops that were submitted to it
+        #[arg(long)]
+        farm: bool,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an op's definition, and what it costs at a shape
+    #[command(after_help = "Example:\n  latlas ops show MBConv6_3x3 --key n1-h56-w56-i24-o24-s1")]
+    Show {
+        /// Name or alias of the op
+        op: String,
+        /// A shape like `n1-h56-w56-i24-o24-s1`, alone or as a whole op key
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Ask the coordinator: it also has the ops that were submitted to it
+        #[arg(long)]
+        farm: bool,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `latlas networks`.
+#[derive(Debug, Subcommand)]
+pub enum Networks {
+    /// List the built-in networks
+    #[command(after_help = "Example:\n  latlas networks list")]
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the definition of a built-in network, as JSON
+    #[command(after_help = "\
+Example:
+  latlas networks show mobilenet_v2
+  latlas networks show mobilenet_v2 --json >> set.ndjson")]
+    Show {
+        /// Name of the network
+        network: String,
+        /// Print it on one line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw random networks, one JSON object a line
+    #[command(after_help = "\
+A network is named FAMILY-SEED-INDEX and depends on these three alone. The space of the same name as the
+family has every op key of every network.
+
+Example:
+  latlas networks draw --family mobilenet --count 40 --seed 7 > set.ndjson
+  latlas networks draw --family mobilenet --count 1 | latlas predict --table table.json --arch -")]
+    Draw {
+        /// The kind of network: `mobilenet` or `transformer`
+        #[arg(long)]
+        family: Family,
+        /// How many
+        #[arg(long, value_name = "N")]
+        count: usize,
+        /// Which ones; a new seed, said on stderr, when not given
+        #[arg(long, value_name = "S")]
+        seed: Option<u64>,
+    },
+    /// Print the op keys that some networks need together, as a space
+    #[command(after_help = "\
+What is printed is a space file in YAML, for `latlas profile --space FILE` and `latlas-agent bench --space
+FILE`. Measured, it predicts all of the networks.
+
+Example:
+  latlas networks keys --network resnet18 --network vit_b_32 > space.yaml
+  latlas networks keys --arch set.ndjson > space.yaml")]
+    Keys(NetworkKeys),
+}
+
+/// `latlas networks keys`.
+#[derive(Debug, Args)]
+pub struct NetworkKeys {
+    /// The networks.
+    #[command(flatten)]
+    pub of: NetworkChoice,
+    /// Ops of the user's own.
+    #[command(flatten)]
+    pub ops: OpFiles,
+    /// Ask the coordinator: networks may then have the ops that were submitted to it
+    #[arg(long)]
+    pub farm: bool,
+    /// Print the space as a JSON object
+    #[arg(long)]
+    pub json: bool,
+}

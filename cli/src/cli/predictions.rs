@@ -1,0 +1,108 @@
+//! `latlas predict`, `latlas accuracy` and `latlas prune`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use latlas_shared::{HardwareId, Missing};
+
+use super::{NetworkChoice, OpFiles};
+
+/// `latlas predict`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A network is a sequence, a graph or the short form; the file holds one, as JSON or YAML, or many, one
+JSON object a line. One network is explained; several give a table, a line each. With --json each network gives one line, in the order of the input: a prediction, or
+what is `missing` or `invalid`. The exit code is 1 unless every network has a prediction.
+
+Example:
+  latlas predict --table table.json --network mobilenet_v2 --network mine.json
+  latlas predict --table table.json --arch candidates.ndjson --json | jq .latency_micros")]
+pub struct Predict {
+    /// A table, as `latlas table get` writes it
+    #[arg(long, value_name = "FILE")]
+    pub table: PathBuf,
+    /// The networks.
+    #[command(flatten)]
+    pub what: NetworkChoice,
+    /// Ops of the user's own.
+    #[command(flatten)]
+    pub ops: OpFiles,
+    /// What happens to an op whose row is missing: `error`, or `interpolate` between measured rows
+    #[arg(long, value_name = "RULE", default_value = "error")]
+    pub missing: Missing,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `latlas accuracy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For each family of networks: how many were measured and predicted, the mean absolute error (MAPE) and the
+mean signed error (BIAS, positive where predictions are too high), the share within ±5% and ±10%, Kendall's
+tau between predicted and measured, and the share of measured latencies inside the predicted intervals.
+
+Example:
+  latlas accuracy amd-epyc-f25m1-2c-24gb.cpu
+  latlas accuracy --table table.json --plot accuracy.svg")]
+pub struct Accuracy {
+    /// Whose accuracy.
+    #[command(flatten)]
+    pub of: AccuracyOf,
+    /// Id of the run config; the hardware's default when not given
+    #[arg(long, conflicts_with = "table")]
+    pub config: Option<String>,
+    /// Draw predictions against measurements into an SVG file
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The table that `latlas accuracy` is about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct AccuracyOf {
+    /// The class of device, whose latest table the coordinator is asked for
+    pub hardware: Option<HardwareId>,
+    /// A table, as `latlas table get` and `latlas table build` write it; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
+}
+
+/// `latlas prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Candidates are networks, one JSON object a line. Each line gives one verdict, a JSON object, in the same
+order: accepted, rejected, unknown (a row is missing from the table) or invalid, with its reasons. The
+exit code is 0 if every line was judged, whatever the verdicts.
+
+The constraints are YAML; all are optional, but one is given:
+  max_latency_ms: 25
+  latency_bound: estimate      # or upper: the upper end of the interval is held against the budget
+  max_flops: 600e6
+  max_params: 5e6
+  max_layers: 50
+  max_per_op: {Conv5x5: 5}
+
+Example:
+  latlas prune --table table.json --config limits.yaml < candidates.ndjson > verdicts.ndjson")]
+pub struct Prune {
+    /// A table, as `latlas table get` writes it
+    #[arg(long, value_name = "FILE")]
+    pub table: PathBuf,
+    /// The constraints
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The candidates; `-` is stdin
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub arch: PathBuf,
+    /// Ops of the user's own.
+    #[command(flatten)]
+    pub ops: OpFiles,
+    /// What happens to an op whose row is missing: `error` makes the candidate unknown, `interpolate`
+    /// estimates it between measured rows
+    #[arg(long, value_name = "RULE", default_value = "error")]
+    pub missing: Missing,
+}

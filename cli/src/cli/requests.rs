@@ -1,0 +1,103 @@
+//! `latlas profile` and `latlas request`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use latlas_shared::HardwareId;
+
+use super::values::id;
+
+/// `latlas profile`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A FILE is YAML: `name`, then `grids`, `keys` or `networks` to measure, and under `ops` the definitions
+of ops that the catalog does not have. Whole networks are measured beside it: they are no rows of the
+table, its predictions are held against them (`latlas accuracy`). With --wait the exit code is 1 if
+something could not be measured.
+
+Example:
+  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --space mobilenet --wait
+  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --network mobilenet_v2 --arch mine.ndjson
+  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --op-file my_block.yaml --wait")]
+pub struct Profile {
+    /// The class of device; `latlas hardware list` lists them
+    #[arg(long)]
+    pub hardware: HardwareId,
+    /// What to measure.
+    #[command(flatten)]
+    pub what: ProfileWhat,
+    /// Id of the run config; the hardware's default when not given
+    #[arg(long)]
+    pub config: Option<String>,
+    /// Measure again what has been measured
+    #[arg(long)]
+    pub remeasure: bool,
+    /// Wait until all of it is measured
+    #[arg(long)]
+    pub wait: bool,
+    /// Print the request's state as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `latlas profile` measures.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct ProfileWhat {
+    /// A space: the name of a built-in one, or a file (recognized by `/` or an extension)
+    #[arg(long, value_name = "NAME|FILE")]
+    pub space: Option<String>,
+    /// A file that defines new ops and says at which shapes to measure them; beside --space, --network or
+    /// --arch it may define ops alone
+    #[arg(long, value_name = "FILE")]
+    pub op_file: Option<PathBuf>,
+    /// A whole network: the name of a built-in one, or a file (recognized by `/` or an extension); may be
+    /// given several times
+    #[arg(long, value_name = "NAME|FILE")]
+    pub network: Vec<String>,
+    /// A file of whole networks, one JSON object a line; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub arch: Option<PathBuf>,
+}
+
+/// `latlas request`.
+#[derive(Debug, Subcommand)]
+pub enum Request {
+    /// List the requests
+    #[command(after_help = "Example:\n  latlas request list")]
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how far a request is
+    #[command(
+        after_help = "Example:\n  latlas request show 0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa --wait"
+    )]
+    Show {
+        /// Its id, as `latlas profile` printed it, or the beginning of it
+        #[arg(value_parser = id)]
+        id: String,
+        /// Wait until all of it is measured
+        #[arg(long)]
+        wait: bool,
+        /// Print its state as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a request before all of it is measured
+    #[command(after_help = "\
+What no other request waits for leaves the queue, and boxes drop it within ten seconds. What is measured stays. Needs
+the token that made the request, or an admin's.
+
+Example:
+  latlas request cancel 0198c5f2")]
+    Cancel {
+        /// Its id, as `latlas profile` printed it, or the beginning of it
+        #[arg(value_parser = id)]
+        id: String,
+        /// Print its state as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}

@@ -1,0 +1,47 @@
+//! Values of arguments.
+
+use thiserror::Error;
+
+/// A text that is not an id.
+#[derive(Debug, Error)]
+#[error("an id has the digits 0 to 9 and a to f")]
+pub(super) struct NotAnId;
+
+/// A text that is not a label.
+#[derive(Debug, Error)]
+pub(super) enum NotALabel {
+    #[error("write KEY=VALUE to set a label, or KEY- to remove it")]
+    Form,
+    #[error("the key is missing: write KEY=VALUE, or KEY-")]
+    NoKey,
+}
+
+/// A text that is not a table version.
+#[derive(Debug, Error)]
+#[error("a version is 4 to 64 letters and digits")]
+pub(super) struct NotAVersion;
+
+/// A UUID, or the beginning of one.
+pub(super) fn id(text: &str) -> Result<String, NotAnId> {
+    let is_one = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if is_one { Ok(text.to_owned()) } else { Err(NotAnId) }
+}
+
+/// A label to set, or with none to take away.
+pub(super) fn label(text: &str) -> Result<(String, Option<String>), NotALabel> {
+    let (key, value) = match (text.split_once('='), text.strip_suffix('-')) {
+        (Some((key, value)), _) if !value.is_empty() => (key, Some(value.to_owned())),
+        (None, Some(key)) => (key, None),
+        _ => return Err(NotALabel::Form),
+    };
+    if key.is_empty() {
+        return Err(NotALabel::NoKey);
+    }
+    Ok((key.to_owned(), value))
+}
+
+/// A version is a part of a URL's path.
+pub(super) fn version(text: &str) -> Result<String, NotAVersion> {
+    let plain = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if plain { Ok(text.to_owned()) } else { Err(NotAVersion) }
+}

@@ -1,0 +1,183 @@
+//! Why a call failed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use latlas_shared::api::Problem;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The base address is not one.
+    #[error("`{0}` is not the address of a coordinator: write it like http://127.0.0.1:8700")]
+    Address(String),
+    /// The token cannot be sent. It is not repeated here.
+    #[error(
+        "the token has characters that no token has: copy it again, without spaces and line ends"
+    )]
+    Token,
+    /// The file of certificates can't be used.
+    #[error(
+        "the certificates in {path} can't be used ({cause}): --ca-file or LATLAS_CA_FILE names a PEM file \
+         with the certificates to trust"
+    )]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: String,
+    },
+    /// The file of the client's own certificate can't be used.
+    #[error(
+        "the client certificate in {path} can't be used ({cause}): --client-cert or LATLAS_CLIENT_CERT \
+         names a PEM file with a certificate and its private key"
+    )]
+    ClientCertFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: String,
+    },
+    /// The coordinator takes calls only from who has a certificate of its authority.
+    #[error(
+        "the coordinator at {url} takes no calls from this client ({cause}): it asks for a certificate of \
+         an authority of its own; name yours with --client-cert or LATLAS_CLIENT_CERT"
+    )]
+    NotLetIn {
+        /// Where it is.
+        url: String,
+        /// What it said.
+        cause: String,
+    },
+    /// The coordinator's certificate is not trusted.
+    #[error(
+        "the coordinator at {url} is not trusted ({cause}): if its certificate is of your own making, name \
+         it with --ca-file or LATLAS_CA_FILE, and use the host name that is in it"
+    )]
+    Untrusted {
+        /// Where it is.
+        url: String,
+        /// What is wrong with its certificate.
+        cause: String,
+    },
+    /// Nobody answered, or the connection broke.
+    #[error(
+        "the coordinator at {url} does not answer ({cause}): is it running (`latlas-coordinator serve`), \
+         and is this its address (--coordinator or LATLAS_COORDINATOR)?"
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        url: String,
+        /// The innermost cause.
+        cause: String,
+    },
+    /// A proxy between this client and the coordinator failed.
+    #[error(
+        "the call to {url} went through the proxy {proxy}, which did not pass it on ({cause}): the environment \
+         names that proxy (http_proxy, https_proxy or all_proxy); unset it, or name the coordinator's host in \
+         no_proxy"
+    )]
+    Proxy {
+        /// The proxy.
+        proxy: String,
+        /// The coordinator behind it.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// It refused, and said why.
+    #[error("the coordinator refused: {} ({})", .0.detail, .0.title)]
+    Refused(Problem),
+    /// It, or a proxy before it, asked to be left alone for a while.
+    #[error("the coordinator asks to come back in {} s: {why}", after.as_secs())]
+    Later {
+        /// What it said.
+        why: String,
+        /// HTTP status, 429 or 503.
+        status: u16,
+        /// How long to wait, from its `Retry-After`.
+        after: Duration,
+    },
+    /// The answer was not understood.
+    #[error(
+        "the answer of {url} was not understood ({cause}): is this a Latlas coordinator of the same \
+         version?"
+    )]
+    NotUnderstood {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+impl ClientError {
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            ClientError::Refused(problem) => Some(problem.status),
+            ClientError::Later { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed later: nobody answered, the call did not arrive whole, or the
+    /// server was in trouble or busy. Other refusals stay.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ClientError::Unreachable { .. }
+            | ClientError::Proxy { .. }
+            | ClientError::Later { .. } => true,
+            ClientError::Address(_)
+            | ClientError::Token
+            | ClientError::CaFile { .. }
+            | ClientError::ClientCertFile { .. }
+            | ClientError::NotLetIn { .. }
+            | ClientError::Untrusted { .. }
+            | ClientError::NotUnderstood { .. } => false,
+            ClientError::Refused(problem) => {
+                problem.status >= 500 || matches!(problem.status, 408 | 429)
+            }
+        }
+    }
+
+    /// How long the coordinator asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ClientError::Later { after, .. } => Some(*after),
+            _ => None,
+        }
+    }
+}
+
+/// How rustls begins what it says of a certificate that it does not take.
+const UNTRUSTED: &str = "invalid peer certificate";
+
+/// What rustls calls the alerts (RFC 8446, section 6.2) with which a server refuses a client's certificate.
+const NOT_LET_IN: [&str; 6] = [
+    "CertificateRequired",
+    "UnknownCA",
+    "BadCertificate",
+    "CertificateExpired",
+    "CertificateUnknown",
+    "DecryptError",
+];
+
+/// Whether a connection failed because the coordinator's certificate is not trusted.
+pub(crate) fn untrusted(cause: &str) -> bool {
+    cause.starts_with(UNTRUSTED)
+}
+
+/// Whether a connection failed because the coordinator refuses the client's certificate.
+pub(crate) fn not_let_in(cause: &str) -> bool {
+    NOT_LET_IN.iter().any(|alert| cause.ends_with(alert))
+}
+
+/// The root cause says `connection refused`; the layers above it only say that a request failed.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
