@@ -199,35 +199,17 @@ fn read(path: &Path) -> Result<Result<Measurement, String>> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use jiff::Timestamp;
-    use latlas_shared::{MEASUREMENT_SCHEMA, RunConfig, Status, Subject, Telemetry, WholeNetwork};
+    use latlas_shared::{Status, testing};
 
     /// A measurement with an id of its own.
     pub fn measurement() -> Measurement {
         Measurement {
-            schema: MEASUREMENT_SCHEMA,
             id: Uuid::now_v7(),
             task: Some(1),
-            task_generation: None,
-            hardware_id: "test.cpu".parse().unwrap(),
-            fingerprint: "f".into(),
-            run_config: RunConfig::libtorch_eager("2.13.0"),
-            subject: Subject::Network(Box::new(WholeNetwork::builtin("demo_conv").unwrap())),
             status: Status::Failed,
             reason: Some("because".into()),
-            failure_kind: None,
             latency: None,
-            energy: None,
-            peak_memory_bytes: None,
-            rejected: 0,
-            samples: None,
-            started_at: Timestamp::UNIX_EPOCH,
-            finished_at: Timestamp::UNIX_EPOCH,
-            before: Telemetry::default(),
-            during: Telemetry::default(),
-            after: Telemetry::default(),
-            references: Default::default(),
-            agent_version: "0".into(),
+            ..testing::network_measurement("demo_conv", 1.0)
         }
     }
 

@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The path of one of the workspace's programs, for a test built if it is not up to date. What is no test
-/// takes the programs beside it.
+/// The path of one of the workspace's programs. For a test the program is built if it is not up to date. A program
+/// takes the others from its own folder.
 pub fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
@@ -98,8 +98,8 @@ impl Ran {
     }
 }
 
-/// A box in a test: a coordinator, and what an agent and a researcher need to talk to it.
-pub struct Farm {
+/// A real coordinator on a free port, with the tokens of an agent, a researcher and an admin.
+pub struct RealFarm {
     coordinator: Child,
     /// Address of the coordinator.
     pub url: String,
@@ -110,14 +110,14 @@ pub struct Farm {
     admin: String,
 }
 
-impl Farm {
+impl RealFarm {
     /// Starts a coordinator and waits until it listens.
-    pub fn start() -> Farm {
-        Farm::start_with(|_| {})
+    pub fn start() -> RealFarm {
+        RealFarm::start_with(|_| {})
     }
 
     /// The same, with other flags or variables.
-    pub fn start_with(configure: impl FnOnce(&mut Command)) -> Farm {
+    pub fn start_with(configure: impl FnOnce(&mut Command)) -> RealFarm {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         // Past a limit on the size of files its writes fail, as they do on a full disk, and it goes on.
@@ -140,7 +140,7 @@ impl Farm {
             run(&mut command).ok().trim().to_owned()
         };
         let [researcher, enroll, admin] = ["researcher", "enroll", "admin"].map(token);
-        Farm { coordinator, url, dir, researcher, enroll, admin }
+        RealFarm { coordinator, url, dir, researcher, enroll, admin }
     }
 
     /// The database's folder.
@@ -235,7 +235,7 @@ impl Farm {
     }
 }
 
-impl Drop for Farm {
+impl Drop for RealFarm {
     fn drop(&mut self) {
         // It has ended already where the test has stopped it.
         let _ = self.coordinator.kill();

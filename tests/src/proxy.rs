@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ struct Shared {
     to: SocketAddr,
     rng: Mutex<fastrand::Rng>,
     faulty: AtomicBool,
-    away: AtomicBool,
+    away: watch::Sender<bool>,
     count: Count,
 }
 
@@ -63,7 +64,7 @@ impl Proxy {
             to,
             rng: Mutex::new(fastrand::Rng::with_seed(seed)),
             faulty: AtomicBool::new(false),
-            away: AtomicBool::new(false),
+            away: watch::Sender::new(false),
             count: Count::default(),
         });
         let proxy = Proxy { address: listener.local_addr()?, shared: Arc::clone(&shared) };
@@ -84,7 +85,7 @@ impl Proxy {
 
     /// Whether nothing passes at all.
     pub fn set_away(&self, away: bool) {
-        self.shared.away.store(away, Ordering::Relaxed);
+        self.shared.away.send_replace(away);
     }
 
     /// How often what has happened so far, by name.
@@ -144,13 +145,12 @@ impl Shared {
         self.rng.lock().unwrap().usize(0..length.max(1))
     }
 
-    /// While nothing passes, bytes go nowhere and nobody is told.
+    /// Waits while the network is away. Bytes are lost without an error.
     async fn hold(&self) -> bool {
-        let mut held = false;
-        while self.away.load(Ordering::Relaxed) {
-            held = true;
-            sleep(Duration::from_millis(20)).await;
-        }
+        let held = *self.away.borrow();
+        let mut away = self.away.subscribe();
+        // The sender is a field of this struct, so it outlives the wait.
+        away.wait_for(|away| !away).await.expect("the proxy is there");
         held
     }
 }
@@ -217,7 +217,7 @@ async fn repeat(request: &[u8], shared: &Shared) {
     let Ok(mut server) = TcpStream::connect(shared.to).await else { return };
     if server.write_all(request).await.is_ok() {
         let mut answer = [0; 1 << 10];
-        // What is answered here, or whether anything is, is nobody's affair.
+        // The answer is discarded.
         let _ = tokio::time::timeout(Duration::from_secs(1), server.read(&mut answer)).await;
     }
 }

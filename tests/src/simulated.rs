@@ -1,8 +1,8 @@
-//! A box that measures nothing: it speaks the real protocol through the real client, with numbers that it
-//! makes up from a seed. With it a farm of thousands can be tried on one machine.
+//! An agent that measures nothing: it speaks the real protocol through the real client, with numbers from a seed. One
+//! machine can so run a farm of thousands.
 //!
-//! What it says can't be taken for a measurement: its hardware id begins with [`MARK`], which comes from
-//! the name of its processor, and its version says so too.
+//! Its numbers cannot be taken for measurements: its hardware id begins with [`MARK`], which comes from the name of its
+//! processor, and so does its version.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,11 +13,14 @@ use latlas_client::{Client, ClientError};
 use latlas_shared::api::{EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, LeaseRequest};
 use latlas_shared::api::{Orders, Renewed, Results, ResultsAnswer, Task, TaskWork};
 use latlas_shared::{
-    CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Device, Fingerprint, Latency, MEASUREMENT_SCHEMA,
-    Measurement, RunConfig, Status, Subject, Telemetry, samples,
+    CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Fingerprint, Measurement, RunConfig, Subject,
+    Telemetry, samples, testing,
 };
-use ops_catalog::{Catalog, OpKey};
+use ops_catalog::OpKey;
 use uuid::Uuid;
+
+/// The version of libtorch: none was ever released under it.
+const NO_VERSION: &str = "0.0.0";
 
 /// How the hardware id of a simulated box begins.
 pub const MARK: &str = "simulated-";
@@ -26,32 +29,23 @@ pub const MARK: &str = "simulated-";
 const DISTANCES: [u64; 7] =
     [0, 2 << 20, 4 << 20, CONFIG_DEFAULT_REUSE_DISTANCE, 16 << 20, 32 << 20, 64 << 20];
 
-/// What a box of this class says of itself.
+/// The fingerprint of this class.
 pub fn fingerprint(class: u32) -> Fingerprint {
     Fingerprint {
-        device: Device::Cpu,
         arch: "simulated".into(),
         cpu_model: Some(format!("Simulated class-{class}")),
-        cpu_family: None,
-        cpus: 2,
-        memory_bytes: 8 << 30,
-        gpu: None,
-        gpu_memory_bytes: None,
-        driver: None,
-        power_mode: None,
-        max_khz: None,
-        kernel: None,
-        libtorch: "0.0.0".into(),
+        libtorch: NO_VERSION.into(),
         facts: BTreeMap::from([("simulated".to_owned(), "yes".to_owned())]),
+        ..testing::fingerprint(8)
     }
 }
 
 /// The run config of every simulated box.
 pub fn run_config() -> RunConfig {
-    RunConfig::libtorch_eager("0.0.0")
+    RunConfig::libtorch_eager(NO_VERSION)
 }
 
-/// So many keys of the built-in catalog, always the same.
+/// The first `count` keys of a fixed list, of the built-in catalog.
 pub fn keys(count: u32) -> Vec<OpKey> {
     let key = |n: u32| format!("Conv3x3:n1-h8-w8-i{}-o{}-s1", n % 1000 + 1, n / 1000 + 1);
     (0..count).map(|n| key(n).parse().expect("it is written as keys are")).collect()
@@ -76,22 +70,12 @@ impl Simulated {
         number: u32,
         seed: u64,
     ) -> Result<Simulated, ClientError> {
-        let ops = Catalog::builtin().ops();
-        let mut primitives: Vec<String> = ops
-            .flat_map(|op| op.def().nodes.iter().map(|node| node.apply.name().to_owned()))
-            .collect();
-        primitives.sort_unstable();
-        primitives.dedup();
         let fingerprint = fingerprint(class);
         let digest = fingerprint.digest();
         let request = EnrolRequest {
-            name: format!("{MARK}{number}"),
-            fingerprint,
             run_config: run_config(),
-            primitives,
             agent_version: version(),
-            box_key: None,
-            instance: None,
+            ..testing::enrolment(&format!("{MARK}{number}"), fingerprint)
         };
         let enrolled: Enrolled = client.post("v1/agents", &request).await?;
         let client = client.with_token(enrolled.credential.clone());
@@ -120,7 +104,7 @@ impl Simulated {
         Ok(self.client.post::<_, LeaseAnswer>(&path, &request).await?.lease)
     }
 
-    /// Says that it lives, and what it works on.
+    /// Sends a heartbeat with its leases.
     ///
     /// # Errors
     /// When the coordinator does not answer or refuses.
@@ -144,7 +128,7 @@ impl Simulated {
         self.client.post(&format!("v1/leases/{lease}/renew"), &serde_json::json!({})).await
     }
 
-    /// Gives back what it has not measured of a lease, which ends.
+    /// Releases a lease.
     ///
     /// # Errors
     /// When the coordinator does not answer, or the lease is lost.
@@ -152,7 +136,7 @@ impl Simulated {
         self.client.post(&format!("v1/leases/{lease}/release"), &serde_json::json!({})).await
     }
 
-    /// What it makes up for a task; none for a network, whose numbers nobody made up yet.
+    /// A made-up measurement of a task; none for a network.
     pub fn answer(&self, task: &Task) -> Option<Measurement> {
         match &task.work {
             TaskWork::Op { .. } => Some(self.measure(task.subject(), Some(task.id))),
@@ -160,13 +144,12 @@ impl Simulated {
         }
     }
 
-    /// What it makes up for a key of the built-in catalog.
+    /// A made-up measurement of a key of the built-in catalog.
     ///
     /// # Panics
     /// When the catalog has no such op.
     pub fn answer_key(&self, key: &OpKey) -> Measurement {
-        let digest = Catalog::builtin().op(&key.op).expect("it is built in").digest().clone();
-        self.measure(Subject::Op { key: key.clone(), digest }, None)
+        self.measure(testing::subject(key.clone()), None)
     }
 
     fn measure(&self, subject: Subject, task: Option<i64>) -> Measurement {
@@ -182,21 +165,12 @@ impl Simulated {
             (0..9).map(|_| (0..9).map(|_| base * (1.0 + 0.1 * rng.f64())).collect()).collect();
         let telemetry = Telemetry { load1: Some(1.0), ..Telemetry::default() };
         Measurement {
-            schema: MEASUREMENT_SCHEMA,
             id: uuid::Builder::from_random_bytes(rng.u128(..).to_le_bytes()).into_uuid(),
             task,
-            task_generation: None,
             hardware_id: self.enrolled.hardware_id.clone(),
             fingerprint: self.fingerprint.clone(),
             run_config: run_config(),
-            subject,
-            status: Status::Ok,
-            reason: None,
-            failure_kind: None,
-            latency: Some(Latency { curve: curve(base, &mut rng) }),
-            energy: None,
             peak_memory_bytes: Some(200 << 20),
-            rejected: 0,
             samples: Some(samples::pack(&BTreeMap::from([(
                 CONFIG_DEFAULT_REUSE_DISTANCE,
                 visits,
@@ -206,8 +180,8 @@ impl Simulated {
             before: telemetry.clone(),
             during: telemetry.clone(),
             after: telemetry,
-            references: BTreeMap::new(),
             agent_version: version(),
+            ..testing::measured(subject, curve(base, &mut rng))
         }
     }
 
@@ -227,15 +201,12 @@ fn curve(base: f64, rng: &mut fastrand::Rng) -> Vec<CurvePoint> {
     let point = |(step, &distance): (usize, &u64)| {
         let micros = base * (1.0 + 0.1 * step as f64) * (1.0 + 0.01 * rng.f64());
         CurvePoint {
-            reuse_distance_bytes: distance,
-            quiet_micros: micros,
             ci95_low_micros: micros * 0.98,
             ci95_high_micros: micros * 1.03,
             median_micros: micros * 1.05,
             samples: 81,
             visits: 9,
-            calls_per_sample: 1,
-            host_micros: None,
+            ..testing::point(distance, micros)
         }
     };
     DISTANCES.iter().enumerate().map(point).collect()

@@ -14,7 +14,7 @@ use latlas_shared::api::{ProfileRequest, RequestStatus, Results, ResultsAnswer};
 use latlas_tests::simulated::{Simulated, keys};
 use ops_catalog::SpaceDef;
 use serde_json::value::RawValue;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 #[derive(Parser)]
@@ -36,7 +36,7 @@ enum Command {
 }
 
 #[derive(Args)]
-struct Farm {
+struct FarmArguments {
     /// Address of the coordinator
     #[arg(long, env = "LATLAS_COORDINATOR")]
     coordinator: String,
@@ -60,7 +60,7 @@ struct Farm {
 #[derive(Args)]
 struct Load {
     #[command(flatten)]
-    farm: Farm,
+    farm: FarmArguments,
     /// A researcher's token, to ask for measurements with
     #[arg(long, env = "LATLAS_TOKEN", hide_env_values = true)]
     token: String,
@@ -88,7 +88,7 @@ struct Load {
 #[derive(Args)]
 struct Ingest {
     #[command(flatten)]
-    farm: Farm,
+    farm: FarmArguments,
     /// Calls in all
     #[arg(long, default_value_t = 100)]
     batches: u32,
@@ -117,7 +117,7 @@ fn main() -> Result<()> {
     })
 }
 
-async fn enrol(farm: &Farm) -> Result<Vec<Simulated>> {
+async fn enrol(farm: &FarmArguments) -> Result<Vec<Simulated>> {
     let client = Client::new(&farm.coordinator, Some(farm.enroll_token.clone()))?;
     let agents = stream::iter(0..farm.agents)
         .map(|number| enrol_patiently(&client, number % farm.classes, number, farm.seed))
@@ -190,6 +190,8 @@ struct Seen {
     results: AtomicU64,
     /// Classes whose keys have all been measured.
     finished: Mutex<BTreeSet<HardwareId>>,
+    /// Notified when a class is finished or a heartbeat is answered.
+    changed: Notify,
     errors: Mutex<BTreeMap<String, u64>>,
     over: AtomicBool,
 }
@@ -213,7 +215,8 @@ impl Seen {
         while self.finished.lock().await.len() < classes
             || self.heartbeats.lock().await.len() < heartbeats
         {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            // A change between the look and the wait leaves a permit, which ends the wait at once.
+            self.changed.notified().await;
         }
     }
 
@@ -306,6 +309,7 @@ async fn ask(client: Client, request: ProfileRequest, seen: Arc<Seen>) {
             let status = client.get::<RequestStatus>(&format!("v1/requests/{}", asked.id)).await;
             if seen.note("asking", status).await.is_some_and(|status| status.is_finished()) {
                 seen.finished.lock().await.insert(request.hardware_id.clone());
+                seen.changed.notify_one();
                 break;
             }
         }
@@ -360,6 +364,7 @@ async fn beat(agent: &Simulated, arguments: &Load, seen: &Seen, held: &Mutex<Opt
         let started = Instant::now();
         if seen.note("heartbeat", agent.beat(leases).await).await.is_some() {
             seen.heartbeats.lock().await.push(started.elapsed());
+            seen.changed.notify_one();
         }
     }
 }

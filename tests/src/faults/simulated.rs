@@ -1,5 +1,5 @@
-//! Agents that measure nothing, so that there can be thousands of tasks: they speak the real protocol
-//! through the same network, and write down what they are told.
+//! Agents that measure nothing, so that there can be thousands of tasks. They speak the real protocol through the same
+//! network, and record the answers.
 
 use std::collections::VecDeque;
 use std::time::Duration;

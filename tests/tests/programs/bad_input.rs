@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use latlas_tests::{Farm, agent, hardware_id, is_latency, program, run};
+use latlas_tests::{RealFarm, agent, hardware_id, is_latency, program, run};
 
 /// Runs `latlas-agent bench` on a space file and returns what it says.
 fn bench(space: &str) -> String {
@@ -111,7 +111,7 @@ fn an_agent_without_a_coordinator_or_with_a_wrong_token() {
     assert!(said.contains("latlas-coordinator serve"), "{said}");
     let said = agent("nonsense", "latlas_enroll_x").fails(1);
     assert!(said.contains("`nonsense` is not the address"), "{said}");
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     let said = agent(&farm.url, "latlas_enroll_wrong").fails(1);
     assert!(said.contains("token create"), "{said}");
     assert!(!said.contains("latlas_enroll_wrong"), "a token is never shown: {said}");
@@ -147,7 +147,7 @@ fn a_coordinator_that_cannot_use_its_directory() {
 
 #[test]
 fn what_a_researcher_is_told() {
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     let hardware = hardware_id();
     let said = farm.latlas(&["profile", "--hardware", &hardware, "--space", "quick"]).fails(1);
     assert!(said.contains(&hardware), "an unknown hardware id is named: {said}");

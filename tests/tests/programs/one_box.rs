@@ -4,22 +4,22 @@
 use std::fs;
 use std::process::Command;
 
-use latlas_tests::{Farm, hardware_id, run};
+use latlas_tests::{RealFarm, hardware_id, run};
 use serde_json::Value;
 
 /// What the agent has kept of its enrolment.
-fn identity(farm: &Farm) -> Value {
+fn identity(farm: &RealFarm) -> Value {
     serde_json::from_str(&fs::read_to_string(farm.state().join("identity.json")).unwrap()).unwrap()
 }
 
 /// The farm's agents.
-fn agents(farm: &Farm) -> Vec<Value> {
+fn agents(farm: &RealFarm) -> Vec<Value> {
     let out = farm.host(&["agents", "--json"]).ok();
     out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// An agent of this farm at another address, without a token.
-fn at(farm: &Farm, url: &str) -> Command {
+fn at(farm: &RealFarm, url: &str) -> Command {
     let mut command = farm.agent_command();
     command.env_remove("LATLAS_ENROLL_TOKEN").args(["--once", "--box-id", "a box of this test"]);
     let args: Vec<String> =
@@ -31,9 +31,10 @@ fn at(farm: &Farm, url: &str) -> Command {
 
 #[test]
 fn a_farm_may_move_and_a_box_may_lose_its_state() {
-    let farm = Farm::start();
-    let enrol =
-        |farm: &Farm| run(farm.agent_command().args(["--once", "--box-id", "a box of this test"]));
+    let farm = RealFarm::start();
+    let enrol = |farm: &RealFarm| {
+        run(farm.agent_command().args(["--once", "--box-id", "a box of this test"]))
+    };
     enrol(&farm).ok();
     let first = identity(&farm);
     let id = first["agent_id"].as_str().unwrap();
@@ -64,7 +65,7 @@ fn a_farm_may_move_and_a_box_may_lose_its_state() {
     assert!(known[0]["clock_ahead_seconds"].as_f64().unwrap().abs() < 60.0, "{known:?}");
 
     // Another farm at the address of the old one.
-    let other = Farm::start();
+    let other = RealFarm::start();
     let said = run(&mut at(&farm, &other.url)).fails(1);
     assert!(said.contains("is another farm") && said.contains("--enroll-token"), "{said}");
     assert_eq!(identity(&farm)["agent_id"], first["agent_id"], "nothing is lost by the mistake");

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use latlas_tests::{Farm, hardware_id, run, signal};
+use latlas_tests::{RealFarm, hardware_id, run, signal};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sqlx::SqlitePool;
 
@@ -75,9 +75,9 @@ impl Drop for Agent {
 }
 
 /// A farm whose box is enrolled and has work.
-fn farm_with_work(space: &str) -> Farm {
+fn farm_with_work(space: &str) -> RealFarm {
     // No lease ends since the machine is busy.
-    let farm = Farm::start_with(|command| {
+    let farm = RealFarm::start_with(|command| {
         command.args(["--lease-seconds", "3600"]);
     });
     farm.agent().ok();
@@ -86,7 +86,7 @@ fn farm_with_work(space: &str) -> Farm {
     farm
 }
 
-async fn database(farm: &Farm) -> SqlitePool {
+async fn database(farm: &RealFarm) -> SqlitePool {
     let file = farm.data().join("latlas.db");
     SqlitePool::connect(&format!("sqlite:{}", file.display())).await.unwrap()
 }
@@ -170,7 +170,7 @@ fn logs_hold_no_token_at_any_level() {
     let loud = |command: &mut Command| {
         command.env("LATLAS_LOG", "trace").args(["--log-format", "json"]);
     };
-    let farm = Farm::start_with(loud);
+    let farm = RealFarm::start_with(loud);
     let mut agent = farm.agent_command();
     loud(&mut agent);
     let first = run(agent.arg("--once"));
@@ -218,7 +218,7 @@ fn both_programs_tell_the_service_manager_how_they_are() {
             }
         }
     };
-    let farm = Farm::start_with(|command| {
+    let farm = RealFarm::start_with(|command| {
         command.env("NOTIFY_SOCKET", &socket);
     });
     hear("READY=1");
@@ -227,7 +227,7 @@ fn both_programs_tell_the_service_manager_how_they_are() {
     farm.signal("TERM");
     hear("STOPPING=1");
 
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     run(farm.agent_command().arg("--once").env("NOTIFY_SOCKET", &socket)).ok();
     hear("READY=1");
     hear("WATCHDOG=1");
@@ -279,7 +279,7 @@ async fn a_box_in_quarantine_drops_its_work_and_goes_on_when_it_is_released() {
 }
 
 /// Of the only box.
-fn agent_id(farm: &Farm) -> String {
+fn agent_id(farm: &RealFarm) -> String {
     let identity = fs::read_to_string(farm.state().join("identity.json")).unwrap();
     let identity: serde_json::Value = serde_json::from_str(&identity).unwrap();
     identity["agent_id"].as_str().unwrap().to_owned()
@@ -348,7 +348,7 @@ fn a_farm_works_over_tls() {
         fs::write(path(&format!("{name}.pem")), certificate + &key.serialize_pem()).unwrap();
     }
     let (root, own) = (path("root.pem"), path("box.pem"));
-    let farm = Farm::start_with(|command| {
+    let farm = RealFarm::start_with(|command| {
         let server = path("127.0.0.1.pem");
         command.arg("--tls-cert").arg(&server).arg("--tls-key").arg(&server);
         command.arg("--client-ca").arg(&root);
@@ -375,7 +375,7 @@ fn a_farm_works_over_tls() {
 
 #[test]
 fn an_agent_serves_its_numbers_when_asked() {
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     let mut agent = Agent::start(farm.agent_command().args(["--metrics", "127.0.0.1:0"]));
     let said = agent.says("metrics at http://");
     let address = said.rsplit("http://").next().unwrap().trim().strip_suffix("/metrics").unwrap();

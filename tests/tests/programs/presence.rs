@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use latlas_tests::{Farm, hardware_id, program, run, signal};
+use latlas_tests::{RealFarm, hardware_id, program, run, signal};
 use serde_json::Value;
 
 const MANY: &str = "
@@ -44,14 +44,14 @@ fn until(said: &mut impl BufRead, part: &str) -> String {
     all
 }
 
-fn agents(farm: &Farm) -> Vec<Value> {
+fn agents(farm: &RealFarm) -> Vec<Value> {
     let text = farm.latlas(&["farm", "agents", "--json"]).ok();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
 fn a_box_that_stops_is_stopped_and_a_request_says_that_nobody_is_there() {
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     let (mut agent, mut said) =
         Running::start(farm.agent_command().args(["--name", "lab 7"]), "takes work");
     signal(&agent.0, "TERM");
@@ -70,7 +70,8 @@ fn a_box_that_stops_is_stopped_and_a_request_says_that_nobody_is_there() {
     let hardware = hardware_id();
     let mut command =
         farm.latlas_command(&["profile", "--hardware", &hardware, "--space", &space, "--wait"]);
-    let (mut wait, mut said) = Running::start(&mut command, "nobody works on it: the only box of");
+    let (mut wait, mut said) =
+        Running::start(&mut command, "no agent works on it: the only agent of");
     let line = until(&mut said, "lab 7 (");
     assert!(line.contains("stopped for "), "{line}");
     let requests = farm.latlas(&["request", "list", "--json"]).ok();
@@ -100,7 +101,7 @@ fn a_box_that_stops_is_stopped_and_a_request_says_that_nobody_is_there() {
 /// An agent at work hears with a heartbeat that its request was cancelled, and goes on without it.
 #[test]
 fn a_box_drops_the_work_of_a_cancelled_request() {
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     farm.agent().ok();
     let space = farm.file("space.yaml", MANY);
     let hardware = hardware_id();
@@ -115,7 +116,7 @@ fn a_box_drops_the_work_of_a_cancelled_request() {
 #[test]
 fn failed_commands_leave_no_directories_and_the_database_is_private() {
     use std::os::unix::fs::PermissionsExt as _;
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     let mode = std::fs::metadata(farm.data().join("latlas.db")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 

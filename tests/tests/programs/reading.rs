@@ -1,9 +1,9 @@
 //! Reading goes on when the coordinator can't write.
 
-use latlas_tests::{Farm, hardware_id};
+use latlas_tests::{RealFarm, hardware_id};
 
 /// One key of `Conv1x1`, asked for and measured.
-fn measure(farm: &Farm, c_out: u32) {
+fn measure(farm: &RealFarm, c_out: u32) {
     let space = format!(
         "name: one\ngrids:\n  - {{ops: [Conv1x1], resolution: [4], c_in: [4], c_out: [{c_out}], stride: [1]}}\n"
     );
@@ -14,7 +14,7 @@ fn measure(farm: &Farm, c_out: u32) {
 
 #[test]
 fn a_coordinator_without_room_serves_the_last_tables_and_says_that_they_are_stale() {
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     farm.agent().ok();
     measure(&farm, 4);
     let hardware = hardware_id();

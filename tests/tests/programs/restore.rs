@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use latlas_tests::invariants::{self, Books};
-use latlas_tests::{Farm, Ran, program, run};
+use latlas_tests::{Ran, RealFarm, program, run};
 
 fn coordinator(args: &[&str], data: &Path) -> Ran {
     run(Command::new(program("latlas-coordinator")).args(args).arg("--data").arg(data))
@@ -19,7 +19,7 @@ fn counted(output: &str) -> u64 {
 
 #[tokio::test]
 async fn a_log_that_a_killed_coordinator_has_left_is_not_mixed_into_a_restored_database() {
-    let mut farm = Farm::start();
+    let mut farm = RealFarm::start();
     let ingest = ["ingest", "--agents", "2", "--keys", "10", "--batches", "4", "--batch", "50"];
     farm.simulate(&[&ingest[..], &["--seed", "1"]].concat()).ok();
     let backup = farm.dir.path().join("backup.db");

@@ -1,11 +1,11 @@
 //! Simulated agents against a real coordinator: they work as real ones do, and their numbers stay apart.
 
-use latlas_tests::Farm;
+use latlas_tests::RealFarm;
 use latlas_tests::simulated::MARK;
 
 #[test]
 fn a_simulated_farm_works_and_is_marked() {
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     let small = ["--agents", "12", "--classes", "2", "--keys", "24", "--seed", "5"];
     // The time is far more than it takes, on a machine that may be busy.
     let until = ["--once", "--seconds", "900"];

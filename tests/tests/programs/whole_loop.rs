@@ -1,6 +1,6 @@
 //! From nothing to a prediction, through the real programs.
 
-use latlas_tests::{Farm, agent, hardware_id, is_latency, program, run, run_with_input};
+use latlas_tests::{RealFarm, agent, hardware_id, is_latency, program, run, run_with_input};
 use sqlx::Row as _;
 use std::process::Command;
 
@@ -37,8 +37,8 @@ fn json(text: &str) -> serde_json::Value {
 }
 
 /// The farm after the agent has enrolled, found a request and worked it off.
-fn measured_farm() -> (Farm, String) {
-    let farm = Farm::start();
+fn measured_farm() -> (RealFarm, String) {
+    let farm = RealFarm::start();
     let hardware = hardware_id();
     farm.agent().ok();
     let space = farm.file("space.yaml", SPACE);
@@ -58,7 +58,7 @@ async fn a_measured_farm_serves_everybody() {
     assert_eq!(farm.stop(), 0);
 }
 
-fn a_measured_space_becomes_a_table_and_a_prediction(farm: &Farm, hardware: &str) {
+fn a_measured_space_becomes_a_table_and_a_prediction(farm: &RealFarm, hardware: &str) {
     // The same request again finds everything measured, so waiting for it ends at once.
     farm.latlas(&["profile", "--hardware", hardware, "--space", "space.yaml", "--wait"]).ok();
 
@@ -82,7 +82,7 @@ fn a_measured_space_becomes_a_table_and_a_prediction(farm: &Farm, hardware: &str
 
 #[tokio::test]
 async fn a_measured_network_becomes_the_accuracy_of_its_table() {
-    let farm = Farm::start();
+    let farm = RealFarm::start();
     let hardware = hardware_id();
     farm.agent().ok();
     let (space, network) = (farm.file("space.yaml", SPACE), farm.file("network.json", NETWORK));
@@ -130,7 +130,7 @@ async fn a_measured_network_becomes_the_accuracy_of_its_table() {
 }
 
 /// The address of a farm's database.
-fn database(farm: &Farm) -> String {
+fn database(farm: &RealFarm) -> String {
     let database = std::fs::read_dir(farm.data())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -139,7 +139,7 @@ fn database(farm: &Farm) -> String {
     format!("sqlite:{}?mode=ro", database.display())
 }
 
-async fn the_seed_s_view_has_the_numbers_of_the_http_interface(farm: &Farm, hardware: &str) {
+async fn the_seed_s_view_has_the_numbers_of_the_http_interface(farm: &RealFarm, hardware: &str) {
     let csv = farm.latlas(&["table", "get", hardware, "--format", "csv"]).ok();
     let pool = sqlx::SqlitePool::connect(&database(farm)).await.unwrap();
     let rows = sqlx::query("SELECT * FROM latency_lookup ORDER BY op_type").fetch_all(&pool).await;
@@ -170,7 +170,7 @@ async fn the_seed_s_view_has_the_numbers_of_the_http_interface(farm: &Farm, hard
     }
 }
 
-fn a_new_op_is_measured_without_a_rebuild(farm: &Farm, hardware: &str) {
+fn a_new_op_is_measured_without_a_rebuild(farm: &RealFarm, hardware: &str) {
     let file = farm.file("ghost.yaml", NEW_OP);
     farm.latlas(&["profile", "--hardware", hardware, "--op-file", &file]).ok();
     farm.agent().ok();
@@ -208,7 +208,7 @@ fn an_op_in_a_space_file_is_measured_without_a_coordinator() {
     }
 }
 
-fn candidates_are_pruned_against_a_measured_table(farm: &Farm) {
+fn candidates_are_pruned_against_a_measured_table(farm: &RealFarm) {
     let config = farm.file("limits.yaml", "max_latency_ms: 1000000000\nmax_params: 5000\n");
     let one_line = NETWORK.replace('\n', "");
     let wide = one_line.replace("16", "64");
