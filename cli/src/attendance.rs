@@ -1,4 +1,4 @@
-//! Who works on a request, in words.
+//! Which agents work on a request, in words.
 
 use jiff::Timestamp;
 use latlas_shared::api::{AbsentBox, BoxState, RequestStatus, Unattended};
@@ -6,20 +6,20 @@ use uuid::Uuid;
 
 use crate::text::{age, count, plain};
 
-/// Why nobody takes the tasks of a request, a line for each box, and how to go on; none while somebody does.
+/// Why no agent takes the tasks of a request, with a line for each agent and the remedies; none while one does.
 pub(crate) fn nobody(status: &RequestStatus, now: Timestamp) -> Option<String> {
     let Unattended { boxes, more } = status.unattended.as_ref()?;
     let (hardware, config) = (&status.hardware_id, plain(&status.config));
     let all = boxes.len() + *more as usize;
     let mut text = if all == 0 {
-        format!("nobody works on it: there is no box of {hardware} under {config} any more")
+        format!("no agent works on it: {hardware} has no agent under {config} any more")
     } else {
         let boxes = match all {
-            1 => "the only box".to_owned(),
-            all => format!("none of the {all} boxes"),
+            1 => "the only agent".to_owned(),
+            all => format!("none of the {all} agents"),
         };
         let takes = if all == 1 { "takes no tasks" } else { "takes tasks" };
-        format!("nobody works on it: {boxes} of {hardware} under {config} {takes} now")
+        format!("no agent works on it: {boxes} of {hardware} under {config} {takes} now")
     };
     for one in boxes {
         text.push_str(&format!("\n  {}", absent(one, now)));
@@ -47,23 +47,23 @@ fn absent(one: &AbsentBox, now: Timestamp) -> String {
     text
 }
 
-/// What a person can do, given what the boxes are.
+/// What a person can do, given the states of the agents.
 fn remedy(boxes: &[AbsentBox], request: Uuid) -> String {
     let any = |states: &[BoxState]| boxes.iter().any(|one| states.contains(&one.standing.state));
     let mut ways = Vec::new();
     if any(&[BoxState::Draining, BoxState::Quarantined]) {
         ways.push(
-            "`latlas farm release BOX` lets a drained or quarantined box work again".to_owned(),
+            "`latlas farm release AGENT` lets a drained or quarantined agent work again".to_owned(),
         );
     }
     if boxes.is_empty() || any(&[BoxState::Silent, BoxState::Stopped]) {
         ways.push("`latlas-agent run` on a box of this class starts one".to_owned());
     }
     ways.push(format!("`latlas request cancel {request}` ends the request"));
-    format!("It waits until one does. {}.", ways.join("; "))
+    format!("The request waits until one does. {}.", ways.join("; "))
 }
 
-/// The boxes and what they are, to see whether there is anything new to say.
+/// The agents and their states, to see whether there is anything new to say.
 pub(crate) fn gist(unattended: &Unattended) -> Vec<(Uuid, BoxState)> {
     unattended.boxes.iter().map(|one| (one.agent_id, one.standing.state)).collect()
 }
@@ -133,19 +133,21 @@ mod tests {
         ];
         let text = nobody(&status(boxes, 1), at(190)).unwrap();
         let expected = "\
-nobody works on it: none of the 3 boxes of test-box-2c.cpu under f32-t1 takes tasks now
+no agent works on it: none of the 3 agents of test-box-2c.cpu under f32-t1 takes tasks now
   vm (00000007): silent for 3 min, its power ended
   lab  (00000007): draining for 3 min, it moves (by admin)
   and 1 more: `latlas farm agents` lists them
-It waits until one does. `latlas farm release BOX` lets a drained or quarantined box work again; `latlas-agent run` \
+The request waits until one does. `latlas farm release AGENT` lets a drained or quarantined agent work again; `latlas-agent run` \
 on a box of this class starts one; `latlas request cancel 00000000-0000-0000-0000-000000000000` ends the request.";
         assert_eq!(text, expected);
         let alone =
             nobody(&status(vec![one("vm", BoxState::Unfit, "hot", None)], 0), at(9)).unwrap();
-        assert!(alone.contains("the only box of test-box-2c.cpu under f32-t1 takes no tasks now"));
+        assert!(
+            alone.contains("the only agent of test-box-2c.cpu under f32-t1 takes no tasks now")
+        );
         assert!(!alone.contains("release") && !alone.contains("latlas-agent run"), "{alone}");
         let none = nobody(&status(vec![], 0), at(9)).unwrap();
-        assert!(none.contains("there is no box") && none.contains("latlas-agent run"), "{none}");
+        assert!(none.contains("has no agent") && none.contains("latlas-agent run"), "{none}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The command line: names, help and examples. What the commands do stands in [`crate::commands`].
+//! The command line: names, help and examples. [`crate::commands`] has what the commands do.
 
 mod farm;
 mod networks;
@@ -24,8 +24,8 @@ pub use table::{Format, Table, TableBuild, TableGet, TableShow};
     version,
     arg_required_else_help = true,
     after_help = "\
-Results go to stdout, everything else to stderr. Exit code 0: success; 2: wrong usage; 1: anything else.
-A coordinator asks for a token: put it into the environment variable LATLAS_TOKEN.
+Results go to stdout, everything else to stderr. The exit code is 0 for success, 2 for wrong usage, and 1 otherwise.
+The environment variable LATLAS_TOKEN contains your token for the coordinator.
 
 Example:
   latlas table list
@@ -45,8 +45,8 @@ pub struct Cli {
         default_value = "http://127.0.0.1:8700"
     )]
     pub coordinator: String,
-    /// Certificates to trust beside the system's, as a PEM file: for a coordinator whose certificate is of
-    /// your own making
+    /// PEM file of certificates to trust in addition to the system's, for a coordinator with a self-signed
+    /// certificate
     #[arg(
         long,
         global = true,
@@ -56,7 +56,7 @@ pub struct Cli {
         display_order = 901
     )]
     pub ca_file: Option<PathBuf>,
-    /// Your own certificate and its private key in one PEM file, for a coordinator that asks for one
+    /// PEM file of your own certificate and its private key, for a coordinator that requires one
     #[arg(
         long,
         global = true,
@@ -74,38 +74,38 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The ops that can be measured and networks are made of
-    #[command(subcommand)]
+    /// List ops, and show their definitions and costs
+    #[command(subcommand, after_help = "Example:\n  latlas ops list")]
     Ops(Ops),
-    /// Whole networks: built-in ones, random ones, and the op keys that they are made of
-    #[command(subcommand)]
+    /// List built-in networks, draw random ones, and print the op keys of networks
+    #[command(subcommand, after_help = "Example:\n  latlas networks list")]
     Networks(Networks),
-    /// The classes of devices that can measure
-    #[command(subcommand)]
+    /// List the classes of devices in the farm
+    #[command(subcommand, after_help = "Example:\n  latlas hardware list")]
     Hardware(Hardware),
-    /// Latency tables
-    #[command(subcommand)]
+    /// List, download, build and show latency tables
+    #[command(subcommand, after_help = "Example:\n  latlas table list")]
     Table(Table),
     /// Ask a device to measure a space and whole networks
     Profile(Profile),
-    /// What was asked of devices, and how far it is
-    #[command(subcommand)]
+    /// List, show and cancel requests, which `latlas profile` makes
+    #[command(subcommand, after_help = "Example:\n  latlas request list")]
     Request(Request),
     /// Predict the latency of whole networks from a table
     Predict(Predict),
     /// Show how well a table predicts the whole networks that were measured
     Accuracy(Accuracy),
-    /// Judge candidate networks by latency, FLOPs, params and structure
+    /// Judge candidate networks by latency, FLOPs, parameters and structure
     Prune(Prune),
-    /// Host a farm: its state, its boxes, who may use it, and what was changed
-    #[command(subcommand)]
+    /// Host a farm: its status, agents, tokens and audit log
+    #[command(subcommand, after_help = "Example:\n  latlas farm status")]
     Farm(Farm),
 }
 
 /// `latlas hardware`.
 #[derive(Debug, Subcommand)]
 pub enum Hardware {
-    /// List them, with their run configs
+    /// List the classes of devices, with their run configs
     #[command(after_help = "Example:\n  latlas hardware list")]
     List {
         /// Print one JSON object a line
@@ -118,19 +118,18 @@ pub enum Hardware {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 pub struct NetworkChoice {
-    /// A file of networks; `-` is stdin; may be given several times
+    /// A file of networks; `-` is stdin; repeatable
     #[arg(long, value_name = "FILE")]
     pub arch: Vec<PathBuf>,
-    /// A network: the name of a built-in one, or a file (recognized by `/` or an extension); may be given
-    /// several times
+    /// A network: the name of a built-in one, or a file (recognized by `/` or an extension); repeatable
     #[arg(long, value_name = "NAME|FILE")]
     pub network: Vec<String>,
 }
 
-/// Ops that networks have and the catalog does not.
+/// Ops that the catalog does not have.
 #[derive(Debug, Args)]
 pub struct OpFiles {
-    /// A file that defines ops of your own, for the networks that have them; may be given several times
+    /// A file with definitions of your own ops, which the networks use; repeatable
     #[arg(long, value_name = "FILE")]
     pub op_file: Vec<PathBuf>,
 }

@@ -1,15 +1,15 @@
-//! The command line as it is read: what the definitions in [`crate::cli`] leave to be said once for all.
+//! Reading of the command line, and what all pages of help have in common.
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use latlas_program::command_line::without_empty_variables;
 
 use crate::cli::Cli;
 
-/// What every page of help but the first says instead of the options that all commands have.
+/// The line that stands for the options of all commands, on every page of help but the first.
 const GLOBAL: &str =
     "Options of all commands (--coordinator, --ca-file, --client-cert): latlas --help";
 
-/// Reads the command line, or says what is wrong with it and exits.
+/// Reads the command line, or reports its error and exits.
 pub fn parse() -> Cli {
     let mut command = without_empty_variables(Cli::command());
     // Options of all commands reach the subcommands when the command is built.
@@ -26,12 +26,8 @@ fn short(command: clap::Command) -> clap::Command {
     let command = command
         .mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg })
         .mut_subcommands(short);
-    match help {
-        Some(help) if !command.has_subcommands() => {
-            command.after_help(format!("{GLOBAL}\n\n{}", reflowed(&help)))
-        }
-        _ => command,
-    }
+    let help = help.map(|help| reflowed(&help)).unwrap_or_default();
+    command.after_help(format!("{GLOBAL}\n\n{help}"))
 }
 
 /// A text whose paragraphs are one line each, to be wrapped to the terminal. Lines that are indented, such as

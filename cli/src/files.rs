@@ -17,7 +17,7 @@ pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Checks that stdin is asked for at most once.
+/// Checks that at most one path is stdin.
 pub(crate) fn one_stdin(paths: &[&Path]) -> Result<()> {
     match paths.iter().filter(|path| is_standard(path)).count() {
         0 | 1 => Ok(()),
@@ -25,7 +25,7 @@ pub(crate) fn one_stdin(paths: &[&Path]) -> Result<()> {
     }
 }
 
-/// How a file is called in messages.
+/// The name of a file in messages.
 pub(crate) fn name(path: &Path) -> String {
     if is_standard(path) { "stdin".to_owned() } else { path.display().to_string() }
 }
@@ -61,7 +61,7 @@ pub(crate) fn open_lines(path: &Path) -> Result<Box<dyn Read>> {
     Ok(Box::new(Cursor::new(text.into_owned().into_bytes())))
 }
 
-/// What is said when a file cannot be read.
+/// The error of a file that cannot be read.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
     let name = name(path);
     match error.kind() {
@@ -82,7 +82,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     text_of(path, bytes)
 }
 
-/// What was read from a file, as text.
+/// The content of a file, as text.
 ///
 /// # Errors
 /// Names the file, when it is empty or no text.
@@ -103,17 +103,17 @@ pub(crate) fn read_table(path: &Path) -> Result<TableIndex> {
     Table::from_json(&text).and_then(TableIndex::new).with_context(|| name(path))
 }
 
-/// Writes a file in one step: whoever opens it sees the old content or all of the new.
+/// Writes a file in one step: readers see the old content or the new.
 ///
 /// # Errors
-/// Names the file; it is then what it was before.
+/// Names the file, which is then unchanged.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     write_whole_io(path, content)
         .map_err(|error| anyhow!("{}: it cannot be written: {error}", path.display()))
 }
 
 fn write_whole_io(path: &Path, content: &[u8]) -> io::Result<()> {
-    // A link stays a link, and what it points to is replaced.
+    // A link stays a link; its target is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
         // A device or a pipe has no old content to keep; opening a directory fails as it should.

@@ -11,18 +11,18 @@ use latlas_shared::api::RequestStatus;
 use uuid::Uuid;
 
 use crate::attendance;
-use crate::progress::Progress;
+use crate::progress::ProgressDisplay;
 
-/// Time between two questions when there is no stream of events.
+/// Time between two polls when there is no stream of events.
 const BETWEEN_POLLS: Duration = Duration::from_secs(2);
 
-/// How long a coordinator may be away, as for a restart, before the wait is given up.
+/// How long a coordinator may be away, for example to restart, before the wait ends.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long no task may be running before that is said, although there are boxes for it.
+/// How long no task may be running before the user is told, although there are agents for it.
 const WAITS_LONG: Duration = Duration::from_secs(30);
 
-/// How often it is said again that nobody works on it.
+/// How often the user is told again that no agent works on it.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// How long to wait for an event before the user is told how long nothing has happened.
@@ -36,7 +36,7 @@ pub(crate) enum Ending {
     Interrupted,
 }
 
-/// Waits for the end of a request, and shows how far it is.
+/// Waits for the end of a request, and shows its progress.
 ///
 /// # Errors
 /// When the coordinator refuses, or stays away.
@@ -54,17 +54,17 @@ pub(crate) async fn follow(client: &Client, status: &RequestStatus) -> Result<En
 
 /// What the user has seen so far.
 struct Watch {
-    progress: Progress,
+    progress: ProgressDisplay,
     /// Since when no agent works on it.
     idle_since: Option<Instant>,
     said: bool,
-    /// The last state in which nobody was there, and when that was said.
+    /// The last state without an agent, and when the user was told.
     nobody: Option<(RequestStatus, Instant)>,
 }
 
 impl Watch {
     fn new() -> Watch {
-        Watch { progress: Progress::new(), idle_since: None, said: false, nobody: None }
+        Watch { progress: ProgressDisplay::new(), idle_since: None, said: false, nobody: None }
     }
 
     fn show(&mut self, status: &RequestStatus) {
@@ -77,8 +77,7 @@ impl Watch {
         }
     }
 
-    /// A wait for nobody looks like a slow measurement, so it is said at once and whenever something about it
-    /// changes.
+    /// A request without agents looks like a slow measurement, so the user is told at once and at each change.
     fn attend(&mut self, status: &RequestStatus) {
         let is = status.unattended.as_ref().map(attendance::gist);
         let was = self.nobody.as_ref().and_then(|(last, _)| last.unattended.as_ref());
@@ -90,7 +89,7 @@ impl Watch {
             None => {
                 self.nobody = None;
                 if !status.is_finished() {
-                    self.progress.say("a box takes its tasks again");
+                    self.progress.say("an agent takes its tasks again");
                 }
             }
         }
@@ -103,7 +102,7 @@ impl Watch {
         self.nobody = Some((status, Instant::now()));
     }
 
-    /// Says again, now and then, that nobody is there, and once that tasks wait long for their turn.
+    /// Repeats at intervals that no agent works on the request, and tells once that tasks wait long for their turn.
     fn look_around(&mut self) {
         if let Some((status, said_at)) = &self.nobody
             && said_at.elapsed() >= AGAIN
@@ -114,7 +113,7 @@ impl Watch {
         if idle && !self.said {
             self.said = true;
             self.progress.say(
-                "its tasks wait: the boxes of this class are busy with others, or can't run these \
+                "its tasks wait: the agents of this class are busy with other tasks, or cannot run these \
                  (`latlas farm status`)",
             );
         }

@@ -1,9 +1,8 @@
 //! The researcher's side of Latlas: latency tables, profiling requests, predictions of whole networks,
 //! and a gatekeeper that judges candidates of an architecture search.
 //!
-//! Results go to stdout and everything else to stderr. Only [`commands`] does I/O; what is decided is
-//! decided by pure functions: [`latlas_search::verdict::judge`] and, in the crate `latlas_predict`, the prediction.
-//! Nothing here knows libtorch.
+//! Results go to stdout and everything else to stderr. Only [`commands`] does I/O. Pure functions decide:
+//! [`latlas_search::verdict::judge`], and the prediction in the crate `latlas_predict`. Nothing here knows libtorch.
 
 pub mod cli;
 pub mod commands;
@@ -32,18 +31,18 @@ pub use command_line::parse;
 use crate::cli::{Cli, Command};
 use crate::commands::{accuracy, hardware, ops, predict, profile, prune, request, table};
 
-/// What is read from the environment, once.
+/// Values from the environment, read once.
 #[derive(Default)]
 pub struct Environment {
     /// The credential for a coordinator.
     pub token: Option<String>,
 }
 
-/// Runs one command, and says on stderr what went wrong.
+/// Runs one command, and reports its error on stderr.
 pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let tls = TlsFiles { ca: cli.ca_file, client_cert: cli.client_cert };
-    let farm = commands::Farm::new(cli.coordinator, environment.token.clone(), tls);
+    let farm = commands::Coordinator::new(cli.coordinator, environment.token.clone(), tls);
     let result = match cli.command {
         Command::Ops(command) => ops::run(&command, &farm, &mut out),
         Command::Networks(command) => commands::networks::run(&command, &farm, &mut out),
@@ -58,7 +57,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
     };
     let result = result.and_then(|()| Ok(out.flush()?));
     if result.as_ref().is_err_and(is_broken_pipe) {
-        // Whoever reads the results, such as `head`, has enough of them.
+        // The reader of the results, such as `head`, has enough of them.
         return ExitCode::SUCCESS;
     }
     exit::code(result, LogFormat::Text)

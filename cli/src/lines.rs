@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// More than any network: a line beyond it is judged unread.
+/// The longest line, in bytes. A longer one is an error; no network has as many.
 const MAX_LINE: usize = 16 << 20;
 
 /// Why a line is not text.
@@ -15,7 +15,7 @@ pub(crate) enum LineError {
     NotUtf8 { place: usize, byte: u8 },
 }
 
-/// Reads lines, however long and whatever they hold.
+/// Reads lines of any length and content.
 pub(crate) struct Lines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
@@ -35,14 +35,13 @@ impl<R: Read> Lines<R> {
         Lines { reader, line: Vec::new(), length: 0, limit, number: 0 }
     }
 
-    /// Whether the next line has not arrived yet: the moment to hand out what was said so far, since
-    /// its author may be waiting for that.
+    /// Whether the next line has not arrived yet. Then earlier answers are flushed, since the author of the lines may
+    /// wait for them.
     pub(crate) fn would_wait(&self) -> bool {
         !self.reader.buffer().contains(&b'\n')
     }
 
-    /// The next line's number, from 1, and its text without the line end, or why that is no text. None
-    /// at the end.
+    /// The next line's number, from 1, and its text without the line end, or why it is not text. None at the end.
     ///
     /// # Errors
     /// When the stream cannot be read.
@@ -75,7 +74,7 @@ impl<R: Read> Lines<R> {
         Ok(Some((self.number, self.text())))
     }
 
-    /// The line that was read last, once more.
+    /// The line that was read last.
     pub(crate) fn text(&self) -> Result<&str, LineError> {
         if self.length > self.limit {
             return Err(LineError::TooLong { limit: self.limit });

@@ -1,9 +1,9 @@
-//! Networks as lines of a file hold them, each with what identifies it to its author.
+//! Networks from lines of a file, each with its label.
 
 use ops_catalog::text::Tree;
 use ops_catalog::{GivenId, NetworkSpec};
 
-/// What identifies a network to its author, also when the rest of it cannot be used.
+/// The id and name that identify a network to its author, even if the rest of it is not valid.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Label {
     pub(crate) id: Option<GivenId>,
@@ -21,7 +21,7 @@ impl Label {
     }
 }
 
-/// A network from one line of JSON, or its label and what is wrong.
+/// A network from one line of JSON, or its label and its error.
 pub(crate) fn from_line(line: &str) -> Result<NetworkSpec, (Label, String)> {
     if line.trim().is_empty() {
         return Err((Label::default(), "the line is empty".to_owned()));

@@ -1,4 +1,4 @@
-//! What somebody means who writes an id, the beginning of one, or a name.
+//! Look-up of things by an id, the beginning of an id, or a name.
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ pub(crate) struct Candidate {
     pub id: Uuid,
     /// Its name, if it has one; not always unique.
     pub name: Option<String>,
-    /// What tells it from others, for a list.
+    /// A description that distinguishes it from others in a list.
     pub what: String,
 }
 
@@ -26,8 +26,7 @@ pub(crate) enum PickError {
     Several { kind: &'static str, text: String, count: usize, lines: String },
 }
 
-/// The one that is meant: by its whole id, its name, or the beginning of its id. `kind` and `list` are for the
-/// message when there is none or are several.
+/// The id of the only candidate with this id, name, or beginning of an id. `kind` and `list` are for the error.
 pub(crate) fn pick(
     candidates: &[Candidate],
     text: &str,

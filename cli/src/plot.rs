@@ -6,14 +6,14 @@ use latlas_shared::{Accuracy, Table};
 
 use crate::text::{duration, percent, plain};
 
-/// Width and height of the plotting area, and what is around it, in pixels.
+/// Width and height of the plotting area, and its margins, in pixels.
 const AREA: f64 = 520.0;
 const LEFT: f64 = 90.0;
 const TOP: f64 = 90.0;
 const RIGHT: f64 = 30.0;
 const BOTTOM: f64 = 64.0;
 
-/// Colours that stay apart for people who see few of them (Okabe and Ito, 2008).
+/// Colours that colour-blind people can tell apart (Okabe and Ito, 2008).
 const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 

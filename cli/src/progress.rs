@@ -1,4 +1,4 @@
-//! How far a request is, on stderr: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a request on stderr: a bar on a terminal, otherwise a line at intervals.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,33 +9,33 @@ use latlas_shared::api::RequestStatus;
 /// Time between two lines where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(15);
 
-pub(crate) enum Progress {
+pub(crate) enum ProgressDisplay {
     Bar(ProgressBar),
     Lines { said: Option<(Instant, u32)> },
 }
 
-impl Progress {
-    pub(crate) fn new() -> Progress {
+impl ProgressDisplay {
+    pub(crate) fn new() -> ProgressDisplay {
         if !std::io::stderr().is_terminal() {
-            return Progress::Lines { said: None };
+            return ProgressDisplay::Lines { said: None };
         }
         let template = "{bar:32} {pos} of {len}  {msg}  {elapsed} so far, about {eta} to go";
         let style =
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(0).with_style(style);
         bar.enable_steady_tick(Duration::from_millis(500));
-        Progress::Bar(bar)
+        ProgressDisplay::Bar(bar)
     }
 
     pub(crate) fn show(&mut self, status: &RequestStatus) {
         let settled = status.done + status.failed;
         match self {
-            Progress::Bar(bar) => {
+            ProgressDisplay::Bar(bar) => {
                 bar.set_length(u64::from(status.total));
                 bar.set_position(u64::from(settled));
                 bar.set_message(beside(status));
             }
-            Progress::Lines { said } => {
+            ProgressDisplay::Lines { said } => {
                 let due = said.is_none_or(|(when, what)| {
                     what != settled && (when.elapsed() >= BETWEEN_LINES || status.is_finished())
                 });
@@ -47,16 +47,16 @@ impl Progress {
         }
     }
 
-    /// Says something without disturbing the bar.
+    /// Prints a line without disturbing the bar.
     pub(crate) fn say(&self, text: &str) {
         match self {
-            Progress::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            Progress::Lines { .. } => eprintln!("{text}"),
+            ProgressDisplay::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
+            ProgressDisplay::Lines { .. } => eprintln!("{text}"),
         }
     }
 
     pub(crate) fn clear(&self) {
-        if let Progress::Bar(bar) = self {
+        if let ProgressDisplay::Bar(bar) = self {
             bar.finish_and_clear();
         }
     }

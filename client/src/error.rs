@@ -16,9 +16,9 @@ pub enum ClientError {
         "the token has characters that no token has: copy it again, without spaces and line ends"
     )]
     Token,
-    /// The file of certificates can't be used.
+    /// The file of certificates cannot be used.
     #[error(
-        "the certificates in {path} can't be used ({cause}): --ca-file or LATLAS_CA_FILE names a PEM file \
+        "the certificates in {path} cannot be used ({cause}): --ca-file or LATLAS_CA_FILE names a PEM file \
          with the certificates to trust"
     )]
     CaFile {
@@ -27,9 +27,9 @@ pub enum ClientError {
         /// Why not.
         cause: String,
     },
-    /// The file of the client's own certificate can't be used.
+    /// The file of the client's own certificate cannot be used.
     #[error(
-        "the client certificate in {path} can't be used ({cause}): --client-cert or LATLAS_CLIENT_CERT \
+        "the client certificate in {path} cannot be used ({cause}): --client-cert or LATLAS_CLIENT_CERT \
          names a PEM file with a certificate and its private key"
     )]
     ClientCertFile {
@@ -38,21 +38,21 @@ pub enum ClientError {
         /// Why not.
         cause: String,
     },
-    /// The coordinator takes calls only from who has a certificate of its authority.
+    /// The coordinator requires a certificate of its own authority.
     #[error(
-        "the coordinator at {url} takes no calls from this client ({cause}): it asks for a certificate of \
-         an authority of its own; name yours with --client-cert or LATLAS_CLIENT_CERT"
+        "the coordinator at {url} refuses this client ({cause}): it requires a certificate of its own authority; \
+         name yours with --client-cert or LATLAS_CLIENT_CERT"
     )]
     NotLetIn {
         /// Where it is.
         url: String,
-        /// What it said.
+        /// Its answer.
         cause: String,
     },
     /// The coordinator's certificate is not trusted.
     #[error(
-        "the coordinator at {url} is not trusted ({cause}): if its certificate is of your own making, name \
-         it with --ca-file or LATLAS_CA_FILE, and use the host name that is in it"
+        "the coordinator at {url} is not trusted ({cause}): if its certificate is self-signed, name it \
+         with --ca-file or LATLAS_CA_FILE, and use the host name that is in it"
     )]
     Untrusted {
         /// Where it is.
@@ -60,7 +60,7 @@ pub enum ClientError {
         /// What is wrong with its certificate.
         cause: String,
     },
-    /// Nobody answered, or the connection broke.
+    /// There was no answer, or the connection broke.
     #[error(
         "the coordinator at {url} does not answer ({cause}): is it running (`latlas-coordinator serve`), \
          and is this its address (--coordinator or LATLAS_COORDINATOR)?"
@@ -85,11 +85,11 @@ pub enum ClientError {
         /// What went wrong.
         cause: String,
     },
-    /// It refused, and said why.
+    /// The coordinator refused, with a reason.
     #[error("the coordinator refused: {} ({})", .0.detail, .0.title)]
     Refused(Problem),
-    /// It, or a proxy before it, asked to be left alone for a while.
-    #[error("the coordinator asks to come back in {} s: {why}", after.as_secs())]
+    /// The coordinator, or a proxy in front of it, asked to retry later.
+    #[error("the coordinator is busy and asks to retry in {} s: {why}", after.as_secs())]
     Later {
         /// What it said.
         why: String,
@@ -121,8 +121,8 @@ impl ClientError {
         }
     }
 
-    /// Whether the same call may succeed later: nobody answered, the call did not arrive whole, or the
-    /// server was in trouble or busy. Other refusals stay.
+    /// Whether a retry of the call may succeed: there was no answer, the call was cut off, or the server failed or was
+    /// busy. Other refusals are final.
     pub fn is_transient(&self) -> bool {
         match self {
             ClientError::Unreachable { .. }
@@ -141,7 +141,7 @@ impl ClientError {
         }
     }
 
-    /// How long the coordinator asked to be left alone.
+    /// How long the coordinator asked to wait before a retry.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             ClientError::Later { after, .. } => Some(*after),
@@ -150,10 +150,10 @@ impl ClientError {
     }
 }
 
-/// How rustls begins what it says of a certificate that it does not take.
+/// The beginning of the error of rustls for a certificate that it does not trust.
 const UNTRUSTED: &str = "invalid peer certificate";
 
-/// What rustls calls the alerts (RFC 8446, section 6.2) with which a server refuses a client's certificate.
+/// Names in rustls of the alerts (RFC 8446, section 6.2) by which a server refuses a client's certificate.
 const NOT_LET_IN: [&str; 6] = [
     "CertificateRequired",
     "UnknownCA",
@@ -173,7 +173,7 @@ pub(crate) fn not_let_in(cause: &str) -> bool {
     NOT_LET_IN.iter().any(|alert| cause.ends_with(alert))
 }
 
-/// The root cause says `connection refused`; the layers above it only say that a request failed.
+/// The innermost cause of an error, such as `connection refused`. The layers above only repeat that a request failed.
 pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

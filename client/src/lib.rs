@@ -1,5 +1,4 @@
-//! The HTTP client of a coordinator: one way to send a request, to read an answer, and to say what
-//! went wrong.
+//! The HTTP client of a coordinator: one way to send a request, to read an answer, and to explain a failure.
 
 mod error;
 mod tls;
@@ -53,7 +52,7 @@ impl Client {
     /// The same, with certificates in files.
     ///
     /// # Errors
-    /// When `base` is not an http address, or a file can't be used.
+    /// When `base` is not an http address, or a file cannot be used.
     pub fn with_tls(
         files: &TlsFiles,
         base: &str,
@@ -198,7 +197,7 @@ impl Client {
         self.read(self.send(self.request(Method::PUT, path)?.json(body)).await?).await
     }
 
-    /// Changes what is at `path` by the fields of some JSON and reads the answer.
+    /// Patches the resource at `path` with some JSON and reads the answer.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -210,7 +209,7 @@ impl Client {
         self.read(self.send(self.request(Method::PATCH, path)?.json(body)).await?).await
     }
 
-    /// Removes what is at `path`.
+    /// Deletes the resource at `path`.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -260,7 +259,7 @@ impl Client {
         text::read_json(body).map_err(|e| ClientError::NotUnderstood { url, cause: e.to_string() })
     }
 
-    /// What is said when the connection failed, also in the middle of a body that the caller reads.
+    /// The error for a failed connection, also in the middle of a body that the caller reads.
     pub fn unreachable(&self, error: &reqwest::Error) -> ClientError {
         let (url, cause) = (self.shown_base(), innermost(error));
         if untrusted(&cause) {
@@ -272,7 +271,7 @@ impl Client {
         self.unanswered(cause)
     }
 
-    /// Nobody answered: the coordinator, or the proxy in between, which is all that this client reaches then.
+    /// The error without an answer from the coordinator. Where a proxy is in use, only the proxy was reached.
     fn unanswered(&self, cause: String) -> ClientError {
         let url = self.shown_base();
         match self.proxy() {

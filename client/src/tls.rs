@@ -7,7 +7,7 @@ use reqwest::{Certificate, Identity};
 use crate::ClientError;
 use crate::error::innermost;
 
-/// Files for TLS, beside what the system trusts.
+/// Files for TLS, in addition to the certificates that the system trusts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Certificates to trust, PEM.

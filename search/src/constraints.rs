@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ops_catalog::{Catalog, Invalid, text};
 use serde::{Deserialize, Serialize};
 
-/// Which number of a prediction is held against the latency budget.
+/// Which number of a prediction is compared with the latency budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LatencyBound {
@@ -16,12 +16,12 @@ pub enum LatencyBound {
     Upper,
 }
 
-/// What a candidate has to keep. An absent constraint allows everything.
+/// Limits that a candidate has to keep. An absent limit allows everything.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Constraints {
     /// Latency in milliseconds.
     pub max_latency_ms: Option<f64>,
-    /// The number that is held against `max_latency_ms`.
+    /// The number that is compared with `max_latency_ms`.
     pub latency_bound: LatencyBound,
     /// Multiply-accumulates.
     pub max_flops: Option<u64>,

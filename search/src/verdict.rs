@@ -50,7 +50,7 @@ pub struct Broken {
     pub op: Option<String>,
     /// What the candidate has.
     pub value: Amount,
-    /// What it may have.
+    /// The limit.
     pub limit: Amount,
 }
 

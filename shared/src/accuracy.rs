@@ -87,7 +87,7 @@ pub struct NetworkAccuracy {
     pub unpredicted: Option<String>,
 }
 
-/// A prediction held against the truth. Times are microseconds.
+/// A prediction compared with the measured latency. Times are microseconds.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

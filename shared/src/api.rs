@@ -37,7 +37,7 @@ pub struct Problem {
     pub title: String,
     /// HTTP status.
     pub status: u16,
-    /// What is wrong this time, and what to do.
+    /// What is wrong in this case, and what to do.
     pub detail: String,
 }
 

@@ -125,8 +125,7 @@ impl From<Device> for String {
     }
 }
 
-/// What one box says of itself: everything that changes latency. A field that could not be read is
-/// null, never a guess.
+/// All facts about one box that can change its latencies. A field that could not be read is null, never a guess.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,11 +164,10 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The class of devices that this box belongs to: `<name>-<size>.<device>`, then what a person has set
-    /// and may set back, each after a dot: the power mode, `locked` clocks, `noboost`, and the quota
-    /// of processor time.
+    /// The class of devices that this box belongs to: `<name>-<size>.<device>`, then reversible settings, each after a
+    /// dot: the power mode, `locked` clocks, `noboost`, and the quota of processor time.
     ///
-    /// What the id leaves out (driver, kernel, microcode, huge pages) is in the [digest](Self::digest).
+    /// The id leaves out the driver, kernel, microcode and huge pages; the [digest](Self::digest) has them.
     pub fn hardware_id(&self) -> HardwareId {
         let (name, mut tail) = match self.device {
             Device::Cpu => {
@@ -198,7 +196,7 @@ impl Fingerprint {
 
     fn cpu_name(&self) -> String {
         let name = slug(self.cpu_model.as_deref().unwrap_or("unknown-cpu"));
-        // `AMD EPYC` alone covers processors that are years apart; a Jetson's name says which it is.
+        // `AMD EPYC` alone covers several generations of processors; the name of a Jetson identifies it.
         let says_which = name.contains(|c: char| c.is_ascii_digit()) || name.starts_with("jetson");
         match &self.cpu_family {
             Some(family) if !says_which => format!("{name}-{}", slug(family)),
@@ -239,8 +237,8 @@ fn product_size(bytes: u64) -> String {
     SOLD.iter().find(fits).map_or_else(|| gib(bytes), |size| format!("{size}gb"))
 }
 
-/// At most so many characters. What is cut off is replaced by a part of its hash, so that names with one
-/// beginning stay apart.
+/// Shortens a text to `most` characters. A part of its hash replaces the end, so that names with one beginning stay
+/// distinct.
 fn shorten(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

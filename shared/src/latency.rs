@@ -27,7 +27,7 @@ pub struct CurvePoint {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub calls_per_sample: u32,
-    /// On a GPU, what it costs the host to issue the call, in microseconds; the quiet quantile.
+    /// On a GPU, the time of the host to issue the call, in microseconds; the quiet quantile.
     /// Null on a processor, where issuing and running are one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_micros: Option<f64>,

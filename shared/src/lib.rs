@@ -1,7 +1,7 @@
 //! What travels between the agent, the coordinator and the search side: identities, measurements, tables and the
 //! bodies of calls.
 //!
-//! Everything here is plain data with its checks. What is computed from it is in the crate `latlas_predict`.
+//! Everything here is plain data with its checks. The crate `latlas_predict` computes with it.
 
 pub mod accuracy;
 pub mod api;

@@ -58,7 +58,7 @@ pub enum Status {
     NotConverged,
     /// Measured, but the machine was disturbed for more of the samples than may be set aside.
     Degraded,
-    /// There was no number; the reason says why.
+    /// There is no number. The reason explains it.
     Failed,
 }
 
@@ -69,7 +69,7 @@ impl Status {
     }
 }
 
-/// Why there is no number: what tells the fault of a box from that of an op.
+/// Kind of a failure. It distinguishes a fault of the box from a fault of the op.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(
     Debug,
@@ -91,7 +91,7 @@ pub enum FailureKind {
     WorkerDied,
     /// It did not return in time.
     TimedOut,
-    /// It needs more memory than this box may give it.
+    /// It needs more memory than the limit of this box.
     OutOfMemory,
     /// The device or its driver reported an error of its own.
     Device,
@@ -107,7 +107,7 @@ impl FailureKind {
         self.into()
     }
 
-    /// Whether another box of the class may have a number all the same.
+    /// Whether another box of the class may succeed.
     pub fn is_of_box(self) -> bool {
         match self {
             FailureKind::WorkerDied
@@ -118,8 +118,8 @@ impl FailureKind {
         }
     }
 
-    /// The kind of a failure that has only words, as from an agent that says no kind. Words that say nothing
-    /// of the box count as the op's.
+    /// The kind of a failure that only has a reason, for example from an older agent. A reason that does not mention
+    /// the box counts as a fault of the op.
     pub fn from_words(reason: &str) -> FailureKind {
         let words = reason.to_lowercase();
         let any = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
@@ -227,13 +227,13 @@ pub struct Measurement {
     pub finished_at: Timestamp,
     /// The box before the run.
     pub before: Telemetry,
-    /// The worst state that the box was seen in during the run, looked at every few seconds.
+    /// The worst state of the box during the run, sampled every few seconds.
     #[serde(default)]
     pub during: Telemetry,
     /// The box after the run.
     pub after: Telemetry,
     /// How fast the reference ops ran in the same run: the quiet quantile in microseconds, by op key.
-    /// The same box runs them in every run, so they tell whether it was slow as a whole.
+    /// The box runs them in every run, so they show whether the whole box was slow.
     #[serde(default)]
     pub references: BTreeMap<OpKey, f64>,
     /// Version of the agent.
@@ -250,7 +250,7 @@ impl Measurement {
         }
     }
 
-    /// What it says one call costs, in microseconds; none when it failed.
+    /// The latency of one call, in microseconds; none when the measurement failed.
     pub fn micros(&self) -> Option<f64> {
         Some(self.latency.as_ref()?.at(self.reference_distance())?.latency_micros().1)
     }
@@ -258,7 +258,7 @@ impl Measurement {
     /// Checks that status, reason, latency and energy fit together and are possible.
     ///
     /// # Errors
-    /// What is wrong.
+    /// When they do not.
     pub fn check_result(&self) -> Result<(), ResultError> {
         if !(1..=MEASUREMENT_SCHEMA).contains(&self.schema) {
             return Err(ResultError::Schema { schema: self.schema });

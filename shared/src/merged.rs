@@ -20,7 +20,7 @@ pub struct BetweenAgents {
     pub disagreeing_micros: Vec<f64>,
 }
 
-/// What all measurements of a whole network come to: the truth that predictions are held against.
+/// The merged result of all measurements of a whole network. Predictions are compared with it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

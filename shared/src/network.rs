@@ -85,7 +85,7 @@ impl NetworkDigest {
 pub struct WholeNetwork {
     /// What tells it from other networks.
     pub digest: NetworkDigest,
-    /// What was written, without prose.
+    /// The definition, without prose.
     pub spec: NetworkSpec,
     /// Definitions of its ops that are not built in, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -58,7 +58,7 @@ pub struct Contribution {
     pub low_micros: f64,
     /// Upper end.
     pub high_micros: f64,
-    /// On a GPU, what it costs the host to issue the op, in microseconds.
+    /// On a GPU, the time of the host to issue the op, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_micros: Option<f64>,
     /// On a GPU, what the device needs to run the op, in microseconds; the latency is the larger of both.

@@ -1,5 +1,4 @@
-//! The samples behind a measurement, small enough to keep for ever: a better statistic can be computed
-//! from them later.
+//! The samples behind a measurement, small enough to keep for ever. They allow a better statistic later.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -51,7 +50,7 @@ pub fn pack(samples: &Samples) -> String {
     STANDARD.encode(gzip.finish().expect("memory takes it"))
 }
 
-/// The gzip inside of packed samples: what is stored.
+/// The gzip inside of packed samples, which the coordinator stores.
 ///
 /// # Errors
 /// When the text is not Base64.
@@ -62,7 +61,7 @@ pub fn bytes(text: &str) -> Result<Vec<u8>, SamplesError> {
 /// The samples that [`pack`] has packed.
 ///
 /// # Errors
-/// Says what is wrong with the text.
+/// When the text was not made by [`pack`].
 pub fn unpack(text: &str) -> Result<Samples, SamplesError> {
     let bytes = bytes(text)?;
     let mut json = Vec::new();

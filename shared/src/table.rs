@@ -44,7 +44,7 @@ pub enum RowStatus {
     Degraded,
     /// Measured, and contradicted by rows of smaller or larger shapes. Predictions do not use it.
     Suspect,
-    /// There is no number; the reason says why.
+    /// There is no number. The reason explains it.
     Failed,
 }
 
@@ -272,7 +272,7 @@ pub enum TableError {
     Damaged(Invalid),
 }
 
-// The messages hold their causes, which are therefore no `source` that would be said again.
+// The messages contain their causes. A `source` would repeat them.
 impl From<Invalid> for TableError {
     fn from(problem: Invalid) -> Self {
         TableError::Damaged(problem)

@@ -19,7 +19,7 @@ pub struct Telemetry {
     pub gpu_mhz: Option<u32>,
     /// Clock of the GPU's memory, or of the external memory controller, in MHz.
     pub memory_mhz: Option<u32>,
-    /// Why clocks are held down; empty when they are not, null when nobody could say.
+    /// Why clocks are held down; empty when they are not, null when unknown.
     pub throttle: Option<Vec<String>>,
 }
 

@@ -14,22 +14,20 @@ pub enum Farm {
         #[arg(long)]
         json: bool,
     },
-    /// List the boxes: state, when each was last heard of, and what it works on
+    /// List the agents: state, last contact, and current work
     #[command(after_help = "Example:\n  latlas farm agents")]
     Agents {
-        /// Only those with this label; may be given several times. `KEY-` is those without it
+        /// Only agents with this label; repeatable. `KEY-` selects agents without it
         #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
         label: Vec<(String, Option<String>)>,
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
     },
-    /// Give a box another name, which no other box has
-    #[command(
-        after_help = "Needs an admin's token.\n\nExample:\n  latlas farm name 0198c5f2 box-7"
-    )]
+    /// Rename an agent; each name is unique
+    #[command(after_help = "Needs an admin token.\n\nExample:\n  latlas farm name 0198c5f2 box-7")]
     Name {
-        /// The agent: its id, the beginning of it, or its name
+        /// The agent: its name, its id, or the beginning of its id
         agent: String,
         /// The new name
         name: String,
@@ -37,64 +35,64 @@ pub enum Farm {
         #[arg(long)]
         json: bool,
     },
-    /// Write labels on a box, or take them away
+    /// Set or remove labels of an agent
     #[command(after_help = "\
-Labels mean nothing to the farm; lists show them. Needs an admin's token.
+The farm itself does not use labels; lists show them. Needs an admin token.
 
 Example:
   latlas farm label box-7 rack=3 outlet=12
   latlas farm label box-7 outlet-")]
     Label {
-        /// The agent: its id, the beginning of it, or its name
+        /// The agent: its name, its id, or the beginning of its id
         agent: String,
-        /// `KEY=VALUE` sets a label, `KEY-` takes it away
+        /// `KEY=VALUE` sets a label, `KEY-` removes it
         #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = label)]
         labels: Vec<(String, Option<String>)>,
         /// Print the agent as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Take a box out of the farm for good
+    /// Remove an agent from the farm permanently
     #[command(after_help = "\
-Its credential ends, its work goes to others, and it is in no list any more. What it measured stays. To come back it
-enrols anew. Needs an admin's token.
+Its credential is revoked, other agents get its tasks, and lists no longer contain it. Its measurements stay. To
+return, the box enrols again. Needs an admin token.
 
 Example:
   latlas farm remove box-7")]
     Remove {
-        /// The agent: its id, the beginning of it, or its name
+        /// The agent: its name, its id, or the beginning of its id
         agent: String,
     },
-    /// Trust a box no more: its work goes to others, and what it measures counts for no table
+    /// Stop trusting an agent: others get its tasks, and tables ignore what it measures from now on
     #[command(after_help = "\
-What it measured before stays in the tables. It waits until `latlas farm release`. Needs an admin's token.
+Its earlier measurements stay in the tables. The quarantine lasts until `latlas farm release`. Needs an admin token.
 
 Example:
   latlas farm quarantine box-7 --reason \"its fan is broken\"")]
     Quarantine(AgentDecision),
-    /// Let a box finish what it has and leave
+    /// Let an agent finish its tasks and stop
     #[command(after_help = "\
-It gets no work when it is started again either, until `latlas farm release`. Needs an admin's token.
+It gets no tasks after a restart either, until `latlas farm release`. Needs an admin token.
 
 Example:
   latlas farm drain box-7 --reason \"it moves to another rack\"")]
     Drain(AgentDecision),
-    /// Take a quarantine or a drain back
-    #[command(after_help = "Needs an admin's token.\n\nExample:\n  latlas farm release box-7")]
+    /// End a quarantine or a drain
+    #[command(after_help = "Needs an admin token.\n\nExample:\n  latlas farm release box-7")]
     Release {
-        /// The agent: its id, the beginning of it, or its name
+        /// The agent: its name, its id, or the beginning of its id
         agent: String,
         /// Print the agent as JSON
         #[arg(long)]
         json: bool,
     },
-    /// The tokens of people and the credentials of agents; needs an admin token
-    #[command(subcommand)]
+    /// List and revoke tokens of people and credentials of agents; needs an admin token
+    #[command(subcommand, after_help = "Example:\n  latlas farm tokens list")]
     Tokens(Tokens),
-    /// Show what people changed, the latest first; needs an admin token
+    /// Show the changes that people made, latest first; needs an admin token
     #[command(after_help = "Example:\n  latlas farm audit --last 20")]
     Audit {
-        /// How many entries
+        /// Number of entries
         #[arg(long, value_name = "N", default_value_t = 100,
               value_parser = clap::value_parser!(u32).range(1..=1000))]
         last: u32,
@@ -107,34 +105,34 @@ Example:
 /// `latlas farm tokens`.
 #[derive(Debug, Subcommand)]
 pub enum Tokens {
-    /// List them, without their secrets
+    /// List the tokens and credentials, without their secrets
     #[command(after_help = "Example:\n  latlas farm tokens list")]
     List {
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
     },
-    /// End a token for good, or the credential of an agent
+    /// Revoke a token, or the credential of an agent, permanently
     #[command(after_help = "\
-It is refused from the next call on. A lease that the agent holds runs out by itself, within a minute.
+It is refused from the next call on. A lease of the agent expires within a minute.
 
 Example:
   latlas farm tokens revoke 7")]
     Revoke {
-        /// Its number, as `latlas farm tokens list` prints it
+        /// Number of the token, as printed by `latlas farm tokens list`
         id: i64,
-        /// Print what it is now as JSON
+        /// Print the revoked token as JSON
         #[arg(long)]
         json: bool,
     },
 }
 
-/// A decision about a box, and why.
+/// A decision about an agent, and its reason.
 #[derive(Debug, Args)]
 pub struct AgentDecision {
-    /// The agent: its id, the beginning of it, or its name
+    /// The agent: its name, its id, or the beginning of its id
     pub agent: String,
-    /// Why, for whoever looks at the farm later
+    /// The reason, which lists show
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
     /// Print the agent as JSON

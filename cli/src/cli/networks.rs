@@ -11,14 +11,14 @@ pub enum Ops {
     /// List the ops
     #[command(after_help = "Example:\n  latlas ops list")]
     List {
-        /// Ask the coordinator: its list has the ops that were submitted to it
+        /// Ask the coordinator, whose list includes submitted ops
         #[arg(long)]
         farm: bool,
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
     },
-    /// Show an op's definition, and what it costs at a shape
+    /// Show an op's definition, and its cost at a shape
     #[command(after_help = "Example:\n  latlas ops show MBConv6_3x3 --key n1-h56-w56-i24-o24-s1")]
     Show {
         /// Name or alias of the op
@@ -26,7 +26,7 @@ pub enum Ops {
         /// A shape like `n1-h56-w56-i24-o24-s1`, alone or as a whole op key
         #[arg(long, value_name = "KEY")]
         key: Option<String>,
-        /// Ask the coordinator: it also has the ops that were submitted to it
+        /// Ask the coordinator, which also knows submitted ops
         #[arg(long)]
         farm: bool,
         /// Print a JSON object
@@ -53,14 +53,14 @@ Example:
     Show {
         /// Name of the network
         network: String,
-        /// Print it on one line
+        /// Print the definition on one line
         #[arg(long)]
         json: bool,
     },
     /// Draw random networks, one JSON object a line
     #[command(after_help = "\
-A network is named FAMILY-SEED-INDEX and depends on these three alone. The space of the same name as the
-family has every op key of every network.
+A network has the name FAMILY-SEED-INDEX and depends on these three only. The space with the name of the family
+contains every op key of all its networks.
 
 Example:
   latlas networks draw --family mobilenet --count 40 --seed 7 > set.ndjson
@@ -69,17 +69,17 @@ Example:
         /// The kind of network: `mobilenet` or `transformer`
         #[arg(long)]
         family: Family,
-        /// How many
+        /// Number of networks
         #[arg(long, value_name = "N")]
         count: usize,
-        /// Which ones; a new seed, said on stderr, when not given
+        /// Seed of the random numbers; by default a new one, which is printed to stderr
         #[arg(long, value_name = "S")]
         seed: Option<u64>,
     },
-    /// Print the op keys that some networks need together, as a space
+    /// Print all op keys of some networks, as a space
     #[command(after_help = "\
-What is printed is a space file in YAML, for `latlas profile --space FILE` and `latlas-agent bench --space
-FILE`. Measured, it predicts all of the networks.
+The output is a space file in YAML, for `latlas profile --space FILE` and `latlas-agent bench --space FILE`. A table
+of this space predicts all of the networks.
 
 Example:
   latlas networks keys --network resnet18 --network vit_b_32 > space.yaml
@@ -96,7 +96,7 @@ pub struct NetworkKeys {
     /// Ops of the user's own.
     #[command(flatten)]
     pub ops: OpFiles,
-    /// Ask the coordinator: networks may then have the ops that were submitted to it
+    /// Ask the coordinator, so that networks can use submitted ops
     #[arg(long)]
     pub farm: bool,
     /// Print the space as a JSON object

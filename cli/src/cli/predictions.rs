@@ -10,24 +10,25 @@ use super::{NetworkChoice, OpFiles};
 /// `latlas predict`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A network is a sequence, a graph or the short form; the file holds one, as JSON or YAML, or many, one
-JSON object a line. One network is explained; several give a table, a line each. With --json each network gives one line, in the order of the input: a prediction, or
-what is `missing` or `invalid`. The exit code is 1 unless every network has a prediction.
+A network is a sequence, a graph or the short form. A file contains one network, as JSON or YAML, or many, one JSON
+object a line. The prediction of one network is explained; several networks give a table with a line each. With --json
+each network gives one line, in the order of the input: a prediction, or what is `missing` or `invalid`. The exit code
+is 1 unless every network has a prediction.
 
 Example:
   latlas predict --table table.json --network mobilenet_v2 --network mine.json
   latlas predict --table table.json --arch candidates.ndjson --json | jq .latency_micros")]
 pub struct Predict {
-    /// A table, as `latlas table get` writes it
+    /// A table from `latlas table get` or `latlas table build`
     #[arg(long, value_name = "FILE")]
     pub table: PathBuf,
     /// The networks.
     #[command(flatten)]
     pub what: NetworkChoice,
-    /// Ops of the user's own.
+    /// The user's own ops.
     #[command(flatten)]
     pub ops: OpFiles,
-    /// What happens to an op whose row is missing: `error`, or `interpolate` between measured rows
+    /// Rule for ops whose row is missing: `error`, or `interpolate` between measured rows
     #[arg(long, value_name = "RULE", default_value = "error")]
     pub missing: Missing,
     /// Print one JSON object a line
@@ -38,9 +39,9 @@ pub struct Predict {
 /// `latlas accuracy`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-For each family of networks: how many were measured and predicted, the mean absolute error (MAPE) and the
-mean signed error (BIAS, positive where predictions are too high), the share within ±5% and ±10%, Kendall's
-tau between predicted and measured, and the share of measured latencies inside the predicted intervals.
+Each family of networks has a line: the numbers of measured and of predicted networks, the mean absolute error (MAPE)
+and the mean signed error (BIAS, positive where predictions are too high), the share within ±5% and ±10%, Kendall's
+tau between predictions and measurements, and the share of measured latencies inside the predicted intervals.
 
 Example:
   latlas accuracy amd-epyc-f25m1-2c-24gb.cpu
@@ -49,10 +50,10 @@ pub struct Accuracy {
     /// Whose accuracy.
     #[command(flatten)]
     pub of: AccuracyOf,
-    /// Id of the run config; the hardware's default when not given
+    /// Id of the run config; by default the first of the hardware
     #[arg(long, conflicts_with = "table")]
     pub config: Option<String>,
-    /// Draw predictions against measurements into an SVG file
+    /// Plot predictions against measurements to this SVG file
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
     /// Print a JSON object
@@ -64,9 +65,9 @@ pub struct Accuracy {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct AccuracyOf {
-    /// The class of device, whose latest table the coordinator is asked for
+    /// The class of device; the coordinator gives its latest table
     pub hardware: Option<HardwareId>,
-    /// A table, as `latlas table get` and `latlas table build` write it; `-` is stdin
+    /// A table from `latlas table get` or `latlas table build`; `-` is stdin
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
 }
@@ -74,13 +75,13 @@ pub struct AccuracyOf {
 /// `latlas prune`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Candidates are networks, one JSON object a line. Each line gives one verdict, a JSON object, in the same
-order: accepted, rejected, unknown (a row is missing from the table) or invalid, with its reasons. The
-exit code is 0 if every line was judged, whatever the verdicts.
+Candidates are networks, one JSON object a line. Each line gives one verdict, a JSON object, in the same order:
+accepted, rejected, unknown (a row is missing from the table) or invalid, with its reasons. The exit code is 0 if every
+line was judged, whatever the verdicts.
 
-The constraints are YAML; all are optional, but one is given:
+The constraints are YAML. At least one is required:
   max_latency_ms: 25
-  latency_bound: estimate      # or upper: the upper end of the interval is held against the budget
+  latency_bound: estimate      # or upper: the upper end of the interval is compared with the budget
   max_flops: 600e6
   max_params: 5e6
   max_layers: 50
@@ -89,20 +90,20 @@ The constraints are YAML; all are optional, but one is given:
 Example:
   latlas prune --table table.json --config limits.yaml < candidates.ndjson > verdicts.ndjson")]
 pub struct Prune {
-    /// A table, as `latlas table get` writes it
+    /// A table from `latlas table get` or `latlas table build`
     #[arg(long, value_name = "FILE")]
     pub table: PathBuf,
-    /// The constraints
+    /// The file of constraints
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// The candidates; `-` is stdin
+    /// The file of candidates; `-` is stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub arch: PathBuf,
-    /// Ops of the user's own.
+    /// The user's own ops.
     #[command(flatten)]
     pub ops: OpFiles,
-    /// What happens to an op whose row is missing: `error` makes the candidate unknown, `interpolate`
-    /// estimates it between measured rows
+    /// Rule for ops whose row is missing: `error` makes the candidate unknown, `interpolate` estimates the row
+    /// from measured rows
     #[arg(long, value_name = "RULE", default_value = "error")]
     pub missing: Missing,
 }

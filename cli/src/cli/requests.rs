@@ -10,29 +10,28 @@ use super::values::id;
 /// `latlas profile`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A FILE is YAML: `name`, then `grids`, `keys` or `networks` to measure, and under `ops` the definitions
-of ops that the catalog does not have. Whole networks are measured beside it: they are no rows of the
-table, its predictions are held against them (`latlas accuracy`). With --wait the exit code is 1 if
-something could not be measured.
+A FILE is YAML: `name`, then `grids`, `keys` or `networks` to measure, and under `ops` the definitions of ops that the
+catalog does not have. Whole networks are measured too. They do not become rows of the table; `latlas accuracy`
+compares the table's predictions with them. With --wait the exit code is 1 if something could not be measured.
 
 Example:
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --space mobilenet --wait
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --network mobilenet_v2 --arch mine.ndjson
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --op-file my_block.yaml --wait")]
 pub struct Profile {
-    /// The class of device; `latlas hardware list` lists them
+    /// The class of device, as listed by `latlas hardware list`
     #[arg(long)]
     pub hardware: HardwareId,
     /// What to measure.
     #[command(flatten)]
     pub what: ProfileWhat,
-    /// Id of the run config; the hardware's default when not given
+    /// Id of the run config; by default the first of the hardware
     #[arg(long)]
     pub config: Option<String>,
-    /// Measure again what has been measured
+    /// Measure again what is already measured
     #[arg(long)]
     pub remeasure: bool,
-    /// Wait until all of it is measured
+    /// Wait until everything is measured
     #[arg(long)]
     pub wait: bool,
     /// Print the request's state as JSON
@@ -47,12 +46,11 @@ pub struct ProfileWhat {
     /// A space: the name of a built-in one, or a file (recognized by `/` or an extension)
     #[arg(long, value_name = "NAME|FILE")]
     pub space: Option<String>,
-    /// A file that defines new ops and says at which shapes to measure them; beside --space, --network or
-    /// --arch it may define ops alone
+    /// A file with definitions of new ops and the shapes to measure them at; together with --space, --network or
+    /// --arch the shapes are optional
     #[arg(long, value_name = "FILE")]
     pub op_file: Option<PathBuf>,
-    /// A whole network: the name of a built-in one, or a file (recognized by `/` or an extension); may be
-    /// given several times
+    /// A whole network: the name of a built-in one, or a file (recognized by `/` or an extension); repeatable
     #[arg(long, value_name = "NAME|FILE")]
     pub network: Vec<String>,
     /// A file of whole networks, one JSON object a line; `-` is stdin
@@ -70,33 +68,33 @@ pub enum Request {
         #[arg(long)]
         json: bool,
     },
-    /// Show how far a request is
+    /// Show the progress of a request
     #[command(
         after_help = "Example:\n  latlas request show 0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa --wait"
     )]
     Show {
-        /// Its id, as `latlas profile` printed it, or the beginning of it
+        /// Id of the request, as printed by `latlas profile`, or the beginning of the id
         #[arg(value_parser = id)]
         id: String,
-        /// Wait until all of it is measured
+        /// Wait until everything is measured
         #[arg(long)]
         wait: bool,
-        /// Print its state as JSON
+        /// Print the request's state as JSON
         #[arg(long)]
         json: bool,
     },
-    /// End a request before all of it is measured
+    /// Cancel a request
     #[command(after_help = "\
-What no other request waits for leaves the queue, and boxes drop it within ten seconds. What is measured stays. Needs
-the token that made the request, or an admin's.
+Tasks that no other request needs leave the queue, and agents drop them within ten seconds. Measurements stay. Needs
+the token that made the request, or an admin token.
 
 Example:
   latlas request cancel 0198c5f2")]
     Cancel {
-        /// Its id, as `latlas profile` printed it, or the beginning of it
+        /// Id of the request, as printed by `latlas profile`, or the beginning of the id
         #[arg(value_parser = id)]
         id: String,
-        /// Print its state as JSON
+        /// Print the request's state as JSON
         #[arg(long)]
         json: bool,
     },

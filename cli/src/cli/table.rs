@@ -23,11 +23,10 @@ Example:
   latlas table get amd-epyc-f25m1-2c-24gb.cpu -o table.json
   latlas table get amd-epyc-f25m1-2c-24gb.cpu --format csv | head")]
     Get(TableGet),
-    /// Make a table from measurements, without a coordinator
+    /// Build a table from measurements, without a coordinator
     #[command(after_help = "\
-The measurements are those that `latlas-agent bench` writes, of one class of device under one run config.
-Whole networks among them become the table's accuracy. The same measurements make the same version here
-and in a coordinator.
+The measurements come from `latlas-agent bench`, all of one class of device under one run config. Measured whole
+networks give the table's accuracy. The same measurements give the same version here and in a coordinator.
 
 Example:
   latlas table build rows.ndjson -o table.json
@@ -35,7 +34,7 @@ Example:
     Build(TableBuild),
     /// List the rows of a downloaded table
     #[command(after_help = "\
-LATENCY is what the op costs inside a network: the 10th percentile of its samples (latency_micros; median_micros is
+LATENCY is the cost of the op inside a network: the 10th percentile of its samples (latency_micros; median_micros is
 their median). us, ms and s are microseconds, milliseconds and seconds. INPUT is batch x height x width; 95% CI is
 half the width of the latency's interval. FLOPs, where a command prints them, are multiply-accumulates (MACs).
 All columns: docs/table.md
@@ -50,15 +49,13 @@ pub struct TableBuild {
     /// Measurements, one JSON object a line; `-` is stdin
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// A file that defines the ops that are not built in, as it was given to `latlas-agent bench --space`;
-    /// may be given several times
+    /// A file with definitions of ops that are not built in, as given to `latlas-agent bench --space`; repeatable
     #[arg(long, value_name = "FILE")]
     pub op_file: Vec<PathBuf>,
-    /// What `latlas-agent probe --json` says of the box, to be kept with the table; may be given several
-    /// times
+    /// A file with the output of `latlas-agent probe --json`, to be stored in the table; repeatable
     #[arg(long, value_name = "FILE")]
     pub probe: Vec<PathBuf>,
-    /// Write to this file, which is whole or unchanged whatever happens
+    /// Write to this file, which is replaced as a whole
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -66,7 +63,7 @@ pub struct TableBuild {
 /// `latlas table show`.
 #[derive(Debug, Args)]
 pub struct TableShow {
-    /// A table, as `latlas table get` writes it; `-` is stdin
+    /// A table from `latlas table get` or `latlas table build`; `-` is stdin
     pub file: PathBuf,
     /// Only the rows of this op
     #[arg(long)]
@@ -81,16 +78,16 @@ pub struct TableShow {
 pub struct TableGet {
     /// The class of device
     pub hardware: HardwareId,
-    /// Id of the run config; the hardware's default when not given
+    /// Id of the run config; by default the first of the hardware
     #[arg(long)]
     pub config: Option<String>,
-    /// A version, which has its own run config; the latest when not given
+    /// A version, which determines the run config; by default the latest
     #[arg(long, value_parser = version, conflicts_with = "config")]
     pub version: Option<String>,
-    /// How the table is written; `latlas predict` and `latlas prune` read json
+    /// Format of the table; `latlas predict` and `latlas prune` read json
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub format: Format,
-    /// Write to this file, which is whole or unchanged whatever happens
+    /// Write to this file, which is replaced as a whole
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

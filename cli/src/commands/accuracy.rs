@@ -7,7 +7,7 @@ use latlas_client::with_query;
 use latlas_shared::accuracy::{Comparison, NetworkAccuracy, Summary};
 use latlas_shared::{Accuracy, Origin, Table};
 
-use super::{Farm, write_json};
+use super::{Coordinator, write_json};
 use crate::cli::Accuracy as Command;
 use crate::files;
 use crate::plot;
@@ -24,7 +24,7 @@ const NAMED: usize = 10;
 ///
 /// # Errors
 /// When the table cannot be had, no whole network was measured for it, or the plot cannot be written.
-pub fn run(command: &Command, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &Command, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let table = match (&command.of.table, &command.of.hardware) {
         (Some(path), _) => files::read_table(path)?.into_table(),
         (None, Some(hardware)) => {

@@ -16,7 +16,7 @@ use crate::cli;
 ///
 /// # Errors
 /// When the coordinator does not answer or refuses.
-pub fn run(command: &cli::Farm, farm: &super::Farm, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &cli::Farm, farm: &super::Coordinator, out: &mut dyn Write) -> Result<()> {
     match command {
         cli::Farm::Tokens(command) => tokens::run(command, farm, out),
         cli::Farm::Status { json } => boxes::status(farm, *json, out),

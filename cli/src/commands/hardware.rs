@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use latlas_shared::api::HardwareEntry;
 
-use super::{Farm, write_json};
+use super::{Coordinator, write_json};
 use crate::cli::Hardware;
 use latlas_program::text_table::TextTable;
 
@@ -13,7 +13,7 @@ use latlas_program::text_table::TextTable;
 ///
 /// # Errors
 /// When the coordinator does not answer.
-pub fn run(command: &Hardware, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &Hardware, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let Hardware::List { json } = command;
     let entries: Vec<HardwareEntry> =
         farm.ask(async |client| Ok(client.get_all("v1/hardware").await?))?;

@@ -1,4 +1,4 @@
-//! What each command does: read, decide with the pure parts of the crate, write.
+//! The commands: each reads, decides with the pure parts of the crate, and writes.
 
 pub mod accuracy;
 pub mod farm;
@@ -19,17 +19,17 @@ use serde::Serialize;
 
 use latlas_program::exit::Usage;
 
-/// A coordinator that may be asked. Nothing is opened until then.
-pub struct Farm {
+/// A coordinator. No connection is opened before the first call.
+pub struct Coordinator {
     address: String,
     token: Option<String>,
     tls: TlsFiles,
 }
 
-impl Farm {
+impl Coordinator {
     /// The coordinator at an address, with the user's token and files for TLS.
-    pub fn new(address: String, token: Option<String>, tls: TlsFiles) -> Farm {
-        Farm { address, token, tls }
+    pub fn new(address: String, token: Option<String>, tls: TlsFiles) -> Coordinator {
+        Coordinator { address, token, tls }
     }
 
     /// Runs one conversation with the coordinator.
@@ -47,11 +47,11 @@ impl Farm {
         })
     }
 
-    /// A refused token gets its remedy.
+    /// The error with a remedy, where the token was refused.
     fn explained(&self, error: ClientError) -> anyhow::Error {
         let remedy = match (&error, error.status()) {
             (ClientError::Token, _) => "It is read from LATLAS_TOKEN.",
-            // A coordinator that says how to get a token needs no help.
+            // The coordinator already tells how to get a token.
             (ClientError::Refused(problem), _) if problem.detail.contains("LATLAS_TOKEN") => {
                 return error.into();
             }
@@ -70,7 +70,7 @@ impl Farm {
     }
 }
 
-/// One JSON object on a line of its own.
+/// Writes one JSON object on its own line.
 fn write_json(out: &mut dyn Write, value: &impl Serialize) -> Result<()> {
     // Serialized first: a full disk is then an error of the disk, not of the data.
     let text = serde_json::to_string(value).context("a result cannot be written as JSON")?;

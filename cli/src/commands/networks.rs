@@ -9,7 +9,7 @@ use ops_catalog::{Catalog, Family, Network, NetworkPlan, NetworkSpec, SpaceDef};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Farm, ops, write_json};
+use super::{Coordinator, ops, write_json};
 use crate::chosen::{self, names_a_file};
 use crate::cli::{NetworkChoice, NetworkKeys, Networks};
 use crate::files;
@@ -20,7 +20,7 @@ use latlas_program::text_table::TextTable;
 ///
 /// # Errors
 /// When there is no such network, a file cannot be used, or the coordinator does not answer.
-pub fn run(command: &Networks, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &Networks, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     match command {
         Networks::List { json } => list(Catalog::builtin(), *json, out),
         Networks::Show { network, json } => show(Catalog::builtin(), network, *json, out),
@@ -29,7 +29,7 @@ pub fn run(command: &Networks, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// What `latlas networks list` says of a network.
+/// An entry of `latlas networks list`.
 #[derive(Serialize)]
 struct Listed<'a> {
     name: &'a str,
@@ -93,14 +93,14 @@ fn draw(family: Family, count: usize, seed: Option<u64>, out: &mut dyn Write) ->
     family.draw(seed).take(count).try_for_each(|spec| write_json(out, &spec))
 }
 
-fn keys(command: &NetworkKeys, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+fn keys(command: &NetworkKeys, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let names = command.of.network.iter().map(Path::new);
     let paths = command.of.arch.iter().chain(&command.ops.op_file).map(PathBuf::as_path);
     files::one_stdin(&names.chain(paths).collect::<Vec<_>>())?;
     let catalog = chosen::with_op_files(&ops::catalog(command.farm, farm)?, &command.ops.op_file)?;
     let plans = plans(&command.of, &catalog)?;
     let space = space_of(&plans);
-    // Whoever reads the space has the same bounds.
+    // The reader of the space has the same bounds.
     space.resolve(Catalog::builtin())?;
     if command.json {
         return write_json(out, &space);

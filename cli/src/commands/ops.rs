@@ -8,7 +8,7 @@ use latlas_shared::api::OpEntry;
 use ops_catalog::{Catalog, Cost, Layout, Op, OpDef, OpDigest, OpKey, OpPlan, TensorShape};
 use serde::Serialize;
 
-use super::{Farm, write_json};
+use super::{Coordinator, write_json};
 use crate::cli::Ops;
 use crate::text::{bytes, plain, quantity};
 use latlas_program::exit::Usage;
@@ -18,7 +18,7 @@ use latlas_program::text_table::TextTable;
 ///
 /// # Errors
 /// When there is no such op, the shape is impossible for it, or the coordinator does not answer.
-pub fn run(command: &Ops, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &Ops, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     match command {
         Ops::List { farm: ask, json } => list(&catalog(*ask, farm)?, *json, out),
         Ops::Show { op, key, farm: ask, json } => {
@@ -34,7 +34,7 @@ pub fn run(command: &Ops, farm: &Farm, out: &mut dyn Write) -> Result<()> {
 }
 
 /// The built-in catalog, with the ops that were submitted to the coordinator if it is to be asked.
-pub(super) fn catalog(ask: bool, farm: &Farm) -> Result<Catalog> {
+pub(super) fn catalog(ask: bool, farm: &Coordinator) -> Result<Catalog> {
     let builtin = Catalog::builtin();
     if !ask {
         return Ok(builtin.clone());
@@ -43,7 +43,7 @@ pub(super) fn catalog(ask: bool, farm: &Farm) -> Result<Catalog> {
     with_submitted(entries)
 }
 
-/// The built-in catalog and the ops that a coordinator has beside it.
+/// The built-in catalog and the submitted ops of a coordinator.
 pub(super) fn with_submitted(entries: Vec<OpEntry>) -> Result<Catalog> {
     let builtin = Catalog::builtin();
     let new = entries.into_iter().map(|entry| entry.definition);

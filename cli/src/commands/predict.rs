@@ -91,7 +91,7 @@ struct Session<'a> {
     networks: usize,
     invalid: usize,
     incomplete: usize,
-    /// What people are shown at the end: how it is shown depends on how many there are.
+    /// Predictions for people, printed at the end: their form depends on their number.
     predicted: Vec<(String, Prediction)>,
     missing: BTreeMap<OpKey, String>,
 }
@@ -254,7 +254,7 @@ impl Session<'_> {
             self.index().table().hardware_id.as_str(),
             self.missing.len(),
         ));
-        // Suspect or failed ones: a request does not measure again what has a row, unless it says so.
+        // Suspect or failed rows: only a request with `--remeasure` measures them again.
         if self.index().table().rows.iter().any(|row| self.missing.contains_key(&row.key())) {
             text.push_str("\nAdd `--remeasure` to `latlas profile` for those that have a row.");
         }
@@ -267,7 +267,7 @@ impl Session<'_> {
     }
 }
 
-/// What an estimate rests on, in the words that `latlas accuracy` uses too.
+/// The basis of an estimate, in the words of `latlas accuracy`.
 fn basis(prediction: &Prediction) -> String {
     match prediction.calibration_networks {
         0 => "from the rows alone".to_owned(),

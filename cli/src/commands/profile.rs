@@ -10,7 +10,7 @@ use latlas_shared::api::{NetworkChoice, OpAnswer, OpEntry, ProfileRequest, Reque
 use latlas_shared::{NetworkDigest, Table, WholeNetwork};
 use ops_catalog::{Catalog, OpDef, SpaceDef};
 
-use super::{Farm, ops, request};
+use super::{Coordinator, ops, request};
 use crate::chosen::{self, names_a_file};
 use crate::cli::{Profile, ProfileWhat};
 use crate::files;
@@ -21,7 +21,7 @@ use latlas_program::exit::Usage;
 ///
 /// # Errors
 /// When the space or a network is not one, the coordinator does not answer or refuses, or tasks failed.
-pub fn run(command: &Profile, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &Profile, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let wanted = Wanted::new(&command.what)?;
     let (status, measured) = farm.ask(async |client| {
         let (status, networks) = submit(&client, command, &wanted).await?;
@@ -44,7 +44,7 @@ pub fn run(command: &Profile, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     if command.wait { request::failures(&status) } else { Ok(()) }
 }
 
-/// What was measured of whole networks, beside what the table predicts from its rows: a line each.
+/// Measured latencies of whole networks and their predictions from the table, a line each.
 async fn measured(
     client: &Client,
     status: &RequestStatus,
@@ -54,7 +54,7 @@ async fn measured(
     let table: Table = client
         .get(&with_query(&path, &[("config", &status.config)]))
         .await
-        .context("the request is finished, and its table can't be read")?;
+        .context("the request is finished, but its table cannot be read")?;
     let known = table.accuracy.map(|accuracy| accuracy.networks).unwrap_or_default();
     let width = networks.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     let line = |(name, digest): &(String, NetworkDigest)| {
@@ -76,10 +76,10 @@ fn beside(network: &NetworkAccuracy) -> String {
     }
 }
 
-/// What is asked for.
+/// The content of a request.
 struct Wanted {
     space: Option<Space>,
-    /// Definitions of `--op-file` beside what is asked for, and the file.
+    /// Definitions from `--op-file` in addition to the request, and the name of that file.
     ops: Vec<OpDef>,
     op_file: String,
     networks: Vec<Network>,
@@ -92,7 +92,7 @@ enum Space {
     Defined(PathBuf, SpaceDef),
 }
 
-/// A network, and where it was written.
+/// A network, and the place of its definition.
 struct Network {
     place: String,
     choice: NetworkChoice,
@@ -129,9 +129,8 @@ impl Wanted {
         Ok(Wanted { space, ops, op_file, networks })
     }
 
-    /// Checks what was written here before anything is sent, so that a mistake in it leaves nothing behind
-    /// in the coordinator; the ops that it already has count too.
-    /// Gives the networks by name.
+    /// Checks everything before anything is sent, so that a mistake leaves nothing behind in the coordinator. The ops
+    /// that the coordinator already has count too. Gives the networks by name.
     async fn check(&self, client: &Client) -> Result<Vec<(String, NetworkDigest)>> {
         let mut networks = Vec::with_capacity(self.networks.len());
         let written = |network: &Network| matches!(network.choice, NetworkChoice::Defined(_));
@@ -201,7 +200,7 @@ impl OpFile {
         !(grids.is_empty() && keys.is_empty() && networks.is_empty())
     }
 
-    /// It is the space that is asked for, unless its ops are all that is wanted of it.
+    /// The file is the requested space, unless only its ops are wanted.
     fn beside(self, space: Option<Space>, networks: bool) -> Result<(Vec<OpDef>, Option<Space>)> {
         let ops = self.def.ops.clone();
         match space {
@@ -218,13 +217,13 @@ impl OpFile {
     }
 }
 
-/// The networks of a file, as they are asked for.
+/// The networks of a file, as a request has them.
 fn read_networks(path: &Path) -> Result<Vec<Network>> {
     let network = |(place, spec)| Network { place, choice: NetworkChoice::Defined(Box::new(spec)) };
     Ok(chosen::read_networks(path)?.into_iter().map(network).collect())
 }
 
-/// Asks for it. Gives the networks by name, too.
+/// Submits the request. Gives the networks by name, too.
 async fn submit(
     client: &Client,
     command: &Profile,

@@ -68,7 +68,7 @@ struct Gate {
     catalog: Catalog,
 }
 
-/// What is known of a candidate and what becomes of it.
+/// A candidate and its verdict.
 struct Judged {
     label: Label,
     verdict: Verdict,

@@ -8,7 +8,7 @@ use latlas_client::Client;
 use latlas_shared::api::RequestStatus;
 use uuid::Uuid;
 
-use super::{Farm, write_json};
+use super::{Coordinator, write_json};
 use crate::attendance::{self, word};
 use crate::cli::Request;
 use crate::follow::{Ending, follow};
@@ -20,7 +20,7 @@ use latlas_program::text_table::TextTable;
 ///
 /// # Errors
 /// When the coordinator does not answer or has no such request, or its tasks failed.
-pub fn run(command: &Request, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &Request, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     match command {
         Request::List { json } => list(farm, *json, out),
         Request::Show { id, wait, json } => {
@@ -36,7 +36,7 @@ pub fn run(command: &Request, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// The request that somebody means: by its id, or the beginning of it.
+/// Looks up a request by its id, or the beginning of the id.
 async fn find(client: &Client, text: &str) -> Result<Uuid> {
     if let Ok(id) = text.parse() {
         return Ok(id);
@@ -52,7 +52,7 @@ async fn find(client: &Client, text: &str) -> Result<Uuid> {
         .map_err(|e| anyhow!(e))
 }
 
-fn cancel(farm: &Farm, id: &str, json: bool, out: &mut dyn Write) -> Result<()> {
+fn cancel(farm: &Coordinator, id: &str, json: bool, out: &mut dyn Write) -> Result<()> {
     let status: RequestStatus = farm.ask(async |client| {
         let id = find(&client, id).await?;
         let path = format!("v1/requests/{id}/cancel");
@@ -63,12 +63,12 @@ fn cancel(farm: &Farm, id: &str, json: bool, out: &mut dyn Write) -> Result<()> 
     }
     match attendance::cancelled(&status, Timestamp::now()) {
         Some(text) => writeln!(out, "request {} is {text}", status.id)?,
-        None => writeln!(out, "request {} was finished already: nothing was cancelled", status.id)?,
+        None => writeln!(out, "request {} has already finished; nothing was cancelled", status.id)?,
     }
     Ok(())
 }
 
-fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
+fn list(farm: &Coordinator, json: bool, out: &mut dyn Write) -> Result<()> {
     let all: Vec<RequestStatus> =
         farm.ask(async |client| Ok(client.get_all("v1/requests").await?))?;
     if json {
@@ -103,7 +103,7 @@ fn wanted(status: &RequestStatus) -> String {
 /// The state of a request when it is finished.
 ///
 /// # Errors
-/// When the user or the coordinator ends the wait before; the message says how to go on.
+/// When the user or the coordinator ends the wait early. The message contains the command that continues the wait.
 pub(super) async fn waited(client: &Client, status: RequestStatus) -> Result<RequestStatus> {
     if status.is_finished() {
         return Ok(status);
@@ -148,7 +148,7 @@ pub(super) fn write_status(status: &RequestStatus, json: bool, out: &mut dyn Wri
     Ok(())
 }
 
-/// An error that lists what could not be measured, if anything, or says by whom the request was ended.
+/// An error that lists the tasks that could not be measured, or names who cancelled the request.
 pub(super) fn failures(status: &RequestStatus) -> Result<()> {
     if let Some(text) = attendance::cancelled(status, Timestamp::now()) {
         bail!("the request was {text}");

@@ -10,7 +10,7 @@ use latlas_client::{Client, with_query};
 use latlas_shared::api::{STALE, TableEntry};
 use latlas_shared::{Row, RowStatus, Table};
 
-use super::{Farm, write_json};
+use super::{Coordinator, write_json};
 use crate::cli::{Format, Table as Command, TableGet, TableShow};
 use crate::files;
 use crate::text::{count, duration, plain};
@@ -20,7 +20,7 @@ use latlas_program::text_table::TextTable;
 ///
 /// # Errors
 /// When the coordinator does not answer or has no such table, or the file cannot be written.
-pub fn run(command: &Command, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &Command, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     match command {
         Command::List { json } => list(farm, *json, out),
         Command::Get(what) => get(what, farm, out),
@@ -29,7 +29,7 @@ pub fn run(command: &Command, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// Rows for people, with what the header says above them.
+/// Rows for people, below a header.
 fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
     let index = files::read_table(&what.file)?;
     let table = index.table();
@@ -98,7 +98,7 @@ fn remarks(rows: &[&Row]) -> Vec<String> {
     .collect()
 }
 
-fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
+fn list(farm: &Coordinator, json: bool, out: &mut dyn Write) -> Result<()> {
     let tables: Vec<TableEntry> =
         farm.ask(async |client| Ok(client.get_all("v1/tables").await?))?;
     if json {
@@ -129,10 +129,10 @@ fn list(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn get(what: &TableGet, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+fn get(what: &TableGet, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let content = farm.ask(async |client| download(&client, what).await)?;
     let said = match what.format {
-        // What is no table is better found now than by the program that reads the file.
+        // A damaged answer is better found now than by the program that reads the file.
         Format::Json => {
             let text = str::from_utf8(&content).context("the coordinator's answer is not text")?;
             let table = Table::from_json(text).context("the coordinator's answer")?;
@@ -143,7 +143,7 @@ fn get(what: &TableGet, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     write_to(what.output.as_deref(), &content, &said, out)
 }
 
-/// What is said of a table that lacks measurements which the coordinator has stored. `why` is one of
+/// The warning about a table that lacks stored measurements. `why` is one of
 /// [`latlas_shared::api::Stale`].
 fn stale_warning(table: &str, why: &str) -> String {
     format!(
@@ -152,7 +152,7 @@ fn stale_warning(table: &str, why: &str) -> String {
     )
 }
 
-/// Writes to a file and says what, or to stdout.
+/// Writes to a file and reports it, or to stdout.
 fn write_to(output: Option<&Path>, content: &[u8], said: &str, out: &mut dyn Write) -> Result<()> {
     match output {
         Some(path) if !files::is_standard(path) => {

@@ -1,6 +1,6 @@
 //! Tables that are made without a coordinator, and how well they predict.
 
-use crate::common::farm::Farm;
+use crate::common::farm::FakeCoordinator;
 use crate::common::{Desk, GRAPH, SMALL, network_measured, op_measured, rows_measured};
 use insta::assert_snapshot;
 use latlas_shared::Table;
@@ -122,7 +122,7 @@ fn accuracy_is_printed_explained_and_drawn() {
 fn accuracy_comes_from_a_coordinator_too() {
     let mut desk = desk_with_a_table();
     let text = std::fs::read_to_string(desk.path("table.json")).unwrap();
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/tables/test-box-2c.cpu", "200", &text),
         ("GET /v1/tables/test-box-2c.cpu?config=c1", "200", &crate::common::table_of(&[SMALL])),
     ]);

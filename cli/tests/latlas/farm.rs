@@ -1,12 +1,12 @@
 //! The commands that ask a coordinator, against one that says what it was told to say.
 
-use crate::common::farm::{Farm, problem_json};
+use crate::common::farm::{FakeCoordinator, problem_json};
 use crate::common::{Desk, GRAPH, SMALL, table_of};
 use insta::assert_snapshot;
 
 const ID: &str = "0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa";
 
-fn desk(farm: &Farm) -> Desk {
+fn desk(farm: &FakeCoordinator) -> Desk {
     let mut desk = Desk::new();
     desk.coordinator = Some(farm.address.clone());
     desk.token = Some("secret-token".to_owned());
@@ -28,7 +28,7 @@ fn status(done: u32, failed: u32, failures: &str) -> String {
 }
 
 /// The farm's address changes from run to run.
-fn report(farm: &Farm, ran: &crate::common::Ran) -> String {
+fn report(farm: &FakeCoordinator, ran: &crate::common::Ran) -> String {
     ran.report().replace(&farm.address, "http://FARM")
 }
 
@@ -38,7 +38,7 @@ fn lists_are_printed_for_people_and_for_programs() {
         "created_at": "2026-01-02T03:04:05Z", "rows": 41}"#;
     let hardware =
         r#"{"hardware_id": "test-box-2c.cpu", "agents": 2, "configs": ["f32-t1", "f32-t2"]}"#;
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/tables", "200", &page(table)),
         ("GET /v1/hardware", "200", &page(hardware)),
         ("GET /v1/requests", "200", &page(&status(2, 1, ""))),
@@ -91,7 +91,7 @@ fn the_host_of_a_farm_sees_tokens_and_what_was_changed() {
         "label": "", "uses": 7, "expires_at": null}"#;
     let enrol = r#""action": "agent.enrol", "subject": "agent 8a", "detail": {"name": "box-1"}"#;
     let audit = [entry(9, "", "2", enrol), entry(8, "command line", "null", create)];
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/tokens?limit=1000", "200", &page(&tokens.join(", "))),
         ("POST /v1/tokens/4/revoke", "200", &revoked),
         ("POST /v1/tokens/5/revoke", "404 No", &problem_json(404, "there is no token 5")),
@@ -122,7 +122,7 @@ fn a_ca_file_that_can_t_be_used_is_named() {
     for file in ["text.pem", "missing.pem"] {
         let ran = desk.run(&format!("table list --ca-file {file}"));
         assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
-        let start = format!("error: the certificates in {file} can't be used");
+        let start = format!("error: the certificates in {file} cannot be used");
         assert!(ran.stderr.starts_with(&start), "{}", ran.stderr);
     }
 }
@@ -130,7 +130,7 @@ fn a_ca_file_that_can_t_be_used_is_named() {
 #[test]
 fn a_table_is_downloaded_whole_or_not_at_all() {
     let table = table_of(&[SMALL]);
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/tables/test-box-2c.cpu?format=json", "200", &table),
         ("GET /v1/tables/test-box-2c.cpu?config=c1&format=csv", "200", "op_type\nConv3x3\n"),
         ("GET /v1/tables/test-box-2c.cpu/versions/ab12?format=json", "200", &table),
@@ -166,7 +166,7 @@ fn a_table_is_downloaded_whole_or_not_at_all() {
 
 #[test]
 fn a_request_is_made_and_its_id_printed() {
-    let farm = Farm::new(&[("POST /v1/requests", "201 Created", &status(0, 0, ""))]);
+    let farm = FakeCoordinator::new(&[("POST /v1/requests", "201 Created", &status(0, 0, ""))]);
     let desk = desk(&farm);
     let profile = "profile --hardware test-box-2c.cpu --space quick --config c1 --remeasure";
     assert_snapshot!(report(&farm, &desk.run(profile)));
@@ -177,7 +177,7 @@ fn a_request_is_made_and_its_id_printed() {
 
 #[test]
 fn a_file_s_ops_are_submitted_before_its_space() {
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/ops", "200", &page("")),
         (
             "POST /v1/ops",
@@ -207,7 +207,7 @@ fn a_file_s_ops_are_submitted_before_its_space() {
 fn networks_are_asked_for_by_name_and_from_files() {
     let only_networks = status(0, 0, "")
         .replace(r#""space": "quick", "networks": 0"#, r#""space": null, "networks": 3"#);
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("POST /v1/requests", "201 Created", &only_networks),
         ("GET /v1/ops", "200", &page("")),
         (
@@ -243,7 +243,7 @@ fn networks_are_asked_for_by_name_and_from_files() {
 
 #[test]
 fn mistakes_in_networks_reach_no_coordinator() {
-    let farm = Farm::new(&[("GET /v1/ops", "200", &page(""))]);
+    let farm = FakeCoordinator::new(&[("GET /v1/ops", "200", &page(""))]);
     let desk = desk(&farm);
     let typo = SMALL.replace("Conv3x3", "Conv3x4");
     desk.put("typo.ndjson", format!("{SMALL}\n{typo}\n"))
@@ -273,7 +273,7 @@ fn the_stream_of_events_is_followed_to_its_end() {
         status(1, 0, ""),
         status(2, 1, failures)
     );
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("POST /v1/requests", "201 Created", &status(0, 0, "")),
         (&format!("GET /v1/requests/{ID}/events"), "200", &events),
     ]);
@@ -285,7 +285,7 @@ fn the_stream_of_events_is_followed_to_its_end() {
 fn a_stream_that_breaks_is_replaced_by_questions() {
     let broken = format!("data: {}\n\ndata: {{\"id\":", status(1, 0, ""));
     let show = format!("GET /v1/requests/{ID}");
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         (&show, "200", &status(0, 0, "")),
         (&format!("{show}/events"), "200", &broken),
         (&show, "503 Service Unavailable", &problem_json(503, "restarting")),
@@ -300,13 +300,11 @@ fn a_stream_that_breaks_is_replaced_by_questions() {
 fn an_interrupted_wait_says_how_to_go_on() {
     use std::io::Read;
     let show = format!("GET /v1/requests/{ID}");
-    let farm = Farm::new(&[(&show, "200", &status(0, 0, ""))]);
+    let farm = FakeCoordinator::new(&[(&show, "200", &status(0, 0, ""))]);
     let desk = desk(&farm);
     let mut child = desk.command(&format!("request show {ID} --wait")).spawn().unwrap();
     // The stream is refused, so a second look at the request shows that the wait has begun.
-    while farm.paths().iter().filter(|path| **path == show).count() < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    farm.await_requests(&show, 2);
     let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(kill.unwrap().success());
     let mut said = String::new();
@@ -322,7 +320,7 @@ fn an_interrupted_wait_says_how_to_go_on() {
 
 #[test]
 fn mistakes_in_a_space_reach_no_coordinator() {
-    let farm = Farm::new(&[("GET /v1/ops", "200", &page(""))]);
+    let farm = FakeCoordinator::new(&[("GET /v1/ops", "200", &page(""))]);
     let desk = desk(&farm);
     desk.put("typo.yaml", "name: x\ngrid: []\n")
         .put("noops.yaml", "name: x\nkeys: [\"Conv3x3:n1-h8-w8-i4-o4-s1\"]\n")
@@ -351,7 +349,7 @@ fn mistakes_in_a_space_reach_no_coordinator() {
 
 #[test]
 fn refusals_and_absence_come_with_their_remedy() {
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/tables", "401 No", &problem_json(401, "this call needs a token")),
         ("GET /v1/hardware", "403 No", &problem_json(403, "agents may not do this")),
         ("GET /v1/requests", "404 Not Found", "<html>nothing here</html>"),
@@ -430,7 +428,7 @@ fn the_farm_is_shown_on_one_screen() {
         ago(330)
     )
     .replace('\n', " ");
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/farm", "200", &page(&entry)),
         ("GET /v1/agents", "200", &page(&two_agents())),
     ]);
@@ -455,7 +453,8 @@ fn boxes_are_found_by_name_and_id_and_decided_about() {
         "box",
         r#""state": "draining", "reason": "x", "since": null, "by": "admin", "unfit": null, "leases": []"#,
     );
-    let farm = Farm::new(&[("GET /v1/agents", "200", &agents), (&state, "200", &answer)]);
+    let farm =
+        FakeCoordinator::new(&[("GET /v1/agents", "200", &agents), (&state, "200", &answer)]);
     let desk = desk(&farm);
     let whole = format!("farm release {BOX}");
     for (command, body) in [

@@ -9,6 +9,13 @@ fn every_command_has_help_with_an_example() {
     let mut report = String::new();
     for command in [
         "",
+        "ops",
+        "networks",
+        "hardware",
+        "table",
+        "request",
+        "farm",
+        "farm tokens",
         "ops list",
         "ops show",
         "networks list",

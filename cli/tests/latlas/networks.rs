@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::farm::Farm;
+use crate::common::farm::FakeCoordinator;
 use crate::common::{Desk, GRAPH, SMALL, keys, plausible, row, table};
 use insta::assert_snapshot;
 use ops_catalog::{Catalog, NetworkSpec, OpKey, SpaceDef};
@@ -98,7 +98,7 @@ fn ops_that_were_submitted_come_with_the_space() {
         r#"{{"digest": "op1-abababababababababababababababab", "builtin": false, "definition": {def}}}"#
     );
     let page = format!(r#"{{"items": [{entry}], "next_cursor": null}}"#);
-    let farm = Farm::new(&[("GET /v1/ops", "200", &page)]);
+    let farm = FakeCoordinator::new(&[("GET /v1/ops", "200", &page)]);
     let mut desk = Desk::new();
     desk.coordinator = Some(farm.address.clone());
     let network = r#"{"name": "mine", "input": {"n": 1, "c": 3, "h": 8, "w": 8}, "layers": [{"op": "Mine", "c_out": 3, "stride": 1}]}"#;

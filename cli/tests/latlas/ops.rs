@@ -1,7 +1,7 @@
 //! `latlas ops`, as users meet it.
 
 use crate::common::Desk;
-use crate::common::farm::Farm;
+use crate::common::farm::FakeCoordinator;
 use insta::assert_snapshot;
 use ops_catalog::Catalog;
 
@@ -74,7 +74,7 @@ fn ops_that_were_submitted_are_known_to_the_coordinator() {
         r#"{{"digest": "op1-abababababababababababababababab", "builtin": false, "definition": {def}}}"#
     );
     let page = format!(r#"{{"items": [{entry}], "next_cursor": null}}"#);
-    let farm = Farm::new(&[("GET /v1/ops", "200", &page)]);
+    let farm = FakeCoordinator::new(&[("GET /v1/ops", "200", &page)]);
     let mut desk = Desk::new();
     desk.coordinator = Some(farm.address.clone());
     assert_eq!(desk.run("ops show Mine").code, 1);

@@ -1,13 +1,13 @@
 //! What `latlas` says of who is there, and what it does to requests and boxes.
 
-use crate::common::farm::Farm;
+use crate::common::farm::FakeCoordinator;
 use crate::common::{Desk, SMALL, network_measured, rows_measured};
 use latlas_shared::Table;
 
 const ID: &str = "0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa";
 const OTHER: &str = "0298c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa";
 
-fn desk(farm: &Farm) -> Desk {
+fn desk(farm: &FakeCoordinator) -> Desk {
     let mut desk = Desk::new();
     desk.coordinator = Some(farm.address.clone());
     desk.token = Some("secret-token".to_owned());
@@ -42,7 +42,7 @@ fn a_wait_for_nobody_says_so_at_once() {
         request(ID, 0, SOMEBODY),
         request(ID, 3, SOMEBODY)
     );
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("POST /v1/requests", "201 Created", &request(ID, 0, NOBODY)),
         (&format!("GET /v1/requests/{ID}/events"), "200", &events),
         (&format!("GET /v1/requests/{ID}"), "200", &request(ID, 0, NOBODY)),
@@ -50,13 +50,13 @@ fn a_wait_for_nobody_says_so_at_once() {
     let desk = desk(&farm);
     let ran = desk.run("profile --hardware test-box-2c.cpu --space quick --wait");
     assert_eq!(ran.code, 0, "{}", ran.report());
-    let said = "nobody works on it: the only box of test-box-2c.cpu under f32-t1 takes no tasks now\n  vm \
+    let said = "no agent works on it: the only agent of test-box-2c.cpu under f32-t1 takes no tasks now\n  vm \
                 (0198c5f2): silent for ";
     // Once, although the first event says the same as the answer.
     assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
     assert!(ran.stderr.starts_with(said), "{}", ran.stderr);
     assert!(ran.stderr.contains(&format!("`latlas request cancel {ID}`")), "{}", ran.stderr);
-    assert!(ran.stderr.contains("a box takes its tasks again"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("an agent takes its tasks again"), "{}", ran.stderr);
     for command in
         ["profile --hardware test-box-2c.cpu --space quick", &format!("request show {ID}")]
     {
@@ -68,7 +68,7 @@ fn a_wait_for_nobody_says_so_at_once() {
 #[test]
 fn a_request_is_cancelled_by_the_beginning_of_its_id() {
     let both = page(&[request(ID, 1, SOMEBODY), request(OTHER, 3, SOMEBODY)]);
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/requests", "200", &both),
         (&format!("POST /v1/requests/{ID}/cancel"), "200", &request(ID, 0, CANCELLED)),
         (&format!("POST /v1/requests/{OTHER}/cancel"), "200", &request(OTHER, 3, SOMEBODY)),
@@ -80,7 +80,7 @@ fn a_request_is_cancelled_by_the_beginning_of_its_id() {
     assert!(ran.code == 0 && ran.stdout.starts_with(&said), "{}", ran.report());
     assert!(ran.stdout.ends_with(" ago, with 3 tasks left\n"), "{}", ran.stdout);
     let ran = desk.run(&format!("request cancel {OTHER}"));
-    assert!(ran.stdout.contains("was finished already: nothing was cancelled"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("has already finished; nothing was cancelled"), "{}", ran.stdout);
     assert_eq!(
         desk.run(&format!("request cancel {ID} --json")).json()[0]["cancelled"]["by"],
         "ada"
@@ -114,7 +114,7 @@ fn boxes_are_named_labelled_and_removed() {
         .replace('\n', " ")
     };
     let (one, other) = (agent(ID, "vm", r#"{"rack": "3"}"#), agent(OTHER, "vm", "{}"));
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/agents", "200", &page(&[one.clone(), other])),
         (&format!("PATCH /v1/agents/{ID}"), "200", &one),
         (&format!("DELETE /v1/agents/{ID}"), "204 No Content", ""),
@@ -127,7 +127,7 @@ fn boxes_are_named_labelled_and_removed() {
             r#"{"labels":{"rack":"3","room":null}}"#,
             format!("{ID} is vm [rack=3]\n"),
         ),
-        ("farm remove 01", "", format!("{ID} is removed; what it measured stays\n")),
+        ("farm remove 01", "", format!("{ID} is removed; its measurements stay\n")),
     ] {
         let ran = desk.run(command);
         assert_eq!((ran.code, ran.stdout.as_str()), (0, said.as_str()), "{}", ran.report());
@@ -139,7 +139,7 @@ fn boxes_are_named_labelled_and_removed() {
     let ran = desk.run("farm remove vm");
     assert_eq!((ran.code, farm.requests().len()), (1, before + 1));
     assert!(ran.stderr.contains("`vm` matches 2 agents"), "{}", ran.stderr);
-    let line = format!("{ID}  vm [rack=3] of test-box-2c.cpu, quarantined, silent, heard of ");
+    let line = format!("{ID}  vm [rack=3] of test-box-2c.cpu, quarantined, silent, last contact ");
     assert!(ran.stderr.contains(&line), "{}", ran.stderr);
     let listed =
         |arguments: &str| desk.run(&format!("farm agents --json {arguments}")).json().len();
@@ -162,7 +162,7 @@ fn measured_networks_stand_beside_their_predictions() {
     let predicted =
         table.accuracy.unwrap().networks[0].prediction.clone().unwrap().predicted_micros;
 
-    let farm = Farm::new(&[
+    let farm = FakeCoordinator::new(&[
         ("GET /v1/ops", "200", &page(&[])),
         ("POST /v1/requests", "201 Created", &request(ID, 3, SOMEBODY)),
         ("GET /v1/tables/test-box-2c.cpu?config=f32-t1", "200", &built.stdout),

@@ -259,9 +259,7 @@ async fn revoke(arguments: RevokeArguments) -> Result<()> {
     let revoked = store.revoke_token(id, &Actor::CommandLine, Timestamp::now()).await?;
     store.close().await;
     let Some(token) = revoked else {
-        return Err(
-            anyhow!("there is no token {id}; `latlas-coordinator token list` lists them")
-        );
+        return Err(anyhow!("there is no token {id}; `latlas-coordinator token list` lists them"));
     };
     if json {
         writeln!(io::stdout(), "{}", serde_json::to_string(&token)?)?;

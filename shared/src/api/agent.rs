@@ -10,14 +10,14 @@ use uuid::Uuid;
 use super::{AgentState, Instance};
 use crate::{Fingerprint, HardwareId, Measurement, RunConfig, Subject, Telemetry, WholeNetwork};
 
-/// `POST /agents`, with an enrol token: a box enters the farm.
+/// `POST /agents`, with an enrol token: enrols an agent.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolRequest {
     /// A name for people, such as the host's.
     pub name: String,
-    /// What the box says of itself.
+    /// The facts about the box.
     pub fingerprint: Fingerprint,
     /// The run config that it measures under.
     pub run_config: RunConfig,
@@ -25,8 +25,8 @@ pub struct EnrolRequest {
     pub primitives: Vec<String>,
     /// Version of the agent.
     pub agent_version: String,
-    /// What tells this box from all others, whatever its state directory has become: a box that enrols with
-    /// the key of an agent of the same table is that agent. Null where nothing tells it.
+    /// A key that identifies this box even after the loss of its state directory: a box that enrols with the key of an
+    /// agent of the same table is that agent. Null where the box has no such key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub box_key: Option<String>,
     /// The process that enrols; see [`Heartbeat::instance`].
@@ -38,7 +38,7 @@ pub struct EnrolRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
-    /// The box's identity in the farm.
+    /// The agent's identity in the farm.
     pub agent_id: Uuid,
     /// Its own credential, shown once.
     pub credential: String,
@@ -75,20 +75,20 @@ pub struct Heartbeat {
     pub leases: Vec<Uuid>,
     /// The box at this moment.
     pub telemetry: Telemetry,
-    /// Visits made so far for the leases above: a number that moves as long as the work does. An
-    /// agent that says none is not watched for standing still.
+    /// Visits made so far for the leases above. The number grows as long as the work goes on. An agent that reports none
+    /// is not checked for a hang.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visits: Option<u64>,
     /// Why the box should get no work now: too hot, held down, or busy. Null when it is fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<String>,
-    /// The process that speaks. Without it, two boxes with one credential are not told apart.
+    /// The process that calls. It distinguishes two processes with one credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
     /// Why this is the last heartbeat, when the agent stops in order. Its leases are then given back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<String>,
-    /// What the box's clock shows.
+    /// The time on the box's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub clock: Option<Timestamp>,
@@ -117,9 +117,8 @@ pub struct LeaseRequest {
     pub max_tasks: u32,
     /// How long to wait for one, in seconds.
     pub wait_seconds: u32,
-    /// The id that the lease is to have, random: whoever asks with it again, because an answer was lost, gets
-    /// the same lease, and can give it back without having seen it. The coordinator chooses one where it is
-    /// missing.
+    /// A random id for the lease. A retry with the same id, after a lost answer, gets the same lease. The agent can give
+    /// the lease back without having seen it. The coordinator chooses an id where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<Uuid>,
     /// The process that asks; see [`Heartbeat::instance`].
@@ -133,8 +132,8 @@ pub struct LeaseRequest {
 pub struct Task {
     /// The coordinator's number for it.
     pub id: i64,
-    /// How often it was asked for anew. A measurement repeats it, so that one of an earlier generation does
-    /// not pass for what was asked for now.
+    /// How often it was requested again. A measurement repeats the number, so that a measurement of an earlier
+    /// generation does not answer the task.
     #[serde(default)]
     pub generation: u32,
     /// What to measure.
@@ -211,7 +210,7 @@ pub struct Results {
     /// The process that sends them; see [`Heartbeat::instance`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
-    /// What the box's clock shows: what tells how far the measurements' times are off.
+    /// The time on the box's clock, which shows the offset of the measurements' times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub clock: Option<Timestamp>,

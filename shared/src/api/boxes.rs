@@ -1,4 +1,4 @@
-//! How far a box is trusted, what it is told, and what the farm looks like at one glance.
+//! States of agents, decisions about them, and the overview of a farm.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::HardwareId;
 
-/// What a box may do.
+/// A decision about an agent.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(
     Debug,
@@ -28,12 +28,12 @@ use crate::HardwareId;
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum AgentState {
-    /// It gets work, and what it measures counts.
+    /// It gets work, and its measurements count.
     #[default]
     Active,
-    /// It finishes what it has and leaves; what it measures counts.
+    /// It finishes its tasks and stops. Its measurements count.
     Draining,
-    /// It gets no work but canaries, and what it measures is kept and counts for no table.
+    /// It only gets canaries. Its measurements are kept, and no table uses them.
     Quarantined,
 }
 
@@ -44,7 +44,7 @@ impl AgentState {
     }
 }
 
-/// What a box is at this moment: what was decided about it, or else whether its agent runs and is fit.
+/// The state of an agent: the decision about it, or else whether it runs and is fit.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(
     Debug,
@@ -65,13 +65,13 @@ impl AgentState {
 pub enum BoxState {
     /// It gets work.
     Active,
-    /// Its agent says that the box is not fit for work now.
+    /// It reports that its box is not fit for work now.
     Unfit,
-    /// Its agent was not heard of for 45 seconds and had not said that it stops.
+    /// It has not called for 45 seconds, and did not announce a stop.
     Silent,
-    /// Its agent has said that it stops.
+    /// It announced that it stops.
     Stopped,
-    /// It finishes what it has and leaves.
+    /// It finishes its tasks and stops.
     Draining,
     /// It is not trusted.
     Quarantined,
@@ -84,29 +84,29 @@ impl BoxState {
     }
 }
 
-/// Whether an agent runs, whatever was decided about its box.
+/// Whether an agent runs, independent of decisions about it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentPresence {
-    /// It was heard of in the last 45 seconds.
+    /// It called in the last 45 seconds.
     #[default]
     Present,
-    /// It was not, and had not said that it stops.
+    /// It has not called for 45 seconds, and did not announce a stop.
     Silent,
-    /// It has said that it stops.
+    /// It announced that it stops.
     Stopped,
 }
 
-/// A box's state, and why it is what it is.
+/// The state of an agent, with its reason.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// The state.
     pub state: BoxState,
-    /// Why; null for a box that was active all along.
+    /// The reason; null for an agent that was always active.
     pub reason: Option<String>,
-    /// Since when: of a silent box, when it was last heard of. Null for a box that was active all along.
+    /// Since when; for a silent agent, its last call. Null for an agent that was always active.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<Timestamp>,
     /// Who decided it: `admin`, or the farm itself by a `canary` or by `failures`; null like the others.
@@ -118,33 +118,33 @@ pub struct Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentChange {
-    /// A new name, which no other box of the farm has.
+    /// A new name, unique in the farm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Labels to set, and with null to take away. Others stay.
+    /// Labels to set, or with null to remove. Others stay.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Option<String>>,
 }
 
-/// The boxes that could work on a request, none of which takes its tasks now.
+/// The agents of the class and run config of a request, none of which takes its tasks now.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unattended {
-    /// The boxes of the class and run config, at most 20. Empty where all of them were removed.
+    /// At most 20 of them. Empty where all were removed.
     pub boxes: Vec<AbsentBox>,
     /// How many more there are.
     pub more: u32,
 }
 
-/// A box that takes no tasks, and why.
+/// An agent that takes no tasks, with its state.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AbsentBox {
-    /// The box's identity.
+    /// The agent's identity.
     pub agent_id: Uuid,
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its state.
     #[serde(flatten)]
     pub standing: Standing,
 }
@@ -167,14 +167,14 @@ pub struct Cancelled {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateChange {
-    /// What it is to be.
+    /// The new state.
     pub state: AgentState,
-    /// Why. Needed for every state but `active`.
+    /// The reason. Required for every state except `active`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// One run of an agent: what tells two processes with one credential apart.
+/// One run of an agent. It distinguishes two processes with one credential.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,16 +201,16 @@ pub struct AgentLease {
     pub deadline: Timestamp,
     /// Tasks that were handed out with it.
     pub tasks: u32,
-    /// Those of them that still want a result; null for a canary, which ends as a whole.
+    /// Tasks of it that have no result yet; null for a canary, which ends as a whole.
     pub left: Option<u32>,
-    /// Visits that its agent has made for it, as it says; null when it has not said.
+    /// Visits that the agent reported for it; null before the first report.
     pub visits: Option<u64>,
     /// When that number last changed.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub moved_at: Option<Timestamp>,
 }
 
-/// One entry of `GET /farm`: a class of device under one run config, with its boxes, queue and table.
+/// One entry of `GET /farm`: a class of device under one run config, with its agents, queue and table.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FarmEntry {
@@ -218,7 +218,7 @@ pub struct FarmEntry {
     pub hardware_id: HardwareId,
     /// Id of the run config.
     pub config: String,
-    /// Its boxes, by [`BoxState`].
+    /// Its agents, by [`BoxState`].
     pub agents: BTreeMap<String, u32>,
     /// Tasks that wait.
     pub queued: u32,

@@ -48,7 +48,7 @@ pub struct HardwareEntry {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentEntry {
-    /// The box's identity.
+    /// The agent's identity.
     pub agent_id: Uuid,
     /// Its name.
     pub name: String,
@@ -56,31 +56,31 @@ pub struct AgentEntry {
     pub hardware_id: HardwareId,
     /// Id of the run config that it measures under.
     pub config: String,
-    /// When it entered.
+    /// When it enrolled.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub enrolled_at: Timestamp,
-    /// When it was last heard of.
+    /// When it last called.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub seen_at: Timestamp,
-    /// What it is now.
+    /// Its state.
     #[serde(flatten)]
     pub standing: Standing,
-    /// Whether its agent runs: a box in quarantine may be silent, too.
+    /// Whether the agent runs: a quarantined agent can be silent, too.
     #[serde(default)]
     pub presence: AgentPresence,
-    /// What the host has written on it.
+    /// Labels that the host has set.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Why it gets no work now, by its own word; null when it is fit or has not said.
+    /// Why it gets no work now, as its last heartbeat reported; null when it is fit or has not reported.
     pub unfit: Option<String>,
-    /// How far its clock is ahead of the coordinator's, in seconds, as its last call told; null when it has
-    /// not said since the coordinator was started.
+    /// How far its clock was ahead of the coordinator's at its last call, in seconds; null before its first call since
+    /// the coordinator was started.
     #[serde(default)]
     pub clock_ahead_seconds: Option<f64>,
     /// When its canary last came in whole; null before.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub canary_at: Option<Timestamp>,
-    /// What it works on.
+    /// Its current leases.
     pub leases: Vec<AgentLease>,
 }
 
@@ -144,7 +144,7 @@ impl TokenEntry {
     }
 }
 
-/// One entry of `GET /audit`: what somebody changed.
+/// One entry of `GET /audit`: a change by a person.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {

@@ -28,10 +28,10 @@ pub struct ProfileRequest {
     /// A space that is spelled out, possibly with ops of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<SpaceDef>,
-    /// Whole networks, to hold predictions against.
+    /// Whole networks, to compare predictions with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<NetworkChoice>,
-    /// Measure again what has been measured.
+    /// Measure again what is already measured.
     #[serde(default)]
     pub remeasure: bool,
 }
@@ -109,7 +109,7 @@ pub struct RequestStatus {
     pub running: u32,
     /// Given-up tasks, by key or as `network NAME`, and why; at most 100.
     pub failures: BTreeMap<String, String>,
-    /// Null while a box takes its tasks, and once it is over.
+    /// Null while an agent takes its tasks, and after its end.
     pub unattended: Option<Unattended>,
     /// By whom it was cancelled; null unless it was.
     pub cancelled: Option<Cancelled>,
@@ -136,13 +136,13 @@ pub const STALE: &str = "latlas-stale";
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum Stale {
-    /// The next version is being put together, and takes longer than readers wait.
+    /// The next version is being assembled, and takes longer than readers wait.
     Behind,
     /// The coordinator's disk is full.
     DiskFull,
-    /// The coordinator can't write its database.
+    /// The coordinator cannot write its database.
     DiskTrouble,
-    /// The next version could not be put together; the coordinator's log says why.
+    /// The next version could not be assembled; the coordinator's log has the reason.
     Failed,
 }
 

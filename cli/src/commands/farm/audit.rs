@@ -7,10 +7,10 @@ use latlas_shared::api::{AuditEntry, Page};
 use serde_json::Value;
 
 use super::moment;
-use crate::commands::{Farm, write_json};
+use crate::commands::{Coordinator, write_json};
 use latlas_program::text_table::TextTable;
 
-pub(super) fn run(last: u32, json: bool, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub(super) fn run(last: u32, json: bool, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let page: Page<AuditEntry> =
         farm.ask(async |client| Ok(client.get(&format!("v1/audit?limit={last}")).await?))?;
     if json {
@@ -34,7 +34,7 @@ pub(super) fn run(last: u32, json: bool, farm: &Farm, out: &mut dyn Write) -> Re
     Ok(columns.write(out)?)
 }
 
-/// `role=enroll uses=100`: what is there of an object, or a value as it is.
+/// `role=enroll uses=100`: the fields of an object that are not empty, or another value unchanged.
 fn detail(detail: &Value) -> String {
     let Value::Object(fields) = detail else { return detail.to_string() };
     let said = |(name, value): (&String, &Value)| match value {

@@ -11,15 +11,15 @@ use latlas_shared::api::{
 use uuid::Uuid;
 
 use crate::cli::AgentDecision;
-use crate::commands::{Farm, write_json};
+use crate::commands::{Coordinator, write_json};
 use crate::pick::{Candidate, pick};
 use crate::text::{age, count, plain};
 use latlas_program::text_table::TextTable;
 
-/// The most boxes that the one-screen view names.
+/// The most agents that the one-screen view names.
 const MOST_NAMED: usize = 20;
 
-pub(super) fn status(farm: &Farm, json: bool, out: &mut dyn Write) -> Result<()> {
+pub(super) fn status(farm: &Coordinator, json: bool, out: &mut dyn Write) -> Result<()> {
     let (entries, agents): (Vec<FarmEntry>, Vec<AgentEntry>) = farm.ask(async |client| {
         Ok((client.get_all("v1/farm").await?, client.get_all("v1/agents").await?))
     })?;
@@ -66,13 +66,13 @@ fn write_entry(entry: &FarmEntry, now: Timestamp, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-/// The boxes that do not simply work, with the reason.
+/// The agents that get no work, with the reason.
 fn write_odd(agents: &[AgentEntry], now: Timestamp, out: &mut dyn Write) -> Result<()> {
     let odd: Vec<&AgentEntry> = agents.iter().filter(|agent| why(agent).is_some()).collect();
     if odd.is_empty() {
         return Ok(());
     }
-    writeln!(out, "boxes that get no work")?;
+    writeln!(out, "agents that get no work")?;
     for agent in odd.iter().take(MOST_NAMED) {
         let since = agent.standing.since.unwrap_or(agent.seen_at);
         writeln!(
@@ -91,9 +91,9 @@ fn write_odd(agents: &[AgentEntry], now: Timestamp, out: &mut dyn Write) -> Resu
     Ok(())
 }
 
-/// Lists the boxes that have all of some labels.
+/// Lists the agents that match all labels.
 pub(super) fn agents(
-    farm: &Farm,
+    farm: &Coordinator,
     wanted: &[(String, Option<String>)],
     json: bool,
     out: &mut dyn Write,
@@ -137,7 +137,7 @@ fn named(agent: &AgentEntry) -> String {
     }
 }
 
-/// Its state, and whether its agent runs where the state does not say so: `quarantined, silent`.
+/// Its state, and its presence where the state does not contain it: `quarantined, silent`.
 fn shown_state(agent: &AgentEntry) -> String {
     let state = agent.standing.state;
     let presence = match (state, agent.presence) {
@@ -150,7 +150,7 @@ fn shown_state(agent: &AgentEntry) -> String {
     format!("{state}, {presence}")
 }
 
-/// Why it gets no work; none for a box that works.
+/// Why an agent gets no work; none if it does.
 fn why(agent: &AgentEntry) -> Option<String> {
     if agent.standing.state == BoxState::Active {
         return None;
@@ -162,7 +162,7 @@ fn why(agent: &AgentEntry) -> Option<String> {
     })
 }
 
-/// What is wrong with its clock; none for one that is a minute off or less. It changes no result.
+/// The offset of its clock; none for a minute or less. The offset changes no result.
 fn clock(agent: &AgentEntry) -> Option<String> {
     let ahead = agent.clock_ahead_seconds.filter(|seconds| seconds.abs() > 60.0)?;
     let off = jiff::SignedDuration::try_from_secs_f64(ahead.abs()).ok()?;
@@ -170,7 +170,7 @@ fn clock(agent: &AgentEntry) -> Option<String> {
     Some(format!("its clock is {off} {}", if ahead > 0.0 { "ahead" } else { "behind" }))
 }
 
-/// What it works on: `23 of 64 tasks, 512 visits`.
+/// Its current work: `23 of 64 tasks, 512 visits`.
 fn work(agent: &AgentEntry) -> String {
     let leases = agent.leases.iter().map(|lease| {
         let tasks = match lease.left {
@@ -189,9 +189,9 @@ fn work(agent: &AgentEntry) -> String {
     if leases.is_empty() { "-".to_owned() } else { leases.join("; ") }
 }
 
-/// Quarantines a box or drains it.
+/// Quarantines or drains an agent.
 pub(super) fn decide(
-    farm: &Farm,
+    farm: &Coordinator,
     decision: &AgentDecision,
     state: AgentState,
     out: &mut dyn Write,
@@ -200,13 +200,18 @@ pub(super) fn decide(
     set_state(farm, &decision.agent, &change, decision.json, out)
 }
 
-/// Takes a quarantine or a drain back.
-pub(super) fn release(farm: &Farm, agent: &str, json: bool, out: &mut dyn Write) -> Result<()> {
+/// Ends a quarantine or a drain.
+pub(super) fn release(
+    farm: &Coordinator,
+    agent: &str,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
     set_state(farm, agent, &StateChange { state: AgentState::Active, reason: None }, json, out)
 }
 
 fn set_state(
-    farm: &Farm,
+    farm: &Coordinator,
     agent: &str,
     change: &StateChange,
     json: bool,
@@ -223,9 +228,9 @@ fn set_state(
     Ok(())
 }
 
-/// Names a box or labels it.
+/// Renames or labels an agent.
 pub(super) fn change(
-    farm: &Farm,
+    farm: &Coordinator,
     agent: &str,
     change: &AgentChange,
     json: bool,
@@ -242,18 +247,18 @@ pub(super) fn change(
     Ok(())
 }
 
-/// Takes a box out of the farm.
-pub(super) fn remove(farm: &Farm, agent: &str, out: &mut dyn Write) -> Result<()> {
+/// Removes an agent from the farm.
+pub(super) fn remove(farm: &Coordinator, agent: &str, out: &mut dyn Write) -> Result<()> {
     let id = farm.ask(async |client| {
         let id = find(&client, agent).await?;
         client.delete(&format!("v1/agents/{id}")).await?;
         Ok(id)
     })?;
-    writeln!(out, "{id} is removed; what it measured stays")?;
+    writeln!(out, "{id} is removed; its measurements stay")?;
     Ok(())
 }
 
-/// The agent that somebody means: by its id, its name, or the beginning of its id.
+/// Looks up an agent by its id, its name, or the beginning of its id.
 async fn find(client: &Client, text: &str) -> Result<Uuid> {
     let agents: Vec<AgentEntry> = client.get_all("v1/agents").await?;
     let now = Timestamp::now();
@@ -261,7 +266,7 @@ async fn find(client: &Client, text: &str) -> Result<Uuid> {
         id: agent.agent_id,
         name: Some(agent.name.clone()),
         what: format!(
-            "{} of {}, {}, heard of {} ago",
+            "{} of {}, {}, last contact {} ago",
             named(agent),
             agent.hardware_id,
             shown_state(agent),

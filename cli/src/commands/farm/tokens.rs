@@ -8,18 +8,18 @@ use latlas_shared::api::TokenEntry;
 
 use super::moment;
 use crate::cli::Tokens;
-use crate::commands::{Farm, write_json};
+use crate::commands::{Coordinator, write_json};
 use crate::text::plain;
 use latlas_program::text_table::TextTable;
 
-pub(super) fn run(command: &Tokens, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+pub(super) fn run(command: &Tokens, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     match command {
         Tokens::List { json } => list(*json, farm, out),
         Tokens::Revoke { id, json } => revoke(*id, *json, farm, out),
     }
 }
 
-fn list(json: bool, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+fn list(json: bool, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let tokens: Vec<TokenEntry> =
         farm.ask(async |client| Ok(client.get_all("v1/tokens?limit=1000").await?))?;
     if json {
@@ -52,7 +52,7 @@ fn list(json: bool, farm: &Farm, out: &mut dyn Write) -> Result<()> {
     Ok(columns.write(out)?)
 }
 
-fn revoke(id: i64, json: bool, farm: &Farm, out: &mut dyn Write) -> Result<()> {
+fn revoke(id: i64, json: bool, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let token: TokenEntry = farm.ask(async |client| {
         Ok(client.post(&format!("v1/tokens/{id}/revoke"), &serde_json::json!({})).await?)
     })?;

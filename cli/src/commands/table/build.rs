@@ -18,7 +18,7 @@ use crate::lines::Lines;
 use crate::text::count;
 use crate::{chosen, files};
 
-/// Makes a table from files of measurements.
+/// Builds a table from files of measurements.
 ///
 /// # Errors
 /// Names the file and line of a measurement that cannot be used, or that is of another device or run
@@ -56,7 +56,7 @@ pub(super) fn run(what: &TableBuild, out: &mut dyn Write) -> Result<()> {
 struct Gathered<'a> {
     catalog: &'a Catalog,
     measurements: Vec<Measurement>,
-    /// Where the first one stands.
+    /// File and line of the first one.
     first: String,
 }
 
@@ -89,7 +89,7 @@ impl Gathered<'_> {
         Ok(())
     }
 
-    /// A row must be about what its op means here, or nobody could use it.
+    /// A row must belong to the definition that its op has here. No prediction could use it otherwise.
     fn check_subject(&self, subject: &Subject) -> Result<()> {
         match subject {
             Subject::Op { key, digest } => {
@@ -130,7 +130,7 @@ fn check_alike(first: &Measurement, other: &Measurement, place: &str) -> Result<
     Ok(())
 }
 
-/// What the boxes say of themselves, by digest. A measurement has the digest alone.
+/// Fingerprints of the boxes, by digest. A measurement only has the digest.
 fn fingerprints(
     probes: &[PathBuf],
     measurements: &[Measurement],

@@ -2,20 +2,20 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Answers by method and path with query; several answers of one path are given in turn, and the last
 /// of them again and again.
-pub struct Farm {
+pub struct FakeCoordinator {
     pub address: String,
-    requests: Arc<Mutex<Vec<String>>>,
+    requests: Arc<(Mutex<Vec<String>>, Condvar)>,
 }
 
-impl Farm {
-    pub fn new(answers: &[(&str, &str, &str)]) -> Farm {
+impl FakeCoordinator {
+    pub fn new(answers: &[(&str, &str, &str)]) -> FakeCoordinator {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let requests = Arc::new(Mutex::new(Vec::new()));
+        let requests = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let seen = Arc::clone(&requests);
         let mut answers: Vec<(String, String, String)> =
             answers.iter().map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string())).collect();
@@ -23,8 +23,9 @@ impl Farm {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
                 let request = read(&stream);
-                let path = request.split(" HTTP/1.1").next().unwrap_or_default().to_owned();
-                seen.lock().unwrap().push(request);
+                let path = path(&request).to_owned();
+                seen.0.lock().unwrap().push(request);
+                seen.1.notify_all();
                 let mut fitting = answers.iter().enumerate().filter(|(_, (p, ..))| *p == path);
                 let answer = match (fitting.next(), fitting.next()) {
                     (None, _) => problem(404, &format!("nothing was said about {path}")),
@@ -37,19 +38,31 @@ impl Farm {
                 let _ = stream.write_all(answer.as_bytes());
             }
         });
-        Farm { address, requests }
+        FakeCoordinator { address, requests }
     }
 
     /// What was asked, each with its head and body.
     pub fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
+        self.requests.0.lock().unwrap().clone()
     }
 
     /// Method and path of what was asked.
     pub fn paths(&self) -> Vec<String> {
-        let path = |r: &String| r.split(" HTTP/1.1").next().unwrap_or_default().to_owned();
-        self.requests().iter().map(path).collect()
+        self.requests().iter().map(|request| path(request).to_owned()).collect()
     }
+
+    /// Waits until a method and path were asked for so many times.
+    pub fn await_requests(&self, wanted: &str, times: usize) {
+        let (requests, arrived) = &*self.requests;
+        let asked =
+            |all: &Vec<String>| all.iter().filter(|request| path(request) == wanted).count();
+        drop(arrived.wait_while(requests.lock().unwrap(), |all| asked(all) < times).unwrap());
+    }
+}
+
+/// Method and path of a request.
+fn path(request: &str) -> &str {
+    request.split(" HTTP/1.1").next().unwrap_or_default()
 }
 
 fn read(stream: &TcpStream) -> String {

@@ -3,14 +3,17 @@
 
 pub mod farm;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use latlas_shared::{CurvePoint, Row, RowStatus, RunConfig, TABLE_SCHEMA, Table};
+use jiff::{SignedDuration, Timestamp};
+use latlas_shared::testing::{self, MIB};
+use latlas_shared::{CurvePoint, Measurement, Row, Subject, Table, WholeNetwork};
 use ops_catalog::{Catalog, Network, NetworkSpec, OpKey};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 /// What a run left behind.
 pub struct Ran {
@@ -132,57 +135,36 @@ pub fn plausible(key: &OpKey) -> f64 {
     (4.0 * (5.0 + cost.flops as f64 / 1e4 + cost.activation_elements as f64 / 1e4)).round() / 4.0
 }
 
-/// A row that takes `micros` at the reference distance, and more beyond it.
-pub fn row(key: &OpKey, micros: f64) -> Row {
-    let point = |reuse_distance_bytes, micros: f64| CurvePoint {
-        reuse_distance_bytes,
-        quiet_micros: micros,
+/// A point of a curve whose numbers have few digits.
+fn point(reuse_distance_bytes: u64, micros: f64) -> CurvePoint {
+    CurvePoint {
         ci95_low_micros: micros * 0.96875,
         ci95_high_micros: micros * 1.03125,
         median_micros: micros * 1.0625,
         samples: 60,
         visits: 12,
-        calls_per_sample: 1,
-        host_micros: None,
-    };
+        ..testing::point(reuse_distance_bytes, micros)
+    }
+}
+
+/// A curve that starts at `micros`.
+fn curve(micros: f64) -> Vec<CurvePoint> {
+    vec![point(8 * MIB, micros), point(64 * MIB, micros * 1.5)]
+}
+
+/// A row that takes `micros` at the reference distance, and more beyond it.
+pub fn row(key: &OpKey, micros: f64) -> Row {
     Row {
-        op_type: key.op.clone(),
-        input_h: key.shape.input_h,
-        input_w: key.shape.input_w,
-        channels_in: key.shape.channels_in,
-        channels_out: key.shape.channels_out,
-        stride: key.shape.stride,
-        latency_micros: Some(micros),
-        energy_mj: None,
-        batch: key.shape.batch,
-        op_digest: Catalog::builtin().op(&key.op).unwrap().digest().clone(),
-        status: RowStatus::Ok,
-        reason: None,
         ci95_rel: Some(0.03125),
         median_micros: Some(micros * 1.0625),
-        samples: 60,
-        agents: 1,
-        between_agents: None,
-        measured_at: jiff::Timestamp::UNIX_EPOCH,
-        curve: vec![point(8 << 20, micros), point(64 << 20, micros * 1.5)],
+        curve: curve(micros),
+        ..testing::row(key, micros)
     }
 }
 
 /// A table of some rows.
 pub fn table(rows: Vec<Row>) -> Table {
-    let run_config = RunConfig::libtorch_eager("2.13.0");
-    Table {
-        schema: TABLE_SCHEMA,
-        hardware_id: "test-box-2c.cpu".parse().unwrap(),
-        run_config,
-        version: "5f0c2a7be91d4c3a8f6e2d1b0a9c8e7f".to_owned(),
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        fingerprints: BTreeMap::new(),
-        accuracy: None,
-        calibration: None,
-        ops: Vec::new(),
-        rows,
-    }
+    Table { version: "5f0c2a7be91d4c3a8f6e2d1b0a9c8e7f".to_owned(), ..testing::table(rows) }
 }
 
 /// The text of a table with all rows of some networks.
@@ -191,40 +173,31 @@ pub fn table_of(networks: &[&str]) -> String {
     serde_json::to_string(&table(rows)).unwrap()
 }
 
-/// A line of a file of measurements, as `latlas-agent bench` writes it, about a subject in JSON.
-fn measurement(subject: serde_json::Value, micros: f64, distances: &[u64]) -> serde_json::Value {
-    let table = table(Vec::new());
-    let point = |distance: &u64| {
-        serde_json::json!({
-            "reuse_distance_bytes": distance, "quiet_micros": micros, "ci95_low_micros": micros * 0.96875,
-            "ci95_high_micros": micros * 1.03125, "median_micros": micros * 1.0625, "samples": 60,
-            "visits": 12,
-        })
+/// A line of a file of measurements, as `latlas-agent bench` writes it.
+fn measurement(subject: Subject, curve: Vec<CurvePoint>) -> serde_json::Value {
+    let started_at: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    let measurement = Measurement {
+        id: Uuid::from_u128(7),
+        hardware_id: table(Vec::new()).hardware_id,
+        fingerprint: "f1".to_owned(),
+        started_at,
+        finished_at: started_at + SignedDuration::from_mins(1),
+        ..testing::measured(subject, curve)
     };
-    serde_json::json!({
-        "id": uuid::Uuid::from_u128(7), "task": null, "hardware_id": table.hardware_id, "fingerprint": "f1",
-        "run_config": table.run_config, "subject": subject, "status": "ok", "reason": null,
-        "latency": {"curve": distances.iter().map(point).collect::<Vec<_>>()}, "energy": null,
-        "started_at": "2026-01-02T03:04:05Z", "finished_at": "2026-01-02T03:05:05Z",
-        "before": {}, "after": {}, "agent_version": "0.1.0",
-    })
+    serde_json::to_value(measurement).unwrap()
 }
 
 /// A measurement of a key.
 pub fn op_measured(key: &OpKey, micros: f64) -> serde_json::Value {
-    let digest = Catalog::builtin().op(&key.op).unwrap().digest().clone();
-    measurement(
-        serde_json::json!({"op": {"key": key, "digest": digest}}),
-        micros,
-        &[8 << 20, 64 << 20],
-    )
+    let curve = vec![point(8 * MIB, micros), point(64 * MIB, micros)];
+    measurement(testing::subject(key.clone()), curve)
 }
 
 /// A measurement of a whole network, given as JSON.
 pub fn network_measured(network: &str, micros: f64) -> serde_json::Value {
     let spec = NetworkSpec::from_json(network).unwrap();
-    let whole = latlas_shared::WholeNetwork::new(&spec, Catalog::builtin()).unwrap();
-    measurement(serde_json::json!({ "network": whole }), micros, &[0])
+    let whole = WholeNetwork::new(&spec, Catalog::builtin()).unwrap();
+    measurement(Subject::Network(Box::new(whole)), vec![point(0, micros)])
 }
 
 /// All rows of some networks as measurements, a line each.
