@@ -1,48 +1,48 @@
 //! Lowering: an op or a network of the catalog as something that libtorch runs.
 //!
-//! This is the one place that knows how a primitive is computed. Weights are random and scaled so
-//! that values neither explode nor vanish; activations work in place where nothing else reads their
-//! input, as deployed networks do; a value is freed after its last use, as eager execution does.
+//! - **What is computed**: [`LoweredOp`] and [`LoweredNetwork`].
+//! - **With which weights**: a [`Weights`], which is [`Random`], [`Stored`], [`Sliced`] or [`Variables`].
+//! - **In which form**: [`Form::Deployed`] as on a device, or [`Form::Training`] with batch norms.
+//!
+//! Without gradients, activations work in place where nothing else reads their input, as deployed
+//! networks do, and a value is freed after its last use, as eager execution does. Once a weight or the
+//! input requires gradients, nothing is overwritten.
+//!
+//! ```
+//! use latlas_lowering::{Form, LoweredOp, Placement, Random, Stored, Variables};
+//! use ops_catalog::{Catalog, Shape};
+//! use tch::{Device, nn::VarStore};
+//!
+//! let shape = Shape { batch: 2, input_h: 8, input_w: 8, channels_in: 4, channels_out: 4, stride: 1 };
+//! let plan = Catalog::builtin().op("MBConv3_3x3")?.at(&shape)?;
+//! let store = VarStore::new(Device::Cpu);
+//! let weights = Variables::new(&store, Random::seeded(17));
+//! let trained = LoweredOp::new(&plan, Placement::default(), Form::Training, &weights)?;
+//! let input = trained.random_input()?;
+//! trained.forward_train(&input)?.mean(None).backward();
+//!
+//! let folded = Stored::from(&store).folded()?;
+//! let deployed = LoweredOp::new(&plan, Placement::default(), Form::Deployed, &folded)?;
+//! let difference = deployed.forward(&input)? - trained.forward(&input)?;
+//! assert!(f64::try_from(difference.abs().max())? < 1e-4);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod graph;
 mod primitive;
 #[cfg(test)]
 mod tests;
+mod weights;
 
-use anyhow::{Context, Result};
-use ops_catalog::{Merge, NetworkPlan, OpPlan, Source, TensorShape, Value};
-use tch::{Kind, Tensor};
+use ops_catalog::{Merge, NetworkPlan, OpPlan, TensorShape, Value};
+use tch::{Kind, TchError, Tensor};
 
-use primitive::{Kernel, channel_dim};
-
-/// The primitives that this agent can run, by the names that definitions use. A coordinator gives it
-/// no op that has another one.
-pub const PRIMITIVES: [&str; 25] = [
-    "conv2d",
-    "linear",
-    "batch_norm",
-    "layer_norm",
-    "layer_scale",
-    "relu",
-    "relu6",
-    "hardswish",
-    "silu",
-    "gelu",
-    "sigmoid",
-    "max_pool",
-    "avg_pool",
-    "global_avg_pool",
-    "self_attention",
-    "squeeze_excite",
-    "add",
-    "mul",
-    "concat",
-    "split",
-    "shuffle",
-    "upsample",
-    "identity",
-    "to_tokens",
-    "class_token",
-];
+use crate::graph::{Slot, Wired, execute, mark_last_uses};
+use crate::primitive::{Kernel, Mode};
+use crate::weights::Source;
+pub use crate::weights::{
+    Axis, Init, Random, Sliced, Spec, Stored, Variables, Weight, WeightError, Weights,
+};
 
 /// Where tensors live and how they are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,14 +55,21 @@ pub struct Placement {
     pub channels_last: bool,
 }
 
+impl Default for Placement {
+    /// Single precision on the CPU, stored channel by channel.
+    fn default() -> Placement {
+        Placement { device: tch::Device::Cpu, kind: Kind::Float, channels_last: false }
+    }
+}
+
 impl Placement {
     /// A tensor of standard normal values.
-    fn normal(&self, dims: &[i64]) -> Result<Tensor, tch::TchError> {
+    fn normal(&self, dims: &[i64]) -> Result<Tensor, TchError> {
         self.place(&Tensor::f_randn(dims, (Kind::Float, tch::Device::Cpu))?)
     }
 
-    /// A copy of `values` as this placement wants it.
-    fn place(&self, values: &Tensor) -> Result<Tensor, tch::TchError> {
+    /// `values` as this placement wants them: the same tensor where nothing has to change.
+    fn place(&self, values: &Tensor) -> Result<Tensor, TchError> {
         let placed = values.f_to_kind(self.kind)?.f_to_device(self.device)?;
         if !(self.channels_last && placed.dim() == 4) {
             return Ok(placed);
@@ -73,103 +80,15 @@ impl Placement {
     }
 }
 
-/// Where the graph executor finds a value.
+/// The form of an op's convolutions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    Input,
-    Temporary(usize),
-}
-
-/// A step with its wires resolved to slots.
-#[derive(Debug)]
-struct Wired<T> {
-    run: T,
-    inputs: Vec<Slot>,
-    /// First of its output slots.
-    output: usize,
-    /// Slots that nothing reads after this step.
-    freed: Vec<usize>,
-}
-
-/// A value that a step reads.
-enum Argument<'a> {
-    Shared(&'a Tensor),
-    /// Nothing reads it after this step, so the step may overwrite it.
-    Owned(Tensor),
-}
-
-impl Argument<'_> {
-    fn tensor(&self) -> &Tensor {
-        match self {
-            Argument::Shared(tensor) => tensor,
-            Argument::Owned(tensor) => tensor,
-        }
-    }
-}
-
-/// Fills in which slots each step is the last to read. The result is read after the last step. A
-/// slot that is read twice by one step is left alone: it can be handed over only once.
-fn mark_last_uses<T>(steps: &mut [Wired<T>], result: Slot) {
-    let mut seen: Vec<usize> = match result {
-        Slot::Temporary(slot) => vec![slot],
-        Slot::Input => vec![],
-    };
-    for step in steps.iter_mut().rev() {
-        for input in &step.inputs {
-            if let Slot::Temporary(slot) = *input
-                && !seen.contains(&slot)
-            {
-                seen.push(slot);
-                if step.inputs.iter().filter(|&other| other == input).count() == 1 {
-                    step.freed.push(slot);
-                }
-            }
-        }
-    }
-}
-
-/// Runs wired steps over an input.
-fn execute<T>(
-    steps: &[Wired<T>],
-    slots: usize,
-    result: Slot,
-    input: &Tensor,
-    run: impl Fn(&T, Vec<Argument>) -> Result<Vec<Tensor>, tch::TchError>,
-) -> Result<Tensor, tch::TchError> {
-    let mut values: Vec<Option<Tensor>> = Vec::new();
-    values.resize_with(slots, || None);
-    for step in steps {
-        // Values that die here are handed over; the others are lent. Taking comes first, so that
-        // lending can borrow the rest.
-        let mut owned: Vec<Option<Tensor>> = step
-            .inputs
-            .iter()
-            .map(|slot| match *slot {
-                Slot::Temporary(slot) if step.freed.contains(&slot) => values[slot].take(),
-                _ => None,
-            })
-            .collect();
-        let arguments = step
-            .inputs
-            .iter()
-            .zip(&mut owned)
-            .map(|(slot, owned)| match (owned.take(), *slot) {
-                (Some(tensor), _) => Argument::Owned(tensor),
-                (None, Slot::Input) => Argument::Shared(input),
-                (None, Slot::Temporary(slot)) => Argument::Shared(
-                    values[slot].as_ref().expect("a step reads what an earlier step wrote"),
-                ),
-            })
-            .collect();
-        let outputs = run(&step.run, arguments)?;
-        for (offset, output) in outputs.into_iter().enumerate() {
-            values[step.output + offset] = Some(output);
-        }
-    }
-    Ok(match result {
-        Slot::Input => input.shallow_clone(),
-        Slot::Temporary(slot) => values[slot].take().expect("the result was written"),
-    })
+pub enum Form {
+    /// As definitions are written, and as devices run them: batch norms are folded into biased
+    /// convolutions.
+    Deployed,
+    /// With the batch norms: each convolution with [`folded_norm`](ops_catalog::Step::folded_norm) has no
+    /// bias, and a batch norm `norm` after it. [`Stored::folded`] leads back to the deployed form.
+    Training,
 }
 
 /// An op at a shape, with weights.
@@ -180,37 +99,48 @@ pub struct LoweredOp {
     result: Slot,
     input: TensorShape,
     placement: Placement,
+    /// Whether no weight required gradients when the op was made, so values may be overwritten unless the
+    /// input requires them.
+    in_place: bool,
+    weights: Vec<Weight>,
 }
 
 impl LoweredOp {
-    /// Makes weights for a plan.
+    /// Gets weights for a plan. A weight that is to have gradients requires them before this call.
     ///
     /// # Errors
-    /// When libtorch cannot allocate them.
-    pub fn new(plan: &OpPlan, placement: Placement) -> Result<LoweredOp> {
+    /// Names a weight that is missing, has another shape, or cannot be allocated.
+    pub fn new(
+        plan: &OpPlan,
+        placement: Placement,
+        form: Form,
+        weights: &dyn Weights,
+    ) -> Result<LoweredOp, WeightError> {
+        LoweredOp::from(plan, placement, form, Source::new(weights, placement))
+    }
+
+    fn from(
+        plan: &OpPlan,
+        placement: Placement,
+        form: Form,
+        mut weights: Source,
+    ) -> Result<LoweredOp, WeightError> {
         let mut steps = Vec::with_capacity(plan.steps.len());
         let mut first_slots = Vec::with_capacity(plan.steps.len());
         let mut slots = 0;
         for step in &plan.steps {
-            let slot = |source: &Source| match *source {
-                Source::Input => Slot::Input,
-                Source::Node { index, port } => Slot::Temporary(first_slots[index] + port),
-            };
-            let inputs: Vec<Slot> = step.inputs.iter().map(slot).collect();
+            let inputs = step.inputs.iter().map(|&source| slot(source, &first_slots)).collect();
             let shape = match step.inputs[0] {
-                Source::Input => plan.input,
-                Source::Node { index, port } => plan.steps[index].outputs[port],
+                ops_catalog::Source::Input => plan.input,
+                ops_catalog::Source::Node { index, port } => plan.steps[index].outputs[port],
             };
-            let kernel = Kernel::new(&step.primitive, shape, placement)
-                .with_context(|| format!("preparing {}", step.primitive.name()))?;
+            let kernel =
+                weights.within(&step.name, |weights| Kernel::new(step, shape, form, weights))?;
             first_slots.push(slots);
             steps.push(Wired { run: kernel, inputs, output: slots, freed: vec![] });
             slots += step.outputs.len();
         }
-        let result = match plan.result {
-            Source::Input => Slot::Input,
-            Source::Node { index, port } => Slot::Temporary(first_slots[index] + port),
-        };
+        let result = slot(plan.result, &first_slots);
         mark_last_uses(&mut steps, result);
         // Working in place on a view would overwrite what it is a view of.
         let views: Vec<usize> = (0..steps.len())
@@ -223,23 +153,54 @@ impl LoweredOp {
         for step in &mut steps {
             step.freed.retain(|slot| !views.contains(slot));
         }
-        Ok(LoweredOp { steps, slots, result, input: plan.input, placement })
+        let weights = weights.into_weights();
+        let in_place =
+            form == Form::Deployed && !weights.iter().any(|weight| weight.tensor.requires_grad());
+        Ok(LoweredOp { steps, slots, result, input: plan.input, placement, in_place, weights })
     }
 
     /// A normally distributed input.
     ///
     /// # Errors
     /// When libtorch cannot allocate it.
-    pub fn random_input(&self) -> Result<Tensor> {
-        Ok(self.placement.normal(&self.input.dims())?)
+    pub fn random_input(&self) -> Result<Tensor, TchError> {
+        self.placement.normal(&self.input.dims())
     }
 
-    /// Runs it once.
+    /// Its weights, in the order of the steps.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        self.weights.iter()
+    }
+
+    /// Runs it once. Batch norms use their running statistics.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor, tch::TchError> {
-        execute(&self.steps, self.slots, self.result, input, Kernel::run)
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        self.run(input, false)
+    }
+
+    /// Runs it once. Batch norms use the statistics of the batch, and update the running ones.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn forward_train(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        self.run(input, true)
+    }
+
+    fn run(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
+        let mode = Mode { in_place: self.in_place && !input.requires_grad(), train };
+        execute(&self.steps, self.slots, self.result, input, mode.in_place, |kernel, arguments| {
+            kernel.run(arguments, mode)
+        })
+    }
+}
+
+/// Where a value of a plan is found, given the first slot of each step.
+fn slot(source: ops_catalog::Source, first_slots: &[usize]) -> Slot {
+    match source {
+        ops_catalog::Source::Input => Slot::Input,
+        ops_catalog::Source::Node { index, port } => Slot::Temporary(first_slots[index] + port),
     }
 }
 
@@ -261,11 +222,17 @@ pub struct LoweredNetwork {
 }
 
 impl LoweredNetwork {
-    /// Makes weights for a network.
+    /// Gets weights for a network. The names begin with the place of the layer: those of `layers[3]`
+    /// with `layers.3`.
     ///
     /// # Errors
-    /// When libtorch cannot allocate them.
-    pub fn new(plan: &NetworkPlan, placement: Placement) -> Result<LoweredNetwork> {
+    /// Names a weight that is missing, has another shape, or cannot be allocated.
+    pub fn new(
+        plan: &NetworkPlan,
+        placement: Placement,
+        form: Form,
+        weights: &dyn Weights,
+    ) -> Result<LoweredNetwork, WeightError> {
         let slot = |value: Value| match value {
             Value::Input => Slot::Input,
             Value::Of(step) => Slot::Temporary(step),
@@ -275,10 +242,11 @@ impl LoweredNetwork {
             let run = match step.merge {
                 Some(Merge::Add) => NetworkStep::Add,
                 Some(Merge::Concat) => NetworkStep::Concat,
-                None => NetworkStep::Op(
-                    LoweredOp::new(&step.plan, placement)
-                        .with_context(|| format!("preparing {}", step.key))?,
-                ),
+                None => {
+                    let place = step.place.replace('[', ".").replace(']', "");
+                    let source = Source::new(weights, placement).below(&place);
+                    NetworkStep::Op(LoweredOp::from(&step.plan, placement, form, source)?)
+                }
             };
             let inputs = step.inputs.iter().copied().map(slot).collect();
             steps.push(Wired { run, inputs, output: index, freed: vec![] });
@@ -293,23 +261,41 @@ impl LoweredNetwork {
     ///
     /// # Errors
     /// When libtorch cannot allocate it.
-    pub fn random_input(&self) -> Result<Tensor> {
-        Ok(self.placement.normal(&self.input.dims())?)
+    pub fn random_input(&self) -> Result<Tensor, TchError> {
+        self.placement.normal(&self.input.dims())
     }
 
-    /// Runs it once.
+    /// Its weights, in the order of the steps.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        self.steps.iter().flat_map(|step| match &step.run {
+            NetworkStep::Op(op) => op.weights.as_slice(),
+            NetworkStep::Add | NetworkStep::Concat => &[],
+        })
+    }
+
+    /// Runs it once. Batch norms use their running statistics.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor, tch::TchError> {
-        execute(&self.steps, self.steps.len(), self.result, input, |step, arguments| {
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        self.run(input, false)
+    }
+
+    /// Runs it once. Batch norms use the statistics of the batch, and update the running ones.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn forward_train(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        self.run(input, true)
+    }
+
+    fn run(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
+        // An op spares its input, so handing a value over only frees it.
+        execute(&self.steps, self.steps.len(), self.result, input, true, |step, arguments| {
             let output = match step {
-                NetworkStep::Op(op) => op.forward(arguments[0].tensor()),
+                NetworkStep::Op(op) => op.run(arguments[0].tensor(), train),
                 NetworkStep::Add => arguments[0].tensor().f_add(arguments[1].tensor()),
-                NetworkStep::Concat => {
-                    let tensors: Vec<&Tensor> = arguments.iter().map(Argument::tensor).collect();
-                    Tensor::f_cat(&tensors, channel_dim(tensors[0]))
-                }
+                NetworkStep::Concat => primitive::concat(&arguments),
             };
             output.map(|tensor| vec![tensor])
         })

@@ -1,427 +1,186 @@
-//! One primitive with its weights.
+//! How each primitive is computed. This is the only place that knows it.
+//!
+//! A primitive is one function here: it asks for weights and gives a [`Kernel`].
 
-use ops_catalog::{Activation, Gate, Primitive, TensorShape};
-use tch::{Kind, TchError, Tensor};
+mod attention;
+mod dense;
+mod elementwise;
 
-use super::{Argument, Placement};
+use std::fmt;
+
+use ops_catalog::{Primitive, Step, TensorShape};
+use tch::{TchError, Tensor};
+
+use self::elementwise::Elementwise;
+use crate::Form;
+use crate::weights::{Source, WeightError};
+
+/// A value that a kernel reads.
+pub(crate) enum Argument<'a> {
+    Shared(&'a Tensor),
+    /// Nothing reads it afterwards, so the kernel may overwrite it.
+    Owned(Tensor),
+}
+
+impl Argument<'_> {
+    pub(crate) fn tensor(&self) -> &Tensor {
+        match self {
+            Argument::Shared(tensor) => tensor,
+            Argument::Owned(tensor) => tensor,
+        }
+    }
+}
+
+/// How a kernel runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mode {
+    /// Whether values may be overwritten that nothing reads any more. A backward pass reads them.
+    pub(crate) in_place: bool,
+    /// Whether batch norms use the statistics of their input, and update the running ones.
+    pub(crate) train: bool,
+}
+
+type Outcome = Result<Tensor, TchError>;
+type Run = dyn Fn(Vec<Argument>, Mode) -> Result<Vec<Tensor>, TchError> + Send;
 
 /// A primitive that is ready to run.
-#[derive(Debug)]
-pub(super) enum Kernel {
-    Conv2d {
-        weight: Tensor,
-        bias: Option<Tensor>,
-        stride: i64,
-        padding: i64,
-        dilation: i64,
-        groups: i64,
-    },
-    Linear {
-        weight: Tensor,
-        bias: Option<Tensor>,
-        on_map: bool,
-    },
-    BatchNorm {
-        weight: Tensor,
-        bias: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-    },
-    LayerNorm {
-        weight: Tensor,
-        bias: Tensor,
-        on_map: bool,
-    },
-    LayerScale {
-        /// As many dimensions as make it meet the channels of its input.
-        factor: Tensor,
-    },
-    Elementwise(Elementwise),
-    MaxPool {
-        kernel: i64,
-        stride: i64,
-        padding: i64,
-    },
-    AvgPool {
-        kernel: i64,
-        stride: i64,
-        padding: i64,
-    },
-    GlobalAvgPool,
-    SelfAttention {
-        qkv: (Tensor, Tensor),
-        out: (Tensor, Tensor),
-        heads: i64,
-    },
-    SqueezeExcite {
-        reduce: (Tensor, Tensor),
-        expand: (Tensor, Tensor),
-        activation: Activation,
-        gate: Gate,
-    },
-    Add,
-    Mul,
-    Concat,
-    Split {
-        parts: i64,
-    },
-    Shuffle {
-        groups: i64,
-    },
-    Upsample {
-        scale: i64,
-    },
-    Identity,
-    ToTokens {
-        class_token: Option<Tensor>,
-        positions: Tensor,
-    },
-    ClassToken,
+pub(crate) struct Kernel {
+    run: Box<Run>,
+    gives_view: bool,
 }
 
-/// Functions of one element, which can overwrite their input.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Elementwise {
-    Relu,
-    Relu6,
-    Hardswish,
-    Silu,
-    Gelu,
-    Sigmoid,
-}
-
-/// Makes weights.
-#[derive(Clone, Copy)]
-struct Weights(Placement);
-
-impl Weights {
-    /// Normal values whose products over `fan_in` terms keep unit variance.
-    fn scaled(self, dims: &[i64], fan_in: i64) -> Result<Tensor, TchError> {
-        let factor = 1.0 / (fan_in.max(1) as f64).sqrt();
-        // Scaling in place keeps the memory format.
-        self.0.normal(dims)?.f_mul_scalar_(factor)
-    }
-
-    fn small(self, length: i64) -> Result<Tensor, TchError> {
-        self.0.normal(&[length])?.f_mul_scalar_(0.1)
-    }
-
-    fn ones(self, length: i64) -> Result<Tensor, TchError> {
-        self.0.place(&Tensor::f_ones([length], (Kind::Float, tch::Device::Cpu))?)
-    }
-
-    /// A 1x1 convolution's weight and bias.
-    fn pointwise(self, out: i64, channels: i64) -> Result<(Tensor, Tensor), TchError> {
-        Ok((self.scaled(&[out, channels, 1, 1], channels)?, self.small(out)?))
-    }
-
-    /// A linear layer's weight and bias.
-    fn dense(self, out: i64, channels: i64) -> Result<(Tensor, Tensor), TchError> {
-        Ok((self.scaled(&[out, channels], channels)?, self.small(out)?))
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("gives_view", &self.gives_view).finish_non_exhaustive()
     }
 }
 
 impl Kernel {
-    /// Makes the weights for an input of the given shape.
-    pub(super) fn new(
-        primitive: &Primitive<u32>,
-        input: TensorShape,
-        placement: Placement,
-    ) -> Result<Kernel, TchError> {
-        let make = Weights(placement);
-        let c = i64::from(input.channels());
-        let on_map = matches!(input, TensorShape::Map { .. });
-        Ok(match *primitive {
-            Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias } => {
-                let (out, kernel, groups) = (i64::from(out), i64::from(kernel), i64::from(groups));
-                let per_group = c / groups;
-                Kernel::Conv2d {
-                    weight: make
-                        .scaled(&[out, per_group, kernel, kernel], per_group * kernel * kernel)?,
-                    bias: bias.then(|| make.small(out)).transpose()?,
-                    stride: stride.into(),
-                    padding: padding.unwrap_or(0).into(),
-                    dilation: dilation.into(),
-                    groups,
-                }
-            }
-            Primitive::Linear { out, bias } => {
-                let out = i64::from(out);
-                Kernel::Linear {
-                    weight: make.scaled(&[out, c], c)?,
-                    bias: bias.then(|| make.small(out)).transpose()?,
-                    on_map,
-                }
-            }
-            Primitive::BatchNorm => Kernel::BatchNorm {
-                weight: make.ones(c)?,
-                bias: make.small(c)?,
-                mean: make.small(c)?,
-                variance: make.ones(c)?,
-            },
-            Primitive::LayerNorm => {
-                Kernel::LayerNorm { weight: make.ones(c)?, bias: make.small(c)?, on_map }
-            }
-            Primitive::LayerScale => {
-                let factor = make.small(c)?;
-                let factor = if on_map { factor.f_view([c, 1, 1])? } else { factor };
-                Kernel::LayerScale { factor }
-            }
-            Primitive::Relu => Kernel::Elementwise(Elementwise::Relu),
-            Primitive::Relu6 => Kernel::Elementwise(Elementwise::Relu6),
-            Primitive::Hardswish => Kernel::Elementwise(Elementwise::Hardswish),
-            Primitive::Silu => Kernel::Elementwise(Elementwise::Silu),
-            Primitive::Gelu => Kernel::Elementwise(Elementwise::Gelu),
-            Primitive::Sigmoid => Kernel::Elementwise(Elementwise::Sigmoid),
-            Primitive::MaxPool { kernel, stride, padding } => Kernel::MaxPool {
-                kernel: kernel.into(),
-                stride: stride.into(),
-                padding: padding.unwrap_or(0).into(),
-            },
-            Primitive::AvgPool { kernel, stride, padding } => Kernel::AvgPool {
-                kernel: kernel.into(),
-                stride: stride.into(),
-                padding: padding.unwrap_or(0).into(),
-            },
-            Primitive::GlobalAvgPool => Kernel::GlobalAvgPool,
-            Primitive::SelfAttention { heads } => Kernel::SelfAttention {
-                qkv: make.dense(3 * c, c)?,
-                out: make.dense(c, c)?,
-                heads: heads.into(),
-            },
-            Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {
-                let squeeze = i64::from(squeeze);
-                Kernel::SqueezeExcite {
-                    reduce: make.pointwise(squeeze, c)?,
-                    expand: make.pointwise(c, squeeze)?,
-                    activation,
-                    gate,
-                }
-            }
-            Primitive::Add => Kernel::Add,
-            Primitive::Mul => Kernel::Mul,
-            Primitive::Concat => Kernel::Concat,
-            Primitive::Split { parts } => Kernel::Split { parts: parts.into() },
-            Primitive::Shuffle { groups } => Kernel::Shuffle { groups: groups.into() },
-            Primitive::Upsample { scale } => Kernel::Upsample { scale: scale.into() },
-            Primitive::Identity => Kernel::Identity,
-            Primitive::ToTokens { class_token } => {
-                let (h, w) = match input {
-                    TensorShape::Map { h, w, .. } => (i64::from(h), i64::from(w)),
-                    TensorShape::Tokens { .. } => unreachable!("shape inference refuses tokens"),
-                };
-                let length = h * w + i64::from(class_token);
-                Kernel::ToTokens {
-                    class_token: class_token.then(|| make.small(c)).transpose()?,
-                    positions: make.scaled(&[1, length, c], c)?,
-                }
-            }
-            Primitive::ClassToken => Kernel::ClassToken,
-        })
+    /// Of several values.
+    fn merging(compute: impl Fn(&[Argument], Mode) -> Outcome + Send + 'static) -> Kernel {
+        let run = move |arguments: Vec<Argument>, mode: Mode| Ok(vec![compute(&arguments, mode)?]);
+        Kernel { run: Box::new(run), gives_view: false }
+    }
+
+    /// Of one value.
+    fn of_one(compute: impl Fn(&Tensor) -> Outcome + Send + 'static) -> Kernel {
+        Kernel::merging(move |arguments, _| compute(arguments[0].tensor()))
+    }
+
+    /// Of one value, in a way that depends on the mode.
+    fn in_mode(compute: impl Fn(&Tensor, Mode) -> Outcome + Send + 'static) -> Kernel {
+        Kernel::merging(move |arguments, mode| compute(arguments[0].tensor(), mode))
+    }
+
+    /// Of one value that it may overwrite.
+    fn overwriting(function: Elementwise) -> Kernel {
+        let run = move |mut arguments: Vec<Argument>, _: Mode| {
+            Ok(vec![function.run(arguments.swap_remove(0))?])
+        };
+        Kernel { run: Box::new(run), gives_view: false }
+    }
+
+    /// Says that its outputs share memory with its input.
+    fn giving_view(self) -> Kernel {
+        Kernel { gives_view: true, ..self }
     }
 
     /// Whether its outputs share memory with its input.
-    pub(super) fn gives_view(&self) -> bool {
-        matches!(self, Kernel::Identity | Kernel::Split { .. } | Kernel::ClassToken)
+    pub(crate) fn gives_view(&self) -> bool {
+        self.gives_view
     }
 
     /// Runs it once.
-    pub(super) fn run(&self, mut arguments: Vec<Argument>) -> Result<Vec<Tensor>, TchError> {
-        if let Kernel::Elementwise(function) = self
-            && let Some(argument) = arguments.pop()
-        {
-            return Ok(vec![function.run(argument)?]);
-        }
-        let x = arguments[0].tensor();
-        if let Kernel::Split { parts } = *self {
-            return x.f_chunk(parts, channel_dim(x));
-        }
-        Ok(vec![self.run_single(x, &arguments)?])
+    pub(crate) fn run(
+        &self,
+        arguments: Vec<Argument>,
+        mode: Mode,
+    ) -> Result<Vec<Tensor>, TchError> {
+        (self.run)(arguments, mode)
     }
 
-    fn run_single(&self, x: &Tensor, arguments: &[Argument]) -> Result<Tensor, TchError> {
-        match self {
-            Kernel::Conv2d { weight, bias, stride, padding, dilation, groups } => x.f_conv2d(
-                weight,
-                bias.as_ref(),
-                [*stride, *stride],
-                [*padding, *padding],
-                [*dilation, *dilation],
-                *groups,
-            ),
-            Kernel::Linear { weight, bias, on_map: false } => x.f_linear(weight, bias.as_ref()),
-            Kernel::Linear { weight, bias, on_map: true } => {
-                let flat = x.f_flatten(1, -1)?.f_linear(weight, bias.as_ref())?;
-                let (n, c) = flat.size2()?;
-                flat.f_view([n, c, 1, 1])
+    /// The kernel of a step whose first input has the given shape.
+    pub(crate) fn new(
+        step: &Step,
+        input: TensorShape,
+        form: Form,
+        weights: &mut Source,
+    ) -> Result<Kernel, WeightError> {
+        let c = i64::from(input.channels());
+        Ok(match step.primitive {
+            Primitive::Conv2d { .. } => dense::conv2d(step, c, form, weights)?,
+            Primitive::Linear { out, bias } => dense::linear(out, bias, input, weights)?,
+            Primitive::BatchNorm => dense::batch_norm(c, weights)?,
+            Primitive::LayerNorm => dense::layer_norm(input, weights)?,
+            Primitive::LayerScale => dense::layer_scale(input, weights)?,
+            Primitive::Relu => Kernel::overwriting(elementwise::RELU),
+            Primitive::Relu6 => Kernel::overwriting(elementwise::RELU6),
+            Primitive::Hardswish => Kernel::overwriting(elementwise::HARDSWISH),
+            Primitive::Silu => Kernel::overwriting(elementwise::SILU),
+            Primitive::Gelu => Kernel::overwriting(elementwise::GELU),
+            Primitive::Sigmoid => Kernel::overwriting(elementwise::SIGMOID),
+            Primitive::MaxPool { kernel, stride, padding } => {
+                let (kernel, stride, padding) = windows(kernel, stride, padding);
+                Kernel::of_one(move |x| x.f_max_pool2d(kernel, stride, padding, [1, 1], false))
             }
-            Kernel::BatchNorm { weight, bias, mean, variance } => x.f_batch_norm(
-                Some(weight),
-                Some(bias),
-                Some(mean),
-                Some(variance),
-                false,
-                0.1,
-                1e-5,
-                true,
-            ),
-            Kernel::LayerNorm { weight, bias, on_map: false } => {
-                x.f_layer_norm(weight.size(), Some(weight), Some(bias), 1e-6, true)
+            Primitive::AvgPool { kernel, stride, padding } => {
+                let (kernel, stride, padding) = windows(kernel, stride, padding);
+                Kernel::of_one(move |x| x.f_avg_pool2d(kernel, stride, padding, false, true, None))
             }
-            Kernel::LayerNorm { weight, bias, on_map: true } => x
-                .f_permute([0, 2, 3, 1])?
-                .f_layer_norm(weight.size(), Some(weight), Some(bias), 1e-6, true)?
-                .f_permute([0, 3, 1, 2])?
-                .f_contiguous(),
-            Kernel::LayerScale { factor } => x.f_mul(factor),
-            Kernel::MaxPool { kernel, stride, padding } => x.f_max_pool2d(
-                [*kernel, *kernel],
-                [*stride, *stride],
-                [*padding, *padding],
-                [1, 1],
-                false,
-            ),
-            Kernel::AvgPool { kernel, stride, padding } => x.f_avg_pool2d(
-                [*kernel, *kernel],
-                [*stride, *stride],
-                [*padding, *padding],
-                false,
-                true,
-                None,
-            ),
-            Kernel::GlobalAvgPool => x.f_adaptive_avg_pool2d([1, 1]),
-            Kernel::SelfAttention { qkv, out, heads } => self_attention(x, qkv, out, *heads),
-            Kernel::SqueezeExcite { reduce, expand, activation, gate } => {
-                squeeze_excite(x, reduce, expand, *activation, *gate)
+            Primitive::GlobalAvgPool => Kernel::of_one(|x| x.f_adaptive_avg_pool2d([1, 1])),
+            Primitive::SelfAttention { heads } => attention::self_attention(heads, c, weights)?,
+            Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {
+                elementwise::squeeze_excite(squeeze, activation, gate, c, weights)?
             }
-            Kernel::Add => fold(arguments, Tensor::f_add),
-            Kernel::Mul => fold(arguments, Tensor::f_mul),
-            Kernel::Concat => {
-                let tensors: Vec<&Tensor> = arguments.iter().map(Argument::tensor).collect();
-                Tensor::f_cat(&tensors, channel_dim(x))
+            Primitive::Add => Kernel::merging(|arguments, _| fold(arguments, Tensor::f_add)),
+            Primitive::Mul => Kernel::merging(|arguments, _| fold(arguments, Tensor::f_mul)),
+            Primitive::Concat => Kernel::merging(|arguments, _| concat(arguments)),
+            Primitive::Split { parts } => split(parts),
+            Primitive::Shuffle { groups } => {
+                Kernel::of_one(move |x| x.f_channel_shuffle(groups.into()))
             }
-            Kernel::Shuffle { groups } => x.f_channel_shuffle(*groups),
-            Kernel::Upsample { scale } => {
+            Primitive::Upsample { scale } => Kernel::of_one(move |x| {
                 let (_, _, h, w) = x.size4()?;
+                let scale = i64::from(scale);
                 x.f_upsample_nearest2d([h * scale, w * scale], None, None)
+            }),
+            Primitive::Identity => Kernel::of_one(|x| Ok(x.shallow_clone())).giving_view(),
+            Primitive::ToTokens { class_token } => {
+                attention::to_tokens(class_token, input, weights)?
             }
-            Kernel::Identity => Ok(x.shallow_clone()),
-            Kernel::ToTokens { class_token, positions } => {
-                let tokens = x.f_flatten(2, -1)?.f_transpose(1, 2)?;
-                let tokens = match class_token {
-                    Some(token) => {
-                        let (n, _, c) = tokens.size3()?;
-                        Tensor::f_cat(&[token.f_expand([n, 1, c], false)?, tokens], 1)?
-                    }
-                    None => tokens,
-                };
-                tokens.f_add(positions)
-            }
-            Kernel::ClassToken => {
-                let (n, _, c) = x.size3()?;
-                x.f_select(1, 0)?.f_reshape([n, c, 1, 1])
-            }
-            Kernel::Elementwise(_) | Kernel::Split { .. } => {
-                unreachable!("handled by the caller")
-            }
-        }
+            Primitive::ClassToken => attention::class_token(),
+        })
     }
 }
 
 /// The dimension that holds channels: `[n, c, h, w]` or `[n, l, c]`.
-pub(super) fn channel_dim(x: &Tensor) -> i64 {
+pub(crate) fn channel_dim(x: &Tensor) -> i64 {
     if x.dim() == 4 { 1 } else { 2 }
 }
 
-fn fold(
-    arguments: &[Argument],
-    combine: impl Fn(&Tensor, &Tensor) -> Result<Tensor, TchError>,
-) -> Result<Tensor, TchError> {
+/// Kernel, stride and padding of a square window.
+fn windows(kernel: u32, stride: u32, padding: Option<u32>) -> ([i64; 2], [i64; 2], [i64; 2]) {
+    let square = |size: u32| [i64::from(size); 2];
+    (square(kernel), square(stride), square(padding.unwrap_or(0)))
+}
+
+fn split(parts: u32) -> Kernel {
+    let run = move |arguments: Vec<Argument>, _: Mode| {
+        let x = arguments[0].tensor();
+        x.f_chunk(parts.into(), channel_dim(x))
+    };
+    Kernel { run: Box::new(run), gives_view: true }
+}
+
+pub(crate) fn concat(arguments: &[Argument]) -> Outcome {
+    let tensors: Vec<&Tensor> = arguments.iter().map(Argument::tensor).collect();
+    Tensor::f_cat(&tensors, channel_dim(tensors[0]))
+}
+
+fn fold(arguments: &[Argument], combine: impl Fn(&Tensor, &Tensor) -> Outcome) -> Outcome {
     let mut result = combine(arguments[0].tensor(), arguments[1].tensor())?;
     for argument in &arguments[2..] {
         result = combine(&result, argument.tensor())?;
     }
     Ok(result)
-}
-
-impl Elementwise {
-    fn run(self, argument: Argument) -> Result<Tensor, TchError> {
-        match argument {
-            Argument::Owned(mut x) => match self {
-                Elementwise::Relu => x.f_relu_(),
-                Elementwise::Relu6 => x.f_relu6_(),
-                Elementwise::Hardswish => x.f_hardswish_(),
-                Elementwise::Silu => x.f_silu_(),
-                Elementwise::Gelu => x.f_gelu_("none"),
-                Elementwise::Sigmoid => x.f_sigmoid_(),
-            },
-            Argument::Shared(x) => match self {
-                Elementwise::Relu => x.f_relu(),
-                Elementwise::Relu6 => x.f_relu6(),
-                Elementwise::Hardswish => x.f_hardswish(),
-                Elementwise::Silu => x.f_silu(),
-                Elementwise::Gelu => x.f_gelu("none"),
-                Elementwise::Sigmoid => x.f_sigmoid(),
-            },
-        }
-    }
-}
-
-/// Multi-head self-attention with fused projections, over tokens or over the positions of a map.
-fn self_attention(
-    x: &Tensor,
-    qkv: &(Tensor, Tensor),
-    out: &(Tensor, Tensor),
-    heads: i64,
-) -> Result<Tensor, TchError> {
-    let map = (x.dim() == 4).then(|| x.size());
-    let tokens = match map {
-        Some(_) => x.f_flatten(2, -1)?.f_transpose(1, 2)?,
-        None => x.shallow_clone(),
-    };
-    let (n, l, c) = tokens.size3()?;
-    let projected = tokens
-        .f_linear(&qkv.0, Some(&qkv.1))?
-        .f_view([n, l, 3, heads, c / heads])?
-        .f_permute([2, 0, 3, 1, 4])?;
-    let part = |index| projected.f_select(0, index);
-    let attended = Tensor::f_scaled_dot_product_attention(
-        &part(0)?,
-        &part(1)?,
-        &part(2)?,
-        None::<&Tensor>,
-        0.0,
-        false,
-        None,
-        false,
-    )?;
-    let joined = attended.f_transpose(1, 2)?.f_reshape([n, l, c])?;
-    let result = joined.f_linear(&out.0, Some(&out.1))?;
-    match map {
-        Some(size) => result.f_transpose(1, 2)?.f_reshape(size.as_slice()),
-        None => Ok(result),
-    }
-}
-
-fn squeeze_excite(
-    x: &Tensor,
-    reduce: &(Tensor, Tensor),
-    expand: &(Tensor, Tensor),
-    activation: Activation,
-    gate: Gate,
-) -> Result<Tensor, TchError> {
-    let pointwise = |x: &Tensor, (weight, bias): &(Tensor, Tensor)| {
-        x.f_conv2d(weight, Some(bias), [1, 1], [0, 0], [1, 1], 1)
-    };
-    let mut squeezed = pointwise(&x.f_adaptive_avg_pool2d([1, 1])?, reduce)?;
-    let squeezed = match activation {
-        Activation::Relu => squeezed.f_relu_()?,
-        Activation::Silu => squeezed.f_silu_()?,
-    };
-    let mut scale = pointwise(&squeezed, expand)?;
-    let scale = match gate {
-        Gate::Sigmoid => scale.f_sigmoid_()?,
-        Gate::Hardsigmoid => scale.f_hardsigmoid_()?,
-    };
-    x.f_mul(&scale)
 }

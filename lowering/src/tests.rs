@@ -1,13 +1,34 @@
 //! Lowered ops against shape inference, and against the same computation written directly.
 
-use ops_catalog::{Catalog, Network, NetworkSpec, Op, OpDef, Primitive, Shape};
+mod gradients;
+mod providers;
+
+use ops_catalog::{Catalog, Network, NetworkSpec, Op, OpDef, OpPlan, Primitive, Shape};
 use tch::{Kind, Tensor};
 
-use super::primitive::Kernel;
-use super::{LoweredNetwork, LoweredOp, PRIMITIVES, Placement};
+use super::{Form, LoweredNetwork, LoweredOp, Placement, Random};
 
 const CPU: Placement =
     Placement { device: tch::Device::Cpu, kind: Kind::Float, channels_last: false };
+
+/// An op in deployed form with random weights.
+fn deployed(plan: &OpPlan) -> LoweredOp {
+    LoweredOp::new(plan, CPU, Form::Deployed, &Random::seeded(1)).unwrap()
+}
+
+fn deployed_network(plan: &ops_catalog::NetworkPlan) -> LoweredNetwork {
+    LoweredNetwork::new(plan, CPU, Form::Deployed, &Random::seeded(1)).unwrap()
+}
+
+/// Statistics and affine parameters as after training, far from what a batch norm begins with.
+fn vary_norms(lowered: &LoweredOp) {
+    let _guard = tch::no_grad_guard();
+    for weight in lowered.weights().filter(|weight| weight.name.contains("norm.")) {
+        let mut tensor = weight.tensor.shallow_clone();
+        let random = Tensor::rand_like(&tensor) + 0.5;
+        tensor.copy_(&random);
+    }
+}
 
 fn shape(h: u32, w: u32, channels_in: u32, channels_out: u32, stride: u32) -> Shape {
     Shape { batch: 2, input_h: h, input_w: w, channels_in, channels_out, stride }
@@ -45,7 +66,7 @@ fn every_catalog_op_gives_the_shape_that_was_inferred() {
         let plans: Vec<_> = candidates().iter().filter_map(|s| op.at(s).ok()).collect();
         assert!(!plans.is_empty(), "no candidate shape suits {}", op.name());
         for plan in plans {
-            let lowered = LoweredOp::new(&plan, CPU).unwrap();
+            let lowered = deployed(&plan);
             let input = lowered.random_input().unwrap();
             let before = input.copy();
             let output = lowered.forward(&input).unwrap();
@@ -56,53 +77,61 @@ fn every_catalog_op_gives_the_shape_that_was_inferred() {
     }
 }
 
-#[test]
-fn every_primitive_of_the_catalog_is_announced() {
-    for op in Catalog::builtin().ops() {
-        for node in &op.def().nodes {
-            assert!(PRIMITIVES.contains(&node.apply.name()), "{}", node.apply.name());
-        }
+/// The weights of a lowered op, by step.
+struct Parts<'a> {
+    plan: &'a OpPlan,
+    lowered: &'a LoweredOp,
+}
+
+impl Parts<'_> {
+    fn weight(&self, step: usize, part: &str) -> &Tensor {
+        let name = format!("{}.{part}", self.plan.steps[step].name);
+        let found = self.lowered.weights().find(|weight| weight.name == name);
+        &found.unwrap_or_else(|| panic!("no {name}")).tensor
+    }
+
+    /// The same convolution, written directly.
+    fn conv(&self, step: usize, x: &Tensor) -> Tensor {
+        let Primitive::Conv2d { stride, groups, dilation, padding, .. } =
+            self.plan.steps[step].primitive
+        else {
+            panic!("step {step} is no convolution")
+        };
+        let square = |size: u32| [i64::from(size); 2];
+        x.conv2d(
+            self.weight(step, "weight"),
+            Some(self.weight(step, "bias")),
+            square(stride),
+            square(padding.unwrap()),
+            square(dilation),
+            groups.into(),
+        )
     }
 }
 
-/// Runs a definition and hands its kernels, input and output to a check.
-fn check(yaml: &str, shape: Shape, expected: impl Fn(&[&Kernel], &Tensor) -> Tensor) {
+/// Runs a definition and hands its weights, input and output to a check.
+fn check(yaml: &str, shape: Shape, expected: impl Fn(&Parts, &Tensor) -> Tensor) {
     let plan = op(yaml).at(&shape).unwrap();
-    let lowered = LoweredOp::new(&plan, CPU).unwrap();
+    let lowered = deployed(&plan);
     let input = lowered.random_input().unwrap();
     let output = lowered.forward(&input).unwrap();
-    let kernels: Vec<&Kernel> = lowered.steps.iter().map(|step| &step.run).collect();
-    close(&output, &expected(&kernels, &input));
-}
-
-fn conv(kernel: &Kernel, x: &Tensor) -> Tensor {
-    let Kernel::Conv2d { weight, bias, stride, padding, dilation, groups } = kernel else {
-        panic!("{kernel:?} is no convolution")
-    };
-    x.conv2d(
-        weight,
-        bias.as_ref(),
-        [*stride, *stride],
-        [*padding, *padding],
-        [*dilation, *dilation],
-        *groups,
-    )
+    close(&output, &expected(&Parts { plan: &plan, lowered: &lowered }, &input));
 }
 
 #[test]
 fn an_inverted_residual_is_what_the_paper_says() {
     let def = Catalog::builtin().op("MBConv6_3x3").unwrap().def().clone();
     let yaml = serde_json::to_string(&def).unwrap();
-    check(&yaml, shape(14, 14, 8, 8, 1), |kernels, x| {
-        let expanded = conv(kernels[0], x).clamp(0.0, 6.0);
-        let filtered = conv(kernels[2], &expanded).clamp(0.0, 6.0);
-        conv(kernels[4], &filtered) + x
+    check(&yaml, shape(14, 14, 8, 8, 1), |parts, x| {
+        let expanded = parts.conv(0, x).clamp(0.0, 6.0);
+        let filtered = parts.conv(2, &expanded).clamp(0.0, 6.0);
+        parts.conv(4, &filtered) + x
     });
-    check(&yaml, shape(14, 14, 8, 16, 2), |kernels, x| {
-        let expanded = conv(kernels[0], x).clamp(0.0, 6.0);
-        let filtered = conv(kernels[2], &expanded).clamp(0.0, 6.0);
+    check(&yaml, shape(14, 14, 8, 16, 2), |parts, x| {
+        let expanded = parts.conv(0, x).clamp(0.0, 6.0);
+        let filtered = parts.conv(2, &expanded).clamp(0.0, 6.0);
         assert_eq!(filtered.size(), [2, 48, 7, 7]);
-        conv(kernels[4], &filtered)
+        parts.conv(4, &filtered)
     });
 }
 
@@ -111,26 +140,30 @@ fn attention_is_softmax_of_scaled_products() {
     check(
         "{name: A, input: tokens, nodes: [{apply: {self_attention: {heads: 4}}}]}",
         shape(10, 1, 32, 32, 1),
-        |kernels, x| {
-            let Kernel::SelfAttention { qkv, out, heads } = kernels[0] else { panic!() };
+        |parts, x| {
+            let heads = 4;
             let (n, l, c) = x.size3().unwrap();
-            let projected = x.linear(&qkv.0, Some(&qkv.1));
+            let projected =
+                x.linear(parts.weight(0, "qkv.weight"), Some(parts.weight(0, "qkv.bias")));
             let part = |index: i64| {
-                projected.narrow(2, index * c, c).reshape([n, l, *heads, c / heads]).transpose(1, 2)
+                projected.narrow(2, index * c, c).reshape([n, l, heads, c / heads]).transpose(1, 2)
             };
             let scores = part(0).matmul(&part(1).transpose(2, 3)) / ((c / heads) as f64).sqrt();
             let mixed = scores.softmax(-1, Kind::Float).matmul(&part(2));
-            mixed.transpose(1, 2).reshape([n, l, c]).linear(&out.0, Some(&out.1))
+            let joined = mixed.transpose(1, 2).reshape([n, l, c]);
+            joined.linear(parts.weight(0, "out.weight"), Some(parts.weight(0, "out.bias")))
         },
     );
 }
 
 #[test]
 fn attention_over_a_map_is_attention_over_its_positions() {
+    let over_tokens = "{name: A, input: tokens, nodes: [{apply: {self_attention: {heads: 4}}}]}";
+    let over_tokens = deployed(&op(over_tokens).at(&shape(15, 1, 32, 32, 1)).unwrap());
     let over_map = "{name: A, nodes: [{apply: {self_attention: {heads: 4}}}]}";
-    check(over_map, shape(3, 5, 32, 32, 1), |kernels, x| {
-        let tokens = x.flatten(2, -1).transpose(1, 2);
-        let same = kernels[0].run(vec![super::Argument::Shared(&tokens)]).unwrap().remove(0);
+    // Weights depend on their names and the seed, so both ops have the same.
+    check(over_map, shape(3, 5, 32, 32, 1), |_, x| {
+        let same = over_tokens.forward(&x.flatten(2, -1).transpose(1, 2)).unwrap();
         same.transpose(1, 2).reshape(x.size())
     });
 }
@@ -140,12 +173,13 @@ fn squeeze_and_excite_gates_channels() {
     check(
         "{name: S, nodes: [{apply: {squeeze_excite: {squeeze: c_in/4, gate: hardsigmoid}}}]}",
         shape(6, 6, 16, 16, 1),
-        |kernels, x| {
-            let Kernel::SqueezeExcite { reduce, expand, .. } = kernels[0] else { panic!() };
+        |parts, x| {
             let pooled = x.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
-            let flat = |w: &Tensor| w.flatten(1, -1);
-            let hidden = pooled.linear(&flat(&reduce.0), Some(&reduce.1)).relu();
-            let gate = hidden.linear(&flat(&expand.0), Some(&expand.1)).hardsigmoid();
+            let dense = |x: &Tensor, part: &str| {
+                let weight = parts.weight(0, &format!("{part}.weight")).flatten(1, -1);
+                x.linear(&weight, Some(parts.weight(0, &format!("{part}.bias"))))
+            };
+            let gate = dense(&dense(&pooled, "reduce").relu(), "expand").hardsigmoid();
             x * gate.unsqueeze(-1).unsqueeze(-1)
         },
     );
@@ -189,13 +223,12 @@ fn shapes_are_moved_as_torch_moves_them() {
         "{name: P, nodes: [{apply: {max_pool: {kernel: 3, stride: 2}}}, {apply: {avg_pool: {kernel: 2, stride: 1}}},
           {apply: global_avg_pool}, {apply: {linear: {out: c_out}}}]}",
         shape(9, 9, 8, 5, 1),
-        |kernels, x| {
-            let Kernel::Linear { weight, bias, .. } = kernels[3] else { panic!() };
+        |parts, x| {
             let pooled = x
                 .max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
                 .avg_pool2d([2, 2], [1, 1], [0, 0], false, true, None);
             let mean = pooled.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
-            mean.linear(weight, bias.as_ref()).view([2, 5, 1, 1])
+            mean.linear(parts.weight(3, "weight"), Some(parts.weight(3, "bias"))).view([2, 5, 1, 1])
         },
     );
 }
@@ -205,11 +238,9 @@ fn tokens_carry_class_and_position() {
     check(
         "{name: T, nodes: [{apply: {to_tokens: {class_token: true}}}, {apply: layer_norm}, {apply: class_token}]}",
         shape(2, 2, 6, 6, 1),
-        |kernels, _| {
-            let Kernel::ToTokens { class_token: Some(token), positions } = kernels[0] else {
-                panic!()
-            };
-            let Kernel::LayerNorm { weight, bias, .. } = kernels[1] else { panic!() };
+        |parts, _| {
+            let (token, positions) = (parts.weight(0, "class_token"), parts.weight(0, "positions"));
+            let (weight, bias) = (parts.weight(1, "weight"), parts.weight(1, "bias"));
             let first = token + positions.select(1, 0).squeeze();
             let normed = first.layer_norm([6], Some(weight), Some(bias), 1e-6, true);
             normed.view([1, 6, 1, 1]).expand([2, 6, 1, 1], false)
@@ -219,10 +250,10 @@ fn tokens_carry_class_and_position() {
 
 #[test]
 fn a_batch_norm_that_is_kept_normalizes() {
-    check("{name: B, nodes: [{apply: batch_norm}]}", shape(3, 3, 4, 4, 1), |kernels, x| {
-        let Kernel::BatchNorm { weight, bias, mean, variance } = kernels[0] else { panic!() };
-        let channel = |t: &Tensor| t.view([1, 4, 1, 1]);
-        (x - channel(mean)) / (channel(variance) + 1e-5).sqrt() * channel(weight) + channel(bias)
+    check("{name: B, nodes: [{apply: batch_norm}]}", shape(3, 3, 4, 4, 1), |parts, x| {
+        let channel = |part: &str| parts.weight(0, part).view([1, 4, 1, 1]);
+        let root = (channel("running_var") + 1e-5).sqrt();
+        (x - channel("running_mean")) / root * channel("weight") + channel("bias")
     });
 }
 
@@ -230,11 +261,10 @@ fn a_batch_norm_that_is_kept_normalizes() {
 fn layer_scale_is_a_factor_for_each_channel() {
     for (input, shape) in [("map", shape(3, 5, 6, 6, 1)), ("tokens", shape(7, 1, 6, 6, 1))] {
         let yaml = format!("{{name: L, input: {input}, nodes: [{{apply: layer_scale}}]}}");
-        check(&yaml, shape, |kernels, x| {
-            let Kernel::LayerScale { factor } = kernels[0] else { panic!() };
+        check(&yaml, shape, |parts, x| {
             let channels = super::primitive::channel_dim(x);
             let factors =
-                Vec::<f64>::try_from(factor.flatten(0, -1).to_kind(Kind::Double)).unwrap();
+                Vec::<f64>::try_from(parts.weight(0, "factor").to_kind(Kind::Double)).unwrap();
             let scaled = factors
                 .iter()
                 .enumerate()
@@ -247,18 +277,21 @@ fn layer_scale_is_a_factor_for_each_channel() {
 #[test]
 fn a_convnext_block_is_what_the_paper_says() {
     let def = Catalog::builtin().op("ConvNeXtBlock").unwrap().def().clone();
-    check(&serde_json::to_string(&def).unwrap(), shape(9, 9, 8, 8, 1), |kernels, x| {
-        let Kernel::LayerNorm { weight, bias, .. } = kernels[1] else { panic!() };
-        let Kernel::LayerScale { factor } = kernels[5] else { panic!() };
+    check(&serde_json::to_string(&def).unwrap(), shape(9, 9, 8, 8, 1), |parts, x| {
         // The form of the paper: everything after the depthwise convolution works position by position.
-        let last = conv(kernels[0], x).permute([0, 2, 3, 1]);
-        let normed = last.layer_norm([8], Some(weight), Some(bias), 1e-6, true);
-        let dense = |kernel: &Kernel, x: &Tensor| {
-            let Kernel::Conv2d { weight, bias, .. } = kernel else { panic!() };
-            x.linear(&weight.flatten(1, -1), bias.as_ref())
+        let last = parts.conv(0, x).permute([0, 2, 3, 1]);
+        let normed = last.layer_norm(
+            [8],
+            Some(parts.weight(1, "weight")),
+            Some(parts.weight(1, "bias")),
+            1e-6,
+            true,
+        );
+        let dense = |step: usize, x: &Tensor| {
+            x.linear(&parts.weight(step, "weight").flatten(1, -1), Some(parts.weight(step, "bias")))
         };
-        let hidden = dense(kernels[2], &normed).gelu("none");
-        let scaled = dense(kernels[4], &hidden) * factor.flatten(0, -1);
+        let hidden = dense(2, &normed).gelu("none");
+        let scaled = dense(4, &hidden) * parts.weight(5, "factor");
         scaled.permute([0, 3, 1, 2]) + x
     });
 }
@@ -266,9 +299,9 @@ fn a_convnext_block_is_what_the_paper_says() {
 #[test]
 fn a_shuffle_unit_mixes_a_half_that_it_keeps_with_one_that_it_computes() {
     let def = Catalog::builtin().op("ShuffleUnit").unwrap().def().clone();
-    check(&serde_json::to_string(&def).unwrap(), shape(6, 6, 8, 8, 1), |kernels, x| {
-        let hidden = conv(kernels[1], &x.narrow(1, 4, 4)).relu();
-        let branch = conv(kernels[4], &conv(kernels[3], &hidden)).relu();
+    check(&serde_json::to_string(&def).unwrap(), shape(6, 6, 8, 8, 1), |parts, x| {
+        let hidden = parts.conv(1, &x.narrow(1, 4, 4)).relu();
+        let branch = parts.conv(4, &parts.conv(3, &hidden)).relu();
         // Channels of the two halves take turns.
         let turns = (0..4).flat_map(|c| [x.narrow(1, c, 1), branch.narrow(1, c, 1)]);
         Tensor::cat(&turns.collect::<Vec<_>>(), 1)
@@ -278,16 +311,18 @@ fn a_shuffle_unit_mixes_a_half_that_it_keeps_with_one_that_it_computes() {
 #[test]
 fn a_regnet_block_gates_its_grouped_convolution() {
     let def = Catalog::builtin().op("RegNetYBlock_G8").unwrap().def().clone();
-    check(&serde_json::to_string(&def).unwrap(), shape(6, 6, 16, 24, 2), |kernels, x| {
-        let Kernel::SqueezeExcite { reduce, expand, .. } = kernels[4] else { panic!() };
-        let expanded = conv(kernels[0], x).relu();
-        let Kernel::Conv2d { groups, .. } = kernels[2] else { panic!() };
-        assert_eq!((*groups, reduce.0.size()[0]), (3, 4));
-        let filtered = conv(kernels[2], &expanded).relu();
+    check(&serde_json::to_string(&def).unwrap(), shape(6, 6, 16, 24, 2), |parts, x| {
+        let expanded = parts.conv(0, x).relu();
+        let Primitive::Conv2d { groups, .. } = parts.plan.steps[2].primitive else { panic!() };
+        assert_eq!((groups, parts.weight(4, "reduce.weight").size()[0]), (3, 4));
+        let filtered = parts.conv(2, &expanded).relu();
         let pooled = filtered.mean_dim([2i64, 3].as_slice(), true, Kind::Float);
-        let squeezed = pooled.conv2d(&reduce.0, Some(&reduce.1), 1, 0, 1, 1).relu();
-        let gate = squeezed.conv2d(&expand.0, Some(&expand.1), 1, 0, 1, 1).sigmoid();
-        (conv(kernels[5], &(filtered * gate)) + conv(kernels[6], x)).relu()
+        let pointwise = |x: &Tensor, part: &str| {
+            let weight = parts.weight(4, &format!("{part}.weight"));
+            x.conv2d(weight, Some(parts.weight(4, &format!("{part}.bias"))), 1, 0, 1, 1)
+        };
+        let gate = pointwise(&pointwise(&pooled, "reduce").relu(), "expand").sigmoid();
+        (parts.conv(5, &(filtered * gate)) + parts.conv(6, x)).relu()
     });
 }
 
@@ -299,7 +334,7 @@ fn in_place_work_spares_what_a_view_shows() {
         "{name: V, nodes: [{id: a, apply: {split: {parts: 2}}}, {id: b, apply: relu, inputs: [a.0]}, {apply: concat, inputs: [b, a.1]}]}",
     ] {
         let plan = op(def).at(&shape(4, 4, 8, 8, 1)).unwrap();
-        let lowered = LoweredOp::new(&plan, CPU).unwrap();
+        let lowered = deployed(&plan);
         let input = lowered.random_input().unwrap();
         let before = input.copy();
         drop(lowered.forward(&input).unwrap());
@@ -319,7 +354,7 @@ fn a_network_is_its_ops_in_order() {
     .unwrap();
     let catalog = Catalog::builtin();
     let plan = Network::new(&spec, catalog).unwrap().plan(catalog).unwrap();
-    let lowered = LoweredNetwork::new(&plan, CPU).unwrap();
+    let lowered = deployed_network(&plan);
     let input = lowered.random_input().unwrap();
     let output = lowered.forward(&input).unwrap();
     assert_eq!(output.size(), [1, 16, 8, 8]);
@@ -344,7 +379,7 @@ fn sequences_are_merged_along_their_channels() {
     .unwrap();
     let catalog = Catalog::builtin();
     let plan = Network::new(&spec, catalog).unwrap().plan(catalog).unwrap();
-    let lowered = LoweredNetwork::new(&plan, CPU).unwrap();
+    let lowered = deployed_network(&plan);
     let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
     assert_eq!(output.size(), plan.output.dims());
 }
@@ -364,7 +399,7 @@ fn real_networks_run() {
         "vit_b_32",
     ] {
         let plan = catalog.network(name).unwrap().plan(catalog).unwrap();
-        let lowered = LoweredNetwork::new(&plan, CPU).unwrap();
+        let lowered = deployed_network(&plan);
         let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
         assert_eq!(output.size(), plan.output.dims(), "{name}");
         assert!(f64::try_from(output.sum(Kind::Double)).unwrap().is_finite(), "{name}");
@@ -375,46 +410,10 @@ fn real_networks_run() {
 fn parameters_of_a_lowered_op_are_those_that_the_catalog_counts() {
     for op in Catalog::builtin().ops() {
         for plan in candidates().iter().filter_map(|s| op.at(s).ok()) {
-            let lowered = LoweredOp::new(&plan, CPU).unwrap();
-            let elements: usize = lowered.steps.iter().map(|s| s.run.weight_elements()).sum();
+            let lowered = deployed(&plan);
+            let elements: usize = lowered.weights().map(|weight| weight.tensor.numel()).sum();
             assert_eq!(elements as u64, plan.cost.weight_elements, "{}", op.name());
         }
-    }
-}
-
-impl Kernel {
-    fn weight_elements(&self) -> usize {
-        let pair = |(weight, bias): &(Tensor, Tensor)| weight.numel() + bias.numel();
-        let optional = |t: &Option<Tensor>| t.as_ref().map_or(0, Tensor::numel);
-        match self {
-            Kernel::Conv2d { weight, bias, .. } | Kernel::Linear { weight, bias, .. } => {
-                weight.numel() + optional(bias)
-            }
-            Kernel::BatchNorm { weight, bias, mean, variance } => {
-                [weight, bias, mean, variance].into_iter().map(Tensor::numel).sum()
-            }
-            Kernel::LayerNorm { weight, bias, .. } => weight.numel() + bias.numel(),
-            Kernel::LayerScale { factor } => factor.numel(),
-            Kernel::SelfAttention { qkv, out, .. } => pair(qkv) + pair(out),
-            Kernel::SqueezeExcite { reduce, expand, .. } => pair(reduce) + pair(expand),
-            Kernel::ToTokens { class_token, positions } => {
-                optional(class_token) + positions.numel()
-            }
-            _ => 0,
-        }
-    }
-}
-
-#[test]
-fn the_announced_names_are_those_of_primitives() {
-    for name in PRIMITIVES {
-        let bare: Result<Primitive, _> = serde_json::from_value(serde_json::json!(name));
-        let with_sizes = serde_json::json!({name: {
-            "out": 1, "kernel": 1, "stride": 1, "heads": 1, "squeeze": 1, "parts": 2, "groups": 1,
-            "scale": 2, "class_token": true,
-        }});
-        let unknown = serde_json::from_value::<Primitive>(with_sizes).unwrap_err().to_string();
-        assert!(bare.is_ok() || unknown.contains("unknown field"), "{name}: {unknown}");
     }
 }
 
@@ -430,7 +429,7 @@ fn an_odd_number_of_channels_is_split_as_planned() {
         );
         let op = Op::new(OpDef::from_yaml(&def).unwrap()).unwrap();
         let plan = op.at(&shape(4, 4, channels, channels, 1)).unwrap();
-        let lowered = LoweredOp::new(&plan, CPU).unwrap();
+        let lowered = deployed(&plan);
         let output = lowered.forward(&lowered.random_input().unwrap()).unwrap();
         assert_eq!(output.size(), plan.output.dims());
         let x = Tensor::zeros([1, i64::from(channels), 4, 4], (Kind::Float, tch::Device::Cpu));
@@ -447,7 +446,10 @@ fn every_placement_computes_the_same_op() {
         Catalog::builtin().op("MBConv6_3x3_SE").unwrap().at(&shape(14, 14, 8, 8, 1)).unwrap();
     for (kind, channels_last) in [(Kind::Float, true), (Kind::BFloat16, false), (Kind::Half, true)]
     {
-        let lowered = LoweredOp::new(&plan, Placement { kind, channels_last, ..CPU }).unwrap();
+        let lowered = {
+            let placement = Placement { kind, channels_last, ..CPU };
+            LoweredOp::new(&plan, placement, Form::Deployed, &Random::default()).unwrap()
+        };
         let input = lowered.random_input().unwrap();
         let output = lowered.forward(&input).unwrap();
         assert_eq!((output.kind(), output.size()), (kind, plan.output.dims()));

@@ -4,11 +4,12 @@ mod wiring;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use self::wiring::{node_label, wire};
+use self::wiring::{node_label, node_name, wire};
 use crate::key::{OpKey, Shape, check_op_name};
 use crate::primitive::{Cost, Primitive};
 use crate::size::{Size, Variable};
@@ -169,12 +170,17 @@ impl TryFrom<String> for OpDigest {
 pub struct Op {
     def: OpDef,
     wiring: Vec<Vec<Source>>,
+    /// Each node's [`Step::name`].
+    names: Vec<Arc<str>>,
     digest: OpDigest,
 }
 
 /// One primitive of an [`OpPlan`], with every size a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
+    /// The node's id, or its primitive and its index among the nodes, as in `conv2d-2`. Unique in its op,
+    /// and the same at every shape, so weights are named by it.
+    pub name: Arc<str>,
     /// What it computes.
     pub primitive: Primitive<u32>,
     /// What it reads, by index into [`OpPlan::steps`].
@@ -183,6 +189,10 @@ pub struct Step {
     pub outputs: Vec<TensorShape>,
     /// What it costs.
     pub cost: Cost,
+    /// Whether it stands for a convolution and a batch norm that was folded into it. Definitions are in
+    /// deployed form, so this is so for each biased convolution, unless the definition has a
+    /// normalization of its own.
+    pub folded_norm: bool,
 }
 
 /// An op at a shape: what the agent lowers and what costs are derived from.
@@ -215,7 +225,8 @@ impl Op {
         }
         let wiring = wire(&def).map_err(in_op)?;
         let digest = digest(&def, &wiring);
-        let op = Op { def, wiring, digest };
+        let names = def.nodes.iter().enumerate().map(|(index, node)| node_name(index, node));
+        let op = Op { names: names.collect(), def, wiring, digest };
         let stride = op.def.usual_stride;
         if stride == 0 || (stride != 1 && !op.mentions(Variable::Stride)) {
             return Err(Invalid::new(
@@ -267,6 +278,7 @@ impl Op {
         let input = self.input_at(shape)?;
         let mut steps: Vec<Step> = Vec::with_capacity(self.def.nodes.len());
         let mut cost = Cost::default();
+        let normalizes = self.normalizes();
         // Where each node's value is found among the steps, and which node each step is.
         let mut places: Vec<Source> = Vec::with_capacity(self.def.nodes.len());
         let mut origins: Vec<usize> = Vec::with_capacity(self.def.nodes.len());
@@ -284,7 +296,10 @@ impl Op {
             cost += step_cost;
             places.push(Source::Node { index: steps.len(), port: 0 });
             origins.push(index);
-            steps.push(Step { primitive, inputs, outputs, cost: step_cost });
+            let folded_norm =
+                matches!(primitive, Primitive::Conv2d { bias: true, .. }) && !normalizes;
+            let name = Arc::clone(&self.names[index]);
+            steps.push(Step { name, primitive, inputs, outputs, cost: step_cost, folded_norm });
         }
         let result = *places.last().unwrap_or(&Source::Input);
         if let Some(step) = unused(&steps, result) {
@@ -305,6 +320,12 @@ impl Op {
             )));
         }
         Ok(OpPlan { input, steps, result, output, cost })
+    }
+
+    /// Whether the definition has a normalization of its own.
+    fn normalizes(&self) -> bool {
+        let nodes = &mut self.def.nodes.iter();
+        nodes.any(|node| matches!(node.apply, Primitive::BatchNorm | Primitive::LayerNorm))
     }
 
     /// The input tensor at a shape, once the rules that do not depend on the nodes hold.

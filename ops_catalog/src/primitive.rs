@@ -6,6 +6,8 @@
 mod cost;
 mod shapes;
 
+use std::convert::Infallible;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::cost::Cost;
@@ -64,7 +66,10 @@ impl From<u32> for Size {
 ///
 /// Where `padding` is not given it is `dilation * (kernel - 1) / 2`, rounded down: the padding that
 /// keeps a map's size at stride 1 for an odd kernel, and none for a pooling window of 2.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(
     rename_all = "snake_case",
     deny_unknown_fields,
@@ -210,36 +215,15 @@ pub fn make_divisible(value: u32, divisor: u32) -> u32 {
     u32::try_from(kept).unwrap_or(u32::MAX)
 }
 
+impl Primitive {
+    /// The names of all primitives.
+    pub const NAMES: &[&str] = <Primitive as strum::VariantNames>::VARIANTS;
+}
+
 impl<S> Primitive<S> {
     /// The name that definitions and messages use.
     pub fn name(&self) -> &'static str {
-        match self {
-            Primitive::Conv2d { .. } => "conv2d",
-            Primitive::Linear { .. } => "linear",
-            Primitive::BatchNorm => "batch_norm",
-            Primitive::LayerNorm => "layer_norm",
-            Primitive::LayerScale => "layer_scale",
-            Primitive::Relu => "relu",
-            Primitive::Relu6 => "relu6",
-            Primitive::Hardswish => "hardswish",
-            Primitive::Silu => "silu",
-            Primitive::Gelu => "gelu",
-            Primitive::Sigmoid => "sigmoid",
-            Primitive::MaxPool { .. } => "max_pool",
-            Primitive::AvgPool { .. } => "avg_pool",
-            Primitive::GlobalAvgPool => "global_avg_pool",
-            Primitive::SelfAttention { .. } => "self_attention",
-            Primitive::SqueezeExcite { .. } => "squeeze_excite",
-            Primitive::Add => "add",
-            Primitive::Mul => "mul",
-            Primitive::Concat => "concat",
-            Primitive::Split { .. } => "split",
-            Primitive::Shuffle { .. } => "shuffle",
-            Primitive::Upsample { .. } => "upsample",
-            Primitive::Identity => "identity",
-            Primitive::ToTokens { .. } => "to_tokens",
-            Primitive::ClassToken => "class_token",
-        }
+        self.into()
     }
 
     pub(crate) fn arity(&self) -> Arity {
@@ -261,64 +245,76 @@ impl<S> Primitive<S> {
 impl Primitive<Size> {
     /// The sizes of the definition, for rules that ask which variables it mentions.
     pub(crate) fn sizes(&self) -> Vec<Size> {
-        match *self {
-            Primitive::Conv2d { out, kernel, stride, groups, .. } => {
-                vec![out, kernel, stride, groups]
-            }
-            Primitive::Linear { out, .. } => vec![out],
-            Primitive::MaxPool { kernel, stride, .. }
-            | Primitive::AvgPool { kernel, stride, .. } => vec![kernel, stride],
-            Primitive::SelfAttention { heads } => vec![heads],
-            Primitive::SqueezeExcite { squeeze, .. } => vec![squeeze],
-            _ => vec![],
+        let mut sizes = vec![];
+        let walked = self.clone().with_sizes(|size| {
+            sizes.push(size);
+            Ok::<u32, Infallible>(0)
+        });
+        match walked {
+            Ok(_) => sizes,
         }
     }
 
     /// The primitive at a shape: every size a number, every default filled in.
     pub(crate) fn at(&self, shape: &Shape) -> Result<Primitive<u32>, Invalid> {
-        Ok(match *self {
+        self.check_factors()?;
+        let mut primitive = self.clone().with_sizes(|size| size.at(shape))?;
+        match &mut primitive {
+            Primitive::Conv2d { kernel, dilation, padding, .. } => {
+                *padding = same_padding(*padding, *kernel, *dilation)?;
+            }
+            Primitive::MaxPool { kernel, padding, .. }
+            | Primitive::AvgPool { kernel, padding, .. } => {
+                *padding = same_padding(*padding, *kernel, 1)?;
+            }
+            Primitive::SqueezeExcite { squeeze, divisor, .. } => {
+                *squeeze = make_divisible(*squeeze, *divisor);
+                *divisor = 1;
+            }
+            _ => {}
+        }
+        Ok(primitive)
+    }
+
+    fn check_factors(&self) -> Result<(), Invalid> {
+        match *self {
+            Primitive::Conv2d { dilation, .. } => positive("dilation", dilation),
+            Primitive::SqueezeExcite { divisor, .. } => positive("divisor", divisor),
+            Primitive::Upsample { scale } => positive("scale", scale),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<S> Primitive<S> {
+    /// The same primitive with other sizes, each made from the old one.
+    fn with_sizes<T, E>(self, mut size: impl FnMut(S) -> Result<T, E>) -> Result<Primitive<T>, E> {
+        Ok(match self {
             Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias } => {
-                let kernel = kernel.at(shape)?;
-                positive("dilation", dilation)?;
                 Primitive::Conv2d {
-                    out: out.at(shape)?,
-                    kernel,
-                    stride: stride.at(shape)?,
-                    groups: groups.at(shape)?,
+                    out: size(out)?,
+                    kernel: size(kernel)?,
+                    stride: size(stride)?,
+                    groups: size(groups)?,
                     dilation,
-                    padding: same_padding(padding, kernel, dilation)?,
+                    padding,
                     bias,
                 }
             }
-            Primitive::Linear { out, bias } => Primitive::Linear { out: out.at(shape)?, bias },
+            Primitive::Linear { out, bias } => Primitive::Linear { out: size(out)?, bias },
             Primitive::MaxPool { kernel, stride, padding } => {
-                let kernel = kernel.at(shape)?;
-                let padding = same_padding(padding, kernel, 1)?;
-                Primitive::MaxPool { kernel, stride: stride.at(shape)?, padding }
+                Primitive::MaxPool { kernel: size(kernel)?, stride: size(stride)?, padding }
             }
             Primitive::AvgPool { kernel, stride, padding } => {
-                let kernel = kernel.at(shape)?;
-                let padding = same_padding(padding, kernel, 1)?;
-                Primitive::AvgPool { kernel, stride: stride.at(shape)?, padding }
+                Primitive::AvgPool { kernel: size(kernel)?, stride: size(stride)?, padding }
             }
-            Primitive::SelfAttention { heads } => {
-                Primitive::SelfAttention { heads: heads.at(shape)? }
-            }
+            Primitive::SelfAttention { heads } => Primitive::SelfAttention { heads: size(heads)? },
             Primitive::SqueezeExcite { squeeze, divisor, activation, gate } => {
-                positive("divisor", divisor)?;
-                Primitive::SqueezeExcite {
-                    squeeze: make_divisible(squeeze.at(shape)?, divisor),
-                    divisor: 1,
-                    activation,
-                    gate,
-                }
+                Primitive::SqueezeExcite { squeeze: size(squeeze)?, divisor, activation, gate }
             }
             Primitive::Split { parts } => Primitive::Split { parts },
             Primitive::Shuffle { groups } => Primitive::Shuffle { groups },
-            Primitive::Upsample { scale } => {
-                positive("scale", scale)?;
-                Primitive::Upsample { scale }
-            }
+            Primitive::Upsample { scale } => Primitive::Upsample { scale },
             Primitive::ToTokens { class_token } => Primitive::ToTokens { class_token },
             Primitive::BatchNorm => Primitive::BatchNorm,
             Primitive::LayerNorm => Primitive::LayerNorm,

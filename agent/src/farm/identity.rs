@@ -10,13 +10,12 @@ use latlas_client::{Client, ClientError};
 use latlas_program::files::{Readers, write_whole};
 use latlas_shared::HardwareId;
 use latlas_shared::api::{EnrolRequest, Enrolled, FarmIdentity, Instance};
-use ops_catalog::text;
+use ops_catalog::{Primitive, text};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::box_key;
 use crate::record::Recorder;
-use latlas_lowering::PRIMITIVES;
 
 /// The file that holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +126,7 @@ async fn enrol(
         name: entry.name.clone().unwrap_or_else(|| recorder.system().host_name()),
         fingerprint: recorder.fingerprint.clone(),
         run_config: recorder.run_config.clone(),
-        primitives: PRIMITIVES.map(str::to_owned).to_vec(),
+        primitives: Primitive::NAMES.iter().copied().map(str::to_owned).collect(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         box_key,
         instance: Some(entry.instance.clone()),

@@ -11,7 +11,7 @@ use super::WorkerSettings;
 use super::backend::{Backend, Call};
 use super::busy::keep_busy;
 use super::protocol::{Pass, VisitRequest, Visited, Work};
-use latlas_lowering::{LoweredNetwork, LoweredOp, Placement};
+use latlas_lowering::{Form, LoweredNetwork, LoweredOp, Placement, Random, WeightError};
 
 /// The warm-up ends when two consecutive windows of this many calls agree.
 const WARM_UP_WINDOW: u32 = 3;
@@ -32,14 +32,17 @@ enum Lowered {
 }
 
 impl Lowered {
-    fn new(work: &Plan, placement: Placement) -> Result<Lowered> {
+    fn new(work: &Plan, placement: Placement) -> Result<Lowered, WeightError> {
+        let (form, weights) = (Form::Deployed, Random::default());
         Ok(match work {
-            Plan::Op(plan) => Lowered::Op(LoweredOp::new(plan, placement)?),
-            Plan::Network(plan) => Lowered::Network(LoweredNetwork::new(plan, placement)?),
+            Plan::Op(plan) => Lowered::Op(LoweredOp::new(plan, placement, form, &weights)?),
+            Plan::Network(plan) => {
+                Lowered::Network(LoweredNetwork::new(plan, placement, form, &weights)?)
+            }
         })
     }
 
-    fn random_input(&self) -> Result<Tensor> {
+    fn random_input(&self) -> Result<Tensor, tch::TchError> {
         match self {
             Lowered::Op(op) => op.random_input(),
             Lowered::Network(network) => network.random_input(),
@@ -209,8 +212,9 @@ impl Pantry {
             let Some(oldest) = self.shelf.pop_back() else { break };
             used -= oldest.bytes;
         }
-        let copies =
-            (0..copies).map(|_| Lowered::new(&plan, self.placement)).collect::<Result<Vec<_>>>()?;
+        let copies = (0..copies)
+            .map(|_| Lowered::new(&plan, self.placement))
+            .collect::<Result<Vec<_>, _>>()?;
         let input = copies[0].random_input()?;
         let mut ready = Ready { work: work.clone(), copies, input, copy_bytes, bytes };
         ready.check_output()?;

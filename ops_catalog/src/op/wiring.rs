@@ -1,6 +1,7 @@
 //! Which node of a definition reads what.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::{MAX_NODES, Node, OpDef, Source};
 use crate::Invalid;
@@ -11,6 +12,14 @@ pub(super) fn node_label(index: usize, node: &Node) -> String {
     match &node.id {
         Some(id) => format!("node {index} `{}` ({})", shown(id), node.apply.name()),
         None => format!("node {index} ({})", node.apply.name()),
+    }
+}
+
+/// A name that no other node has: an id has no `-`.
+pub(super) fn node_name(index: usize, node: &Node) -> Arc<str> {
+    match &node.id {
+        Some(id) => id.as_str().into(),
+        None => format!("{}-{index}", node.apply.name()).into(),
     }
 }
 

@@ -21,25 +21,9 @@ impl Primitive<u32> {
             }
             Primitive::MaxPool { kernel, stride, padding }
             | Primitive::AvgPool { kernel, stride, padding } => {
-                let padding = padding.unwrap_or(0);
-                if padding > kernel / 2 {
-                    return Err(Invalid::here(format!(
-                        "padding {padding} is more than half of the window {kernel}"
-                    )));
-                }
-                Window { kernel, stride, padding, dilation: 1 }.slide(input)?.checked()?
+                pooled(input, kernel, stride, padding.unwrap_or(0))?
             }
-            Primitive::Linear { out, .. } => match input {
-                TensorShape::Map { h: 1, w: 1, .. } | TensorShape::Tokens { .. } => {
-                    input.with_channels(out).checked()?
-                }
-                TensorShape::Map { .. } => {
-                    return Err(Invalid::here(format!(
-                        "takes tokens or a 1x1 map, but its input is {input}: put a \
-                         global_avg_pool before it, or use a conv2d with kernel 1"
-                    )));
-                }
-            },
+            Primitive::Linear { out, .. } => linear(input, out)?,
             Primitive::SelfAttention { heads } => {
                 divides("heads", heads, channels)?;
                 input
@@ -52,43 +36,20 @@ impl Primitive<u32> {
                 map(input)?;
                 input
             }
-            Primitive::Add | Primitive::Mul => {
-                if let Some(other) = inputs.iter().find(|&&shape| shape != input) {
-                    return Err(Invalid::here(format!("its inputs differ: {input} and {other}")));
-                }
-                input
-            }
-            Primitive::Concat => concatenated(inputs)?,
-            Primitive::Split { parts } => {
-                let widths = split_widths(parts, channels)?;
-                return Ok(widths.map(|width| input.with_channels(width)).collect());
-            }
             Primitive::Shuffle { groups } => {
                 map(input)?;
                 divides("groups", groups, channels)?;
                 input
             }
-            Primitive::Upsample { scale } => {
-                let (n, c, h, w) = map(input)?;
-                let grown = |size: u32| {
-                    size.checked_mul(scale)
-                        .ok_or_else(|| Invalid::here(format!("{size} * {scale} is too large")))
-                };
-                TensorShape::Map { n, c, h: grown(h)?, w: grown(w)? }.checked()?
+            Primitive::Upsample { scale } => upsampled(input, scale)?,
+            Primitive::Add | Primitive::Mul => alike(inputs)?,
+            Primitive::Concat => concatenated(inputs)?,
+            Primitive::Split { parts } => {
+                let widths = split_widths(parts, channels)?;
+                return Ok(widths.map(|width| input.with_channels(width)).collect());
             }
-            Primitive::ToTokens { class_token } => {
-                let (n, c, h, w) = map(input)?;
-                let l = u64::from(h) * u64::from(w) + u64::from(class_token);
-                let l = u32::try_from(l)
-                    .map_err(|_| Invalid::here(format!("{l} tokens are too many")))?;
-                TensorShape::Tokens { n, l, c }.checked()?
-            }
-            Primitive::ClassToken => match input {
-                TensorShape::Tokens { n, c, .. } => TensorShape::Map { n, c, h: 1, w: 1 },
-                TensorShape::Map { .. } => {
-                    return Err(Invalid::here(format!("takes tokens, but its input is {input}")));
-                }
-            },
+            Primitive::ToTokens { class_token } => tokens_of(input, class_token)?,
+            Primitive::ClassToken => first_token(input)?,
             Primitive::LayerNorm
             | Primitive::LayerScale
             | Primitive::Relu
@@ -100,6 +61,66 @@ impl Primitive<u32> {
             | Primitive::Identity => input,
         };
         Ok(vec![output])
+    }
+}
+
+fn pooled(
+    input: TensorShape,
+    kernel: u32,
+    stride: u32,
+    padding: u32,
+) -> Result<TensorShape, Invalid> {
+    if padding > kernel / 2 {
+        return Err(Invalid::here(format!(
+            "padding {padding} is more than half of the window {kernel}"
+        )));
+    }
+    Window { kernel, stride, padding, dilation: 1 }.slide(input)?.checked()
+}
+
+fn linear(input: TensorShape, out: u32) -> Result<TensorShape, Invalid> {
+    match input {
+        TensorShape::Map { h: 1, w: 1, .. } | TensorShape::Tokens { .. } => {
+            input.with_channels(out).checked()
+        }
+        TensorShape::Map { .. } => Err(Invalid::here(format!(
+            "takes tokens or a 1x1 map, but its input is {input}: put a global_avg_pool before it, \
+             or use a conv2d with kernel 1"
+        ))),
+    }
+}
+
+fn upsampled(input: TensorShape, scale: u32) -> Result<TensorShape, Invalid> {
+    let (n, c, h, w) = map(input)?;
+    let grown = |size: u32| {
+        size.checked_mul(scale)
+            .ok_or_else(|| Invalid::here(format!("{size} * {scale} is too large")))
+    };
+    TensorShape::Map { n, c, h: grown(h)?, w: grown(w)? }.checked()
+}
+
+/// The shape that all inputs have.
+fn alike(inputs: &[TensorShape]) -> Result<TensorShape, Invalid> {
+    let first = inputs[0];
+    match inputs.iter().find(|&&shape| shape != first) {
+        Some(other) => Err(Invalid::here(format!("its inputs differ: {first} and {other}"))),
+        None => Ok(first),
+    }
+}
+
+fn tokens_of(input: TensorShape, class_token: bool) -> Result<TensorShape, Invalid> {
+    let (n, c, h, w) = map(input)?;
+    let l = u64::from(h) * u64::from(w) + u64::from(class_token);
+    let l = u32::try_from(l).map_err(|_| Invalid::here(format!("{l} tokens are too many")))?;
+    TensorShape::Tokens { n, l, c }.checked()
+}
+
+fn first_token(input: TensorShape) -> Result<TensorShape, Invalid> {
+    match input {
+        TensorShape::Tokens { n, c, .. } => Ok(TensorShape::Map { n, c, h: 1, w: 1 }),
+        TensorShape::Map { .. } => {
+            Err(Invalid::here(format!("takes tokens, but its input is {input}")))
+        }
     }
 }
 

@@ -1,0 +1,207 @@
+//! Gradients of lowered ops, compared with differences of their values.
+
+use ops_catalog::{Catalog, OpPlan, Primitive};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use super::{CPU, candidates, deployed, op, shape, vary_norms};
+use crate::{Form, LoweredOp, Placement, Random, Variables};
+
+/// Small differences of values need digits.
+const DOUBLE: Placement = Placement { kind: Kind::Double, ..CPU };
+
+/// An op whose trained weights require gradients.
+fn trainable(plan: &OpPlan, form: Form) -> (VarStore, LoweredOp) {
+    let mut store = VarStore::new(Device::Cpu);
+    store.set_kind(Kind::Double);
+    let lowered =
+        LoweredOp::new(plan, DOUBLE, form, &Variables::new(&store, Random::seeded(3))).unwrap();
+    // Otherwise a ReLU after a norm without a shift can get exact zeros, where it has no derivative.
+    vary_norms(&lowered);
+    (store, lowered)
+}
+
+/// The op's output as one number, in which every element has a weight of its own.
+fn loss(lowered: &LoweredOp, input: &Tensor, train: bool) -> Tensor {
+    let output = if train { lowered.forward_train(input) } else { lowered.forward(input) }.unwrap();
+    let count = output.numel() as i64;
+    let factors = (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 0.7).sin();
+    (output.flatten(0, -1) * factors).sum(Kind::Double)
+}
+
+/// Compares the derivative along a random direction of each tensor with a difference of two values.
+fn check_gradients(plan: &OpPlan, form: Form, train: bool, what: &str) {
+    let (_store, lowered) = trainable(plan, form);
+    let input = lowered.random_input().unwrap().set_requires_grad(true);
+    loss(&lowered, &input, train).backward();
+    let trained = lowered.weights().filter(|weight| weight.trained);
+    let trained = trained.map(|weight| (weight.name.as_str(), &weight.tensor));
+    for (name, tensor) in trained.chain([("input", &input)]) {
+        let gradient = tensor.grad();
+        assert!(gradient.defined(), "{what}: {name} has no gradient");
+        let direction = Tensor::randn_like(tensor);
+        let derivative = f64::try_from((&gradient * &direction).sum(Kind::Double)).unwrap();
+        let difference = |step: f64| {
+            let moved = |by: f64| {
+                let _guard = tch::no_grad_guard();
+                let mut tensor = tensor.shallow_clone();
+                let before = tensor.copy();
+                let _ = tensor.g_add_(&(&direction * by));
+                let value = f64::try_from(loss(&lowered, &input, train)).unwrap();
+                tensor.copy_(&before);
+                value
+            };
+            (moved(step) - moved(-step)) / (2.0 * step)
+        };
+        let agrees = |difference: f64| {
+            let scale = derivative.abs().max(difference.abs()).max(1.0);
+            (derivative - difference).abs() < 1e-4 * scale
+        };
+        // A large step crosses the kink of some ReLU now and then.
+        let steps = [1e-6, 1e-7, 1e-8];
+        assert!(
+            steps.into_iter().map(difference).any(agrees),
+            "{what}: along {name}, the derivative is {derivative} and the difference {}",
+            difference(1e-7)
+        );
+    }
+}
+
+#[test]
+fn gradients_of_every_catalog_op_are_those_of_its_values() {
+    for op in Catalog::builtin().ops() {
+        // The smallest of the shapes that suit.
+        let small = [
+            shape(4, 4, 16, 16, 1),
+            shape(4, 4, 16, 16, 2),
+            shape(4, 4, 16, 32, 2),
+            shape(4, 4, 16, 8, 1),
+            shape(4, 4, 16, 64, 1),
+            shape(4, 4, 64, 64, 1),
+            shape(6, 1, 64, 64, 1),
+            shape(8, 8, 3, 16, 4),
+        ];
+        let shapes = small.into_iter().chain(candidates());
+        let plans = shapes.filter_map(|shape| op.at(&shape).ok());
+        let plan = plans.min_by_key(|plan| plan.cost.flops + plan.cost.params).unwrap();
+        check_gradients(&plan, Form::Deployed, false, op.name());
+        if plan.steps.iter().any(|step| step.folded_norm) {
+            check_gradients(&plan, Form::Training, false, &format!("{}, with norms", op.name()));
+            check_gradients(&plan, Form::Training, true, &format!("{}, training", op.name()));
+        }
+    }
+}
+
+/// The value of `x` is made by an addition, which a kernel may overwrite where no gradients are needed.
+#[test]
+fn gradients_of_every_primitive_are_those_of_its_values() {
+    let mut left: Vec<&str> = Primitive::NAMES.to_vec();
+    let with_parameters = [
+        ("conv2d", "{conv2d: {out: c_in, kernel: 3}}"),
+        ("max_pool", "{max_pool: {kernel: 2, stride: 2}}"),
+        ("avg_pool", "{avg_pool: {kernel: 3, stride: 1}}"),
+        ("self_attention", "{self_attention: {heads: 2}}"),
+        ("squeeze_excite", "{squeeze_excite: {squeeze: 4, activation: silu}}"),
+        ("shuffle", "{shuffle: {groups: 2}}"),
+        ("upsample", "{upsample: {scale: 2}}"),
+    ];
+    let of_maps = with_parameters.into_iter().chain(
+        [
+            "batch_norm",
+            "layer_norm",
+            "layer_scale",
+            "relu",
+            "relu6",
+            "hardswish",
+            "silu",
+            "gelu",
+            "sigmoid",
+            "global_avg_pool",
+            "identity",
+        ]
+        .map(|name| (name, name)),
+    );
+    let twice = "{id: x, apply: add, inputs: [input, input]}";
+    let mut ops: Vec<(Vec<&str>, String)> = of_maps
+        .map(|(name, apply)| (vec![name], format!("[{twice}, {{apply: {apply}}}]")))
+        .collect();
+    for merge in ["add", "mul", "concat"] {
+        // The last reader of `x` may overwrite it, but a factor is needed for the backward pass.
+        let nodes = format!(
+            "[{twice}, {{id: y, apply: {merge}, inputs: [x, input]}}, {{id: z, apply: silu, inputs: [x]}},
+              {{apply: concat, inputs: [y, z]}}]"
+        );
+        ops.push((vec![merge], nodes));
+    }
+    ops.push((
+        vec!["split"],
+        "[{id: p, apply: {split: {parts: 2}}}, {id: a, apply: relu6, inputs: [p.0]},
+          {apply: mul, inputs: [a, p.1]}]"
+            .to_owned(),
+    ));
+    ops.push((
+        vec!["to_tokens", "class_token", "linear"],
+        "[{apply: {to_tokens: {class_token: true}}}, {apply: {self_attention: {heads: 2}}},
+          {apply: class_token}, {apply: {linear: {out: 8}}}]"
+            .to_owned(),
+    ));
+    for (names, nodes) in ops {
+        left.retain(|name| !names.contains(name));
+        let op = op(&format!("{{name: G, nodes: {nodes}}}"));
+        let suits = |&out: &u32| op.at(&shape(4, 4, 8, out, 1)).is_ok();
+        let out = [8, 4, 16, 24].into_iter().find(suits).unwrap_or_else(|| panic!("{nodes}"));
+        check_gradients(&op.at(&shape(4, 4, 8, out, 1)).unwrap(), Form::Training, true, &nodes);
+        check_gradients(&op.at(&shape(4, 4, 8, out, 1)).unwrap(), Form::Deployed, false, &nodes);
+    }
+    assert!(left.is_empty(), "not tested: {left:?}");
+}
+
+#[test]
+fn two_backward_passes_go_through_a_shared_value() {
+    let plan = Catalog::builtin().op("MBConv6_3x3_SE").unwrap().at(&shape(8, 8, 8, 8, 1)).unwrap();
+    let (_store, lowered) = trainable(&plan, Form::Training);
+    let input = lowered.random_input().unwrap().set_requires_grad(true);
+    let shared = lowered.forward_train(&input).unwrap();
+    let gradient = |loss: &Tensor| {
+        let gradients = Tensor::run_backward(&[loss], &[&input], true, false);
+        gradients.into_iter().next().unwrap()
+    };
+    let once = gradient(&shared.sum(Kind::Double));
+    let twice = gradient(&(&shared * 2.0).sum(Kind::Double));
+    let worst = f64::try_from((twice - once * 2.0).abs().max()).unwrap();
+    assert!(worst < 1e-9, "differs by {worst}");
+}
+
+/// The fast path overwrites; the same op does not once the input requires gradients.
+#[test]
+fn values_are_overwritten_only_without_gradients() {
+    let nodes = "[{id: x, apply: add, inputs: [input, input]}, {id: y, apply: mul, inputs: [x, x]},
+                  {id: z, apply: relu6, inputs: [x]}, {apply: add, inputs: [y, z]}]";
+    let plan = op(&format!("{{name: O, nodes: {nodes}}}")).at(&shape(4, 4, 8, 8, 1)).unwrap();
+    let lowered = deployed(&plan);
+    assert!(lowered.in_place);
+    let input = lowered.random_input().unwrap();
+    let fast = lowered.forward(&input).unwrap();
+    let input = input.set_requires_grad(true);
+    let output = lowered.forward(&input).unwrap();
+    super::close(&output.detach(), &fast);
+    output.sum(Kind::Float).backward();
+    assert!(input.grad().defined());
+}
+
+#[test]
+fn a_batch_norm_follows_each_biased_convolution_unless_the_definition_normalizes() {
+    let norms = |nodes: &str| {
+        let plan = op(&format!("{{name: N, nodes: [{nodes}]}}")).at(&shape(4, 4, 8, 8, 1)).unwrap();
+        let (_store, lowered) = trainable(&plan, Form::Training);
+        let names: Vec<String> = lowered.weights().map(|weight| weight.name.clone()).collect();
+        names.into_iter().filter(|name| name.ends_with("running_mean")).collect::<Vec<_>>()
+    };
+    let conv = "{apply: {conv2d: {out: 8, kernel: 3}}}";
+    let bare = "{id: bare, apply: {conv2d: {out: 8, kernel: 3, bias: false}}}";
+    assert_eq!(norms(conv), ["conv2d-0.norm.running_mean"]);
+    assert_eq!(norms(&format!("{bare}, {conv}")), ["conv2d-1.norm.running_mean"]);
+    let kept = format!("{conv}, {{id: kept, apply: batch_norm}}");
+    assert_eq!(norms(&kept), ["kept.running_mean"]);
+    assert!(norms(&format!("{conv}, {{apply: layer_norm}}")).is_empty());
+}
