@@ -1,12 +1,31 @@
-//! Why a row is what it is, for people: its visits, its interval, its curve, and what was set aside.
+//! Measurements for people: one line each, or a plot that shows visits, interval, curve and rejected samples.
 
 use std::fmt::Write as _;
 
 use latlas_predict::stats::{self, Visit};
-use latlas_shared::{CurvePoint, Measurement, samples};
+use latlas_shared::{CurvePoint, Measurement, Status, samples};
 
 /// Width of a plot in characters.
 const WIDTH: usize = 56;
+
+/// The result of a measurement as one line.
+pub fn describe(measurement: &Measurement) -> String {
+    let latency = measurement.latency.as_ref();
+    let value = latency.and_then(|latency| latency.at(measurement.reference_distance()));
+    let number = match value {
+        Some(point) => {
+            let (_, micros, _) = point.latency_micros();
+            let bound = if point.host_bound() { "  host-bound" } else { "" };
+            format!("{micros:>10.1} us  ±{:.1}%{bound}", 100.0 * point.ci95_rel())
+        }
+        None => "failed".to_owned(),
+    };
+    let reason = match (&measurement.status, &measurement.reason) {
+        (Status::Ok, _) | (_, None) => String::new(),
+        (_, Some(reason)) => format!("  ({reason})"),
+    };
+    format!("{:<48} {number}{reason}", measurement.subject.to_string())
+}
 
 /// A scale from microseconds to columns.
 struct Scale {

@@ -5,6 +5,7 @@ mod commands;
 mod engine;
 mod explain;
 mod farm;
+mod options;
 mod record;
 mod references;
 mod spool;

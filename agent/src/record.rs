@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use latlas_shared::{
-    Fingerprint, HardwareId, MEASUREMENT_SCHEMA, Measurement, RunConfig, Status, Subject, Telemetry,
+    Device, Fingerprint, HardwareId, MEASUREMENT_SCHEMA, Measurement, RunConfig, Status, Subject,
+    Telemetry,
 };
 use uuid::Uuid;
 
-use crate::cli::How;
 use crate::engine::{Job, Outcome};
 use crate::references::{self, History, Values};
 use crate::system::System;
 use crate::system::energy::Meter;
+use crate::worker;
 
 /// What all measurements of one run have in common.
 #[derive(Debug, Clone)]
@@ -55,16 +56,11 @@ impl Recorder {
     ///
     /// # Errors
     /// When the box cannot be read.
-    pub fn new(how: &How) -> Result<Recorder> {
-        let system = System::for_device(how.device);
-        let fingerprint = system.fingerprint(how.device)?;
-        Ok(Recorder {
-            system,
-            with_energy: how.energy,
-            hardware_id: fingerprint.hardware_id(),
-            fingerprint,
-            run_config: how.run_config(),
-        })
+    pub fn new(device: Device, run_config: RunConfig, with_energy: bool) -> Result<Recorder> {
+        let system = System::for_device(device, worker::libraries(device));
+        let fingerprint = system.fingerprint(device)?;
+        let hardware_id = fingerprint.hardware_id();
+        Ok(Recorder { system, with_energy, fingerprint, hardware_id, run_config })
     }
 
     /// The box, for what is not recorded.
@@ -79,7 +75,8 @@ impl Recorder {
         }
         self.system
             .meter(self.fingerprint.device)
-            .inspect_err(|reason| tracing::warn!("rows will have no energy: {reason}"))
+            .map_err(anyhow::Error::from)
+            .inspect_err(|reason| tracing::warn!("rows will have no energy: {reason:#}"))
             .ok()
     }
 

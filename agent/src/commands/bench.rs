@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, ValueEnum};
-use latlas_shared::{Measurement, Status, Subject, WholeNetwork};
+use clap::{Args, ValueEnum};
+use latlas_shared::{Measurement, Subject, WholeNetwork};
 use ops_catalog::{Catalog, NetworkSpec, Op, OpKey, SpaceDef, text};
 
-use crate::cli::{Cli, How, default_state_dir};
 use crate::engine::{self, Job, Protocol, Spent, Workers};
-use crate::explain::explain;
+use crate::explain::{describe, explain};
+use crate::options::{Execution, default_state_dir};
 use crate::record::{Recorder, Run};
 use crate::references;
 use crate::worker::Work;
@@ -56,7 +55,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "KEY", conflicts_with_all = ["space", "key", "network", "arch", "out"])]
     explain: Option<OpKey>,
     #[command(flatten)]
-    how: How,
+    execution: Execution,
     /// In which order: `informative` measures the rows of a space in batches, those first that lower the
     /// error of predictions most, and stops when more rows do not help.
     #[arg(long, value_enum, default_value_t, requires = "space", conflicts_with_all = ["key", "network", "arch"])]
@@ -71,6 +70,15 @@ pub struct BenchArgs {
     /// Fixes the order of visits; taken from the clock when not given.
     #[arg(long)]
     seed: Option<u64>,
+}
+
+impl BenchArgs {
+    /// Why these options exclude one another, if they do.
+    pub fn conflict(&self) -> Option<&'static str> {
+        (self.stop_at.is_some() && self.order == Order::Shuffled).then_some(
+            "--stop-at is for --order informative: a shuffled run has no order to stop in",
+        )
+    }
 }
 
 /// See `--stop-at`.
@@ -191,13 +199,9 @@ fn network_jobs(
 /// # Errors
 /// When the request is not valid, nothing can be measured, or the run was interrupted.
 pub fn bench(args: &BenchArgs) -> Result<()> {
-    let settings = args.how.worker_settings()?;
-    let recorder = Recorder::new(&args.how)?;
+    let settings = args.execution.worker_settings()?;
+    let recorder = args.execution.recorder()?;
     let reference = recorder.run_config.reuse_distance_bytes;
-    if args.stop_at.is_some() && args.order == Order::Shuffled {
-        let why = "--stop-at is for --order informative: a shuffled run has no order to stop in";
-        Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
-    }
     let def = args.space.as_deref().map(space_def).transpose()?;
     let catalog = catalog(def.as_ref(), &args.op_file)?;
     let space = def.map(|def| def.resolve(&catalog)).transpose();
@@ -314,25 +318,6 @@ fn write_line(out: &mut impl Write, measurement: &Measurement) -> io::Result<()>
     serde_json::to_writer(&mut *out, measurement)?;
     out.write_all(b"\n")?;
     out.flush()
-}
-
-/// One line for people.
-pub fn describe(measurement: &Measurement) -> String {
-    let latency = measurement.latency.as_ref();
-    let value = latency.and_then(|latency| latency.at(measurement.reference_distance()));
-    let number = match value {
-        Some(point) => {
-            let (_, micros, _) = point.latency_micros();
-            let bound = if point.host_bound() { "  host-bound" } else { "" };
-            format!("{micros:>10.1} us  ±{:.1}%{bound}", 100.0 * point.ci95_rel())
-        }
-        None => "failed".to_owned(),
-    };
-    let reason = match (&measurement.status, &measurement.reason) {
-        (Status::Ok, _) | (_, None) => String::new(),
-        (_, Some(reason)) => format!("  ({reason})"),
-    };
-    format!("{:<48} {number}{reason}", measurement.subject.to_string())
 }
 
 /// A flag that Ctrl-C raises.

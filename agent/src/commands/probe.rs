@@ -6,10 +6,11 @@ use anyhow::Result;
 use latlas_shared::{Fingerprint, HardwareId, RunConfig, Telemetry};
 use serde::Serialize;
 
-use crate::cli::How;
+use crate::options::Execution;
 use crate::system::System;
+use crate::worker;
 
-/// What stands where a box did not say something.
+/// Shown for facts that could not be read.
 const UNKNOWN: &str = "unknown";
 
 #[derive(Serialize)]
@@ -32,18 +33,20 @@ struct EnergySensor {
     reason: Option<String>,
 }
 
-/// Prints what this box is.
+/// Prints the hardware id, run config and fingerprint of this box.
 ///
 /// # Errors
 /// When the box cannot be read.
-pub fn probe(how: &How, json: bool) -> Result<()> {
-    how.worker_settings()?;
-    let system = System::for_device(how.device);
-    let fingerprint = system.fingerprint(how.device)?;
-    let run_config = how.run_config();
-    let energy = match system.meter(how.device) {
+pub fn probe(execution: &Execution, json: bool) -> Result<()> {
+    execution.worker_settings()?;
+    let system = System::for_device(execution.device, worker::libraries(execution.device));
+    let fingerprint = system.fingerprint(execution.device)?;
+    let run_config = execution.run_config();
+    let energy = match system.meter(execution.device) {
         Ok(meter) => EnergySensor { source: Some(meter.source()), reason: None },
-        Err(reason) => EnergySensor { source: None, reason: Some(reason) },
+        Err(e) => {
+            EnergySensor { source: None, reason: Some(format!("{:#}", anyhow::Error::from(e))) }
+        }
     };
     let probe = Probe {
         hardware_id: fingerprint.hardware_id(),

@@ -9,9 +9,8 @@ use clap::Args;
 use latlas_client::TlsFiles;
 use ops_catalog::text;
 
-use crate::cli::{How, default_state_dir};
 use crate::farm::{Farm, Settings};
-use crate::record::Recorder;
+use crate::options::{Execution, default_state_dir};
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -30,7 +29,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "T", env = "LATLAS_ENROLL_TOKEN", hide_env_values = true)]
     enroll_token: Option<String>,
     /// File that holds the token to enrol with, so that no list of processes shows it. It may be
-    /// gone once the box has enrolled.
+    /// gone once the agent has enrolled.
     #[arg(
         long,
         value_name = "FILE",
@@ -51,7 +50,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", env = "LATLAS_AGENT_NAME", value_parser = name)]
     name: Option<String>,
     #[command(flatten)]
-    how: How,
+    execution: Execution,
     /// Takes no work while tasks of this machine wait for a processor for more than this share of the time.
     #[arg(long, value_name = "PERCENT", default_value_t = 90,
           value_parser = clap::value_parser!(u8).range(..=100))]
@@ -70,8 +69,8 @@ pub struct RunArgs {
 /// # Errors
 /// When the coordinator cannot be reached at the start or refuses, or nothing can be measured.
 pub fn run(args: RunArgs) -> Result<()> {
-    let worker = args.how.worker_settings()?;
-    let recorder = Recorder::new(&args.how)?;
+    let worker = args.execution.worker_settings()?;
+    let recorder = args.execution.recorder()?;
     let state = args.state.map_or_else(default_state_dir, Ok)?;
     let enroll_token = match args.enroll_token_file {
         Some(file) => read_token(&file)?,
@@ -112,7 +111,7 @@ fn read_token(file: &Path) -> Result<Option<String>> {
             let text = text::decode(&bytes).with_context(|| file.display().to_string())?;
             let token = text.trim();
             if token.is_empty() {
-                // A box that is enrolled needs none.
+                // An enrolled agent needs none.
                 tracing::warn!("the file of the enrol token, {}, is empty", file.display());
                 return Ok(None);
             }

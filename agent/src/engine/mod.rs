@@ -25,7 +25,7 @@ pub use protocol::Protocol;
 use crate::system::energy::{self, Meter};
 use crate::worker::{Fault, Pass, Visited, Work, WorkerProcess, WorkerSettings};
 use open::Open;
-use protocol::Company;
+use protocol::OtherWork;
 
 /// A worker that died may have been killed by somebody else: the row is tried once more.
 const MOST_DEATHS: u32 = 2;
@@ -74,8 +74,8 @@ pub struct Gauges {
     pub smallest: Option<Job>,
 }
 
-/// Starts a worker; a seam for tests.
-pub trait Visitor {
+/// Samples work, in a worker process or in a test's script.
+pub trait Sampler {
     /// Visits one piece of work.
     ///
     /// # Errors
@@ -134,7 +134,7 @@ impl Workers {
     }
 }
 
-impl Visitor for Workers {
+impl Sampler for Workers {
     fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
         let worker = self.running(job)?;
         let result = worker.visit(&job.work, passes, job.protocol.visit_limit);
@@ -211,7 +211,7 @@ const REFERENCE_VISITS: usize = 6;
 pub fn measure(
     jobs: Vec<Job>,
     gauges: Gauges,
-    visitor: &mut dyn Visitor,
+    sampler: &mut dyn Sampler,
     seed: u64,
     stop: &dyn Fn() -> bool,
     done: &mut dyn FnMut(Outcome),
@@ -220,7 +220,7 @@ pub fn measure(
     let mut run = Run {
         references: open_jobs(gauges.references),
         smallest: gauges.smallest.map(|job| Open::new((0, job))),
-        visitor,
+        sampler,
         stop,
         spans: 0,
         redone: 0,
@@ -236,13 +236,13 @@ pub fn measure(
     let mut stopped = false;
     while !stopped && !open.is_empty() {
         round += 1;
-        let company = protocol::company(all - all_others, all_others, others(&open));
+        let other_work = protocol::other_work(all - all_others, all_others, others(&open));
         rng.shuffle(&mut open);
         let mut due = open.into_iter();
         let mut still_open = Vec::with_capacity(due.len());
         while due.len() > 0 && !stopped {
             let mut span: Vec<Open> = due.by_ref().take(protocol::SPAN).collect();
-            let Some(outcomes) = run.span(&mut span, round, company)? else {
+            let Some(outcomes) = run.span(&mut span, round, other_work)? else {
                 stopped = true;
                 still_open.extend(span);
                 continue;
@@ -270,7 +270,7 @@ pub fn measure(
 struct Run<'a> {
     references: Vec<Open>,
     smallest: Option<Open>,
-    visitor: &'a mut dyn Visitor,
+    sampler: &'a mut dyn Sampler,
     stop: &'a dyn Fn() -> bool,
     spans: u32,
     redone: u32,
@@ -288,7 +288,7 @@ impl Run<'_> {
         &mut self,
         jobs: &mut [Open],
         round: u32,
-        company: Company,
+        other_work: OtherWork,
     ) -> Result<Option<Vec<Option<Outcome>>>> {
         self.spans += 1;
         let Some(mut pending) = self.visits(jobs, round)? else { return Ok(None) };
@@ -308,7 +308,7 @@ impl Run<'_> {
                 .zip(pending)
                 .map(|(job, (passes, result))| {
                     job.settle(&passes, result, suspect)
-                        .or_else(|| job.ending(round, company, resolution))
+                        .or_else(|| job.ending(round, other_work, resolution))
                 })
                 .collect(),
         ))
@@ -351,7 +351,7 @@ impl Run<'_> {
         let start = Instant::now();
         let typical = job.at_reference().last().map(|visit| stats::median(visit));
         let passes = job.job.protocol.passes(round - 1, typical);
-        let result = self.visitor.visit(&job.job, &passes)?;
+        let result = self.sampler.visit(&job.job, &passes)?;
         job.spent += start.elapsed();
         if let Ok(visited) = &result {
             self.ops_micros += visited.ops_micros;
@@ -378,7 +378,7 @@ impl Run<'_> {
     /// An outcome with what is known of it at its end.
     fn completed(&mut self, job: &Open, mut outcome: Outcome) -> Result<Outcome> {
         if outcome.latency.is_some() {
-            outcome.energy = self.visitor.energy(&job.job)?;
+            outcome.energy = self.sampler.energy(&job.job)?;
         }
         outcome.references = self.quiet_references();
         Ok(outcome)

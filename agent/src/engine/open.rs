@@ -6,7 +6,7 @@ use latlas_predict::stats::{self, QUIET, Visit};
 use latlas_shared::samples::Samples;
 use latlas_shared::{CurvePoint, Latency, Status};
 
-use super::protocol::{self, Company, Decision};
+use super::protocol::{self, Decision, OtherWork};
 use super::{Job, MOST_DEATHS, Outcome};
 use crate::worker::{Fault, Pass, Visited};
 
@@ -87,15 +87,20 @@ impl Open {
     }
 
     /// What comes of it, when it is time to end, on a box of this [`protocol::resolution`].
-    pub(super) fn ending(&self, round: u32, company: Company, resolution: f64) -> Option<Outcome> {
+    pub(super) fn ending(
+        &self,
+        round: u32,
+        other_work: OtherWork,
+        resolution: f64,
+    ) -> Option<Outcome> {
         if !self.job.protocol.is_check(round) && self.spent < self.job.protocol.most_time {
             return None;
         }
         let stays = self.job.protocol.stays;
         match self.decide(resolution) {
-            Decision::Converged if stays && company == Company::There => None,
+            Decision::Converged if stays && other_work == OtherWork::Pending => None,
             Decision::Converged => Some(self.measured(Status::Ok, None)),
-            Decision::Continue if !(stays && company == Company::Gone) => None,
+            Decision::Continue if !(stays && other_work == OtherWork::MostlyDone) => None,
             Decision::Continue | Decision::OutOfTime => {
                 let reason = match protocol::quiet(self.at_reference()) {
                     Some(quiet) => format!(
@@ -132,7 +137,7 @@ impl Open {
         place.expect("passes are made of the curve's distances")
     }
 
-    /// Whether it would have ended but for its company.
+    /// Whether it would have ended if other work were not pending.
     pub(super) fn stayed(&self, resolution: f64) -> bool {
         let protocol = &self.job.protocol;
         let visits = self.at_reference().len();

@@ -52,7 +52,7 @@ pub struct Protocol {
     pub most_time: Duration,
     /// How long a visit may take before its worker counts as hung.
     pub visit_limit: Duration,
-    /// Whether it is visited for as long as the other work of its run has [`Company`] for it, converged or
+    /// Whether it is visited for as long as the other work of its run has [`OtherWork`] for it, converged or
     /// not.
     pub stays: bool,
     /// By which share all ops of this box move together between runs, in 95% of cases.
@@ -224,25 +224,25 @@ pub fn may_redo(spans: u32, redone: u32) -> bool {
 
 /// The other work of a run, for work that [stays](Protocol::stays).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Company {
-    /// There never was any to speak of.
-    Never,
-    /// Most of it is being measured.
-    There,
-    /// Half of it has ended. The rest may take much longer, in other times of the machine.
-    Gone,
+pub enum OtherWork {
+    /// There was less of it than of the work that stays.
+    Negligible,
+    /// More than half of it is still being measured.
+    Pending,
+    /// At least half of it has ended. The rest may take much longer, under other conditions.
+    MostlyDone,
 }
 
-/// Whether work that stays has company, by how much there is of it, how much other work there was, and how
-/// much of that is left. Less of the others than of its own kind is no company: a few rows that end at once
-/// must not end many networks before they have converged.
-pub fn company(staying: usize, others: usize, left: usize) -> Company {
+/// The state of the other work of a run, by the number of jobs that stay, of others at the start, and of others
+/// that are left. Fewer others than jobs that stay are negligible: a few rows that end at once must not end many
+/// networks before they have converged.
+pub fn other_work(staying: usize, others: usize, left: usize) -> OtherWork {
     if others == 0 || others < staying {
-        Company::Never
+        OtherWork::Negligible
     } else if 2 * left > others {
-        Company::There
+        OtherWork::Pending
     } else {
-        Company::Gone
+        OtherWork::MostlyDone
     }
 }
 
@@ -342,15 +342,15 @@ mod tests {
     }
 
     #[test]
-    fn few_others_are_no_company() {
+    fn few_others_are_negligible() {
         for (staying, others, left, expected) in [
-            (5, 0, 0, Company::Never),
-            (5, 4, 0, Company::Never),
-            (5, 5, 3, Company::There),
-            (5, 5, 2, Company::Gone),
-            (0, 5, 5, Company::There),
+            (5, 0, 0, OtherWork::Negligible),
+            (5, 4, 0, OtherWork::Negligible),
+            (5, 5, 3, OtherWork::Pending),
+            (5, 5, 2, OtherWork::MostlyDone),
+            (0, 5, 5, OtherWork::Pending),
         ] {
-            assert_eq!(company(staying, others, left), expected, "{staying} {others} {left}");
+            assert_eq!(other_work(staying, others, left), expected, "{staying} {others} {left}");
         }
     }
 

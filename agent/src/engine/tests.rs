@@ -7,7 +7,7 @@ use anyhow::Result;
 use latlas_shared::{Energy, Status};
 use ops_catalog::{Catalog, Shape};
 
-use super::{Gauges, Job, Outcome, Protocol, Visitor, measure};
+use super::{Gauges, Job, Outcome, Protocol, Sampler, measure};
 use crate::worker::{Fault, Pass, Samples, Visited, Work};
 
 const SHAPE: Shape =
@@ -30,13 +30,13 @@ fn which(job: &Job) -> u32 {
     }
 }
 
-/// A visitor that answers by the number of the job and how often it has been visited.
+/// A sampler that answers by the number of the job and how often it has been visited.
 struct Script<F> {
     answer: F,
     visits: Vec<u32>,
 }
 
-impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Script<F> {
+impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Sampler for Script<F> {
     fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
         let index = which(job);
         self.visits.push(index);
@@ -218,13 +218,13 @@ fn a_stopped_run_hands_over_work_that_stayed() {
 /// What a job answers at its nth visit.
 type Answer = fn(u32, u32) -> Result<f64, Fault>;
 
-/// A visitor whose every row costs some energy, which it counts.
+/// A sampler whose every row costs some energy, which it counts.
 struct WithSensor {
     script: Script<Answer>,
     asked: Vec<u32>,
 }
 
-impl Visitor for WithSensor {
+impl Sampler for WithSensor {
     fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
         self.script.visit(job, passes)
     }
@@ -242,17 +242,17 @@ fn a_row_with_a_latency_gets_its_energy_once() {
         1 => Err(Fault::Refused("no".into())),
         _ => Ok(10.0),
     };
-    let mut visitor = WithSensor { script: Script { answer, visits: vec![] }, asked: vec![] };
+    let mut sampler = WithSensor { script: Script { answer, visits: vec![] }, asked: vec![] };
     let mut outcomes = vec![];
-    measure(jobs(3), Gauges::default(), &mut visitor, 7, &|| false, &mut |outcome| {
+    measure(jobs(3), Gauges::default(), &mut sampler, 7, &|| false, &mut |outcome| {
         outcomes.push(outcome)
     })
     .unwrap();
     outcomes.sort_by_key(|outcome| outcome.job);
     let energies: Vec<bool> = outcomes.iter().map(|outcome| outcome.energy.is_some()).collect();
     assert_eq!(energies, [true, false, true]);
-    visitor.asked.sort_unstable();
-    assert_eq!(visitor.asked, [0, 2]);
+    sampler.asked.sort_unstable();
+    assert_eq!(sampler.asked, [0, 2]);
 }
 
 /// Where the made-up machine is slow, by the number of the visit.
@@ -297,7 +297,7 @@ struct Disturbed<F> {
     first: usize,
 }
 
-impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Visitor for Disturbed<F> {
+impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Sampler for Disturbed<F> {
     fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
         let result = self.script.visit(job, passes)?;
         let nth = self.script.visits.iter().filter(|&&v| v == which(job)).count();

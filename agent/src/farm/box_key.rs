@@ -40,7 +40,7 @@ pub fn claim(key: &str, recorder: &Recorder) -> Option<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use latlas_shared::{Device, RunConfig};
 
     #[test]
     fn a_key_is_of_one_box_in_one_farm() {
@@ -51,16 +51,10 @@ mod tests {
         assert_eq!(box_key(farm, "a").len(), 64);
     }
 
-    #[derive(Parser)]
-    struct Flags {
-        #[command(flatten)]
-        how: crate::cli::How,
-    }
-
     #[test]
     fn one_process_at_a_time_goes_by_a_key() {
-        let how = Flags::try_parse_from(["test"]).unwrap().how;
-        let recorder = Recorder::new(&how).unwrap();
+        let config = RunConfig::libtorch_eager("0");
+        let recorder = Recorder::new(Device::Cpu, config, false).unwrap();
         let key = Uuid::new_v4().to_string();
         let first = claim(&key, &recorder).expect("nobody has it");
         assert!(claim(&key, &recorder).is_none());

@@ -1,4 +1,4 @@
-//! Who this box is in a farm, kept between starts.
+//! The identity of this agent in a farm, kept between starts.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -25,7 +25,7 @@ pub struct Identity {
     pub farm_id: Uuid,
     /// Where that was last, for people.
     pub coordinator: String,
-    /// The box in that farm.
+    /// The agent in that farm.
     pub agent_id: Uuid,
     /// Its credential.
     pub credential: String,
@@ -38,7 +38,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether the box is what it enrolled as.
+    /// Whether the agent's hardware and run config are those that it enrolled with.
     fn describes(&self, recorder: &Recorder) -> bool {
         self.hardware_id == recorder.hardware_id
             && self.run_config == recorder.run_config.id()
@@ -46,7 +46,7 @@ impl Identity {
     }
 }
 
-/// What a box comes to a farm with.
+/// What an agent enters a farm with.
 pub struct Entry<'a> {
     /// Where its identity is kept.
     pub state: &'a Path,
@@ -60,7 +60,7 @@ pub struct Entry<'a> {
     pub instance: &'a Instance,
 }
 
-/// A box that is known to a farm.
+/// An agent that is enrolled in a farm.
 pub struct Entered {
     /// Who it is.
     pub identity: Identity,
@@ -103,7 +103,7 @@ pub async fn identify(client: &Client, entry: Entry<'_>, recorder: &Recorder) ->
             return Err(another_farm(client, &identity, farm_id));
         }
         (Ok(farm_id), _) => farm_id,
-        // A farm that is away takes nothing from a box that it knows.
+        // An enrolled agent starts even while its farm cannot be reached.
         (Err(e), Some(identity)) if e.is_transient() => {
             tracing::warn!("{e}");
             let (_, claim) = own_key(identity.farm_id, entry.box_id.as_deref(), recorder);

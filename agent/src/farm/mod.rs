@@ -1,7 +1,8 @@
-//! The agent as a member of a farm: takes tasks, measures them, reports.
+//! The agent as a member of a farm: it enrols, takes leases, uploads results, and shuts down.
 
 mod box_key;
 mod identity;
+mod measuring;
 mod metrics;
 mod orders;
 mod outbox;
@@ -12,41 +13,30 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use latlas_client::{Client, ClientError, TlsFiles};
-use latlas_shared::api::{Instance, Lease, LeaseAnswer, LeaseCall, LeaseRequest, Task, TaskWork};
-use latlas_shared::samples::Samples;
-use latlas_shared::{FailureKind, Measurement, Status};
+use latlas_shared::api::{Instance, LeaseAnswer, LeaseCall, LeaseRequest};
 use sd_notify::NotifyState;
-use tokio::sync::mpsc;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::commands::bench::describe;
-use crate::engine::{self, Job, Outcome, Protocol, Workers};
-use crate::record::{Recorder, Run};
-use crate::references;
+use crate::record::Recorder;
 use crate::spool::Spool;
-use crate::worker::{Work, WorkerSettings};
+use crate::worker::WorkerSettings;
 use identity::Identity;
 use metrics::Metrics;
 use orders::Advice;
 use outbox::{Backoff, Outbox};
-use service::{Progress, Stop};
+use service::Stop;
 
 /// Tasks of one lease: enough that visits to one key are spread over minutes.
 const LEASE_TASKS: u32 = 64;
 /// How long to wait for tasks before asking again, in seconds.
 const LEASE_WAIT: u32 = 20;
-/// Time between two signs of life while measuring.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// With `--once`, how often the coordinator is tried before giving up.
 const ONCE_TRIES: u32 = 6;
-/// A visit that does not end within this time after a stop was asked for is dropped.
-const LAST_VISIT: Duration = Duration::from_secs(5);
 /// An agent that ends waits this long for the coordinator to take its results, and again as long for
 /// it to take the lease back and to hear that it stops.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -83,7 +73,7 @@ pub struct Farm {
     identity: Identity,
     /// Whether the coordinator has said that it is the farm of this identity.
     verified: bool,
-    /// Holds the box's name, where it has one.
+    /// Holds the box's key on this machine, where it has one.
     _claim: Option<UnixListener>,
     outbox: Outbox,
     /// Where identity, spool and the references of earlier runs are.
@@ -168,7 +158,7 @@ impl Farm {
         );
         let worked = self.until_done().await;
         service::tell(NotifyState::Stopping);
-        // One whose credential is refused has nobody to say goodbye to.
+        // An agent whose credential is refused cannot report its end.
         if status(&worked) != Some(401) {
             let reason = self.why_it_ends(&worked);
             self.say_goodbye(reason).await;
@@ -228,7 +218,7 @@ impl Farm {
             return error;
         }
         error.context(format!(
-            "the credential of this box was refused, so it stops; what is measured stays in {}. If it was \
+            "the credential of this agent was refused, so it stops; what is measured stays in {}. If it was \
              revoked by mistake, remove {} and start the agent with a new enrol token",
             self.outbox.folder().display(),
             self.state.join("identity.json").display()
@@ -314,7 +304,7 @@ impl Farm {
         }
     }
 
-    /// Gives the lease back, if there is one: what was not measured goes to other boxes at once, and
+    /// Gives the lease back, if there is one: what was not measured goes to other agents at once, and
     /// no attempt is counted.
     async fn give_back(&mut self) -> Result<(), ClientError> {
         let Some(id) = self.lease else { return Ok(()) };
@@ -331,7 +321,7 @@ impl Farm {
     }
 
     /// Sends what is left, gives the lease back and says that this agent stops, as far as the coordinator answers in
-    /// time. Results come first: a task that is done must not go to another box.
+    /// time. Results come first: a task that is done must not go to another agent.
     async fn say_goodbye(&mut self, reason: String) {
         match timeout(GOODBYE, self.outbox.upload(&self.client)).await {
             Ok(Ok(())) => {}
@@ -348,162 +338,12 @@ impl Farm {
             Err(_) => tracing::warn!("the lease runs out by itself: no answer in time"),
         }
     }
-
-    /// Measures the tasks of a lease on a thread of its own, while this one reports and keeps the
-    /// lease alive.
-    async fn work_on(&mut self, lease: &Lease) -> Result<()> {
-        let dropped = Arc::new(AtomicBool::new(false));
-        let (sender, mut measured) = mpsc::unbounded_channel();
-        let progress = Progress::default();
-        let measuring = self.start_measuring(lease, Arc::clone(&dropped), progress.clone(), sender);
-        let stop = self.stop.clone();
-        let mut too_late = std::pin::pin!(async {
-            stop.until_asked().await;
-            sleep(LAST_VISIT).await;
-        });
-        let mut beat = interval(HEARTBEAT);
-        let (mut done, total, mut steps) = (0, lease.tasks.len(), 0);
-        let mut failure = None;
-        loop {
-            self.metrics.leased(total.saturating_sub(done));
-            tokio::select! {
-                measurement = measured.recv() => {
-                    let Some(measurement) = measurement else { break };
-                    done += 1;
-                    tracing::info!("[{done}/{total}] {}", describe(&measurement));
-                    self.outbox.add(measurement);
-                    // What cannot be sent now is sent with the next one, or at the end.
-                    if measured.is_empty() && let Err(e) = self.send().await {
-                        tracing::warn!("{e:#}; the results are kept");
-                        if self.outbox.is_blocked() || !is_transient(&e) {
-                            dropped.store(true, Ordering::Relaxed);
-                            failure.get_or_insert(e);
-                        }
-                    }
-                }
-                _ = beat.tick() => {
-                    progress.feed(&mut steps);
-                    let kept = tokio::select! {
-                        kept = self.keep(lease, progress.steps()) => kept,
-                        // One that hangs must not hold results up until it times out.
-                        () = sleep(HEARTBEAT) => true,
-                        () = stop.until_asked() => true,
-                    };
-                    if !kept {
-                        tracing::warn!("lease {} is no longer ours: dropping its work", lease.id);
-                        dropped.store(true, Ordering::Relaxed);
-                    }
-                }
-                () = &mut too_late => {
-                    tracing::warn!("a visit that does not end is dropped");
-                    return Ok(());
-                }
-            }
-        }
-        measuring.await.context("the measuring thread ended badly")??;
-        failure.map_or(Ok(()), Err)
-    }
-
-    fn start_measuring(
-        &self,
-        lease: &Lease,
-        dropped: Arc<AtomicBool>,
-        progress: Progress,
-        sender: mpsc::UnboundedSender<Measurement>,
-    ) -> tokio::task::JoinHandle<Result<()>> {
-        let (tasks, refused) = told_apart(lease.tasks.clone());
-        let recorder = self.recorder.clone();
-        let state = self.state.clone();
-        let mut workers = Workers::new(self.worker.clone()).with_meter(self.recorder.meter());
-        let stop = self.stop.clone();
-        tokio::task::spawn_blocking(move || {
-            let reference = recorder.run_config.reuse_distance_bytes;
-            let run = recorder.start(&state);
-            // The other end is gone only when this agent is ending on an error.
-            for (task, reason) in refused {
-                let _ = sender.send(answer(&recorder, &run, &task, refusal(reason)));
-            }
-            let mut jobs: Vec<Job> = tasks.iter().map(|task| job(task, reference)).collect();
-            run.prepare(&mut jobs);
-            // Asked before each visit.
-            let stopped = || {
-                progress.step();
-                recorder.look(&run);
-                stop.asked() || dropped.load(Ordering::Relaxed)
-            };
-            let spent = engine::measure(
-                jobs,
-                references::gauges(reference)?,
-                &mut workers,
-                fastrand::u64(..),
-                &stopped,
-                &mut |outcome| {
-                    let task = &tasks[outcome.job];
-                    let _ = sender.send(answer(&recorder, &run, task, outcome));
-                },
-            )?;
-            run.end();
-            tracing::info!("{spent}");
-            Ok(())
-        })
-    }
 }
 
 enum Step {
     Worked,
     NoTask,
     Leave,
-}
-
-/// Tasks that can be measured, and those that can't, with the reason: a network whose ops mean something
-/// else in this build would be measured as what it is not.
-fn told_apart(tasks: Vec<Task>) -> (Vec<Task>, Vec<(Task, String)>) {
-    let (mut measurable, mut refused) = (Vec::with_capacity(tasks.len()), Vec::new());
-    for task in tasks {
-        match &task.work {
-            TaskWork::Network(network) => match network.plan() {
-                Ok(_) => measurable.push(task),
-                Err(invalid) => refused.push((task, invalid.to_string())),
-            },
-            TaskWork::Op { .. } => measurable.push(task),
-        }
-    }
-    (measurable, refused)
-}
-
-/// What came of a task, as it is reported.
-fn answer(recorder: &Recorder, run: &Run, task: &Task, outcome: Outcome) -> Measurement {
-    let measurement = recorder.measurement(run, Some(task.id), task.subject(), outcome);
-    Measurement { task_generation: Some(task.generation), ..measurement }
-}
-
-/// What came of a task that was not run.
-fn refusal(reason: String) -> Outcome {
-    Outcome {
-        job: 0,
-        status: Status::Failed,
-        reason: Some(reason),
-        failure_kind: Some(FailureKind::Unsupported),
-        latency: None,
-        peak_memory_bytes: None,
-        rejected: 0,
-        samples: Samples::default(),
-        energy: None,
-        references: vec![],
-    }
-}
-
-fn job(task: &Task, reference: u64) -> Job {
-    match &task.work {
-        TaskWork::Op { key, definition, .. } => {
-            let work = Work::Op { def: definition.clone(), shape: key.shape };
-            Job { work, protocol: Protocol::for_ops(reference) }
-        }
-        TaskWork::Network(network) => {
-            let work = Work::Network { spec: network.spec.clone(), ops: network.ops.clone() };
-            Job { work, protocol: Protocol::for_networks() }
-        }
-    }
 }
 
 fn client_error(error: &anyhow::Error) -> Option<&ClientError> {

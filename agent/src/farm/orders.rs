@@ -20,7 +20,7 @@ use crate::system::{System, unfit};
 /// After a boot the coordinator believes a new process once the old one has been silent for 45 s.
 pub const CLONE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Time between two questions of a box that gets no work: in quarantine, or unfit.
+/// Time between two questions of an agent that gets no work: in quarantine, or unfit.
 const SLOWLY: Duration = Duration::from_secs(20);
 
 /// What to do before asking for tasks.
@@ -146,7 +146,7 @@ impl Farm {
         self.client.put::<_, Orders>(&path, &beat).await.map(drop)
     }
 
-    /// Says how the box is, and hears whether it is to ask for tasks.
+    /// Sends a heartbeat. The answer says whether to ask for tasks.
     ///
     /// # Errors
     /// When the coordinator does not answer or refuses, or the box is no longer what it was when the agent
@@ -185,7 +185,7 @@ impl Farm {
         self.pause(SLOWLY).await;
     }
 
-    /// Keeps the lease and says that the box is alive; false when the lease is lost. A coordinator that
+    /// Renews the lease and sends a heartbeat; false when the lease is lost. A coordinator that
     /// does not answer takes nothing away: measuring goes on.
     pub(super) async fn keep(&self, lease: &Lease, visits: u64) -> bool {
         let path = format!("v1/leases/{}/renew", lease.id);

@@ -41,7 +41,7 @@ impl Backoff {
     pub fn step(&mut self, asked: Option<Duration>) -> Duration {
         let own = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.next = (self.next * 2).min(Backoff::MOST);
-        // All boxes were asked to wait equally long, and are spread after it.
+        // All agents were asked to wait equally long; jitter spreads them afterwards.
         own + asked.unwrap_or_default().min(Backoff::LONGEST)
     }
 }

@@ -41,10 +41,10 @@ pub struct System {
 
 impl System {
     /// This box, as far as ops on `device` are concerned. A GPU is asked only when ops run on it,
-    /// since asking wakes it.
-    pub fn for_device(device: Device) -> System {
+    /// since asking wakes it. `libraries` are versions and settings of the libraries that run kernels.
+    pub fn for_device(device: Device, libraries: BTreeMap<String, String>) -> System {
         let mut system = System::at(Path::new("/"));
-        system.libraries = libraries(device);
+        system.libraries = libraries;
         system.gpu = match device {
             Device::Cpu => None,
             Device::Cuda(index) => gpu::open(index),
@@ -73,20 +73,4 @@ impl System {
     pub fn host_name(&self) -> String {
         self.tree.line("proc/sys/kernel/hostname").unwrap_or_else(|| "unnamed".to_owned())
     }
-}
-
-/// The libraries that libtorch runs kernels with, and how they are set. oneDNN is part of libtorch, and its version stands in
-/// libtorch's headers; cuDNN is asked when it is there.
-fn libraries(device: Device) -> BTreeMap<String, String> {
-    let mut versions = BTreeMap::new();
-    if let Some(version) = option_env!("LATLAS_ONEDNN_VERSION") {
-        versions.insert("onednn".to_owned(), version.to_owned());
-    }
-    if matches!(device, Device::Cuda(_)) && tch::Cuda::is_available() {
-        versions.extend(crate::worker::cuda_facts());
-        if tch::Cuda::cudnn_is_available() {
-            versions.insert("cudnn".to_owned(), tch::utils::version_cudnn().to_string());
-        }
-    }
-    versions
 }

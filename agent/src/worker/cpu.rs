@@ -6,8 +6,11 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use latlas_shared::Allocator;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::unistd::Pid;
 
 use super::backend::{Backend, Call, Samples};
 use super::disturbance::{self, Counters, MOST_BLOCK_RETAKES, MOST_RETAKES, online_cpus, retake};
@@ -55,22 +58,11 @@ fn pin(count: usize) -> Result<()> {
     if count == 0 || count > allowed.len() {
         bail!("{count} threads were asked for, and there are {} processors", allowed.len());
     }
-    // SAFETY: an all-zero cpu_set_t is an empty set; the macros only index into it with numbers
-    // that came out of such a set.
-    let set = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        for &cpu in &allowed[allowed.len() - count..] {
-            libc::CPU_SET(cpu, &mut set);
-        }
-        set
-    };
-    // SAFETY: the set is a valid value of the size that is passed.
-    let status =
-        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    if status != 0 {
-        bail!("pinning to {count} processors failed: {}", std::io::Error::last_os_error());
+    let mut set = CpuSet::new();
+    for &cpu in &allowed[allowed.len() - count..] {
+        set.set(cpu).with_context(|| format!("pinning to processor {cpu}"))?;
     }
-    Ok(())
+    sched_setaffinity(Pid::this(), &set).with_context(|| format!("pinning to {count} processors"))
 }
 
 /// The processors that this process may use.
@@ -78,19 +70,8 @@ fn pin(count: usize) -> Result<()> {
 /// # Errors
 /// When the system does not say.
 pub fn allowed_cpus() -> Result<Vec<usize>> {
-    // SAFETY: an all-zero cpu_set_t is a valid empty set, and the call writes within the size that
-    // is passed.
-    let (status, set) = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let status = libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
-        (status, set)
-    };
-    if status != 0 {
-        bail!("the allowed processors are not known: {}", std::io::Error::last_os_error());
-    }
-    let limit = usize::try_from(libc::CPU_SETSIZE)?;
-    // SAFETY: the indices are below CPU_SETSIZE.
-    Ok((0..limit).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+    let set = sched_getaffinity(Pid::this()).context("reading the allowed processors")?;
+    Ok((0..CpuSet::count()).filter(|&cpu| set.is_set(cpu) == Ok(true)).collect())
 }
 
 /// The processor: reuse distance is made by reading other memory, time is read from the monotonic
@@ -127,11 +108,11 @@ impl CpuBackend {
         let start = Instant::now();
         spent.reading_micros += (start - before).as_secs_f64() * 1e6;
         call.produce()?;
-        let switches = involuntary_switches();
+        let switches = involuntary_switches()?;
         let (micros, result) = self.clock.time(|| call.run(0));
         result?;
         spent.ops_micros += start.elapsed().as_secs_f64() * 1e6;
-        Ok((micros, involuntary_switches() != switches))
+        Ok((micros, involuntary_switches()? != switches))
     }
 
     /// The samples of one block, each taken again when it was disturbed.
@@ -242,16 +223,10 @@ impl Watch {
     }
 }
 
-/// How often a thread of this process has been made to stop for another.
-fn involuntary_switches() -> i64 {
-    // SAFETY: an all-zero rusage is a valid value, and the call fills it in; it cannot fail for this
-    // process and a valid pointer.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage
-    };
-    usage.ru_nivcsw
+/// Involuntary context switches of this process's threads so far.
+fn involuntary_switches() -> Result<i64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("reading the context switches")?;
+    Ok(usage.involuntary_context_switches())
 }
 
 /// Memory that nothing else uses, read to move everything else further away.

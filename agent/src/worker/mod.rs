@@ -12,6 +12,7 @@ mod process;
 mod protocol;
 mod ready;
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 
 use anyhow::{Context, Result};
@@ -21,14 +22,14 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 pub use backend::Samples;
 pub use cpu::allowed_cpus;
-pub use cuda::{check as check_cuda, facts as cuda_facts};
+pub use cuda::check as check_cuda;
 pub use process::{Fault, WorkerProcess};
 pub use protocol::{Pass, Visited, Work};
 
 use backend::Backend;
 use latlas_lowering::Placement;
 use protocol::{Reply, VisitRequest};
-use ready::Pantry;
+use ready::ReadyCache;
 
 /// What a worker is started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,22 @@ impl WorkerSettings {
     }
 }
 
+/// The versions and settings of the libraries with which libtorch runs kernels. oneDNN is part of libtorch, and
+/// libtorch's headers have its version. cuDNN is asked where a GPU is used.
+pub fn libraries(device: Device) -> BTreeMap<String, String> {
+    let mut versions = BTreeMap::new();
+    if let Some(version) = option_env!("LATLAS_ONEDNN_VERSION") {
+        versions.insert("onednn".to_owned(), version.to_owned());
+    }
+    if matches!(device, Device::Cuda(_)) && tch::Cuda::is_available() {
+        versions.extend(cuda::facts());
+        if tch::Cuda::cudnn_is_available() {
+            versions.insert("cudnn".to_owned(), tch::utils::version_cudnn().to_string());
+        }
+    }
+    versions
+}
+
 /// The worker's main loop: answers requests on standard input until it closes.
 ///
 /// # Errors
@@ -81,14 +98,14 @@ pub fn serve(settings: &WorkerSettings) -> Result<()> {
     cpu::apply(settings)?;
     let faults = faults::Faults::from_env()?;
     let _no_grad = tch::no_grad_guard();
-    let mut pantry = Pantry::new(settings, settings.backend()?);
+    let mut cache = ReadyCache::new(settings, settings.backend()?);
     let mut out = io::stdout().lock();
     send(&mut out, &Reply::Ready)?;
     for line in io::stdin().lock().lines() {
         let request: VisitRequest =
             serde_json::from_str(&line.context("reading a request")?).context("a request")?;
         let struck = faults.strike(&request.work, settings.placement().device);
-        let reply = match struck.and_then(|()| pantry.visit(&request)) {
+        let reply = match struck.and_then(|()| cache.visit(&request)) {
             Ok(visited) => Reply::Visited(visited),
             Err(e) => Reply::Refused { reason: format!("{e:#}") },
         };
@@ -97,7 +114,7 @@ pub fn serve(settings: &WorkerSettings) -> Result<()> {
         if refused {
             // A fault of one kernel can take all of a GPU's context with it, and only a new process
             // gets a new one.
-            pantry.check_usable()?;
+            cache.check_usable()?;
         }
     }
     Ok(())

@@ -20,11 +20,13 @@ const WARM_UP_AGREEMENT: f64 = 0.05;
 /// The most windows: something that never settles is measured as it is, and its interval tells.
 const WARM_UP_MOST_WINDOWS: usize = 8;
 
-/// The most memory that the weights of work which is kept ready may need together: enough for a thousand
-/// keys or a hundred mobile networks, and the same however many a run has. Work that is made anew at each visit
-/// costs up to a second, and whole networks that are made in a heap which has been used for long are slower: their
-/// weights and activations come from all over it (mobile networks by 12%, over 50 visits). A quarter of the limit where that is less, since there are two workers.
-const SHELF_BYTES: u64 = 4 << 30;
+/// The most memory that the weights of cached work may need together, or a quarter of the memory limit where that is
+/// less, since there are two workers.
+///
+/// It is enough for a thousand keys or a hundred mobile networks. Work that is evicted and prepared again at each
+/// visit costs up to a second. Whole networks are also slower then (mobile networks by 12%, over 50 visits), because
+/// their weights and activations are scattered over a fragmented heap.
+const CACHE_BYTES: u64 = 4 << 30;
 
 enum Lowered {
     Op(LoweredOp),
@@ -114,28 +116,28 @@ impl Call for Ready {
     }
 }
 
-/// Ready work, the most recently used first, within a budget of memory: preparing again costs
-/// milliseconds, and a run comes back to each key many times.
-pub struct Pantry {
-    shelf: VecDeque<Ready>,
+/// A cache of prepared work within a budget of memory, the most recently used first. Preparation takes
+/// milliseconds, and a run visits each key many times.
+pub struct ReadyCache {
+    entries: VecDeque<Ready>,
     memory_limit: u64,
-    shelf_bytes: u64,
+    cache_bytes: u64,
     element_bytes: u64,
     placement: Placement,
     backend: Box<dyn Backend>,
 }
 
-impl Pantry {
-    pub fn new(settings: &WorkerSettings, backend: Box<dyn Backend>) -> Pantry {
-        // On a GPU each op has copies of its weights that fill the cache, and nobody else needs the memory.
-        let (memory_limit, shelf_bytes) = match backend.memory_limit() {
+impl ReadyCache {
+    pub fn new(settings: &WorkerSettings, backend: Box<dyn Backend>) -> ReadyCache {
+        // On a GPU the copies of an op's weights fill its cache, and no other program needs the memory.
+        let (memory_limit, cache_bytes) = match backend.memory_limit() {
             Some(limit) => (limit, limit / 2),
-            None => (settings.memory_limit, (settings.memory_limit / 4).min(SHELF_BYTES)),
+            None => (settings.memory_limit, (settings.memory_limit / 4).min(CACHE_BYTES)),
         };
-        Pantry {
-            shelf: VecDeque::new(),
+        ReadyCache {
+            entries: VecDeque::new(),
             memory_limit,
-            shelf_bytes,
+            cache_bytes,
             element_bytes: settings.dtype.bytes(),
             placement: settings.placement(),
             backend,
@@ -149,7 +151,7 @@ impl Pantry {
     pub fn visit(&mut self, request: &VisitRequest) -> Result<Visited> {
         reset_peak_memory();
         let mut ops_micros = self.bring_to_front(&request.work)?;
-        let ready = self.shelf.front_mut().context("it was just brought to the front")?;
+        let ready = self.entries.front_mut().context("it was just brought to the front")?;
         // The first call of a visit finds its weights where other work has left them; after it, they
         // have always been used one reuse distance ago.
         let first = Pass { reuse_distance_bytes: 0, samples: 1 };
@@ -180,9 +182,9 @@ impl Pantry {
 
     /// Returns the microseconds in producers and ops that this took.
     fn bring_to_front(&mut self, work: &Work) -> Result<f64> {
-        if let Some(place) = self.shelf.iter().position(|ready| ready.work == *work) {
-            if let Some(ready) = self.shelf.remove(place) {
-                self.shelf.push_front(ready);
+        if let Some(place) = self.entries.iter().position(|ready| ready.work == *work) {
+            if let Some(ready) = self.entries.remove(place) {
+                self.entries.push_front(ready);
             }
             return Ok(0.0);
         }
@@ -194,7 +196,7 @@ impl Pantry {
             // A network brings its own reuse distance.
             Work::Network { .. } => 1,
         };
-        // Every activation at once is more than is ever alive together.
+        // The sum of all activations is an upper bound: most are freed before others are made.
         let bytes = copy_bytes
             .saturating_mul(copies as u64)
             .saturating_add(cost.activation_bytes(self.element_bytes));
@@ -205,11 +207,11 @@ impl Pantry {
                 self.memory_limit >> 20
             );
         }
-        // Activations are let go of after each call: what stays are the weights.
+        // Activations are freed after each call. Only the weights stay.
         let bytes = copy_bytes.saturating_mul(copies as u64);
-        let mut used: u64 = bytes + self.shelf.iter().map(|ready| ready.bytes).sum::<u64>();
-        while used > self.shelf_bytes {
-            let Some(oldest) = self.shelf.pop_back() else { break };
+        let mut used: u64 = bytes + self.entries.iter().map(|ready| ready.bytes).sum::<u64>();
+        while used > self.cache_bytes {
+            let Some(oldest) = self.entries.pop_back() else { break };
             used -= oldest.bytes;
         }
         let copies = (0..copies)
@@ -219,7 +221,7 @@ impl Pantry {
         let mut ready = Ready { work: work.clone(), copies, input, copy_bytes, bytes };
         ready.check_output()?;
         let ops_micros = ready.warm_up(&mut *self.backend)?;
-        self.shelf.push_front(ready);
+        self.entries.push_front(ready);
         Ok(ops_micros)
     }
 }
@@ -251,8 +253,8 @@ impl Ready {
     }
 }
 
-/// Starts the kernel's record of this process's memory anew. Where the kernel does not allow it,
-/// the record goes on from the start of the process, and peaks are upper bounds.
+/// Resets the kernel's record of this process's peak memory. Where the kernel does not allow that, the record
+/// covers the whole process, and peaks are upper bounds.
 fn reset_peak_memory() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }

@@ -8,6 +8,8 @@ mod pass;
 mod rapl;
 mod updates;
 
+use std::io;
+
 use latlas_shared::Device;
 
 pub use account::Busy;
@@ -35,13 +37,48 @@ pub trait Meter: Send {
     }
 }
 
+/// Why no sensor of energy can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum NoMeter {
+    /// The kernel shows the counter to root alone.
+    #[error("RAPL needs root: /{path}")]
+    NeedsRoot {
+        /// The counter's file below the root.
+        path: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// The counter cannot be read for another reason.
+    #[error("RAPL is unreadable: /{path}")]
+    Unreadable {
+        /// The counter's file below the root.
+        path: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file holds something else than a number.
+    #[error("RAPL does not give numbers below /{dir}")]
+    NoNumbers {
+        /// The directory below the root.
+        dir: String,
+    },
+    /// There is no package counter.
+    #[error("the processor's energy counter (RAPL) is not there, as in most virtual machines")]
+    NoRapl,
+    /// Neither the card nor the board has a counter.
+    #[error("the GPU has no energy counter that can be read")]
+    GpuWithoutCounter,
+}
+
 impl System {
     /// The sensor for ops on `device`: the card's own counter for a GPU, the processor's for a processor,
     /// and on a Jetson the board's power monitor for both.
     ///
     /// # Errors
-    /// Why there is none, for people.
-    pub fn meter(&self, device: Device) -> Result<Box<dyn Meter>, String> {
+    /// When there is none that can be read.
+    pub fn meter(&self, device: Device) -> Result<Box<dyn Meter>, NoMeter> {
         let board = ina3221::open(&self.tree);
         match device {
             Device::Cpu => match (rapl::open(&self.tree), board) {
@@ -52,7 +89,7 @@ impl System {
             Device::Cuda(_) => match (self.gpu.clone().and_then(nvml::open), board) {
                 (Some(meter), _) => Ok(Box::new(meter)),
                 (None, Some(meter)) => Ok(Box::new(meter)),
-                (None, None) => Err("the GPU has no energy counter that can be read".to_owned()),
+                (None, None) => Err(NoMeter::GpuWithoutCounter),
             },
         }
     }

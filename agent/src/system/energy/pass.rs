@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use latlas_shared::Energy;
+use nix::time::{ClockId, clock_gettime};
 
 use super::Meter;
 use super::account::{self, Busy, Look, Tick};
@@ -43,11 +44,8 @@ impl Plan {
 /// The clock that readings and windows share: seconds since some moment in the past, the same for all
 /// processes of this box.
 pub fn monotonic_seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is valid for the call, which writes one timespec and keeps nothing. It fails
-    // only for clocks that do not exist, and Linux always has this one.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux always has this clock");
+    Duration::from(time).as_secs_f64()
 }
 
 /// Measures the energy of one call. `work` is told for how many seconds to make calls, and says when

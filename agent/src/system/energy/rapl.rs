@@ -6,8 +6,8 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::Meter;
 use super::account::Tick;
+use super::{Meter, NoMeter};
 use crate::system::tree::{Tree, is_number};
 
 /// Counters are updated about every millisecond; the kernel adds the time of a read.
@@ -36,8 +36,8 @@ pub struct Rapl {
 /// processor.
 ///
 /// # Errors
-/// Why they cannot be read, for people.
-pub fn open(tree: &Tree) -> Result<Rapl, String> {
+/// When they are absent or cannot be read.
+pub fn open(tree: &Tree) -> Result<Rapl, NoMeter> {
     let base = "sys/class/powercap";
     let dirs = tree.entries(base, |name| name.strip_prefix("intel-rapl:").is_some_and(is_number));
     let mut domains = vec![];
@@ -47,26 +47,22 @@ pub fn open(tree: &Tree) -> Result<Rapl, String> {
             continue;
         }
         let counter = format!("{dir}/energy_uj");
-        // Since 2020 the kernel shows it to root alone, since it betrays what programs compute.
-        if let Err(e) = fs::read_to_string(tree.path(&counter)) {
-            let why = if e.kind() == ErrorKind::PermissionDenied {
-                "needs root"
-            } else {
-                "is unreadable"
-            };
-            return Err(format!("RAPL {why}: /{counter}: {e}"));
+        // Since 2020 the kernel shows it to root alone, because it leaks what programs compute.
+        if let Err(source) = fs::read_to_string(tree.path(&counter)) {
+            let path = counter;
+            return Err(match source.kind() {
+                ErrorKind::PermissionDenied => NoMeter::NeedsRoot { path, source },
+                _ => NoMeter::Unreadable { path, source },
+            });
         }
         let range = tree.number(&format!("{dir}/max_energy_range_uj")).filter(|&range| range > 0);
         let (Some(range), Some(last)) = (range, tree.number(&counter)) else {
-            return Err(format!("RAPL does not give numbers below /{dir}"));
+            return Err(NoMeter::NoNumbers { dir });
         };
         domains.push(Domain { name, dir, range, last });
     }
     if domains.is_empty() {
-        return Err(
-            "the processor's energy counter (RAPL) is not there, as in most virtual machines"
-                .into(),
-        );
+        return Err(NoMeter::NoRapl);
     }
     Ok(Rapl { tree: tree.clone(), domains, microjoules: 0 })
 }
@@ -142,10 +138,10 @@ mod tests {
     #[test]
     fn a_box_without_it_says_why() {
         let (_dir, system) = unpacked("cloud-vm");
-        assert!(open(&system.tree).unwrap_err().contains("virtual machines"));
+        assert!(open(&system.tree).unwrap_err().to_string().contains("virtual machines"));
         let (dir, system) = unpacked("desktop-i7");
         std::fs::remove_file(dir.path().join(COUNTER)).unwrap();
-        let reason = open(&system.tree).unwrap_err();
+        let reason = open(&system.tree).unwrap_err().to_string();
         assert!(reason.contains("intel-rapl:0/energy_uj"), "{reason}");
     }
 

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 
 use super::driver::DriverState;
-use super::library;
+use super::library::{self, NotLoaded};
 
 /// What there is of CUDA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Census {
     /// Why libtorch's CUDA library is there and cannot be loaded.
-    not_loaded: Option<String>,
+    not_loaded: Option<NotLoaded>,
     /// Whether libtorch was built for CUDA.
     libtorch_has_cuda: bool,
     driver: DriverState,

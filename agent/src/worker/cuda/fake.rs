@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, bail};
 
-use super::company::Company;
+use super::contention::Contention;
 use super::queue::{Mark, Queue};
 use crate::worker::backend::Call;
 
@@ -69,7 +69,7 @@ pub struct World {
     /// Bytes of the device that are free.
     pub free: u64,
     /// Somebody else computes there.
-    pub company: bool,
+    pub contention: bool,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -86,7 +86,7 @@ pub fn world(parameters: Parameters) -> Shared {
         waits: 0,
         breaks_after: None,
         free: 16 << 30,
-        company: false,
+        contention: false,
     }))
 }
 
@@ -169,11 +169,11 @@ impl Queue for FakeQueue {
     }
 }
 
-pub struct FakeCompany(pub Shared);
+pub struct FakeContention(pub Shared);
 
-impl Company for FakeCompany {
-    fn is_there(&mut self) -> bool {
-        self.0.borrow().company
+impl Contention for FakeContention {
+    fn is_present(&mut self) -> bool {
+        self.0.borrow().contention
     }
 }
 

@@ -4,7 +4,7 @@
 //! with a whole libtorch, nothing in it asks for the CUDA library, and libtorch says that it has no CUDA. So
 //! the library is loaded by name, before libtorch is first asked: it answers from what was there then.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, NulError};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,27 @@ use std::sync::OnceLock;
 const CPU_HALF: &str = "libtorch_cpu.so";
 const CUDA_HALF: &str = "libtorch_cuda.so";
 
+/// Why a library cannot be loaded. Cloned, because loading is tried once in a process.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotLoaded {
+    /// Its path cannot be handed to the linker.
+    #[error("its path has a zero byte")]
+    Path(#[from] NulError),
+    /// The dynamic linker's message, which names the file.
+    #[error("{0}")]
+    Linker(String),
+    /// The dynamic linker gives no reason.
+    #[error("{} cannot be loaded", .0.display())]
+    Unexplained(PathBuf),
+}
+
 /// Loads the CUDA library of the libtorch that this program runs with, if there is one. It stays loaded, and
 /// a second call costs nothing.
 ///
 /// # Errors
-/// Says why a library that is there cannot be loaded.
-pub fn load() -> Result<(), String> {
-    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+/// When a library that is there cannot be loaded.
+pub fn load() -> Result<(), NotLoaded> {
+    static LOADED: OnceLock<Result<(), NotLoaded>> = OnceLock::new();
     LOADED
         .get_or_init(|| {
             let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
@@ -41,8 +55,8 @@ fn beside(maps: &str) -> Option<PathBuf> {
     Some(halves.next()?.with_file_name(CUDA_HALF))
 }
 
-fn open(path: &Path) -> Result<(), String> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+fn open(path: &Path) -> Result<(), NotLoaded> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: loading runs the library's initializers. It is the other half of a library that this program
     // is linked with, of the same release, and would have been loaded with it had it been there at the link.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
@@ -54,7 +68,7 @@ fn open(path: &Path) -> Result<(), String> {
         let text = libc::dlerror();
         (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
     };
-    Err(told.unwrap_or_else(|| format!("{} cannot be loaded", path.display())))
+    Err(told.map_or_else(|| NotLoaded::Unexplained(path.to_owned()), NotLoaded::Linker))
 }
 
 #[cfg(test)]
@@ -87,7 +101,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(CUDA_HALF);
         fs::write(&path, "no library").unwrap();
-        let why = open(&path).unwrap_err();
+        let why = open(&path).unwrap_err().to_string();
         assert!(why.contains("libtorch_cuda.so: "), "{why}");
     }
 }

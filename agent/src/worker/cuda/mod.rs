@@ -2,7 +2,7 @@
 //! by rotating between copies of the weights. `docs/cuda.md` has the formulas and the reasons.
 
 mod available;
-mod company;
+mod contention;
 mod driver;
 mod library;
 mod queue;
@@ -16,7 +16,7 @@ pub use available::{check, facts};
 use super::backend::{Backend, Call, Samples};
 use super::disturbance::{MOST_BLOCK_RETAKES, retake};
 use super::{Pass, WorkerSettings};
-use company::{CardCompany, Company};
+use contention::{Contention, GpuContention};
 use driver::Driver;
 use queue::{Mark, Memory, Queue};
 
@@ -62,7 +62,7 @@ struct Filler {
 /// A CUDA device.
 pub struct CudaBackend<Q, C> {
     queue: Q,
-    company: C,
+    contention: C,
     filler: Option<Filler>,
     /// What was free before this process took any.
     free_at_start: u64,
@@ -80,13 +80,13 @@ pub struct CudaBackend<Q, C> {
 ///
 /// # Errors
 /// When CUDA is not there, or the driver refuses.
-pub fn open(index: u32, settings: &WorkerSettings) -> Result<CudaBackend<Driver, CardCompany>> {
+pub fn open(index: u32, settings: &WorkerSettings) -> Result<CudaBackend<Driver, GpuContention>> {
     check(index)?;
     // Autotuning may choose another algorithm in each process, and so another latency.
     tch::Cuda::cudnn_set_benchmark(false);
     let driver = Driver::open(index)?;
     let memory = driver.memory(settings.memory_limit)?;
-    CudaBackend::new(driver, CardCompany::of(index), memory, settings.largest_reuse_distance)
+    CudaBackend::new(driver, GpuContention::of(index), memory, settings.largest_reuse_distance)
 }
 
 /// Calls that go from one copy to the next.
@@ -106,14 +106,14 @@ impl Rotation<'_> {
     }
 }
 
-impl<Q: Queue, C: Company> CudaBackend<Q, C> {
+impl<Q: Queue, C: Contention> CudaBackend<Q, C> {
     /// A backend on a queue that nothing else uses.
     ///
     /// # Errors
     /// What the driver reports.
     fn new(
         mut queue: Q,
-        company: C,
+        contention: C,
         memory: Memory,
         largest_reuse_distance: u64,
     ) -> Result<CudaBackend<Q, C>> {
@@ -131,7 +131,7 @@ impl<Q: Queue, C: Company> CudaBackend<Q, C> {
         Ok(CudaBackend {
             free_at_start: queue.free_bytes()?,
             queue,
-            company,
+            contention,
             filler: None,
             memory,
             largest_reuse_distance,
@@ -310,7 +310,7 @@ impl<Q: Queue, C: Company> CudaBackend<Q, C> {
     }
 }
 
-impl<Q: Queue, C: Company> Backend for CudaBackend<Q, C> {
+impl<Q: Queue, C: Contention> Backend for CudaBackend<Q, C> {
     fn copies(&self, copy_bytes: u64) -> usize {
         self.rotated(self.largest_reuse_distance, copy_bytes)
     }
@@ -318,7 +318,7 @@ impl<Q: Queue, C: Company> Backend for CudaBackend<Q, C> {
     fn sample(&mut self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
         let taken = retake(MOST_BLOCK_RETAKES, || {
             let samples = self.sample_once(pass, call)?;
-            anyhow::Ok((samples, self.company.is_there()))
+            anyhow::Ok((samples, self.contention.is_present()))
         })?;
         let mut samples = taken.kept;
         if taken.disturbed {

@@ -1,18 +1,19 @@
 use latlas_predict::two_clock::{OpTimes, network_micros};
 use proptest::prelude::*;
 
-use super::fake::{FakeCall, FakeCompany, FakeQueue, Parameters, Shared, TYPICAL, world};
+use super::fake::{FakeCall, FakeContention, FakeQueue, Parameters, Shared, TYPICAL, world};
 use super::*;
 
 const MIB: u64 = 1 << 20;
 const LARGEST: u64 = 64 * MIB;
 const PLENTY: u64 = 16 << 30;
 
-fn with_memory(world: &Shared, memory: Memory) -> CudaBackend<FakeQueue, FakeCompany> {
-    CudaBackend::new(FakeQueue(world.clone()), FakeCompany(world.clone()), memory, LARGEST).unwrap()
+fn with_memory(world: &Shared, memory: Memory) -> CudaBackend<FakeQueue, FakeContention> {
+    CudaBackend::new(FakeQueue(world.clone()), FakeContention(world.clone()), memory, LARGEST)
+        .unwrap()
 }
 
-fn backend(world: &Shared) -> CudaBackend<FakeQueue, FakeCompany> {
+fn backend(world: &Shared) -> CudaBackend<FakeQueue, FakeContention> {
     let l2_bytes = world.borrow().parameters.l2_bytes;
     with_memory(world, Memory { l2_bytes, limit_bytes: PLENTY })
 }
@@ -51,8 +52,8 @@ fn samples_beside_somebody_else_s_work_are_taken_again_and_count_as_disturbed() 
     let world = world(TYPICAL);
     let mut backend = backend(&world);
     let pass = Pass { reuse_distance_bytes: 0, samples: 5 };
-    let mut sample = |company| {
-        world.borrow_mut().company = company;
+    let mut sample = |contention| {
+        world.borrow_mut().contention = contention;
         let samples = backend.sample(pass, &mut FakeCall(world.clone())).unwrap();
         (samples.micros.len(), samples.rejected, samples.disturbed)
     };

@@ -62,9 +62,9 @@ fn a_backend_stands_on_the_driver() {
     with_stub("", "a_backend_stands_on_the_driver", || {
         let driver = Driver::open(0).unwrap();
         let memory = driver.memory(1 << 30).unwrap();
-        let company = super::super::CardCompany::of(0);
+        let contention = super::super::GpuContention::of(0);
         let mut backend =
-            super::super::CudaBackend::new(driver, company, memory, 64 << 20).unwrap();
+            super::super::CudaBackend::new(driver, contention, memory, 64 << 20).unwrap();
         assert!(crate::worker::backend::Backend::finish(&mut backend).is_ok());
     });
 }

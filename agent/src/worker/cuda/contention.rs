@@ -1,5 +1,5 @@
-//! Whether other programs have the GPU at work: it is shared in slices of time, so the kernels of others make
-//! ours wait, and no counter of our own process shows it.
+//! Contention for the GPU. Programs share it in slices of time, so kernels of other programs delay ours, and no
+//! counter of our own process shows that.
 
 use std::fs;
 use std::sync::Arc;
@@ -7,53 +7,53 @@ use std::time::{Duration, Instant};
 
 use crate::system::gpu::{self, Gpu, GpuProcess};
 
-/// The card's list is not asked for more often: the answer takes up to a millisecond, and the card itself
-/// renews what it knows of processes a few times a second.
+/// The shortest time between two queries. A query takes up to a millisecond, and the card updates its list a few
+/// times a second.
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
-/// Who else is on the GPU.
-pub trait Company {
-    /// Whether somebody else has work on the device now. False where nobody can tell.
-    fn is_there(&mut self) -> bool;
+/// A detector of other programs on the GPU.
+pub trait Contention {
+    /// Whether another program has work on the device now. False where that is unknown.
+    fn is_present(&mut self) -> bool;
 }
 
-/// The company of a real card.
+/// Contention for a real card.
 #[derive(Debug)]
-pub struct CardCompany {
+pub struct GpuContention {
     gpu: Option<Arc<dyn Gpu>>,
     known: bool,
     asked: Option<Instant>,
 }
 
-impl CardCompany {
-    /// Of the GPU that CUDA calls `ordinal`.
-    pub fn of(ordinal: u32) -> CardCompany {
-        CardCompany::new(gpu::open(ordinal))
+impl GpuContention {
+    /// The detector for the GPU that CUDA calls `ordinal`.
+    pub fn of(ordinal: u32) -> GpuContention {
+        GpuContention::new(gpu::open(ordinal))
     }
 
-    fn new(gpu: Option<Arc<dyn Gpu>>) -> CardCompany {
-        CardCompany { gpu, known: false, asked: None }
+    fn new(gpu: Option<Arc<dyn Gpu>>) -> GpuContention {
+        GpuContention { gpu, known: false, asked: None }
     }
 }
 
-impl Company for CardCompany {
-    fn is_there(&mut self) -> bool {
+impl Contention for GpuContention {
+    fn is_present(&mut self) -> bool {
         if self.asked.is_none_or(|asked| asked.elapsed() >= ASKED_EVERY) {
             let listed = self.gpu.as_ref().and_then(|gpu| gpu.processes()).unwrap_or_default();
             let me = std::process::id();
-            self.known = !strangers(&listed, me, parent_of).is_empty();
+            self.known = !foreign(&listed, me, parent_of).is_empty();
             self.asked = Some(Instant::now());
         }
         self.known
     }
 }
 
-/// The processes on a card that are at work and not ours: ours are this worker and what else its agent has
-/// started. A process that holds memory and computes nothing does not slow down anybody.
+/// The processes of other programs that compute on the card. The processes of this program are this worker, its
+/// agent, and the agent's other workers. An idle process that only holds memory slows nothing down.
 ///
-/// Where this worker is not in the list itself, its numbers are those of another namespace, as in many
-/// containers, and say nothing.
-fn strangers(listed: &[GpuProcess], me: u32, parent_of: impl Fn(u32) -> Option<u32>) -> Vec<u32> {
+/// If this worker is not in the list, the list has the process numbers of another namespace, as in many
+/// containers. Then nothing is known.
+fn foreign(listed: &[GpuProcess], me: u32, parent_of: impl Fn(u32) -> Option<u32>) -> Vec<u32> {
     if !listed.iter().any(|process| process.pid == me) {
         return Vec::new();
     }
@@ -93,9 +93,9 @@ mod tests {
     }
 
     #[test]
-    fn strangers_at_work_are_told_from_the_agent_s_own_workers() {
+    fn busy_foreign_processes_are_told_from_the_agent_s_own_workers() {
         let me = process(10, Some(90));
-        for (others, strangers_are) in [
+        for (others, expected) in [
             (&[][..], &[][..]),
             (&[process(11, Some(50))], &[]),
             (&[process(7, None)], &[]),
@@ -106,14 +106,14 @@ mod tests {
             (&[process(20, None), process(11, None), process(99, None)], &[20, 99]),
         ] {
             let listed = [std::slice::from_ref(&me), others].concat();
-            assert_eq!(strangers(&listed, 10, family), strangers_are, "{others:?}");
+            assert_eq!(foreign(&listed, 10, family), expected, "{others:?}");
         }
     }
 
     #[test]
     fn numbers_of_another_namespace_say_nothing() {
-        assert!(strangers(&[process(4711, Some(90))], 10, family).is_empty());
-        assert!(strangers(&[], 10, family).is_empty());
+        assert!(foreign(&[process(4711, Some(90))], 10, family).is_empty());
+        assert!(foreign(&[], 10, family).is_empty());
     }
 
     #[test]
@@ -121,13 +121,13 @@ mod tests {
         let me = std::process::id();
         let with = |processes| {
             let gpu: Arc<dyn Gpu> = Arc::new(FakeGpu { processes, ..FakeGpu::default() });
-            CardCompany::new(Some(gpu)).is_there()
+            GpuContention::new(Some(gpu)).is_present()
         };
         assert!(!with(None));
         assert!(!with(Some(vec![process(me, Some(5))])));
         // The process with the number 1 was not started by this one.
         assert!(with(Some(vec![process(me, Some(5)), process(1, Some(5))])));
-        assert!(!CardCompany::new(None).is_there());
+        assert!(!GpuContention::new(None).is_present());
     }
 
     #[test]

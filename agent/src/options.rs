@@ -1,0 +1,101 @@
+//! Options that several commands have.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use latlas_shared::{
+    Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, MemoryFormat, RunConfig,
+};
+
+use crate::record::Recorder;
+use crate::system::LIBTORCH_VERSION;
+use crate::worker::{self, WorkerSettings};
+
+/// The largest reuse distance that a worker can make. It exceeds the caches of all common processors.
+const LARGEST_REUSE_DISTANCE: u64 = 64 << 20;
+
+/// Options that say how ops are executed.
+#[derive(Debug, Clone, Args)]
+pub struct Execution {
+    /// Where ops run: `cpu`, or `cuda:N`.
+    #[arg(long, default_value = "cpu")]
+    pub device: Device,
+    /// Intra-op threads.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// Element type: `f32`, `f16` or `bf16`.
+    #[arg(long, default_value = "f32")]
+    pub dtype: Dtype,
+    /// Order of maps in memory: `contiguous` or `channels_last`.
+    #[arg(long, default_value = "contiguous")]
+    pub memory_format: MemoryFormat,
+    /// What happens to freed memory: `retain` or `system`.
+    #[arg(long, default_value = "retain")]
+    pub allocator: Allocator,
+    /// Bytes of other memory between two uses of an op's weights, at which the row's latency is read.
+    #[arg(long, value_name = "BYTES", default_value_t = CONFIG_DEFAULT_REUSE_DISTANCE,
+          value_parser = clap::value_parser!(u64).range(..=LARGEST_REUSE_DISTANCE))]
+    pub reuse_distance: u64,
+    /// Measures the energy of one call too, a few seconds more for each row; null where no sensor is.
+    #[arg(long)]
+    pub energy: bool,
+}
+
+impl Execution {
+    /// The run config that these options stand for.
+    pub fn run_config(&self) -> RunConfig {
+        RunConfig {
+            dtype: self.dtype,
+            memory_format: self.memory_format,
+            threads: self.threads,
+            allocator: self.allocator,
+            reuse_distance_bytes: self.reuse_distance,
+            ..RunConfig::libtorch_eager(LIBTORCH_VERSION)
+        }
+    }
+
+    /// A recorder of measurements under these options.
+    ///
+    /// # Errors
+    /// When the box cannot be read.
+    pub fn recorder(&self) -> Result<Recorder> {
+        Recorder::new(self.device, self.run_config(), self.energy)
+    }
+
+    /// The worker that runs under these options.
+    ///
+    /// # Errors
+    /// When the device cannot be used, or there are fewer processors than threads.
+    pub fn worker_settings(&self) -> Result<WorkerSettings> {
+        if let Device::Cuda(index) = self.device {
+            worker::check_cuda(index)?;
+        }
+        let allowed = worker::allowed_cpus()?.len();
+        if self.threads as usize > allowed {
+            anyhow::bail!(
+                "--threads {} is more than the {allowed} processors that this process may use",
+                self.threads
+            );
+        }
+        let mut system = sysinfo::System::new().context("reading the memory of this machine")?;
+        system.refresh_memory();
+        Ok(WorkerSettings {
+            device: self.device,
+            dtype: self.dtype,
+            memory_format: self.memory_format,
+            threads: self.threads,
+            allocator: self.allocator,
+            largest_reuse_distance: LARGEST_REUSE_DISTANCE,
+            // Other programs need the rest.
+            memory_limit: system.available_memory() / 2,
+        })
+    }
+}
+
+/// The directory of an agent's identity, spool and history.
+pub fn default_state_dir() -> Result<PathBuf> {
+    let state_home = latlas_program::directories::state_home()
+        .context("there is no home directory: give --state DIR")?;
+    Ok(state_home.join("latlas-agent"))
+}
