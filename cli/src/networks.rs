@@ -1,12 +1,12 @@
 //! Networks from lines of a file, each with its label.
 
 use ops_catalog::text::Tree;
-use ops_catalog::{GivenId, NetworkSpec};
+use ops_catalog::{ExternalId, NetworkSpec};
 
 /// The id and name that identify a network to its author, even if the rest of it is not valid.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Label {
-    pub(crate) id: Option<GivenId>,
+    pub(crate) id: Option<ExternalId>,
     pub(crate) name: Option<String>,
 }
 
@@ -17,7 +17,7 @@ impl Label {
 
     fn of_tree(tree: &Tree) -> Label {
         let name = tree.field("name").and_then(Tree::text).map(str::to_owned);
-        Label { id: tree.field("id").map(GivenId::from), name }
+        Label { id: tree.field("id").map(ExternalId::from), name }
     }
 }
 
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn a_line_that_is_no_network_keeps_its_label() {
         let (label, problem) = from_line(r#"{"id": [7], "name": "a", "layer": []}"#).unwrap_err();
-        let id = label.id.as_ref().map(GivenId::to_string);
+        let id = label.id.as_ref().map(ExternalId::to_string);
         assert_eq!((id.as_deref(), label.name.as_deref()), (Some("[7]"), Some("a")));
         assert!(problem.starts_with("column 26: there is no field `layer`"), "{problem}");
         let (label, problem) = from_line("{\"id\": 7").unwrap_err();

@@ -8,20 +8,30 @@ pub fn write(prefix: &str, hash: &[u8]) -> String {
     format!("{prefix}{}", hex(&hash[..DIGITS / 2]))
 }
 
-/// Reads what [`write()`] wrote. Digests of version 1 were once written without their prefix.
+/// A text that is no digest of the kind that was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{shown}` is not a digest that this program knows: `{prefix}` and {DIGITS} of 0-9 and a-f"
+)]
+pub struct DigestError {
+    /// The prefix that was expected.
+    prefix: &'static str,
+    /// The beginning of the text.
+    shown: String,
+}
+
+/// Reads what [`write()`] wrote, and nothing else.
 ///
 /// # Errors
-/// A sentence for whoever wrote the text.
-pub fn read(prefix: &str, text: &str) -> Result<String, String> {
-    let digits = text.strip_prefix(prefix).unwrap_or(text);
+/// When the prefix is another one, or the digits are not as they are written.
+pub fn read(prefix: &'static str, text: &str) -> Result<String, DigestError> {
     let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if digits.len() != DIGITS || !digits.bytes().all(is_digit) {
-        let shown: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
-        return Err(format!(
-            "`{shown}` is not a digest that this program knows: `{prefix}` and {DIGITS} of 0-9 and a-f"
-        ));
+    let is_written = |digits: &str| digits.len() == DIGITS && digits.bytes().all(is_digit);
+    if text.strip_prefix(prefix).is_some_and(is_written) {
+        return Ok(text.to_owned());
     }
-    Ok(format!("{prefix}{digits}"))
+    let shown = text.chars().filter(|c| !c.is_control()).take(60).collect();
+    Err(DigestError { prefix, shown })
 }
 
 /// Lower-case hexadecimal.
@@ -38,9 +48,11 @@ mod tests {
         let text = write("op1-", &[0xab; 32]);
         assert_eq!(text, format!("op1-{}", "ab".repeat(16)));
         assert_eq!(read("op1-", &text), Ok(text.clone()));
-        assert_eq!(read("op1-", &"ab".repeat(16)), Ok(text), "as it was once written");
-        for wrong in ["", "op1-", "00", "op2-abababababababababababababababab", &"AB".repeat(16)] {
-            assert!(read("op1-", wrong).unwrap_err().contains("is not a digest"), "{wrong}");
+        let (bare, upper) = ("ab".repeat(16), format!("op1-{}", "AB".repeat(16)));
+        let long = format!("{text}0");
+        for wrong in ["", "op1-", "op2-abababababababababababababababab", &bare, &upper, &long] {
+            let said = read("op1-", wrong).unwrap_err().to_string();
+            assert!(said.contains("is not a digest"), "{wrong}");
         }
     }
 }

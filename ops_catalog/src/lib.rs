@@ -28,7 +28,7 @@ pub use draw::Family;
 pub use error::Invalid;
 pub use key::{OpKey, Shape};
 pub use network::{
-    GivenId, Input, LayerSpec, Merge, Network, NetworkPlan, NetworkSpec, NodeSpec, PlanStep,
+    ExternalId, Input, LayerSpec, Merge, Network, NetworkPlan, NetworkSpec, NodeSpec, PlanStep,
     Published, Value,
 };
 pub use op::{Layout, MAX_NODES, Node, Op, OpDef, OpDigest, OpPlan, Source, Step, When};

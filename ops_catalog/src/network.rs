@@ -1,14 +1,15 @@
 //! Networks: whole architectures, in the three forms that users write, and the plan of op keys that
 //! each comes to.
 
-mod given_id;
+mod canonical;
+mod external_id;
 mod order;
 mod plan;
 mod spec;
 
 use std::sync::Arc;
 
-pub use self::given_id::GivenId;
+pub use self::external_id::ExternalId;
 use self::order::in_running_order;
 pub use self::plan::{NetworkPlan, PlanStep};
 pub use self::spec::{Input, LayerSpec, Merge, NetworkSpec, NodeSpec, Published};

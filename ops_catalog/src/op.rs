@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::wiring::{node_label, node_name, wire};
+use crate::digest::{self, DigestError};
 use crate::key::{OpKey, Shape, check_op_name};
 use crate::primitive::{Cost, Primitive};
 use crate::size::{Size, Variable};
 use crate::tensor::TensorShape;
-use crate::{Invalid, digest, text};
+use crate::{Invalid, text};
 
 /// The most nodes that a definition may have.
 pub const MAX_NODES: usize = 64;
@@ -151,16 +152,16 @@ impl OpDigest {
 }
 
 impl FromStr for OpDigest {
-    type Err = String;
+    type Err = DigestError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, DigestError> {
         digest::read("op1-", text).map(OpDigest)
     }
 }
 
 impl TryFrom<String> for OpDigest {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
+    type Error = DigestError;
+    fn try_from(text: String) -> Result<Self, DigestError> {
         text.parse()
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use ops_catalog::{Catalog, Invalid, Network, NetworkPlan, NetworkSpec, Op, OpDef, Value, digest};
+use ops_catalog::digest::{self, DigestError};
+use ops_catalog::{Catalog, Invalid, Network, NetworkPlan, NetworkSpec, Op, OpDef};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -15,13 +16,15 @@ const MOST_NAME: usize = 200;
 /// network of a hundred layers has 10 KiB.
 const MOST_BYTES: usize = 64 << 10;
 
+/// Says what was hashed; the number changes with the meaning of the hash.
+const PREFIX: &str = "net2-";
+
 /// How many characters of a digest stand for a network without a name.
 const SHORT_DIGEST: usize = 17;
 
 /// Hash of what a network computes: its input and its ops, by their digests, with shapes and wiring. The
-/// form that it is written in, names and prose are no part of it. Written as `net1-` and 32 hexadecimal digits: the
-/// number changes with the meaning of the hash. Version 1 follows the order of nodes and inputs, so one computation
-/// written in two orders has two digests.
+/// form that it is written in, names, prose, and the order of nodes and of added inputs are no part of it
+/// ([`NetworkPlan::canonical`]). Written as `net2-` and 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct NetworkDigest(String);
@@ -34,16 +37,16 @@ impl NetworkDigest {
 }
 
 impl FromStr for NetworkDigest {
-    type Err = String;
+    type Err = DigestError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        digest::read("net1-", text).map(NetworkDigest)
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        digest::read(PREFIX, text).map(NetworkDigest)
     }
 }
 
 impl TryFrom<String> for NetworkDigest {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
+    type Error = DigestError;
+    fn try_from(text: String) -> Result<Self, DigestError> {
         text.parse()
     }
 }
@@ -60,20 +63,7 @@ impl fmt::Display for NetworkDigest {
 impl NetworkDigest {
     /// The digest of a plan.
     pub fn of(plan: &NetworkPlan) -> NetworkDigest {
-        let index = |value: &Value| match *value {
-            Value::Input => -1,
-            Value::Of(step) => i64::try_from(step).unwrap_or(i64::MAX),
-        };
-        let steps: Vec<_> = plan
-            .steps
-            .iter()
-            .map(|step| {
-                let inputs: Vec<i64> = step.inputs.iter().map(index).collect();
-                (step.op.digest(), step.key.shape, inputs, step.merge)
-            })
-            .collect();
-        let text = serde_json::to_string(&(plan.input, steps)).expect("plain data serializes");
-        NetworkDigest(digest::write("net1-", &Sha256::digest(text)))
+        NetworkDigest(digest::write(PREFIX, &Sha256::digest(plan.canonical())))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow, bail};
 use latlas_predict::{PredictError, Predictor, TableIndex};
 use latlas_shared::{Missing, MissingOp, Origin, Prediction};
-use ops_catalog::{Catalog, GivenId, Network, NetworkSpec, OpKey};
+use ops_catalog::{Catalog, ExternalId, Network, NetworkSpec, OpKey};
 use serde::Serialize;
 
 use super::write_json;
@@ -67,7 +67,7 @@ pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
 #[derive(Serialize)]
 struct Line<'a> {
     line: Option<usize>,
-    id: &'a Option<GivenId>,
+    id: &'a Option<ExternalId>,
     name: &'a Option<String>,
     hardware_id: &'a str,
     table_version: &'a str,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use latlas_predict::Predictor;
-use ops_catalog::{Catalog, GivenId, Network, OpKey};
+use ops_catalog::{Catalog, ExternalId, Network, OpKey};
 use serde::Serialize;
 
 use super::write_json;
@@ -109,7 +109,7 @@ impl Gate {
 #[derive(Serialize)]
 struct Line<'a> {
     line: usize,
-    id: &'a Option<GivenId>,
+    id: &'a Option<ExternalId>,
     name: &'a Option<String>,
     verdict: Decision,
     reasons: &'a [Reason],

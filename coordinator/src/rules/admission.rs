@@ -296,7 +296,7 @@ mod tests {
             ),
             (|m| change_network(m, |network| network.spec.input = None), "input"),
             (
-                |m| change_network(m, |network| network.digest = "0".repeat(32).parse().unwrap()),
+                |m| change_network(m, |network| network.digest = "net2-00000000000000000000000000000000".parse().unwrap()),
                 "another version of the catalog",
             ),
             (
@@ -330,7 +330,7 @@ mod tests {
                 |m| {
                     m.subject = Subject::Op {
                         key: "Conv3x3:n1-h8-w8-i4-o4-s1".parse().unwrap(),
-                        digest: "0".repeat(32).parse().unwrap(),
+                        digest: "op1-00000000000000000000000000000000".parse().unwrap(),
                     }
                 },
                 "submit Conv3x3 first",

@@ -1,4 +1,4 @@
-//! What identifies a network to its author, given back as it was written.
+//! An author's own identifier of a network, returned as it was written.
 
 use std::fmt;
 
@@ -9,31 +9,31 @@ use crate::text::Tree;
 
 /// Any JSON value, kept digit by digit: a hash of 128 bits, written as a number, stays what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct GivenId(String);
+pub struct ExternalId(String);
 
-impl From<&Tree> for GivenId {
-    fn from(tree: &Tree) -> GivenId {
-        GivenId(tree.to_string())
+impl From<&Tree> for ExternalId {
+    fn from(tree: &Tree) -> ExternalId {
+        ExternalId(tree.to_string())
     }
 }
 
 /// As JSON on one line.
-impl fmt::Display for GivenId {
+impl fmt::Display for ExternalId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Serialize for GivenId {
+impl Serialize for ExternalId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         RawValue::from_string(self.0.clone()).map_err(ser::Error::custom)?.serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for GivenId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<GivenId, D::Error> {
+impl<'de> Deserialize<'de> for ExternalId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ExternalId, D::Error> {
         let written = Box::<RawValue>::deserialize(deserializer)?;
         // It goes into lines, whatever lines it came from.
-        Tree::json(written.get()).map(|tree| GivenId::from(&tree)).map_err(de::Error::custom)
+        Tree::json(written.get()).map(|tree| ExternalId::from(&tree)).map_err(de::Error::custom)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::GivenId;
+use super::ExternalId;
 use crate::{Invalid, text};
 
 /// The input of a network.
@@ -98,7 +98,7 @@ pub struct NetworkSpec {
     /// Anything that identifies it to its author; given back with verdicts and predictions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
-    pub id: Option<GivenId>,
+    pub id: Option<ExternalId>,
     /// What it is and where it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doc: Option<String>,

@@ -1,138 +1,20 @@
 //! A tree as values, with every refusal in the words of this project.
 
-use std::fmt;
+mod access;
+mod refused;
 
-use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, VariantAccess, Visitor,
-};
+use serde::de::{self, Deserializer, Expected, Visitor};
 
+use self::access::{Fields, List, Named};
+pub(super) use self::refused::Refused;
+use self::refused::{mismatch, of};
 use super::number;
-use super::tree::{Key, Mark, Style, Tree, Value};
-use super::words::{names, wanted};
-use crate::Invalid;
+use super::tree::{Style, Tree, Value};
+use super::words::wanted;
 use crate::error::shown;
 
 /// How serde_json names the type that holds a value as it was written.
 const AS_WRITTEN: &str = "$serde_json::private::RawValue";
-
-/// Why a text is not what it should be.
-#[derive(Debug)]
-pub(super) struct Refused {
-    at: Option<Mark>,
-    /// Fields and indices, innermost first.
-    path: Vec<String>,
-    problem: String,
-}
-
-impl Refused {
-    pub(super) fn at(at: Mark, problem: impl Into<String>) -> Refused {
-        Refused { at: Some(at), path: vec![], problem: problem.into() }
-    }
-
-    fn new(problem: impl Into<String>) -> Refused {
-        Refused { at: None, path: vec![], problem: problem.into() }
-    }
-
-    /// The same, seen from where the value stands.
-    fn from(mut self, at: Mark) -> Refused {
-        self.at.get_or_insert(at);
-        self
-    }
-
-    fn inside(mut self, segment: String) -> Refused {
-        self.path.push(segment);
-        self
-    }
-
-    /// With its place as people count.
-    pub(super) fn invalid(self, one_line: bool) -> Invalid {
-        let mut path = String::new();
-        for segment in self.path.iter().rev() {
-            if !path.is_empty() && !segment.starts_with('[') {
-                path.push('.');
-            }
-            path.push_str(segment);
-        }
-        let place = match self.at {
-            Some(Mark { line: 0, .. }) | None => String::new(),
-            Some(Mark { column, line: 1 }) if one_line => format!("column {column}"),
-            Some(Mark { line, column }) => format!("line {line}, column {column}"),
-        };
-        let place = [place, path].into_iter().filter(|part| !part.is_empty());
-        Invalid::new(place.collect::<Vec<_>>().join(", "), self.problem)
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-impl de::Error for Refused {
-    fn custom<T: fmt::Display>(problem: T) -> Refused {
-        Refused::new(problem.to_string())
-    }
-
-    fn invalid_type(found: Unexpected, expected: &dyn Expected) -> Refused {
-        Refused::invalid_value(found, expected)
-    }
-
-    fn invalid_value(found: Unexpected, expected: &dyn Expected) -> Refused {
-        let found = match found {
-            Unexpected::Bool(b) => format!("`{b}`"),
-            Unexpected::Unsigned(n) => format!("`{n}`"),
-            Unexpected::Signed(n) => format!("`{n}`"),
-            Unexpected::Float(n) => format!("`{n}`"),
-            Unexpected::Str(text) => format!("the text \"{}\"", shown(text)),
-            Unexpected::Unit | Unexpected::Option => "empty".to_owned(),
-            Unexpected::Seq => "a list".to_owned(),
-            Unexpected::Map => "an object".to_owned(),
-            _ => "something else".to_owned(),
-        };
-        mismatch(&found, expected)
-    }
-
-    fn invalid_length(length: usize, expected: &dyn Expected) -> Refused {
-        let count = expected.to_string();
-        let count = count.split_whitespace().find(|word| word.parse::<usize>().is_ok());
-        Refused::new(match count {
-            Some(count) => format!("has {length} entries, and should have {count}"),
-            None => format!("has {length} entries; {} should stand here", of(expected)),
-        })
-    }
-
-    fn unknown_variant(name: &str, known: &'static [&'static str]) -> Refused {
-        Refused::new(format!("`{}` is not known here; known are {}", shown(name), names(known)))
-    }
-
-    fn unknown_field(name: &str, known: &'static [&'static str]) -> Refused {
-        let name = shown(name);
-        Refused::new(match known {
-            [] => format!("there is no field `{name}` here, nor any other"),
-            known => format!("there is no field `{name}` here; the fields are {}", names(known)),
-        })
-    }
-
-    fn missing_field(name: &'static str) -> Refused {
-        Refused::new(format!("`{name}` is missing"))
-    }
-
-    fn duplicate_field(name: &'static str) -> Refused {
-        Refused::new(format!("`{name}` stands twice: keep one of them"))
-    }
-}
-
-fn of(expected: &dyn Expected) -> String {
-    wanted(&expected.to_string())
-}
-
-fn mismatch(found: &str, expected: &dyn Expected) -> Refused {
-    Refused::new(format!("is {found}; {} should stand here", of(expected)))
-}
 
 /// A value of a tree, to be read.
 pub(super) struct Reader<'a> {
@@ -178,7 +60,7 @@ impl<'a> Reader<'a> {
         if !number::is_number(text) {
             return self.other(expected);
         }
-        let n = number::whole(text).map_err(refused)?;
+        let n = number::whole(text).map_err(|e| refused(e.to_string()))?;
         T::try_from(n).ok().filter(|_| (least..=most).contains(&n)).ok_or_else(|| {
             refused(match n {
                 n if n < 0 && least == 0 => format!("{n} is negative"),
@@ -286,7 +168,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                 match number::real(text) {
                     Ok(n) => visitor.visit_f64(n).map_err(|e: Refused| e.from(self.tree.at)),
                     Err(_) if !number::is_number(text) => self.other(&visitor),
-                    Err(problem) => Err(Refused::at(self.tree.at, problem)),
+                    Err(problem) => Err(Refused::at(self.tree.at, problem.to_string())),
                 }
             }
             _ => self.other(&visitor),
@@ -436,189 +318,4 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 /// What a visitor calls itself.
 fn visitor_name<'de, V: Visitor<'de>>(visitor: &V) -> String {
     (visitor as &dyn Expected).to_string()
-}
-
-struct List<'a> {
-    items: std::slice::Iter<'a, Tree>,
-    index: usize,
-}
-
-impl<'de> SeqAccess<'de> for &mut List<'de> {
-    type Error = Refused;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Refused> {
-        let Some(tree) = self.items.next() else { return Ok(None) };
-        let index = self.index;
-        self.index += 1;
-        seed.deserialize(Reader { tree, top: false })
-            .map(Some)
-            .map_err(|e| e.from(tree.at).inside(format!("[{index}]")))
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.items.len())
-    }
-}
-
-struct Fields<'a> {
-    fields: std::slice::Iter<'a, (Key, Tree)>,
-    value: Option<(&'a Key, &'a Tree)>,
-}
-
-impl<'a> Fields<'a> {
-    fn new(fields: &'a [(Key, Tree)]) -> Fields<'a> {
-        Fields { fields: fields.iter(), value: None }
-    }
-}
-
-impl<'de> MapAccess<'de> for Fields<'de> {
-    type Error = Refused;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Refused> {
-        let Some((key, value)) = self.fields.next() else { return Ok(None) };
-        self.value = Some((key, value));
-        let name: Tree = Tree {
-            at: key.at,
-            value: Value::Scalar(Style::Plain, key.text.clone()),
-            one_line: false,
-        };
-        // A field's name is text unless the map's keys are numbers.
-        let read = match name.is_null() {
-            true => seed.deserialize(key.text.as_str().into_deserializer()),
-            false => seed.deserialize(FieldName { name: &name }),
-        };
-        read.map(Some).map_err(|e: Refused| e.from(key.at))
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refused> {
-        let (key, tree) = self.value.take().ok_or_else(|| Refused::new("a field has no value"))?;
-        seed.deserialize(Reader { tree, top: false })
-            .map_err(|e| e.from(tree.at).inside(shown(&key.text)))
-    }
-}
-
-/// The name of a field: text, or a number where the keys of a map are numbers.
-struct FieldName<'a> {
-    name: &'a Tree,
-}
-
-impl<'de> Deserializer<'de> for FieldName<'_> {
-    type Error = Refused;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        match &self.name.value {
-            Value::Scalar(_, text) => visitor.visit_str(text),
-            _ => visitor.visit_unit(),
-        }
-    }
-
-    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.deserialize_u64(visitor)
-    }
-
-    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let reader = Reader { tree: self.name, top: false };
-        let n = reader.whole::<u64>(0, i128::from(u64::MAX), &visitor)?;
-        visitor.visit_u64(n)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Refused> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Refused> {
-        match &self.name.value {
-            Value::Scalar(_, text) => visitor.visit_enum(text.as_str().into_deserializer()),
-            _ => visitor.visit_unit(),
-        }
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 f32 f64 char str string bytes byte_buf option unit unit_struct seq
-        tuple tuple_struct map struct identifier ignored_any
-    }
-}
-
-/// A name out of several, with or without something that belongs to it.
-struct Named<'a> {
-    at: Mark,
-    name: &'a str,
-    value: Option<&'a Tree>,
-}
-
-impl<'de> EnumAccess<'de> for Named<'de> {
-    type Error = Refused;
-    type Variant = Named<'de>;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(
-        self,
-        seed: V,
-    ) -> Result<(V::Value, Named<'de>), Refused> {
-        let name: de::value::StrDeserializer<'_, Refused> = self.name.into_deserializer();
-        let variant = seed.deserialize(name).map_err(|e| e.from(self.at))?;
-        Ok((variant, self))
-    }
-}
-
-impl<'de> Named<'de> {
-    fn needed(&self) -> Result<Reader<'de>, Refused> {
-        match self.value {
-            Some(tree) => Ok(Reader { tree, top: false }),
-            None => {
-                let name = self.name;
-                let problem = format!("`{name}` needs fields: write them as `{name}: {{...}}`");
-                Err(Refused::at(self.at, problem))
-            }
-        }
-    }
-}
-
-impl<'de> VariantAccess<'de> for Named<'de> {
-    type Error = Refused;
-
-    fn unit_variant(self) -> Result<(), Refused> {
-        match self.value {
-            None => Ok(()),
-            Some(tree) if tree.is_null() => Ok(()),
-            Some(Tree { value: Value::Map(fields), .. }) if fields.is_empty() => Ok(()),
-            Some(tree) => {
-                Err(Refused::at(tree.at, format!("`{}` has no fields: write it alone", self.name)))
-            }
-        }
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Refused> {
-        seed.deserialize(self.needed()?).map_err(|e| e.inside(self.name.to_owned()))
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(
-        self,
-        _length: usize,
-        visitor: V,
-    ) -> Result<V::Value, Refused> {
-        self.needed()?.deserialize_seq(visitor).map_err(|e| e.inside(self.name.to_owned()))
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Refused> {
-        self.needed()?.deserialize_map(visitor).map_err(|e| e.inside(self.name.to_owned()))
-    }
 }

@@ -212,7 +212,7 @@ impl<'a> Parser<'a> {
             "NaN" | "Infinity" | "-Infinity" => Some("it has no such number".to_owned()),
             word => Some(match super::number::real(word) {
                 Ok(n) if word.parse::<f64>().is_ok() => format!("write {n}"),
-                Err(problem) if super::number::is_number(word) => problem,
+                Err(problem) if super::number::is_number(word) => problem.to_string(),
                 _ => "texts stand in double quotes".to_owned(),
             }),
         };

@@ -1,5 +1,18 @@
 //! Numbers as people write them.
 
+/// Why a text is not the number that it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NumberError {
+    #[error("`{text}` is not a number{remedy}")]
+    NotANumber { text: String, remedy: &'static str },
+    #[error("`{text}` has a leading zero, which some programs read as octal: write {remedy}")]
+    LeadingZero { text: String, remedy: String },
+    #[error("{0} is too large")]
+    TooLarge(String),
+    #[error("{0} is not a whole number")]
+    NotWhole(String),
+}
+
 /// Whether a text begins as a number does, so that it means to be one.
 pub(super) fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -14,7 +27,7 @@ pub(super) fn is_number(text: &str) -> bool {
 }
 
 /// A whole number, however it is written, if that is certain: `8`, `8.0`, `1e1`, `600e6`, `0x10`.
-pub(super) fn whole(text: &str) -> Result<i128, String> {
+pub(super) fn whole(text: &str) -> Result<i128, NumberError> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -55,14 +68,14 @@ pub(super) fn whole(text: &str) -> Result<i128, String> {
             .ok()
             .and_then(|n| n.checked_mul(10i128.pow(shift.unsigned_abs())))
             .map(signed)
-            .ok_or_else(|| format!("{text} is too large")),
-        shift if shift > 0 => Err(format!("{text} is too large")),
-        _ => Err(format!("{text} is not a whole number")),
+            .ok_or_else(|| NumberError::TooLarge(text.to_owned())),
+        shift if shift > 0 => Err(NumberError::TooLarge(text.to_owned())),
+        _ => Err(NumberError::NotWhole(text.to_owned())),
     }
 }
 
 /// A number with a fraction.
-pub(super) fn real(text: &str) -> Result<f64, String> {
+pub(super) fn real(text: &str) -> Result<f64, NumberError> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     match unsigned {
         ".inf" | ".Inf" | ".INF" if text.starts_with('-') => return Ok(f64::NEG_INFINITY),
@@ -81,29 +94,26 @@ pub(super) fn real(text: &str) -> Result<f64, String> {
 }
 
 /// Some readers take a number with a leading zero as octal, so what it means is not certain.
-fn check_leading_zero(text: &str, whole: &str) -> Result<(), String> {
+fn check_leading_zero(text: &str, whole: &str) -> Result<(), NumberError> {
     let plain = whole.trim_start_matches('0');
     if whole.len() > 1 && whole.starts_with('0') && whole.bytes().all(|b| b.is_ascii_digit()) {
         let plain = if plain.is_empty() { "0" } else { plain };
-        return Err(format!(
-            "`{text}` has a leading zero, which some programs read as octal: write {}",
-            text.replacen(whole, plain, 1)
-        ));
+        let remedy = text.replacen(whole, plain, 1);
+        return Err(NumberError::LeadingZero { text: text.to_owned(), remedy });
     }
     Ok(())
 }
 
-fn no_number(text: &str) -> String {
+fn no_number(text: &str) -> NumberError {
     let text = crate::error::shown(text);
-    if is_number(&text) && text.contains('_') {
-        return format!("`{text}` is not a number: write it without `_`");
-    }
-    if is_number(&text.replace(',', "")) && text.contains(',') {
-        return format!(
-            "`{text}` is not a number: write it without commas, and a fraction with a point"
-        );
-    }
-    format!("`{text}` is not a number")
+    let remedy = if is_number(&text) && text.contains('_') {
+        ": write it without `_`"
+    } else if is_number(&text.replace(',', "")) && text.contains(',') {
+        ": write it without commas, and a fraction with a point"
+    } else {
+        ""
+    };
+    NumberError::NotANumber { text, remedy }
 }
 
 #[cfg(test)]
@@ -151,10 +161,10 @@ mod tests {
             ("8px", "`8px` is not a number"),
             ("0x-1", "is not a number"),
         ] {
-            let said = whole(text).unwrap_err();
+            let said = whole(text).unwrap_err().to_string();
             assert!(said.contains(words), "{text}: {said}");
         }
-        assert!(real("007.5").unwrap_err().contains("write 7.5"));
+        assert!(real("007.5").unwrap_err().to_string().contains("write 7.5"));
         for text in ["inf", "nan", "infinity", "1.5.2", "e5", "--1", "1e"] {
             assert!(real(text).is_err(), "{text}");
         }

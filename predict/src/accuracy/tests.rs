@@ -69,7 +69,7 @@ fn what_has_no_prediction_is_counted_and_says_why() {
     let index = index(&[(4, 10.0)]);
     let one = truth(&conv(4), 9.0);
     let mut changed = truth(&conv(4), 9.0);
-    changed.network.digest = "0".repeat(32).parse().unwrap();
+    changed.network.digest = "net2-00000000000000000000000000000000".parse().unwrap();
     let accuracy = accuracy(&index, &[truth(&conv(5), 9.0), one, changed]);
     assert_eq!((accuracy.overall.networks, accuracy.overall.predicted), (3, 1));
     assert_eq!(accuracy.overall.kendall_tau, None, "one network has no order");

@@ -31,7 +31,7 @@ fn a_row_serves_every_name_of_one_computation() {
 #[test]
 fn a_row_of_another_definition_does_not_serve() {
     let mut old = row(&key(KEY), 2.0);
-    old.op_digest = "0".repeat(32).parse().unwrap();
+    old.op_digest = "op1-00000000000000000000000000000000".parse().unwrap();
     let index = TableIndex::new(table(vec![old])).unwrap();
     let op = Catalog::builtin().op("Conv3x3").unwrap();
     assert!(index.row(op, &key(KEY).shape).is_none());

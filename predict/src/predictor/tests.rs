@@ -154,7 +154,7 @@ fn what_failed_on_the_device_is_not_interpolated() {
 fn a_row_of_another_definition_is_named() {
     let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1)]));
     let mut old = table_of(&plan, 1.0).table().clone();
-    old.rows[0].op_digest = "0".repeat(32).parse().unwrap();
+    old.rows[0].op_digest = "op1-00000000000000000000000000000000".parse().unwrap();
     let index = Arc::new(TableIndex::new(old).unwrap());
     let missing =
         Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap_err();

@@ -89,7 +89,7 @@ async fn a_network_that_is_not_what_it_says_is_refused() {
     let agent = farm.enrol("box", 8).await;
     let mut measurement = agent.measures_network("demo_conv", 1000.0);
     let Subject::Network(network) = &mut measurement.subject else { panic!() };
-    network.digest = "0".repeat(32).parse().unwrap();
+    network.digest = "net2-00000000000000000000000000000000".parse().unwrap();
     let id = measurement.id;
     let answer = farm.report(&agent, vec![measurement]).await;
     assert!(answer.refused[&id].contains("another version of the catalog"), "{answer:?}");
