@@ -296,7 +296,11 @@ mod tests {
             ),
             (|m| change_network(m, |network| network.spec.input = None), "input"),
             (
-                |m| change_network(m, |network| network.digest = "net2-00000000000000000000000000000000".parse().unwrap()),
+                |m| {
+                    change_network(m, |network| {
+                        network.digest = "net2-00000000000000000000000000000000".parse().unwrap()
+                    })
+                },
                 "another version of the catalog",
             ),
             (

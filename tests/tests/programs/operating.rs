@@ -157,7 +157,7 @@ async fn a_revoked_credential_stops_the_agent_and_keeps_its_spool() {
     let revoke = "UPDATE tokens SET revoked_at = 1 WHERE role = 'agent'";
     sqlx::query(revoke).execute(&pool).await.unwrap();
     let said = farm.agent().fails(1);
-    assert!(said.contains("the credential of this box was refused"), "{said}");
+    assert!(said.contains("the credential of this agent was refused"), "{said}");
     assert!(said.contains("identity.json") && said.contains("spool"), "{said}");
     // The damaged file is aside, and its content is where it was.
     let aside = farm.state().join("refused/00000000-0000-7000-8000-000000000000.json");

@@ -95,7 +95,7 @@ fn a_box_that_stops_is_stopped_and_a_request_says_that_nobody_is_there() {
     farm.host(&["remove", &listed[0]["agent_id"].as_str().unwrap()[..6]]).ok();
     assert_eq!(agents(&farm), Vec::<Value>::new());
     let said = farm.agent().fails(1);
-    assert!(said.contains("the credential of this box was refused"), "{said}");
+    assert!(said.contains("the credential of this agent was refused"), "{said}");
 }
 
 /// An agent at work hears with a heartbeat that its request was cancelled, and goes on without it.
