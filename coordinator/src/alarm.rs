@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::app::App;
+use crate::chain::Chain;
 use crate::store::{BoxNow, StoreError};
 
 /// How often the farm is looked at.
@@ -169,7 +170,7 @@ pub async fn watch(app: App, command: Option<String>) {
                     }
                 }),
                 Err(error) => {
-                    tracing::error!("the farm could not be looked at for alarms: {error}")
+                    tracing::error!("the farm could not be looked at for alarms: {}", Chain(&error))
                 }
             }
         }

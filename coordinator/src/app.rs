@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::http::{self, Predictions, Watched};
 use crate::limits::{Limits, Rate};
@@ -203,13 +204,18 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     deriver.await?;
     thinner.await?;
     let closing = async {
-        if let Err(error) = app.store().write_heard().await {
-            tracing::warn!("when agents were last heard of could not be written: {error}");
+        if let Err(error) = app.store().write_notes().await {
+            tracing::warn!(
+                "when agents were last heard of could not be written: {}",
+                Chain(&error)
+            );
         }
         // So that whoever reads the file afterwards has it all. What takes longer follows at the next start.
         match tokio::time::timeout(CLOSE_WITHIN / 2, app.store().derive()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("rows are behind, until the next start: {error}"),
+            Ok(Err(error)) => {
+                tracing::warn!("rows are behind, until the next start: {}", Chain(&error))
+            }
             Err(_) => tracing::warn!("rows are behind, until the next start: there are too many"),
         }
         app.store().close().await;
@@ -223,7 +229,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
 /// Tells the service manager something, where there is one.
 pub fn tell_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::debug!("the service manager could not be told: {error}");
+        tracing::debug!("the service manager could not be told: {}", Chain(&error));
     }
 }
 
@@ -235,20 +241,20 @@ async fn sweep(app: App) {
             () = app.stopping() => return,
         }
         if let Err(error) = app.follow_calendar(Instant::now(), Timestamp::now()).await {
-            tracing::error!("leases could not follow the system's clock: {error}");
+            tracing::error!("leases could not follow the system's clock: {}", Chain(&error));
             continue;
         }
         match app.store().sweep(app.now()).await {
             // Only a sweep that worked feeds the watchdog: when the store hangs, the service manager
             // starts another server.
             Ok(()) => tell_manager(NotifyState::Watchdog),
-            Err(error) => tracing::error!("leases could not be swept: {error}"),
+            Err(error) => tracing::error!("leases could not be swept: {}", Chain(&error)),
         }
-        if let Err(error) = app.store().note_uses().await {
-            tracing::error!("the uses of tokens could not be noted: {error}");
-        }
-        if let Err(error) = app.store().write_heard().await {
-            tracing::error!("when agents were last heard of could not be written: {error}");
+        if let Err(error) = app.store().write_notes().await {
+            tracing::error!(
+                "when agents were last heard of could not be written: {}",
+                Chain(&error)
+            );
         }
     }
 }
@@ -260,13 +266,14 @@ async fn derive(app: App) {
         let mut progress = app.store().progress();
         if let Err(error) = app.store().retry_unreadable().await {
             tracing::warn!(
-                "what could not be read is not tried again until the next start: {error}"
+                "what could not be read is not tried again until the next start: {}",
+                Chain(&error)
             );
         }
         loop {
             progress.mark_unchanged();
             if let Err(error) = app.store().derive().await {
-                tracing::error!("rows could not follow the measurements: {error}");
+                tracing::error!("rows could not follow the measurements: {}", Chain(&error));
                 tokio::time::sleep(RETRY_AFTER).await;
                 continue;
             }
@@ -287,7 +294,7 @@ async fn thin(app: App) {
         match app.store().thin_versions(app.now()).await {
             Ok(0) => {}
             Ok(dropped) => tracing::info!("{dropped} old versions of tables were dropped"),
-            Err(error) => tracing::error!("old versions could not be dropped: {error}"),
+            Err(error) => tracing::error!("old versions could not be dropped: {}", Chain(&error)),
         }
         tokio::select! {
             () = tokio::time::sleep(THIN_EVERY) => {}

@@ -13,6 +13,7 @@
 
 pub mod alarm;
 mod app;
+mod chain;
 mod clock;
 mod data_dir;
 pub mod export;

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use latlas_shared::api::{AGENT_CLONED, PROBLEM_JSON, Problem};
 
 use super::access::{self, Access};
+use crate::chain::Chain;
 use crate::op_book::NotTaken;
 use crate::store::{EnrolError, Lookup, RequestError, StoreError, SubmitError};
 
@@ -189,17 +190,17 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         match error {
-            StoreError::Busy(cause) => {
-                tracing::warn!("the database is busy: {cause}");
+            StoreError::Busy(_) | StoreError::Collided => {
+                tracing::warn!("{}", Chain(&error));
                 ApiError::Busy
             }
             StoreError::Unfinished => ApiError::Unfinished,
             StoreError::Full(_) => {
-                tracing::error!("{error}");
+                tracing::error!("{}", Chain(&error));
                 ApiError::DiskFull
             }
             StoreError::Unusable(_) => {
-                tracing::error!("{error}");
+                tracing::error!("{}", Chain(&error));
                 ApiError::DiskTrouble
             }
             other => ApiError::Internal(other.into()),

@@ -23,6 +23,7 @@ use super::error::ApiError;
 use super::extract::Segments;
 use super::requests::status;
 use crate::app::App;
+use crate::chain::Chain;
 
 /// The shortest time between two events: many results a second are one change to a person.
 const SHORTEST_GAP: Duration = Duration::from_millis(200);
@@ -170,7 +171,7 @@ async fn follow(
                 }
             }
             Err(error) => {
-                tracing::error!(request = %id, "its streams of events end: {error}");
+                tracing::error!(request = %id, "its streams of events end: {}", Chain(&error));
                 app.watched().requests().remove(&id);
                 return;
             }

@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use latlas_shared::api::{AgentState, EnrolRequest, StateChange};
 use latlas_shared::{HardwareId, Telemetry};
 use serde_json::json;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::db::Tx;
 use super::effects::Effects;
+use super::error::Retryable;
 use super::{
     Actor, Lookup, NewToken, Store, StoreError, TableId, TableRef, audit::audit, boxes, from_json,
     leases, micros, time, to_json, tokens,
@@ -50,6 +51,12 @@ impl From<sqlx::Error> for EnrolError {
 /// The most hardware ids or run configs that a message lists.
 const MOST_LISTED: i64 = 20;
 
+impl Retryable for EnrolError {
+    fn is_retryable(&self) -> bool {
+        matches!(self, EnrolError::Store(error) if error.is_retryable())
+    }
+}
+
 impl Store {
     /// Brings a box into the farm, which takes one use of the token that it came with. A box that was in this
     /// table before, by its key, is the agent that it was. The request was checked.
@@ -65,15 +72,17 @@ impl Store {
     ) -> Result<Agent, EnrolError> {
         let (store, request) = (self.clone(), request.clone());
         let (credential, actor) = (credential.clone(), actor.clone());
-        self.change_alone(move |tx| {
-            async move { store.take_in_box(tx, &request, &credential, &actor, now).await }.boxed()
-        })
-        .await
+        let data = (store, request, credential, actor);
+        self.db
+            .change(data, move |(store, request, credential, actor), tx| {
+                store.add_agent(tx, request, credential, actor, now).boxed()
+            })
+            .await
     }
 
-    async fn take_in_box(
+    async fn add_agent(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         request: &EnrolRequest,
         credential: &Token,
         actor: &Actor,
@@ -112,7 +121,7 @@ impl Store {
     /// What the key of a box that enrols says of it.
     async fn of_box(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         table: TableId,
         request: &EnrolRequest,
         now: Timestamp,
@@ -125,7 +134,7 @@ impl Store {
                 .fetch_optional(&mut **tx)
                 .await?;
         let Some((id, uuid)) = found else { return Ok(OfBox::Comes) };
-        if self.shared.presence.may_take_over(id, request.instance.as_ref(), now) {
+        if self.hub.presence.may_take_over(id, request.instance.as_ref(), now) {
             let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
             return Ok(OfBox::ComesBack(id, uuid));
         }
@@ -135,17 +144,6 @@ impl Store {
             "a box enrols with the key of one that runs elsewhere"
         );
         Ok(OfBox::IsElsewhere)
-    }
-
-    pub(super) async fn agent(&self, id: i64) -> Result<Agent, StoreError> {
-        let found: Columns = sqlx::query_as(
-            "SELECT uuid, name, primitives, table_id, hardware_id, run_config
-             FROM agents JOIN tables ON tables.id = agents.table_id WHERE agents.id = ?1",
-        )
-        .bind(id)
-        .fetch_one(&self.readers)
-        .await?;
-        found.agent(id)
     }
 
     /// Notes that an agent lives, and gives those of `leases` that are no longer its own. Costs no write:
@@ -167,7 +165,7 @@ impl Store {
         let held: Vec<(String, i64)> =
             sqlx::query_as("SELECT id, deadline FROM leases WHERE agent_id = ?1")
                 .bind(agent.id)
-                .fetch_all(&self.readers)
+                .fetch_all(&self.db.readers)
                 .await?;
         let mut live = Vec::with_capacity(held.len());
         for (id, deadline) in held {
@@ -189,7 +187,7 @@ impl Store {
         )
         .bind(hardware_id)
         .bind(config)
-        .fetch_optional(&self.readers)
+        .fetch_optional(&self.db.readers)
         .await?;
         if let Some((id, run_config)) = found {
             return Ok(table_ref(id, hardware_id, &run_config)?);
@@ -199,7 +197,7 @@ impl Store {
         )
         .bind(hardware_id)
         .bind(MOST_LISTED)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.db.readers)
         .await?;
         if !configs.is_empty() {
             return Err(Lookup::UnknownConfig { known: configs });
@@ -208,7 +206,7 @@ impl Store {
             "SELECT DISTINCT hardware_id FROM tables ORDER BY hardware_id LIMIT ?1",
         )
         .bind(MOST_LISTED)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.db.readers)
         .await?;
         Err(Lookup::UnknownHardware { known })
     }
@@ -225,7 +223,7 @@ enum OfBox {
 }
 
 async fn insert(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     uuid: Uuid,
     table: TableId,
     request: &EnrolRequest,
@@ -252,7 +250,7 @@ async fn insert(
 
 /// What an admin has decided of a box holds for it under each run config.
 async fn share_quarantine(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     id: i64,
     request: &EnrolRequest,
     now: Timestamp,
@@ -273,7 +271,7 @@ async fn share_quarantine(
 /// An agent's box is what it says now. Name, state and history stay; its canary is due, and the leases of the process
 /// that has ended are given back. One that was removed is in the farm again.
 async fn come_back(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     id: i64,
     request: &EnrolRequest,
     now: Timestamp,
@@ -293,6 +291,18 @@ async fn come_back(
     .execute(&mut **tx)
     .await?;
     Ok(effects)
+}
+
+/// The agent with this number.
+pub(super) async fn agent(tx: &mut Tx, id: i64) -> Result<Agent, StoreError> {
+    let found: Columns = sqlx::query_as(
+        "SELECT uuid, name, primitives, table_id, hardware_id, run_config
+         FROM agents JOIN tables ON tables.id = agents.table_id WHERE agents.id = ?1",
+    )
+    .bind(id)
+    .fetch_one(&mut **tx)
+    .await?;
+    found.agent(id)
 }
 
 /// What is stored of an agent; nothing where a join found none.
@@ -320,7 +330,7 @@ impl Columns {
 }
 
 async fn find_or_add_table(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     hardware_id: &HardwareId,
     request: &EnrolRequest,
     now: Timestamp,

@@ -3,9 +3,9 @@
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{AbsentBox, AgentPresence, RequestStatus, Standing, Unattended};
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::db::Tx;
 use super::effects::Effects;
 use super::{Agent, Store, StoreError, boxes, leases, micros, time, to_json};
 use crate::rules::standing::{self, Facts};
@@ -94,7 +94,7 @@ impl Store {
         let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} {BOXES} ORDER BY agents.id"
         )))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.db.readers)
         .await?;
         found.into_iter().map(|columns| self.box_now(columns, now)).collect()
     }
@@ -102,7 +102,7 @@ impl Store {
     /// The boxes of some tables.
     pub(super) async fn boxes_of(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         tables: &[i64],
         now: Timestamp,
     ) -> Result<Vec<BoxNow>, StoreError> {
@@ -117,7 +117,7 @@ impl Store {
     }
 
     pub(super) fn box_now(&self, columns: Columns, now: Timestamp) -> Result<BoxNow, StoreError> {
-        let presence = &self.shared.presence;
+        let presence = &self.hub.presence;
         let facts = Facts {
             decided: boxes::state_of(&columns.state)?,
             reason: columns.state_reason,
@@ -145,7 +145,7 @@ impl Store {
     /// A request's state with what is known of the boxes that could work on it.
     pub(super) async fn with_attendance(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         status: RequestStatus,
         now: Timestamp,
     ) -> Result<RequestStatus, StoreError> {
@@ -166,7 +166,7 @@ impl Store {
 
     async fn attendance(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         request: Uuid,
         which: &str,
         now: Timestamp,
@@ -197,22 +197,25 @@ impl Store {
         reason: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let (id, reason) = (agent.id, reason.to_owned());
-        self.change(move |tx| {
-            async move {
-                sqlx::query(
-                    "UPDATE agents SET stopped_at = ?1, stopped_reason = ?2, seen_at = ?1 WHERE id = ?3",
-                )
-                .bind(micros(now))
-                .bind(reason)
-                .bind(id)
-                .execute(&mut **tx)
-                .await?;
-                let effects = leases::release_all(tx, id).await?.and(Effects::left(id, now));
-                Ok(((), effects.and(Effects::progress())))
-            }
-            .boxed()
-        })
-        .await
+        let id = agent.id;
+        self.db.change(reason.to_owned(), move |reason, tx| stop(tx, id, reason, now).boxed()).await
     }
+}
+
+async fn stop(
+    tx: &mut Tx,
+    agent: i64,
+    reason: &str,
+    now: Timestamp,
+) -> Result<((), Effects), StoreError> {
+    sqlx::query(
+        "UPDATE agents SET stopped_at = ?1, stopped_reason = ?2, seen_at = ?1 WHERE id = ?3",
+    )
+    .bind(micros(now))
+    .bind(reason)
+    .bind(agent)
+    .execute(&mut **tx)
+    .await?;
+    let effects = leases::release_all(tx, agent).await?.and(Effects::left(agent, now));
+    Ok(((), effects.and(Effects::progress())))
 }

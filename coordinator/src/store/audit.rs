@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use latlas_shared::api::{AuditEntry, Page};
 use serde_json::Value;
-use sqlx::{Sqlite, Transaction};
 
+use super::db::Tx;
 use super::{After, Store, StoreError, from_json, micros, time, to_json};
 
 /// Who changes something.
@@ -24,7 +24,7 @@ pub enum Actor {
 /// Notes what somebody did: `action` as `THING.VERB`, `subject` as `THING WHICH`, and what else there is to
 /// know as a JSON object. Without secrets.
 pub(super) async fn audit(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     actor: &Actor,
     action: &str,
     subject: &str,
@@ -63,7 +63,7 @@ impl Store {
         )
         .bind(after.cursor.unwrap_or(i64::MAX))
         .bind(after.fetch())
-        .fetch_all(&self.readers)
+        .fetch_all(&self.db.readers)
         .await?;
         let mut entries = Vec::with_capacity(found.len());
         for (id, at, token_id, who, action, subject, detail) in found {

@@ -3,11 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use latlas_program::files::sync_name;
+use sqlx::error::BoxDynError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
+use super::error::Cause;
 use super::open::{APPLICATION_ID, BUSY_TIMEOUT, OpenError, check_left_over};
 
 /// What a copy holds.
@@ -26,12 +28,13 @@ pub enum CopyError {
     #[error("there is no database at {0}")]
     Missing(PathBuf),
     /// It is not a database of this program, or not all of it can be read.
-    #[error("{path} is not a whole database of latlas-coordinator ({cause})")]
+    #[error("{path} is not a whole database of latlas-coordinator")]
     NotOurs {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        cause: String,
+        #[source]
+        cause: Cause,
     },
     /// A copy replaces nothing.
     #[error("{0} exists already, and is not overwritten: move it away, or choose another name")]
@@ -41,15 +44,24 @@ pub enum CopyError {
     LeftOver(#[from] OpenError),
     /// It can't be written.
     #[error(
-        "the copy {path} can't be written ({cause}): look at the permissions of its directory and at the \
-         space on its disk"
+        "the copy {path} can't be written: look at the permissions of its directory and at the space on \
+         its disk"
     )]
     Unwritable {
         /// The copy.
         path: PathBuf,
         /// What went wrong.
-        cause: String,
+        #[source]
+        cause: Cause,
     },
+}
+
+fn not_ours(path: &Path, cause: impl Into<BoxDynError>) -> CopyError {
+    CopyError::NotOurs { path: path.to_owned(), cause: Arc::from(cause.into()) }
+}
+
+fn unwritable(path: &Path, cause: impl Into<BoxDynError>) -> CopyError {
+    CopyError::Unwritable { path: path.to_owned(), cause: Arc::from(cause.into()) }
 }
 
 /// Copies the database `from` to the new file `to`, as it stands at one moment; others may go on writing to
@@ -58,11 +70,10 @@ pub enum CopyError {
 /// # Errors
 /// See [`CopyError`].
 pub async fn copy(from: &Path, to: &Path) -> Result<Copied, CopyError> {
-    let unwritable = |cause: String| CopyError::Unwritable { path: to.to_owned(), cause };
     for path in [from, to] {
         // SQLite takes names as text, and would write to another file.
         if path.to_str().is_none() {
-            return Err(unwritable(format!("the name {} is not UTF-8", path.display())));
+            return Err(unwritable(to, format!("the name {} is not UTF-8", path.display())));
         }
     }
     if !from.is_file() {
@@ -75,33 +86,29 @@ pub async fn copy(from: &Path, to: &Path) -> Result<Copied, CopyError> {
     let mut source = open(from).await?;
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     let part = Part(to.with_file_name(format!(".{name}.{}.part", std::process::id())));
-    create_private(&part.0).map_err(|e| unwritable(e.to_string()))?;
+    create_private(&part.0).map_err(|e| unwritable(to, e))?;
     sqlx::query("VACUUM INTO ?1")
         .bind(part.0.to_string_lossy().into_owned())
         .execute(&mut source)
         .await
-        .map_err(|e| unwritable(e.to_string()))?;
+        .map_err(|e| unwritable(to, e))?;
     let _ = source.close().await;
     let measurements = read_through(&part.0).await?;
-    let bytes = part.finish(to).map_err(|e| unwritable(e.to_string()))?;
+    let bytes = part.finish(to).map_err(|e| unwritable(to, e))?;
     Ok(Copied { measurements, bytes })
 }
 
 /// Opens a database to read it, after a look at whose it is.
 async fn open(path: &Path) -> Result<SqliteConnection, CopyError> {
-    let not_ours = |cause: &dyn ToString| CopyError::NotOurs {
-        path: path.to_owned(),
-        cause: cause.to_string(),
-    };
     let options = SqliteConnectOptions::new().filename(path).read_only(true);
     let mut connection =
-        options.busy_timeout(BUSY_TIMEOUT).connect().await.map_err(|e| not_ours(&e))?;
+        options.busy_timeout(BUSY_TIMEOUT).connect().await.map_err(|e| not_ours(path, e))?;
     let owner: i64 = sqlx::query_scalar("PRAGMA application_id")
         .fetch_one(&mut connection)
         .await
-        .map_err(|e| not_ours(&e))?;
+        .map_err(|e| not_ours(path, e))?;
     if owner != APPLICATION_ID {
-        return Err(not_ours(&"it is another program's"));
+        return Err(not_ours(path, "it is another program's"));
     }
     Ok(connection)
 }
@@ -111,22 +118,18 @@ async fn open(path: &Path) -> Result<SqliteConnection, CopyError> {
 /// # Errors
 /// When not all of it can be read.
 pub async fn read_through(path: &Path) -> Result<u64, CopyError> {
-    let not_ours = |cause: &dyn ToString| CopyError::NotOurs {
-        path: path.to_owned(),
-        cause: cause.to_string(),
-    };
     let mut copy = open(path).await?;
     let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
         .fetch_one(&mut copy)
         .await
-        .map_err(|e| not_ours(&e))?;
+        .map_err(|e| not_ours(path, e))?;
     if found != "ok" {
-        return Err(not_ours(&found));
+        return Err(not_ours(path, found));
     }
     let measurements: i64 = sqlx::query_scalar("SELECT count(*) FROM measurements")
         .fetch_one(&mut copy)
         .await
-        .map_err(|e| not_ours(&e))?;
+        .map_err(|e| not_ours(path, e))?;
     let _ = copy.close().await;
     Ok(measurements.unsigned_abs())
 }

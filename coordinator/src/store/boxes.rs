@@ -8,10 +8,10 @@ use latlas_shared::api::{
     AgentEntry, AgentLease, AgentState, Heartbeat, Instance, Page, StateChange,
 };
 use serde_json::json;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::audit::{Actor, audit};
+use super::db::Tx;
 use super::effects::Effects;
 use super::lists::After;
 use super::{Agent, Store, StoreError, attendance, count, leases, micros, readable, time, to_json};
@@ -40,7 +40,7 @@ impl Store {
     /// # Errors
     /// When another process speaks for the agent.
     pub fn hear(&self, agent: &Agent, speaker: &Instance, now: Timestamp) -> Result<(), Timestamp> {
-        self.shared.presence.hear(agent.id, speaker, now)
+        self.hub.presence.hear(agent.id, speaker, now)
     }
 
     /// Notes what a heartbeat says beside the agent's being alive. `cancelled` are those of its leases
@@ -48,7 +48,7 @@ impl Store {
     pub fn note(&self, agent: &Agent, beat: &Heartbeat, cancelled: &[Uuid], now: Timestamp) {
         let own: Vec<Uuid> =
             beat.leases.iter().filter(|id| !cancelled.contains(id)).copied().collect();
-        self.shared.presence.note(agent.id, beat, &own, now);
+        self.hub.presence.note(agent.id, beat, &own, now);
     }
 
     /// What was decided about an agent, and why.
@@ -59,7 +59,7 @@ impl Store {
         let (state, reason): (String, Option<String>) =
             sqlx::query_as("SELECT state, state_reason FROM agents WHERE id = ?1")
                 .bind(agent.id)
-                .fetch_one(&self.readers)
+                .fetch_one(&self.db.readers)
                 .await?;
         Ok(StateChange { state: state_of(&state)?, reason })
     }
@@ -77,8 +77,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<AgentEntry>, StoreError> {
         let (change, actor) = (change.clone(), actor.clone());
-        let found = self.change_alone(move |tx| {
-            async move { decide(tx, agent, &change, &actor, now).await }.boxed()
+        let found = self.db.change((change, actor), move |(change, actor), tx| {
+            decide(tx, agent, change, actor, now).boxed()
         });
         if !found.await? {
             return Ok(None);
@@ -118,7 +118,7 @@ impl Store {
         only: Option<Uuid>,
         now: Timestamp,
     ) -> Result<Page<AgentEntry>, StoreError> {
-        let mut tx = self.readers.begin().await?;
+        let mut tx = self.db.read().await?;
         let sql = format!(
             "SELECT {}, enrolled_at, canary_at, labels {}
              AND agents.id > ?1 AND (?3 IS NULL OR agents.uuid = ?3) ORDER BY agents.id LIMIT ?2",
@@ -150,8 +150,8 @@ impl Store {
         leases: Vec<AgentLease>,
         now: Timestamp,
     ) -> Result<AgentEntry, StoreError> {
-        let unfit = self.shared.presence.unfit(agent.known.id);
-        let ahead = self.shared.presence.clock_ahead(agent.known.id);
+        let unfit = self.hub.presence.unfit(agent.known.id);
+        let ahead = self.hub.presence.clock_ahead(agent.known.id);
         let clock_ahead_seconds = ahead.map(|ahead| ahead.as_secs_f64());
         let is = self.box_now(agent.known, now)?;
         Ok(AgentEntry {
@@ -177,7 +177,7 @@ impl Store {
     /// The leases of some agents, by agent.
     async fn leases_of(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agents: &[i64],
     ) -> Result<HashMap<i64, Vec<AgentLease>>, StoreError> {
         type Columns = (i64, String, bool, i64, i64, i64, i64);
@@ -192,7 +192,7 @@ impl Store {
         let mut leases: HashMap<i64, Vec<AgentLease>> = HashMap::new();
         for (agent, id, canary, since, deadline, tasks, left) in found {
             let id = id.parse().map_err(|e| StoreError::damaged("a lease's id", e))?;
-            let pace = self.shared.presence.pace(id);
+            let pace = self.hub.presence.pace(id);
             leases.entry(agent).or_default().push(AgentLease {
                 id,
                 canary,
@@ -209,10 +209,7 @@ impl Store {
 }
 
 /// The number of an agent that is in the farm.
-pub(super) async fn number(
-    tx: &mut Transaction<'static, Sqlite>,
-    agent: Uuid,
-) -> Result<Option<i64>, StoreError> {
+pub(super) async fn number(tx: &mut Tx, agent: Uuid) -> Result<Option<i64>, StoreError> {
     let found = sqlx::query_scalar("SELECT id FROM agents WHERE uuid = ?1 AND removed_at IS NULL")
         .bind(agent.to_string())
         .fetch_optional(&mut **tx)
@@ -228,10 +225,7 @@ pub(super) fn state_of(name: &str) -> Result<AgentState, StoreError> {
 }
 
 /// An agent's state, as a transaction sees it.
-pub(super) async fn state(
-    tx: &mut Transaction<'static, Sqlite>,
-    agent: &Agent,
-) -> Result<AgentState, StoreError> {
+pub(super) async fn state(tx: &mut Tx, agent: &Agent) -> Result<AgentState, StoreError> {
     let name: String = sqlx::query_scalar("SELECT state FROM agents WHERE id = ?1")
         .bind(agent.id)
         .fetch_one(&mut **tx)
@@ -241,7 +235,7 @@ pub(super) async fn state(
 
 /// An agent's state as a transaction sees it, and when it was enrolled.
 pub(super) async fn state_and_enrolment(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
 ) -> Result<(AgentState, Timestamp), StoreError> {
     let (name, enrolled_at): (String, i64) =
@@ -254,7 +248,7 @@ pub(super) async fn state_and_enrolment(
 
 /// Writes the state that somebody has decided on; false when there is no such agent.
 async fn decide(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: Uuid,
     change: &StateChange,
     actor: &Actor,
@@ -270,7 +264,7 @@ async fn decide(
 /// Writes a state, and ends the leases of an agent that is no longer trusted. One that is trusted again may
 /// get work at once.
 pub(super) async fn write(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: i64,
     change: &StateChange,
     by: &str,

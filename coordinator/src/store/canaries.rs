@@ -6,10 +6,10 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::Measurement;
 use latlas_shared::api::{AgentState, Lease, StateChange, Task, TaskWork};
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::boxes::{self, CANARY, FAILURES};
+use super::db::Tx;
 use super::effects::Effects;
 use super::{Agent, Store, StoreError, count, from_json, leases, micros, readable, time, to_json};
 use crate::rules::canary::{self, Due, Round, Values, Verdict};
@@ -56,11 +56,11 @@ pub(super) enum Next {
 impl Store {
     /// What there is to do for an agent, whatever the queue holds.
     pub(super) async fn next_for(&self, agent: &Agent, now: Timestamp) -> Result<Next, StoreError> {
-        if self.shared.presence.unfit(agent.id).is_some() {
+        if self.hub.presence.unfit(agent.id).is_some() {
             return Ok(Next::Nothing);
         }
         let round = {
-            let mut tx = self.readers.begin().await?;
+            let mut tx = self.db.read().await?;
             read(&mut tx, agent).await?.round()?
         };
         match canary::due(&round, self.policy().canary_every, now) {
@@ -105,13 +105,16 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
         let (store, agent) = (self.clone(), agent.clone());
-        self.write(move |tx| async move { store.grant_canary(tx, &agent, id, now).await }.boxed())
+        self.db
+            .write((store, agent), move |(store, agent), tx| {
+                store.grant_canary(tx, agent, id, now).boxed()
+            })
             .await
     }
 
     async fn grant_canary(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         id: Uuid,
         now: Timestamp,
@@ -138,28 +141,13 @@ impl Store {
 
     /// An agent that was given the canary again and again and never sent one is not trusted.
     async fn lose_canary(&self, agent: &Agent, now: Timestamp) -> Result<(), StoreError> {
-        let agent = agent.clone();
-        self.change(move |tx| {
-            async move {
-                let effects = distrust(tx, &agent, canary::lost_reason(), CANARY, now).await?;
-                sqlx::query(
-                    "UPDATE agents SET canary_tries = 0, canary_asked_at = ?1 WHERE id = ?2",
-                )
-                .bind(micros(now))
-                .bind(agent.id)
-                .execute(&mut **tx)
-                .await?;
-                Ok(((), effects))
-            }
-            .boxed()
-        })
-        .await
+        self.db.change(agent.clone(), move |agent, tx| lose(tx, agent, now).boxed()).await
     }
 
     /// Holds the agent's canary against others once all of it has come in, and does what follows.
     pub(super) async fn judge_canary(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         now: Timestamp,
     ) -> Result<Effects, StoreError> {
@@ -199,9 +187,19 @@ impl Store {
     }
 }
 
+async fn lose(tx: &mut Tx, agent: &Agent, now: Timestamp) -> Result<((), Effects), StoreError> {
+    let effects = distrust(tx, agent, canary::lost_reason(), CANARY, now).await?;
+    sqlx::query("UPDATE agents SET canary_tries = 0, canary_asked_at = ?1 WHERE id = ?2")
+        .bind(micros(now))
+        .bind(agent.id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(((), effects))
+}
+
 /// Puts an agent that counts as active into quarantine, and no other.
 pub(super) async fn distrust(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
     reason: String,
     by: &str,
@@ -215,7 +213,7 @@ pub(super) async fn distrust(
     boxes::write(tx, agent.id, &change, by, now).await
 }
 
-async fn read(tx: &mut Transaction<'static, Sqlite>, agent: &Agent) -> Result<Columns, StoreError> {
+async fn read(tx: &mut Tx, agent: &Agent) -> Result<Columns, StoreError> {
     let found = sqlx::query_as(
         "SELECT state, state_by, state_since, canary_asked_at, canary_at, canary_tries,
                 EXISTS (SELECT 1 FROM leases WHERE agent_id = agents.id AND canary = 1) AS out
@@ -269,7 +267,7 @@ pub(super) const PAST: &str = "
 
 /// What has come in of the canary that was handed out at `asked_at`.
 async fn own(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
     keys: &[String],
     asked_at: i64,
@@ -285,10 +283,7 @@ async fn own(
 }
 
 /// The latest canaries of the other boxes of the class that are trusted.
-async fn others(
-    tx: &mut Transaction<'static, Sqlite>,
-    agent: &Agent,
-) -> Result<Vec<Values>, StoreError> {
+async fn others(tx: &mut Tx, agent: &Agent) -> Result<Vec<Values>, StoreError> {
     let found: Vec<String> = sqlx::query_scalar(OTHERS)
         .bind(agent.table.id.0)
         .bind(agent.id)
@@ -300,7 +295,7 @@ async fn others(
 
 /// Earlier canaries of the box itself, the latest first: the nth of each op together.
 async fn past(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
     keys: &[String],
     asked_at: i64,

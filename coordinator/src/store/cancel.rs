@@ -4,11 +4,12 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::RequestStatus;
 use serde_json::json;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::audit::{Actor, audit};
+use super::db::Tx;
 use super::effects::Effects;
+use super::error::Retryable;
 use super::{Store, StoreError, leases, micros, requests, to_json};
 
 /// Why a request was not cancelled.
@@ -31,6 +32,12 @@ impl From<sqlx::Error> for CancelError {
     }
 }
 
+impl Retryable for CancelError {
+    fn is_retryable(&self) -> bool {
+        matches!(self, CancelError::Store(error) if error.is_retryable())
+    }
+}
+
 impl Store {
     /// Cancels a request: what it waits for and nobody else does leaves the queue, and leases on such tasks end.
     /// What is measured stays. A request that is over, or was cancelled before, stays as it is. Gives what the
@@ -45,16 +52,16 @@ impl Store {
         anybodys: bool,
         now: Timestamp,
     ) -> Result<RequestStatus, CancelError> {
-        let actor = actor.clone();
-        self.change_alone(move |tx| {
-            async move { cancel(tx, request, &actor, anybodys, now).await }.boxed()
-        })
-        .await
+        self.db
+            .change_alone(actor.clone(), move |actor, tx| {
+                cancel(tx, request, actor, anybodys, now).boxed()
+            })
+            .await
     }
 }
 
 async fn cancel(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     request: Uuid,
     actor: &Actor,
     anybodys: bool,
@@ -101,10 +108,7 @@ const ONLY_ITS_OWN: &str = "SELECT own.task_id FROM request_tasks AS own
          WHERE other.task_id = own.task_id AND other.request_id <> ?1 AND other.outcome IS NULL)";
 
 /// Ends the leases on tasks that nobody waits for any more. Their agents hear of it with their next heartbeat.
-async fn end_leases(
-    tx: &mut Transaction<'static, Sqlite>,
-    request: i64,
-) -> Result<Effects, StoreError> {
+async fn end_leases(tx: &mut Tx, request: i64) -> Result<Effects, StoreError> {
     let sql = format!(
         "SELECT DISTINCT lease_id FROM tasks WHERE lease_id IS NOT NULL AND id IN ({ONLY_ITS_OWN})"
     );
@@ -116,10 +120,7 @@ async fn end_leases(
 
 /// Takes the tasks that nobody waits for any more out of the queue; gives their number. One that was over for an
 /// earlier request is that again.
-async fn drop_tasks(
-    tx: &mut Transaction<'static, Sqlite>,
-    request: i64,
-) -> Result<usize, StoreError> {
+async fn drop_tasks(tx: &mut Tx, request: i64) -> Result<usize, StoreError> {
     let tasks: Vec<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(ONLY_ITS_OWN))
         .bind(request)
         .fetch_all(&mut **tx)
@@ -151,7 +152,7 @@ async fn drop_tasks(
 
 /// Notes who asked for a request, who may take it back.
 pub(super) async fn note_requester(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     request: Uuid,
     actor: &Actor,
 ) -> Result<(), StoreError> {

@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 
 use futures_util::FutureExt as _;
-use sqlx::{Sqlite, Transaction};
 
+use super::db::Tx;
 use super::rows::{self, Place, PlaceColumns, What};
 use super::{Store, StoreError, TableId, to_json};
 
@@ -37,7 +37,7 @@ impl Store {
     /// call goes on with what is left.
     pub async fn derive(&self) -> Result<(), StoreError> {
         let tables: Vec<i64> = sqlx::query_scalar("SELECT DISTINCT table_id FROM dirty")
-            .fetch_all(&self.readers)
+            .fetch_all(&self.db.readers)
             .await?;
         let mut outcome = Ok(());
         for table in tables {
@@ -54,7 +54,7 @@ impl Store {
         let behind: bool =
             sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM dirty WHERE table_id = ?1)")
                 .bind(table.0)
-                .fetch_one(&self.readers)
+                .fetch_one(&self.db.readers)
                 .await?;
         if !behind {
             return Ok(());
@@ -63,11 +63,23 @@ impl Store {
         // so a steady stream does not make it endless.
         let mut after: PlaceColumns = (table.0, -1, String::new(), -1);
         while let Some(last) =
-            self.write(move |tx| async move { refresh_next(tx, after).await }.boxed()).await?
+            self.db.write(after, |after, tx| refresh_next(tx, after).boxed()).await?
         {
             after = last;
         }
         Ok(())
+    }
+
+    /// The same in a task of its own, for a reader who may not wait for its end. Readers of one table share it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn derive_apart(&self, table: TableId) -> Result<(), StoreError> {
+        let derive = || {
+            let store = self.clone();
+            async move { store.derive_table(table).await }
+        };
+        self.hub.deriving.fresh(table, derive).await
     }
 
     /// Has what could not be read tried again: the version that runs now may be able to.
@@ -76,20 +88,26 @@ impl Store {
     /// When the store fails.
     pub async fn retry_unreadable(&self) -> Result<(), StoreError> {
         let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM unreadable)")
-            .fetch_one(&self.readers)
+            .fetch_one(&self.db.readers)
             .await?;
         if !any {
             return Ok(());
         }
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO dirty (table_id, op_id, key, network_id)
-             SELECT table_id, op_id, key, network_id FROM unreadable WHERE true
-             ON CONFLICT DO NOTHING",
-        )
-        .execute(&mut *tx)
-        .await?;
-        Ok(tx.commit().await?)
+        self.db
+            .write((), |(), tx| {
+                async move {
+                    sqlx::query(
+                        "INSERT INTO dirty (table_id, op_id, key, network_id)
+                         SELECT table_id, op_id, key, network_id FROM unreadable WHERE true
+                         ON CONFLICT DO NOTHING",
+                    )
+                    .execute(&mut **tx)
+                    .await?;
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// Computes everything that is derived from measurements again, from nothing. Versions that were served stay as they are.
@@ -97,32 +115,33 @@ impl Store {
     /// # Errors
     /// When the store fails; then nothing has changed.
     pub async fn rebuild(&self) -> Result<Rebuilt, StoreError> {
-        let mut tx = self.begin().await?;
-        for derived in ["table_rows", "table_networks", "table_fingerprints", "dirty", "unreadable"]
-        {
-            let delete = format!("DELETE FROM {derived}");
-            sqlx::query(sqlx::AssertSqlSafe(delete)).execute(&mut *tx).await?;
-        }
-        let places = measured_places(&mut tx).await?;
-        rows::refresh(&mut tx, &places).await?;
-        let unreadable: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM unreadable").fetch_one(&mut *tx).await?;
-        tx.commit().await?;
-        let (rows, networks): (Vec<&Place>, Vec<&Place>) =
-            places.iter().partition(|place| matches!(place.what, What::Row { .. }));
-        Ok(Rebuilt {
-            rows: rows.len() as u64,
-            networks: networks.len() as u64,
-            unreadable: unreadable.unsigned_abs(),
-        })
+        self.db.write_alone((), |(), tx| rebuild(tx).boxed()).await
     }
+}
+
+async fn rebuild(tx: &mut Tx) -> Result<Rebuilt, StoreError> {
+    for derived in ["table_rows", "table_networks", "table_fingerprints", "dirty", "unreadable"] {
+        let delete = format!("DELETE FROM {derived}");
+        sqlx::query(sqlx::AssertSqlSafe(delete)).execute(&mut **tx).await?;
+    }
+    let places = measured_places(tx).await?;
+    rows::refresh(tx, &places).await?;
+    let unreadable: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM unreadable").fetch_one(&mut **tx).await?;
+    let (rows, networks): (Vec<&Place>, Vec<&Place>) =
+        places.iter().partition(|place| matches!(place.what, What::Row { .. }));
+    Ok(Rebuilt {
+        rows: rows.len() as u64,
+        networks: networks.len() as u64,
+        unreadable: unreadable.unsigned_abs(),
+    })
 }
 
 /// Brings the next dirty places of a table up to date, and says which was the last of them; none when there
 /// are no more.
 async fn refresh_next(
-    tx: &mut Transaction<'static, Sqlite>,
-    after: PlaceColumns,
+    tx: &mut Tx,
+    after: &PlaceColumns,
 ) -> Result<Option<PlaceColumns>, StoreError> {
     let (table, op, key, network) = after;
     let found: Vec<PlaceColumns> = sqlx::query_as(
@@ -150,9 +169,7 @@ async fn refresh_next(
 }
 
 /// Every place with a measurement that counts.
-async fn measured_places(
-    tx: &mut Transaction<'static, Sqlite>,
-) -> Result<BTreeSet<Place>, StoreError> {
+async fn measured_places(tx: &mut Tx) -> Result<BTreeSet<Place>, StoreError> {
     let found: Vec<PlaceColumns> = sqlx::query_as(
         "SELECT DISTINCT table_id, coalesce(op_id, 0), coalesce(key, ''), coalesce(network_id, 0)
          FROM measurements

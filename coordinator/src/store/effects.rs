@@ -6,11 +6,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
+use super::TableId;
 use super::idle::Calls;
-use super::{Shared, TableId};
 use crate::op_book::OpBook;
 
 /// What follows from a change. Whatever changes tasks returns some, and a change returns those of all its
@@ -18,11 +17,11 @@ use crate::op_book::OpBook;
 #[derive(Debug, Default)]
 #[must_use = "the change returns them, and the task that commits it runs them"]
 pub(super) struct Effects {
-    work: Calls,
-    progress: bool,
-    ended: Vec<Uuid>,
-    left: Vec<(i64, Timestamp)>,
-    ops: Option<(Arc<OpBook>, OwnedMutexGuard<()>)>,
+    pub work: Calls,
+    pub progress: bool,
+    pub ended: Vec<Uuid>,
+    pub left: Vec<(i64, Timestamp)>,
+    pub ops: Option<Arc<OpBook>>,
 }
 
 impl Effects {
@@ -58,9 +57,9 @@ impl Effects {
         Effects { left: vec![(agent, at)], ..Effects::default() }
     }
 
-    /// These are the ops from now on; whoever submits ops next waits for it.
-    pub fn ops(book: Arc<OpBook>, turn: OwnedMutexGuard<()>) -> Effects {
-        Effects { ops: Some((book, turn)), ..Effects::default() }
+    /// These are the ops from now on.
+    pub fn ops(book: Arc<OpBook>) -> Effects {
+        Effects { ops: Some(book), ..Effects::default() }
     }
 
     /// Both of two changes.
@@ -82,27 +81,5 @@ impl Effects {
 impl FromIterator<Effects> for Effects {
     fn from_iter<I: IntoIterator<Item = Effects>>(all: I) -> Effects {
         all.into_iter().fold(Effects::none(), Effects::and)
-    }
-}
-
-impl Shared {
-    /// Runs the effects of a change, after its commit.
-    pub(super) fn run(&self, effects: Effects) {
-        let Effects { work, progress, ended, left, ops } = effects;
-        if let Some((book, turn)) = ops {
-            self.set_ops(book);
-            drop(turn);
-        }
-        for lease in ended {
-            self.presence.forget(lease);
-        }
-        for (agent, at) in left {
-            self.heard.forget(agent, at);
-            self.presence.leave(agent);
-        }
-        self.idle.announce(&work);
-        if progress {
-            self.progress.send_replace(());
-        }
     }
 }

@@ -1,47 +1,84 @@
 //! What can go wrong in the store.
 
+use std::sync::Arc;
+
 use latlas_shared::api::Stale;
 
-/// Why a store method failed. Causes are kept as text, since one cause may end many calls at once.
+/// The cause of an error. It is shared, because one cause may end many calls at once.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Why a store method failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database is busy: another process is writing, or too many are waiting. It may work later.
-    #[error("the database is busy: {0}")]
-    Busy(String),
+    #[error("the database is busy")]
+    Busy(#[source] Arc<sqlx::Error>),
+    /// The change collided with another one. It may work when it runs again.
+    #[error("the change collided with another one")]
+    Collided,
     /// There is no room left for it. Nothing of the change was kept; it works again when there is room.
-    #[error("the disk of the database is full: {0}")]
-    Full(String),
+    #[error("the disk of the database is full")]
+    Full(#[source] Arc<sqlx::Error>),
     /// Its file can't be read or written: a file system that became read-only, or a failing disk.
-    #[error("the file of the database can't be used: {0}")]
-    Unusable(String),
+    #[error("the file of the database can't be used")]
+    Unusable(#[source] Arc<sqlx::Error>),
     /// The first version of a table is still being put together.
     #[error("the first version of this table is still being put together")]
     Unfinished,
     /// The database failed.
-    #[error("the database failed: {0}")]
-    Database(String),
-    /// What it holds can't be read back.
-    #[error("the database holds {what} that can't be read: {cause}")]
+    #[error("the database failed")]
+    Database(#[source] Arc<sqlx::Error>),
+    /// A task of this process ended before its work was done: it panicked, or the process stops.
+    #[error("{0} ended before its work was done")]
+    Ended(&'static str),
+    /// The database holds something that can't be read back.
+    #[error("the database holds {what} that can't be read")]
     Damaged {
         /// What can't be read.
         what: String,
-        /// Why not.
-        cause: String,
+        /// Why it can't be read.
+        #[source]
+        cause: Cause,
     },
 }
 
 impl StoreError {
-    pub(super) fn damaged(what: &str, cause: impl std::fmt::Display) -> StoreError {
-        StoreError::Damaged { what: what.to_owned(), cause: cause.to_string() }
+    pub(super) fn damaged(
+        what: &str,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> StoreError {
+        StoreError::Damaged { what: what.to_owned(), cause: Arc::from(cause.into()) }
     }
 
     /// What a reader is told who gets an older version because of this.
     pub(super) fn stale(&self) -> Stale {
         match self {
-            StoreError::Busy(_) | StoreError::Unfinished => Stale::Behind,
+            StoreError::Busy(_) | StoreError::Collided | StoreError::Unfinished => Stale::Behind,
             StoreError::Full(_) => Stale::DiskFull,
             StoreError::Unusable(_) => Stale::DiskTrouble,
-            StoreError::Database(_) | StoreError::Damaged { .. } => Stale::Failed,
+            StoreError::Database(_) | StoreError::Ended(_) | StoreError::Damaged { .. } => {
+                Stale::Failed
+            }
+        }
+    }
+}
+
+/// An error of a change, which may be refused for reasons of its own or because the store failed.
+pub(super) trait Retryable: From<StoreError> + Send + 'static {
+    /// Whether the same change may work when it runs again at once, in a new transaction.
+    fn is_retryable(&self) -> bool;
+}
+
+impl Retryable for StoreError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            StoreError::Busy(_) | StoreError::Collided => true,
+            StoreError::Full(_)
+            | StoreError::Unusable(_)
+            | StoreError::Unfinished
+            | StoreError::Database(_)
+            | StoreError::Ended(_)
+            | StoreError::Damaged { .. } => false,
         }
     }
 }
@@ -60,12 +97,12 @@ impl From<sqlx::Error> for StoreError {
             .and_then(|e| e.code())
             .and_then(|code| code.parse::<i32>().ok())
             .map(|code| code & 0xff);
-        let text = error.to_string();
-        match (error, code) {
-            (sqlx::Error::PoolTimedOut, _) | (_, Some(BUSY | LOCKED)) => StoreError::Busy(text),
-            (_, Some(FULL)) => StoreError::Full(text),
-            (_, Some(READONLY | IOERR | CANTOPEN)) => StoreError::Unusable(text),
-            _ => StoreError::Database(text),
+        let error = Arc::new(error);
+        match (&*error, code) {
+            (sqlx::Error::PoolTimedOut, _) | (_, Some(BUSY | LOCKED)) => StoreError::Busy(error),
+            (_, Some(FULL)) => StoreError::Full(error),
+            (_, Some(READONLY | IOERR | CANTOPEN)) => StoreError::Unusable(error),
+            _ => StoreError::Database(error),
         }
     }
 }

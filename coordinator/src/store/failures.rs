@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::boxes::FAILURES;
+use super::db::Tx;
 use super::effects::Effects;
-use super::{Agent, Store, StoreError, TableId, canaries, count, micros, time, to_json};
+use super::{Agent, Store, StoreError, TableId, agents, canaries, count, micros, time, to_json};
 use crate::rules::failures::{self, Record};
 use crate::rules::presence::SILENT_AFTER;
 
@@ -41,7 +41,7 @@ impl Store {
     /// The other active boxes of the agent's class that were heard of lately, as a JSON array.
     pub(super) async fn others_alive(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         now: Timestamp,
     ) -> Result<String, StoreError> {
@@ -66,7 +66,7 @@ impl Store {
     /// has failed.
     pub(super) async fn others_for(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         now: Timestamp,
     ) -> Result<Option<String>, StoreError> {
@@ -88,7 +88,7 @@ impl Store {
     /// Those of some tasks that another box, which lives and has not failed them, could try.
     pub(super) async fn with_another_box(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         tasks: &BTreeSet<i64>,
         now: Timestamp,
@@ -116,7 +116,7 @@ impl Store {
     /// are the tasks that got a number, `numbers` says whether any number came that counts.
     pub(super) async fn weigh(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         measured: &BTreeSet<i64>,
         numbers: bool,
@@ -133,7 +133,7 @@ impl Store {
         for suspect in suspects(tx, agent.table.id, measured).await? {
             let record = record(tx, agent.table.id, suspect, now).await?;
             if let Some(reason) = failures::distrusted(&record) {
-                let suspect = self.agent(suspect).await?;
+                let suspect = agents::agent(tx, suspect).await?;
                 effects =
                     effects.and(canaries::distrust(tx, &suspect, reason, FAILURES, now).await?);
             }
@@ -143,7 +143,7 @@ impl Store {
 }
 
 async fn note_numbers(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
     measured: &BTreeSet<i64>,
     now: Timestamp,
@@ -167,7 +167,7 @@ async fn note_numbers(
 }
 
 async fn note_failures(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
     failed: &[Failed],
     now: Timestamp,
@@ -214,7 +214,7 @@ async fn note_failures(
 /// The active boxes that have failed one of these tasks, which have a number now, and those of the table that
 /// have sent nothing but failures of late.
 async fn suspects(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     table: TableId,
     measured: &BTreeSet<i64>,
 ) -> Result<Vec<i64>, StoreError> {
@@ -240,7 +240,7 @@ fn window_start(now: Timestamp) -> i64 {
 }
 
 async fn record(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     table: TableId,
     suspect: i64,
     now: Timestamp,

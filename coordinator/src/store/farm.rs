@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use latlas_shared::api::{FarmEntry, Page};
-use sqlx::{Sqlite, Transaction};
 
+use super::db::Tx;
 use super::lists::After;
 use super::{Store, StoreError, count, time, to_json};
 
@@ -62,7 +62,7 @@ impl Store {
         after: &After<i64>,
         now: Timestamp,
     ) -> Result<Page<FarmEntry>, StoreError> {
-        let mut tx = self.readers.begin().await?;
+        let mut tx = self.db.read().await?;
         let found: Vec<Columns> = sqlx::query_as(TABLES)
             .bind(after.cursor.unwrap_or(0))
             .bind(after.fetch())
@@ -109,10 +109,7 @@ fn entry(
     })
 }
 
-async fn failures(
-    tx: &mut Transaction<'static, Sqlite>,
-    tables: &[i64],
-) -> Result<Counts, StoreError> {
+async fn failures(tx: &mut Tx, tables: &[i64]) -> Result<Counts, StoreError> {
     let found: Vec<(i64, String, i64)> = sqlx::query_as(FAILURES)
         .bind(to_json(&tables))
         .bind(MOST_REASONS)

@@ -5,8 +5,7 @@
 //! lease that ends would have all of them look again.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
@@ -63,44 +62,52 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.idle.bells().remove(&self.number);
+        self.idle.known().bells.remove(&self.number);
     }
 }
 
 /// Who waits, and which kinds of agents have looked at the queue in vain since something last came into it.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    bells: Mutex<HashMap<u64, Bell>>,
-    /// Numbers those who wait.
-    places: AtomicU64,
-    /// Counts the times at which there may be new work.
-    news: AtomicU64,
-    /// The count at which a kind of agents last found nothing, and when that was.
-    nothing_at: Mutex<HashMap<Kind, (u64, Timestamp)>>,
+    known: Mutex<Known>,
     /// Held while an agent looks, so that those who were woken with it see what it found.
     looking: tokio::sync::Mutex<()>,
 }
 
+#[derive(Debug, Default)]
+struct Known {
+    bells: HashMap<u64, Bell>,
+    /// Numbers those who wait.
+    places: u64,
+    /// Counts the times at which there may be new work.
+    news: u64,
+    /// The count at which a kind of agents last found nothing, and when that was.
+    nothing_at: HashMap<Kind, (u64, Timestamp)>,
+}
+
 impl Idle {
-    fn bells(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Bell>> {
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a place among those who wait. To be called before looking, so that what comes after the look rings.
     pub fn wait(self: &Arc<Self>, agent: &Agent) -> Waiting {
-        let number = self.places.fetch_add(1, Ordering::Relaxed);
         let rung = Arc::new(Notify::new());
         let bell = Bell { table: agent.table.id, agent: agent.id, rung: Arc::clone(&rung) };
-        self.bells().insert(number, bell);
+        let mut known = self.known();
+        known.places += 1;
+        let number = known.places;
+        known.bells.insert(number, bell);
         Waiting { idle: Arc::clone(self), number, rung }
     }
 
     /// There may be work for some. To be called after the commit that has it.
     pub fn announce(&self, calls: &Calls) {
+        let mut known = self.known();
         if !calls.tables.is_empty() {
-            self.news.fetch_add(1, Ordering::SeqCst);
+            known.news += 1;
         }
-        for bell in self.bells().values().filter(|bell| calls.concern(bell.table, bell.agent)) {
+        for bell in known.bells.values().filter(|bell| calls.concern(bell.table, bell.agent)) {
             bell.rung.notify_one();
         }
     }
@@ -112,20 +119,19 @@ impl Idle {
 
     /// To be read before looking at the queue: what comes after it is news again.
     pub fn news(&self) -> u64 {
-        self.news.load(Ordering::SeqCst)
+        self.known().news
     }
 
     /// Whether an agent like this one has found nothing at this count, a moment ago.
     pub fn is_nothing(&self, agent: &Agent, news: u64, now: Timestamp) -> bool {
-        let nothing_at = self.nothing_at.lock().unwrap_or_else(PoisonError::into_inner);
-        nothing_at.get(&kind(agent)).is_some_and(|&(count, at)| {
+        self.known().nothing_at.get(&kind(agent)).is_some_and(|&(count, at)| {
             count == news && now.duration_since(at).abs() < BELIEVED_FOR
         })
     }
 
     /// An agent has found nothing, having read `news` before it looked.
     pub fn found_nothing(&self, agent: &Agent, news: u64, now: Timestamp) {
-        let mut nothing_at = self.nothing_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let nothing_at = &mut self.known().nothing_at;
         if nothing_at.len() >= MOST_KINDS {
             nothing_at.clear();
         }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 
+use super::db::Tx;
 use super::{Store, StoreError, micros, readable, time, to_json};
 use crate::alarm::{Alarm, Incident};
 
@@ -21,7 +23,7 @@ impl Store {
         let open: Vec<(i64, String, String, i64)> = sqlx::query_as(
             "SELECT id, subject, incident, opened_at FROM incidents WHERE resolved_at IS NULL ORDER BY id",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&self.db.readers)
         .await?;
         let (mut over, mut unreadable) = (Vec::new(), Vec::new());
         for (id, subject, incident, opened_at) in open {
@@ -39,29 +41,43 @@ impl Store {
         if over.is_empty() && is.is_empty() && unreadable.is_empty() {
             return Ok(over);
         }
-        let mut alarms = over;
-        let mut tx = self.begin().await?;
-        for id in alarms.iter().map(|alarm| alarm.id).chain(unreadable) {
-            sqlx::query("UPDATE incidents SET resolved_at = ?1 WHERE id = ?2")
-                .bind(micros(now))
-                .bind(id)
-                .execute(&mut *tx)
-                .await?;
-        }
-        for (subject, incident) in is {
-            let id = sqlx::query_scalar(
-                "INSERT INTO incidents (subject, incident, opened_at) VALUES (?1, ?2, ?3) RETURNING id",
-            )
-            .bind(subject)
-            .bind(to_json(&incident))
-            .bind(micros(now))
-            .fetch_one(&mut *tx)
+        let ended: Vec<i64> = over.iter().map(|alarm| alarm.id).chain(unreadable).collect();
+        let begun = self
+            .db
+            .write((ended, is), move |(ended, begun), tx| write(tx, ended, begun, now).boxed())
             .await?;
-            // As the end of it will say it.
-            let opened_at = time(micros(now))?;
-            alarms.push(Alarm { event: "opened", id, opened_at, resolved_at: None, incident });
-        }
-        tx.commit().await?;
-        Ok(alarms)
+        Ok(over.into_iter().chain(begun).collect())
     }
+}
+
+/// Writes which incidents have ended and which have begun, and gives the latter.
+async fn write(
+    tx: &mut Tx,
+    ended: &[i64],
+    begun: &BTreeMap<String, Incident>,
+    now: Timestamp,
+) -> Result<Vec<Alarm>, StoreError> {
+    for id in ended {
+        sqlx::query("UPDATE incidents SET resolved_at = ?1 WHERE id = ?2")
+            .bind(micros(now))
+            .bind(id)
+            .execute(&mut **tx)
+            .await?;
+    }
+    let mut alarms = Vec::with_capacity(begun.len());
+    for (subject, incident) in begun {
+        let id = sqlx::query_scalar(
+            "INSERT INTO incidents (subject, incident, opened_at) VALUES (?1, ?2, ?3) RETURNING id",
+        )
+        .bind(subject)
+        .bind(to_json(incident))
+        .bind(micros(now))
+        .fetch_one(&mut **tx)
+        .await?;
+        // As the end of it will say it.
+        let opened_at = time(micros(now))?;
+        let incident = incident.clone();
+        alarms.push(Alarm { event: "opened", id, opened_at, resolved_at: None, incident });
+    }
+    Ok(alarms)
 }

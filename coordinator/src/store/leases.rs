@@ -6,13 +6,14 @@ use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentState, Lease, Task, TaskWork};
 use ops_catalog::OpDigest;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::canaries::Next;
+use super::db::Tx;
 use super::effects::Effects;
 use super::failures::could_try;
 use super::{Agent, Store, StoreError, boxes, micros, tasks, time, to_json};
+use crate::chain::Chain;
 use crate::rules::lease::{self, Pace, Policy, Progress};
 
 /// The most tasks that one transaction takes back, if they are of more than one lease: others wait for the writer
@@ -100,22 +101,23 @@ impl Store {
             return Ok(None);
         }
         let (store, agent) = (self.clone(), agent.clone());
-        self.change(move |tx| {
-            async move { store.grant(tx, &agent, id, max_tasks, now).await }.boxed()
-        })
-        .await
+        self.db
+            .change((store, agent), move |(store, agent), tx| {
+                store.grant(tx, agent, id, max_tasks, now).boxed()
+            })
+            .await
     }
 
     /// Whether the queue holds a task for this agent. Agents look one after the other, so that a crowd that
     /// was woken together sees what the first of them found. Nothing is written meanwhile.
     async fn is_work_for(&self, agent: &Agent, now: Timestamp) -> Result<bool, StoreError> {
-        let idle = &self.shared.idle;
+        let idle = &self.hub.idle;
         let _turn = idle.turn().await;
         let news = idle.news();
         if idle.is_nothing(agent, news, now) {
             return Ok(false);
         }
-        let mut tx = self.readers.begin().await?;
+        let mut tx = self.db.read().await?;
         let others = self.others_for(&mut tx, agent, now).await?;
         let is_work = !candidates(&mut tx, agent, others.as_deref(), 1).await?.is_empty();
         // What waits for others says nothing of what there is for them.
@@ -127,7 +129,7 @@ impl Store {
 
     async fn grant(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         id: Uuid,
         max_tasks: u32,
@@ -150,7 +152,11 @@ impl Store {
                     Ok(task) => readable.push((candidate, task)),
                     // At the head of the queue it would keep all that comes after it from every agent.
                     Err(error) => {
-                        tracing::error!(task = candidate.id, "it can't be handed out: {error}");
+                        tracing::error!(
+                            task = candidate.id,
+                            "it can't be handed out: {}",
+                            Chain(&error)
+                        );
                         let progress = candidate.progress().unreadable(&error.to_string());
                         unreadable.insert(candidate.id, progress);
                     }
@@ -189,13 +195,13 @@ impl Store {
         id: Uuid,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
-        let mut tx = self.readers.begin().await?;
+        let mut tx = self.db.read().await?;
         self.held_lease(&mut tx, agent, id, now).await
     }
 
     pub(super) async fn held_lease(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         id: Uuid,
         now: Timestamp,
@@ -256,9 +262,10 @@ impl Store {
         id: Uuid,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let (agent, deadline) = (agent.clone(), lease::deadline(now, self.policy()));
+        let deadline = lease::deadline(now, self.policy());
         let renewed = self
-            .write(move |tx| async move { extend(tx, &agent, id, deadline, now).await }.boxed())
+            .db
+            .write(agent.clone(), move |agent, tx| extend(tx, agent, id, deadline, now).boxed())
             .await?;
         Ok(renewed.then_some(deadline))
     }
@@ -274,17 +281,7 @@ impl Store {
         id: Uuid,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let agent = agent.clone();
-        self.change(move |tx| {
-            async move {
-                if !holds(tx, &agent, id, now).await? {
-                    return Ok((false, Effects::none()));
-                }
-                Ok((true, give_back(tx, &[id]).await?))
-            }
-            .boxed()
-        })
-        .await
+        self.db.change(agent.clone(), move |agent, tx| release(tx, agent, id, now).boxed()).await
     }
 
     /// Ends the leases whose deadline has passed and those whose agent lives and gets nowhere, and shortens
@@ -296,24 +293,24 @@ impl Store {
     /// When the store fails.
     pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
         self.shorten(now).await?;
-        let stuck = self.shared.presence.stuck(now, self.policy());
+        let stuck = self.hub.presence.stuck(now, self.policy());
         for piece in stuck.chunks(STUCK_AT_ONCE) {
-            let (policy, piece) = (*self.policy(), piece.to_vec());
-            self.change(move |tx| {
-                async move { Ok(((), end_stuck(tx, &piece, &policy, now).await?)) }.boxed()
-            })
-            .await?;
+            self.db
+                .change((*self.policy(), piece.to_vec()), move |(policy, stuck), tx| {
+                    end_stuck(tx, stuck, policy, now).boxed()
+                })
+                .await?;
         }
         loop {
             let due = self.due(now).await?;
             if due.is_empty() {
                 return Ok(());
             }
-            let policy = *self.policy();
-            self.change(move |tx| {
-                async move { Ok(((), end_due(tx, &due, &policy, now).await?)) }.boxed()
-            })
-            .await?;
+            self.db
+                .change((*self.policy(), due), move |(policy, due), tx| {
+                    end_due(tx, due, policy, now).boxed()
+                })
+                .await?;
         }
     }
 
@@ -322,7 +319,7 @@ impl Store {
         let due: Vec<(String, i64)> = sqlx::query_as(DUE)
             .bind(micros(now))
             .bind(TASKS_AT_ONCE)
-            .fetch_all(&self.readers)
+            .fetch_all(&self.db.readers)
             .await?;
         let mut tasks = 0;
         let piece = due.into_iter().take_while(|(_, of_lease)| {
@@ -339,22 +336,25 @@ impl Store {
         let too_long: bool =
             sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leases WHERE deadline > ?1)")
                 .bind(latest)
-                .fetch_one(&self.readers)
+                .fetch_one(&self.db.readers)
                 .await?;
         if !too_long {
             return Ok(());
         }
-        self.write(move |tx| {
-            async move {
-                sqlx::query("UPDATE leases SET deadline = ?1 WHERE deadline > ?1")
-                    .bind(latest)
-                    .execute(&mut **tx)
-                    .await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.set_deadlines("UPDATE leases SET deadline = ?1 WHERE deadline > ?1", latest).await
+    }
+
+    /// Runs a statement on the deadlines of all leases, with a number of microseconds.
+    async fn set_deadlines(&self, sql: &'static str, micros: i64) -> Result<(), StoreError> {
+        self.db
+            .write((), move |(), tx| {
+                async move {
+                    sqlx::query(sql).bind(micros).execute(&mut **tx).await?;
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// To be called when a server starts: leases that nobody could renew while there was no server get
@@ -363,14 +363,10 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn resume(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
         // A clock that was set back meanwhile would keep the leases of dead agents for as long.
-        sqlx::query("UPDATE leases SET deadline = ?1")
-            .bind(micros(lease::deadline(now, self.policy())))
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        self.shared.presence.wake(now);
+        let deadline = micros(lease::deadline(now, self.policy()));
+        self.set_deadlines("UPDATE leases SET deadline = ?1", deadline).await?;
+        self.hub.presence.wake(now);
         Ok(())
     }
 
@@ -379,20 +375,16 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn shift_leases(&self, by: SignedDuration) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query("UPDATE leases SET deadline = deadline + ?1")
-            .bind(i64::try_from(by.as_micros()).unwrap_or(i64::MAX / 4))
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        self.shared.presence.shift(by);
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX / 4);
+        self.set_deadlines("UPDATE leases SET deadline = deadline + ?1", micros).await?;
+        self.hub.presence.shift(by);
         Ok(())
     }
 }
 
 /// Extends a lease of this agent; false when it is not its own or has ended.
 async fn extend(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
     id: Uuid,
     deadline: Timestamp,
@@ -405,11 +397,21 @@ async fn extend(
     Ok(true)
 }
 
-/// Whether there is a lease with this id, of whomever.
-pub(super) async fn is_taken(
-    tx: &mut Transaction<'static, Sqlite>,
+/// Gives a lease of this agent back; false when it is not its own or has ended.
+async fn release(
+    tx: &mut Tx,
+    agent: &Agent,
     id: Uuid,
-) -> Result<bool, StoreError> {
+    now: Timestamp,
+) -> Result<(bool, Effects), StoreError> {
+    if !holds(tx, agent, id, now).await? {
+        return Ok((false, Effects::none()));
+    }
+    Ok((true, give_back(tx, &[id]).await?))
+}
+
+/// Whether there is a lease with this id, of whomever.
+pub(super) async fn is_taken(tx: &mut Tx, id: Uuid) -> Result<bool, StoreError> {
     let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM leases WHERE id = ?1")
         .bind(id.to_string())
         .fetch_optional(&mut **tx)
@@ -418,10 +420,7 @@ pub(super) async fn is_taken(
 }
 
 /// The tasks under a lease, as they are handed out.
-async fn under(
-    tx: &mut Transaction<'static, Sqlite>,
-    id: Uuid,
-) -> Result<Vec<Candidate>, StoreError> {
+async fn under(tx: &mut Tx, id: Uuid) -> Result<Vec<Candidate>, StoreError> {
     let found = sqlx::query_as(
         "SELECT tasks.id, generation, attempts, 0 AS lost, reason, key, ops.digest,
                 CAST(networks.definition AS BLOB) AS network
@@ -437,7 +436,7 @@ async fn under(
 /// The head of an agent's queue: tasks that were not tried before come first. What the agent has failed is not
 /// among them where one of the `others` could try it.
 async fn candidates(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
     others: Option<&str>,
     limit: u32,
@@ -455,7 +454,7 @@ async fn candidates(
 
 /// Notes a lease of so many tasks, a canary or not.
 pub(super) async fn insert_lease(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
     lease: &Lease,
     tasks: usize,
@@ -478,12 +477,7 @@ pub(super) async fn insert_lease(
 }
 
 /// Whether a lease lives and is this agent's.
-async fn holds(
-    tx: &mut Transaction<'static, Sqlite>,
-    agent: &Agent,
-    id: Uuid,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+async fn holds(tx: &mut Tx, agent: &Agent, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
     let deadline: Option<i64> =
         sqlx::query_scalar("SELECT deadline FROM leases WHERE id = ?1 AND agent_id = ?2")
             .bind(id.to_string())
@@ -498,22 +492,23 @@ async fn holds(
 
 /// Ends those of some leases whose deadline has passed, also as a transaction sees it.
 async fn end_due(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     leases: &[Uuid],
     policy: &Policy,
     now: Timestamp,
-) -> Result<Effects, StoreError> {
+) -> Result<((), Effects), StoreError> {
     let holders = holders(tx, leases, now).await?;
-    end(tx, holders, |progress, lease, agent| progress.expired(lease, agent, policy)).await
+    let ended = end(tx, holders, |progress, lease, agent| progress.expired(lease, agent, policy));
+    Ok(((), ended.await?))
 }
 
 /// Ends leases whose agents live and get nowhere. What ended meanwhile is forgotten, too.
 async fn end_stuck(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     stuck: &[(Uuid, Pace)],
     policy: &Policy,
     now: Timestamp,
-) -> Result<Effects, StoreError> {
+) -> Result<((), Effects), StoreError> {
     let leases: Vec<Uuid> = stuck.iter().map(|(id, _)| *id).collect();
     let paces: HashMap<Uuid, Pace> = stuck.iter().copied().collect();
     let holders = holders(tx, &leases, Timestamp::MAX).await?;
@@ -521,12 +516,12 @@ async fn end_stuck(
         Some(pace) => progress.stuck(lease, agent, now.duration_since(pace.moved_at), policy),
         None => progress,
     });
-    Ok(ended.await?.and(Effects::ended(leases)))
+    Ok(((), ended.await?.and(Effects::ended(leases))))
 }
 
 /// The names of the agents that hold some leases whose deadline is no later than this, by lease.
 async fn holders(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     leases: &[Uuid],
     latest: Timestamp,
 ) -> Result<HashMap<Uuid, String>, StoreError> {
@@ -545,7 +540,7 @@ async fn holders(
 /// Ends leases whose work came to nothing, given the names of their agents; `after` says what becomes of a task.
 /// It costs the same few statements for any number of leases.
 async fn end(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     holders: HashMap<Uuid, String>,
     after: impl Fn(Progress, Uuid, &str) -> Progress,
 ) -> Result<Effects, StoreError> {
@@ -566,10 +561,7 @@ async fn end(
 }
 
 /// Ends all leases of an agent; their tasks wait again, without an attempt.
-pub(super) async fn release_all(
-    tx: &mut Transaction<'static, Sqlite>,
-    agent: i64,
-) -> Result<Effects, StoreError> {
+pub(super) async fn release_all(tx: &mut Tx, agent: i64) -> Result<Effects, StoreError> {
     let held: Vec<String> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
         .bind(agent)
         .fetch_all(&mut **tx)
@@ -580,10 +572,7 @@ pub(super) async fn release_all(
 
 /// Ends leases whose work is given back: what was not measured waits again, without an attempt. A canary that
 /// has not come in is due again at once.
-pub(super) async fn give_back(
-    tx: &mut Transaction<'static, Sqlite>,
-    leases: &[Uuid],
-) -> Result<Effects, StoreError> {
+pub(super) async fn give_back(tx: &mut Tx, leases: &[Uuid]) -> Result<Effects, StoreError> {
     let tasks = tasks::of_leases(tx, leases).await?;
     let released: BTreeMap<i64, Progress> =
         tasks.into_iter().map(|(task, lease)| (task.id, task.progress.released(lease))).collect();
@@ -600,11 +589,7 @@ pub(super) async fn give_back(
     Ok(effects.and(delete(tx, leases.to_vec()).await?))
 }
 
-async fn set_deadline(
-    tx: &mut Transaction<'static, Sqlite>,
-    id: Uuid,
-    deadline: Timestamp,
-) -> Result<(), StoreError> {
+async fn set_deadline(tx: &mut Tx, id: Uuid, deadline: Timestamp) -> Result<(), StoreError> {
     sqlx::query("UPDATE leases SET deadline = ?1 WHERE id = ?2")
         .bind(micros(deadline))
         .bind(id.to_string())
@@ -614,10 +599,7 @@ async fn set_deadline(
 }
 
 /// Deletes leases, whose tasks the caller has moved out of them. Their agents may have the canary to do again then.
-async fn delete(
-    tx: &mut Transaction<'static, Sqlite>,
-    leases: Vec<Uuid>,
-) -> Result<Effects, StoreError> {
+async fn delete(tx: &mut Tx, leases: Vec<Uuid>) -> Result<Effects, StoreError> {
     if leases.is_empty() {
         return Ok(Effects::none());
     }

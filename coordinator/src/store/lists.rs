@@ -9,6 +9,7 @@ use latlas_shared::api::{HardwareEntry, OpEntry, Page, RequestStatus, TableEntry
 
 use super::agents::table_ref;
 use super::{Served, Store, StoreError, count, from_json, readable, requests};
+use crate::chain::Chain;
 
 /// A list waits for tables that are being brought up to date for this long, and for all of them at once.
 const LIST_WAITS: Duration = Duration::from_secs(2);
@@ -58,7 +59,7 @@ impl Store {
         )
         .bind(&after.cursor)
         .bind(after.fetch())
-        .fetch_all(&self.readers)
+        .fetch_all(&self.db.readers)
         .await?;
         let mut entries = Vec::with_capacity(found.len());
         for (id, agents, configs) in found {
@@ -80,7 +81,7 @@ impl Store {
         )
         .bind(&after.cursor)
         .bind(after.fetch())
-        .fetch_all(&self.readers)
+        .fetch_all(&self.db.readers)
         .await?;
         let mut entries = Vec::with_capacity(found.len());
         for (name, digest, builtin, definition) in found {
@@ -103,7 +104,7 @@ impl Store {
         after: &After<i64>,
         now: Timestamp,
     ) -> Result<Page<RequestStatus>, StoreError> {
-        let mut tx = self.readers.begin().await?;
+        let mut tx = self.db.read().await?;
         let ids: Vec<i64> =
             sqlx::query_scalar("SELECT id FROM requests WHERE id < ?1 ORDER BY id DESC LIMIT ?2")
                 .bind(after.cursor.unwrap_or(i64::MAX))
@@ -133,14 +134,17 @@ impl Store {
         )
         .bind(after.cursor.unwrap_or(0))
         .bind(after.fetch())
-        .fetch_all(&self.readers)
+        .fetch_all(&self.db.readers)
         .await?;
         let found = found.into_iter().map(|table| (table.0.to_string(), table)).collect();
         let Page { items, next_cursor } = after.page(found);
         let entries = items.into_iter().map(async |(id, hardware_id, run_config)| {
             let table = table_ref(id, &hardware_id, &run_config)
                 .inspect_err(|e| {
-                    tracing::error!("table {id} of {hardware_id} is left out of the list: {e}");
+                    tracing::error!(
+                        "table {id} of {hardware_id} is left out of the list: {}",
+                        Chain(&e)
+                    );
                 })
                 .ok()?;
             let served = self.latest_version_within(&table, now, LIST_WAITS).await;

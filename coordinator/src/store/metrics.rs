@@ -54,29 +54,30 @@ impl Store {
         let agents =
             agents.into_iter().map(|((hardware_id, state), n)| (hardware_id, state.to_owned(), n));
         // Finished requests have no outcome left to wait for, which an index tells.
-        let oldest: Option<i64> = sqlx::query_scalar(OLDEST).fetch_optional(&self.readers).await?;
+        let oldest: Option<i64> =
+            sqlx::query_scalar(OLDEST).fetch_optional(&self.db.readers).await?;
         let file: String =
             sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'")
-                .fetch_one(&self.readers)
+                .fetch_one(&self.db.readers)
                 .await?;
         Ok(FarmCounts {
-            tasks: tasks.fetch_all(&self.readers).await?,
+            tasks: tasks.fetch_all(&self.db.readers).await?,
             agents: agents.collect(),
             incidents: sqlx::query_as(
                 "SELECT coalesce(incident ->> 'kind', 'unreadable') AS kind, count(*)
                  FROM incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind",
             )
-            .fetch_all(&self.readers)
+            .fetch_all(&self.db.readers)
             .await?,
             leases: sqlx::query_scalar("SELECT count(*) FROM leases")
-                .fetch_one(&self.readers)
+                .fetch_one(&self.db.readers)
                 .await?,
             oldest_queued: oldest.map(time).transpose()?,
             dirty: sqlx::query_scalar("SELECT count(*) FROM dirty")
-                .fetch_one(&self.readers)
+                .fetch_one(&self.db.readers)
                 .await?,
             unreadable: sqlx::query_scalar("SELECT count(*) FROM unreadable")
-                .fetch_one(&self.readers)
+                .fetch_one(&self.db.readers)
                 .await?,
             database_bytes: size(&file).await + size(&format!("{file}-wal")).await,
         })

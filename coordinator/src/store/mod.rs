@@ -1,10 +1,11 @@
-//! The store: everything that lasts, in one SQLite file, and the only place with SQL.
+//! The store: everything that lasts, in one SQLite file, and the only place with SQL. Beside it, what lives in memory.
 //!
-//! - One connection writes; a few others read. A change of several statements is one transaction, and
-//!   a change is on the disk (`synchronous=FULL`) before the method that made it returns. Changes that
-//!   come often share transactions (`group`), and what a change sets going belongs to its commit (`effects`).
-//!   Two things are written later: when an agent was last heard of
-//!   (`heard`), and what is derived from measurements (`derive`).
+//! - `db` is the database. One task writes; a few connections read. A change of several statements is one
+//!   transaction, and a change is on the disk (`synchronous=FULL`) before the method that made it returns.
+//!   Changes share transactions, and may run again (`db::group`).
+//! - `hub` is the live state in memory. Its effects belong to the commit of a change (`effects`).
+//! - Two things are written later: when agents and tokens were last heard of (`unwritten`), and what is derived from
+//!   measurements (`derive`).
 //! - Rules are elsewhere ([`crate::rules::lease`], [`latlas_predict::merge`], [`crate::rules::admission`]): methods here read, ask
 //!   them, and write. `now` is always an argument.
 //! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
@@ -17,13 +18,13 @@ mod backup;
 mod boxes;
 mod canaries;
 mod cancel;
+mod db;
 mod derive;
 mod effects;
 mod error;
 mod failures;
 mod farm;
-mod group;
-mod heard;
+mod hub;
 mod idle;
 mod incidents;
 mod leases;
@@ -38,22 +39,26 @@ mod registry;
 mod requests;
 mod results;
 mod rows;
+mod single_flight;
 mod tasks;
 mod tokens;
+mod unwritten;
 mod versions;
 
-use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
+#[cfg(test)]
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::{HardwareId, RunConfig};
-use sqlx::{Sqlite, SqlitePool, Transaction};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use self::db::Db;
+use self::hub::Hub;
+use crate::chain::Chain;
 use crate::op_book::OpBook;
 use crate::rules::lease::Policy;
-use crate::rules::presence::Presence;
 
 pub use agents::{Agent, EnrolError};
 pub use attendance::BoxNow;
@@ -88,65 +93,44 @@ pub struct TableRef {
     pub run_config: RunConfig,
 }
 
-/// A handle on the database; clones share it.
+/// What a coordinator knows: what lasts, and what lives in memory beside it. Clones share both.
+///
+/// The two know nothing of each other. A method here reads or changes the database, and returns the [`effects`]
+/// that a change has on the hub.
 #[derive(Debug, Clone)]
 pub struct Store {
-    writer: SqlitePool,
-    readers: SqlitePool,
-    /// Changes on their way to the writer; see [`Store::write`].
-    queue: group::Queue,
-    shared: Arc<Shared>,
-}
-
-/// What the handles of one process share beside the database.
-#[derive(Debug)]
-struct Shared {
+    db: Db,
+    hub: Arc<Hub>,
     policy: Policy,
     /// Which farm this is.
     farm_id: Uuid,
-    /// What is known of agents as long as this process runs.
-    presence: Presence,
-    /// The ops of the database, ready to use.
-    ops: RwLock<Arc<OpBook>>,
-    /// Who waits for a task, and who has looked for one in vain.
-    idle: Arc<idle::Idle>,
-    /// When agents were last heard of, until it is written.
-    heard: heard::LastHeard,
-    /// Changes when a request may have got further.
-    progress: watch::Sender<()>,
-    /// Held from the check of a new op to its place in `ops`.
-    submitting: Arc<Mutex<()>>,
-    /// Versions that are being put together.
-    assembly: versions::Assembly,
-    /// Tokens that were used, by number, until that is written down.
-    uses: std::sync::Mutex<HashMap<i64, Timestamp>>,
 }
 
 impl Store {
     /// The rules' numbers.
     pub fn policy(&self) -> &Policy {
-        &self.shared.policy
+        &self.policy
     }
 
     /// Which farm this is: it stays with the database, wherever that goes.
     pub fn farm_id(&self) -> Uuid {
-        self.shared.farm_id
+        self.farm_id
     }
 
     /// All known ops, as of now.
     pub fn ops(&self) -> Arc<OpBook> {
-        Arc::clone(&self.shared.ops.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        self.hub.ops()
     }
 
     /// A place among the agents that wait for work. To be taken before looking for some, so that what comes
     /// after the look is not missed.
     pub fn wait_for_work(&self, agent: &Agent) -> Waiting {
-        self.shared.idle.wait(agent)
+        self.hub.idle.wait(agent)
     }
 
     /// Changes when a request may have got further.
     pub fn progress(&self) -> watch::Receiver<()> {
-        self.shared.progress.subscribe()
+        self.hub.progress.subscribe()
     }
 
     /// Whether the database answers.
@@ -154,39 +138,40 @@ impl Store {
     /// # Errors
     /// When it does not.
     pub async fn check(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT count(*) FROM tables").execute(&self.readers).await?;
+        sqlx::query("SELECT count(*) FROM tables").execute(&self.db.readers).await?;
         Ok(())
     }
 
     /// Journal mode, synchronous level and foreign keys of the connection that writes.
     #[cfg(test)]
     pub async fn durability(&self) -> Result<(String, i64, bool), StoreError> {
-        let journal = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&self.writer).await?;
-        let synchronous = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&self.writer).await?;
-        let keys = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&self.writer).await?;
+        let journal = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(self.db.writer()).await?;
+        let synchronous =
+            sqlx::query_scalar("PRAGMA synchronous").fetch_one(self.db.writer()).await?;
+        let keys = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(self.db.writer()).await?;
         Ok((journal, synchronous, keys))
     }
 
     /// Lets the database grow by this many pages at most, as on a disk with so much room.
     #[cfg(test)]
     pub async fn leave_room(&self, pages: i64) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let used: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *tx).await?;
-        let most = format!("PRAGMA max_page_count = {}", used + pages);
-        sqlx::query(sqlx::AssertSqlSafe(most)).execute(&mut *tx).await?;
-        tx.commit().await.map_err(StoreError::from)
+        self.db
+            .write((), move |(), tx| {
+                async move {
+                    let used: i64 =
+                        sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut **tx).await?;
+                    let most = format!("PRAGMA max_page_count = {}", used + pages);
+                    sqlx::query(sqlx::AssertSqlSafe(most)).execute(&mut **tx).await?;
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// Closes the connections, after what they are doing.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
-    /// A transaction that writes. It takes the database's write lock at once: taking it only at the
-    /// first write could fail after reading, when another process wrote in between.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        self.db.close().await;
     }
 }
 
@@ -219,7 +204,7 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T
 
 /// The same where one record that can't be read must not keep others back: the log tells of it.
 fn readable<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Option<T> {
-    from_json(what, text).inspect_err(|error| tracing::error!("left out: {error}")).ok()
+    from_json(what, text).inspect_err(|error| tracing::error!("left out: {}", Chain(error))).ok()
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> String {

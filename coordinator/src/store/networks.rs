@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use latlas_shared::api::Stale;
 use latlas_shared::{MeasuredNetwork, WholeNetwork};
-use sqlx::{Sqlite, Transaction};
 
+use super::db::Tx;
 use super::versions::READER_WAITS;
 use super::{Store, StoreError, TableId, TableRef, micros, to_json};
+use crate::chain::Chain;
 
 /// The number of a network inside the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,18 +24,19 @@ impl Store {
         &self,
         table: &TableRef,
     ) -> Result<(Vec<MeasuredNetwork>, Option<Stale>), StoreError> {
-        let stale = match tokio::time::timeout(READER_WAITS, self.derive_table(table.id)).await {
+        let stale = match tokio::time::timeout(READER_WAITS, self.derive_apart(table.id)).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => {
                 tracing::error!(
                     "the measured networks of {} are stale: {error}",
-                    table.hardware_id
+                    table.hardware_id,
+                    error = Chain(&error)
                 );
                 Some(error.stale())
             }
             Err(_) => Some(Stale::Behind),
         };
-        let mut tx = self.readers.begin().await?;
+        let mut tx = self.db.read().await?;
         let stored = measured(&mut tx, table.id).await?;
         let read = |(network, text): &(NetworkId, Vec<u8>)| match serde_json::from_slice(text) {
             Ok(measured) => Some(measured),
@@ -50,7 +52,7 @@ impl Store {
 
 /// The measured networks of a table as JSON, by digest.
 pub(super) async fn measured(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     table: TableId,
 ) -> Result<Vec<(NetworkId, Vec<u8>)>, StoreError> {
     let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(
@@ -66,7 +68,7 @@ pub(super) async fn measured(
 
 /// The number of a network, which is stored if it was not known. It was checked.
 pub(super) async fn find_or_add(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     network: &WholeNetwork,
     now: Timestamp,
 ) -> Result<NetworkId, StoreError> {

@@ -2,20 +2,20 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::error::BoxDynError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, SqlitePool};
-use tokio::sync::watch;
 
-use super::group::Queue;
-use super::{Shared, Store, StoreError, backup};
-use crate::op_book::OpBook;
+use super::db::Db;
+use super::error::Cause;
+use super::hub::Hub;
+use super::{Store, StoreError, backup};
 use crate::rules::lease::Policy;
-use crate::rules::presence::Presence;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -95,15 +95,20 @@ pub enum OpenError {
     },
     /// It can't be opened, read or written.
     #[error(
-        "the database {path} can't be opened ({cause}): look at its permissions and at the space on its \
-         disk, or choose another directory with --data DIR"
+        "the database {path} can't be opened: look at its permissions and at the space on its disk, or \
+         choose another directory with --data DIR"
     )]
     Unusable {
         /// The file.
         path: PathBuf,
         /// What went wrong.
-        cause: String,
+        #[source]
+        cause: Cause,
     },
+}
+
+fn unusable(path: &Path, cause: impl Into<BoxDynError>) -> OpenError {
+    OpenError::Unusable { path: path.to_owned(), cause: Arc::from(cause.into()) }
 }
 
 impl Store {
@@ -120,12 +125,8 @@ impl Store {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open_with(path: &Path, policy: Policy) -> Result<Store, OpenError> {
-        let unusable = |e: &dyn std::fmt::Display| OpenError::Unusable {
-            path: path.to_owned(),
-            cause: e.to_string(),
-        };
         check_left_over(path)?;
-        backup::create_private(path).or_else(existing).map_err(|e| unusable(&e))?;
+        backup::create_private(path).or_else(existing).map_err(|e| unusable(path, e))?;
         let writer = connect_writer(path).await?;
         check_owner(path, &writer).await?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
@@ -135,7 +136,7 @@ impl Store {
             MigrateError::VersionMissing(migration) => {
                 OpenError::Newer { path: path.to_owned(), migration }
             }
-            other => unusable(&other),
+            other => unusable(path, other),
         })?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -144,29 +145,18 @@ impl Store {
             .test_before_acquire(false)
             .connect_with(options(path).read_only(true))
             .await
-            .map_err(|e| unusable(&e))?;
+            .map_err(|e| unusable(path, e))?;
         let farm_id: String = sqlx::query_scalar("SELECT farm_id FROM farm_identity")
             .fetch_one(&writer)
             .await
-            .map_err(|e| unusable(&e))?;
-        let shared = Shared {
-            policy,
-            farm_id: farm_id
-                .parse()
-                .map_err(|e| unusable(&StoreError::damaged("the farm's id", e)))?,
-            presence: Presence::default(),
-            ops: RwLock::new(Arc::new(OpBook::default())),
-            idle: Default::default(),
-            heard: Default::default(),
-            progress: watch::channel(()).0,
-            submitting: Arc::default(),
-            assembly: Default::default(),
-            uses: std::sync::Mutex::default(),
-        };
-        let shared = Arc::new(shared);
-        let queue = Queue::start(writer.clone(), Arc::clone(&shared));
-        let store = Store { writer, readers, queue, shared };
-        store.register_builtin_ops(Timestamp::now()).await.map_err(|e| unusable(&e))?;
+            .map_err(|e| unusable(path, e))?;
+        let farm_id =
+            farm_id.parse().map_err(|e| unusable(path, StoreError::damaged("the farm's id", e)))?;
+        let hub = Arc::new(Hub::default());
+        let live = Arc::clone(&hub);
+        let db = Db::start(writer, readers, move |effects| live.run(effects));
+        let store = Store { db, hub, policy, farm_id };
+        store.register_builtin_ops(Timestamp::now()).await.map_err(|e| unusable(path, e))?;
         Ok(store)
     }
 }
@@ -236,7 +226,7 @@ async fn connect_writer(path: &Path) -> Result<SqlitePool, OpenError> {
         if code.as_deref() == Some("26") {
             return OpenError::NotADatabase { path: path.to_owned() };
         }
-        OpenError::Unusable { path: path.to_owned(), cause: error.to_string() }
+        unusable(path, error)
     })
 }
 
@@ -255,9 +245,6 @@ async fn check_owner(path: &Path, pool: &SqlitePool) -> Result<(), OpenError> {
     match read.await {
         Ok((APPLICATION_ID, _) | (0, 0)) => Ok(()),
         Ok(_) => Err(OpenError::Foreign { path: path.to_owned() }),
-        Err(error) => Err(OpenError::Unusable {
-            path: path.to_owned(),
-            cause: StoreError::from(error).to_string(),
-        }),
+        Err(error) => Err(unusable(path, error)),
     }
 }

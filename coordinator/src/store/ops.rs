@@ -7,11 +7,12 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use ops_catalog::{Catalog, Op, OpDef, OpDigest};
 use serde_json::json;
-use sqlx::{Sqlite, Transaction};
-use tokio::sync::OwnedMutexGuard;
 
+use super::db::Tx;
 use super::effects::Effects;
-use super::{Actor, Shared, Store, StoreError, audit::audit, micros, to_json};
+use super::error::Retryable;
+use super::{Actor, Store, StoreError, audit::audit, micros, to_json};
+use crate::chain::Chain;
 use crate::op_book::{Entry, NotTaken, OpBook, OpId, Standing};
 
 /// What became of a definition that was submitted.
@@ -44,6 +45,12 @@ struct Stored {
     current: bool,
 }
 
+impl Retryable for SubmitError {
+    fn is_retryable(&self) -> bool {
+        matches!(self, SubmitError::Store(error) if error.is_retryable())
+    }
+}
+
 impl Store {
     /// Takes a definition in.
     ///
@@ -55,56 +62,49 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Submission, SubmitError> {
-        let turn = self.submitting().await;
-        let (book, actor) = (self.ops(), actor.clone());
-        self.change_alone(move |tx| {
-            async move {
-                let (book, submission) = submit(tx, &book, def, &actor, now).await?;
-                Ok((submission, Effects::ops(book, turn)))
-            }
-            .boxed()
-        })
-        .await
-    }
-
-    /// Waits for the turn to submit ops.
-    pub(super) async fn submitting(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.shared.submitting).lock_owned().await
+        let data = (self.clone(), def, actor.clone());
+        self.db
+            .change_alone(data, move |(store, def, actor), tx| {
+                async move {
+                    let (book, submission) = submit(tx, &store.ops(), def, actor, now).await?;
+                    Ok((submission, Effects::ops(book)))
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// Brings the stored ops in line with the catalog of this build, and reads them all.
     pub(super) async fn register_builtin_ops(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let stored = read_all(&mut tx).await?;
-        if !is_in_line(&stored) {
-            sqlx::query("UPDATE ops SET builtin = 0").execute(&mut *tx).await?;
-            for op in Catalog::builtin().ops() {
-                register_builtin(&mut tx, op, now).await?;
-            }
-        }
-        let stored = read_all(&mut tx).await?;
-        tx.commit().await?;
-        self.shared.set_ops(Arc::new(book(stored)));
-        Ok(())
+        self.db
+            .change_alone((), move |(), tx| {
+                async move {
+                    let stored = read_all(tx).await?;
+                    if !is_in_line(&stored) {
+                        sqlx::query("UPDATE ops SET builtin = 0").execute(&mut **tx).await?;
+                        for op in Catalog::builtin().ops() {
+                            register_builtin(tx, op, now).await?;
+                        }
+                    }
+                    let stored = read_all(tx).await?;
+                    Ok(((), Effects::ops(Arc::new(book(stored)))))
+                }
+                .boxed()
+            })
+            .await
     }
 }
 
-impl Shared {
-    /// Makes these the known ops.
-    pub(super) fn set_ops(&self, book: Arc<OpBook>) {
-        *self.ops.write().unwrap_or_else(std::sync::PoisonError::into_inner) = book;
-    }
-}
-
-/// Takes a definition in, and gives the book that has it. The caller holds `submitting`.
+/// Takes a definition in, and gives the book that has it. The change is one that runs alone, so no other op comes
+/// between the book and the database.
 pub(super) async fn submit(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     book: &Arc<OpBook>,
-    def: OpDef,
+    def: &OpDef,
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(Arc<OpBook>, Submission), SubmitError> {
-    match book.standing(def)? {
+    match book.standing(def.clone())? {
         Standing::Known(digest) => Ok((Arc::clone(book), Submission { digest, new: false })),
         Standing::New(op) => {
             let id = insert(tx, &op, false, now).await?;
@@ -119,7 +119,7 @@ pub(super) async fn submit(
     }
 }
 
-async fn read_all(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<Stored>, StoreError> {
+async fn read_all(tx: &mut Tx) -> Result<Vec<Stored>, StoreError> {
     let rows = sqlx::query_as(
         "SELECT id, digest, name, CAST(definition AS BLOB) AS definition, builtin, current FROM ops ORDER BY id",
     );
@@ -137,11 +137,7 @@ fn is_in_line(stored: &[Stored]) -> bool {
     stored == catalog
 }
 
-async fn register_builtin(
-    tx: &mut Transaction<'static, Sqlite>,
-    op: &Op,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+async fn register_builtin(tx: &mut Tx, op: &Op, now: Timestamp) -> Result<(), StoreError> {
     // The catalog decides what a name means; a definition that had the name keeps its rows.
     sqlx::query("UPDATE ops SET current = 0 WHERE name = ?1 AND digest <> ?2")
         .bind(op.name())
@@ -162,12 +158,7 @@ async fn register_builtin(
     Ok(())
 }
 
-async fn insert(
-    tx: &mut Transaction<'static, Sqlite>,
-    op: &Op,
-    builtin: bool,
-    now: Timestamp,
-) -> Result<OpId, StoreError> {
+async fn insert(tx: &mut Tx, op: &Op, builtin: bool, now: Timestamp) -> Result<OpId, StoreError> {
     // One that could not be read may come again.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO ops (digest, name, definition, builtin, current, created_at)
@@ -202,7 +193,11 @@ fn book(stored: Vec<Stored>) -> OpBook {
         let op = match read(&row) {
             Ok(op) => op,
             Err(error) => {
-                tracing::error!(op = row.name, "an op is left out until the next start: {error}");
+                tracing::error!(
+                    op = row.name,
+                    "an op is left out until the next start: {}",
+                    Chain(&error)
+                );
                 continue;
             }
         };
@@ -225,11 +220,12 @@ fn book(stored: Vec<Stored>) -> OpBook {
 
 fn read(row: &Stored) -> Result<Op, StoreError> {
     let what = format!("the definition of op {}", row.name);
-    let damaged = |cause: String| StoreError::damaged(&what, cause);
-    let def: OpDef = serde_json::from_slice(&row.definition).map_err(|e| damaged(e.to_string()))?;
-    let op = Op::new(def).map_err(|e| damaged(e.to_string()))?;
+    let damaged =
+        |cause: Box<dyn std::error::Error + Send + Sync>| StoreError::damaged(&what, cause);
+    let def: OpDef = serde_json::from_slice(&row.definition).map_err(|e| damaged(e.into()))?;
+    let op = Op::new(def).map_err(|e| damaged(e.into()))?;
     if op.digest().as_str() != row.digest {
-        return Err(damaged("its digest is another one".to_owned()));
+        return Err(damaged("its digest is another one".into()));
     }
     Ok(op)
 }

@@ -17,8 +17,10 @@ impl Store {
     /// How SQLite will run a query, step by step.
     async fn plan(&self, sql: &str) -> Vec<String> {
         let explained = format!("EXPLAIN QUERY PLAN {sql}");
-        let steps: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sqlx::AssertSqlSafe(explained)).fetch_all(&self.readers).await.unwrap();
+        let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(explained))
+            .fetch_all(&self.db.readers)
+            .await
+            .unwrap();
         steps.into_iter().map(|(_, _, _, step)| step).collect()
     }
 
@@ -26,14 +28,14 @@ impl Store {
     async fn steps_of(&self, work: impl Future<Output = ()>) -> u64 {
         let steps = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&steps);
-        let mut writer = self.writer.acquire().await.unwrap();
+        let mut writer = self.db.writer().acquire().await.unwrap();
         writer.lock_handle().await.unwrap().set_progress_handler(10, move || {
             counted.fetch_add(1, Ordering::Relaxed);
             true
         });
         drop(writer);
         work.await;
-        let mut writer = self.writer.acquire().await.unwrap();
+        let mut writer = self.db.writer().acquire().await.unwrap();
         writer.lock_handle().await.unwrap().remove_progress_handler();
         steps.load(Ordering::Relaxed)
     }
@@ -130,7 +132,7 @@ async fn remember(farm: &Farm, copies: u32) {
          FROM n, (SELECT * FROM measurements WHERE canary = 1)",
     )
     .bind(copies)
-    .execute(&farm.store().writer)
+    .execute(farm.store().db.writer())
     .await
     .unwrap();
 }
@@ -156,7 +158,7 @@ async fn judging_a_canary_costs_the_same_after_years() {
     }
     remember(&farm, 40).await;
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM measurements WHERE canary = 1")
-        .fetch_one(&farm.store().readers)
+        .fetch_one(&farm.store().db.readers)
         .await
         .unwrap();
     assert!(rows > 40_000, "{rows}");

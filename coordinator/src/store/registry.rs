@@ -6,11 +6,12 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{AgentChange, AgentEntry};
 use serde_json::json;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::audit::{Actor, audit};
+use super::db::Tx;
 use super::effects::Effects;
+use super::error::Retryable;
 use super::{Store, StoreError, boxes, from_json, leases, micros, to_json};
 
 /// The most labels of a box.
@@ -39,6 +40,12 @@ impl From<sqlx::Error> for ChangeError {
     }
 }
 
+impl Retryable for ChangeError {
+    fn is_retryable(&self) -> bool {
+        matches!(self, ChangeError::Store(error) if error.is_retryable())
+    }
+}
+
 impl Store {
     /// Gives a box another name and other labels. The change was checked.
     ///
@@ -52,14 +59,15 @@ impl Store {
         now: Timestamp,
     ) -> Result<AgentEntry, ChangeError> {
         let (change, actor) = (change.clone(), actor.clone());
-        self.change_alone(move |tx| {
-            async move {
-                rewrite(tx, agent, &change, &actor, now).await?;
-                Ok::<_, ChangeError>(((), Effects::progress()))
-            }
-            .boxed()
-        })
-        .await?;
+        self.db
+            .change((change, actor), move |(change, actor), tx| {
+                async move {
+                    rewrite(tx, agent, change, actor, now).await?;
+                    Ok::<_, ChangeError>(((), Effects::progress()))
+                }
+                .boxed()
+            })
+            .await?;
         self.agent_entry(agent, now).await?.ok_or(ChangeError::Missing)
     }
 
@@ -74,14 +82,12 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let actor = actor.clone();
-        self.change_alone(move |tx| async move { remove(tx, agent, &actor, now).await }.boxed())
-            .await
+        self.db.change(actor.clone(), move |actor, tx| remove(tx, agent, actor, now).boxed()).await
     }
 }
 
 async fn rewrite(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: Uuid,
     change: &AgentChange,
     actor: &Actor,
@@ -134,7 +140,7 @@ async fn rewrite(
 }
 
 async fn remove(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: Uuid,
     actor: &Actor,
     now: Timestamp,

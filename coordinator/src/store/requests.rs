@@ -9,10 +9,11 @@ use latlas_shared::WholeNetwork;
 use latlas_shared::api::{Cancelled, RequestStatus};
 use ops_catalog::{OpDef, OpDigest, OpKey};
 use serde_json::json;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::db::Tx;
 use super::effects::Effects;
+use super::error::Retryable;
 use super::networks::{self, NetworkId};
 use super::ops::{SubmitError, submit};
 use super::{
@@ -86,6 +87,12 @@ impl From<sqlx::Error> for RequestError {
     }
 }
 
+impl Retryable for RequestError {
+    fn is_retryable(&self) -> bool {
+        matches!(self, RequestError::Op(error) if error.is_retryable())
+    }
+}
+
 impl Store {
     /// Takes a request in, and gives its id and whether it is new: it is not when its idempotency key
     /// came before. Keys and networks that were asked for before are not queued twice.
@@ -98,21 +105,21 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<(Uuid, bool), RequestError> {
-        let turn = self.submitting().await;
-        let (book, actor, table) = (self.ops(), actor.clone(), request.table.id);
-        self.change_alone(move |tx| {
-            async move {
-                if let Some(known) = same_request(tx, &request).await? {
-                    // Nothing has changed. But whoever repeats a call wants it to have its effect.
-                    return Ok(((known, false), Effects::work([table]).and(Effects::progress())));
+        let data = (self.clone(), request, actor.clone());
+        self.db
+            .change_alone(data, move |(store, request, actor), tx| {
+                async move {
+                    let effects = Effects::work([request.table.id]).and(Effects::progress());
+                    if let Some(known) = same_request(tx, request).await? {
+                        // Nothing has changed. But whoever repeats a call wants it to have its effect.
+                        return Ok(((known, false), effects));
+                    }
+                    let (uuid, book) = add(tx, request, store.ops(), actor, now).await?;
+                    Ok(((uuid, true), effects.and(Effects::ops(book))))
                 }
-                let (uuid, book) = take_in(tx, &request, book, &actor, now).await?;
-                let effects = Effects::ops(book, turn).and(Effects::work([table]));
-                Ok(((uuid, true), effects.and(Effects::progress())))
-            }
-            .boxed()
-        })
-        .await
+                .boxed()
+            })
+            .await
     }
 
     /// How far a request is; none when there is no such request.
@@ -124,7 +131,7 @@ impl Store {
         uuid: Uuid,
         now: Timestamp,
     ) -> Result<Option<RequestStatus>, StoreError> {
-        let mut tx = self.readers.begin().await?;
+        let mut tx = self.db.read().await?;
         let id: Option<i64> = sqlx::query_scalar("SELECT id FROM requests WHERE uuid = ?1")
             .bind(uuid.to_string())
             .fetch_optional(&mut *tx)
@@ -140,15 +147,15 @@ impl Store {
 }
 
 /// Stores a request that is new, and gives the ops that are known with it.
-async fn take_in(
-    tx: &mut Transaction<'static, Sqlite>,
+async fn add(
+    tx: &mut Tx,
     request: &NewRequest,
     mut book: Arc<OpBook>,
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(Uuid, Arc<OpBook>), RequestError> {
     for def in &request.ops {
-        (book, _) = submit(tx, &book, def.clone(), actor, now).await?;
+        (book, _) = submit(tx, &book, def, actor, now).await?;
     }
     let keys = numbered_keys(&book, &request.keys)?;
     let mut networks = Vec::with_capacity(request.networks.len());
@@ -172,10 +179,7 @@ async fn take_in(
     Ok((uuid, book))
 }
 
-async fn same_request(
-    tx: &mut Transaction<'static, Sqlite>,
-    request: &NewRequest,
-) -> Result<Option<Uuid>, RequestError> {
+async fn same_request(tx: &mut Tx, request: &NewRequest) -> Result<Option<Uuid>, RequestError> {
     let Some(key) = &request.idempotency_key else { return Ok(None) };
     let known: Option<(String, String)> =
         sqlx::query_as("SELECT uuid, body_hash FROM requests WHERE idempotency_key = ?1")
@@ -209,7 +213,7 @@ fn numbered_keys(
 
 /// The ops that no agent of the table can run.
 async fn unsupported_ops(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     table: &TableRef,
     keys: &[(i64, String)],
 ) -> Result<Vec<String>, StoreError> {
@@ -231,7 +235,7 @@ async fn unsupported_ops(
 
 /// The networks that no agent of the table can run.
 async fn unsupported_networks(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     table: &TableRef,
     networks: &[i64],
 ) -> Result<Vec<String>, StoreError> {
@@ -254,7 +258,7 @@ async fn unsupported_networks(
 /// `keys` is a JSON array of `[op id, key]`, `networks` one of ids. All of them go in with one statement
 /// each: a space may have many keys. `CROSS JOIN` is how SQLite is told to go through the keys and look tasks up, not the reverse.
 async fn insert(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     request: &NewRequest,
     keys: &str,
     networks: &str,
@@ -300,7 +304,7 @@ async fn insert(
 
 /// The tasks of a request: those that there are, and new ones.
 async fn insert_tasks(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     request: i64,
     table: &TableRef,
     keys: &str,
@@ -347,19 +351,13 @@ async fn insert_tasks(
 }
 
 /// How far a request is that is there.
-pub(super) async fn status(
-    tx: &mut Transaction<'static, Sqlite>,
-    id: i64,
-) -> Result<RequestStatus, StoreError> {
+pub(super) async fn status(tx: &mut Tx, id: i64) -> Result<RequestStatus, StoreError> {
     let found = statuses(tx, &[id]).await?.pop();
     found.ok_or_else(|| StoreError::damaged("a request", "it is gone"))
 }
 
 /// How far requests are, in the order of their numbers. It takes the same few queries for any number of them.
-pub(super) async fn statuses(
-    tx: &mut Transaction<'static, Sqlite>,
-    ids: &[i64],
-) -> Result<Vec<RequestStatus>, StoreError> {
+pub(super) async fn statuses(tx: &mut Tx, ids: &[i64]) -> Result<Vec<RequestStatus>, StoreError> {
     type Columns =
         (i64, String, String, String, Option<String>, i64, i64, Option<i64>, Option<String>, i64);
     let ids = to_json(&ids);
@@ -406,10 +404,7 @@ pub(super) async fn statuses(
 }
 
 /// The tasks of each request: all, done and failed. `ids` is a JSON array.
-async fn counts(
-    tx: &mut Transaction<'static, Sqlite>,
-    ids: &str,
-) -> Result<HashMap<i64, (i64, i64, i64)>, StoreError> {
+async fn counts(tx: &mut Tx, ids: &str) -> Result<HashMap<i64, (i64, i64, i64)>, StoreError> {
     let found: Vec<(i64, i64, i64, i64)> =
         sqlx::query_as(COUNTS).bind(ids).fetch_all(&mut **tx).await?;
     Ok(found.into_iter().map(|(id, all, done, failed)| (id, (all, done, failed))).collect())
@@ -417,17 +412,14 @@ async fn counts(
 
 /// The tasks of each request that an agent is working on. Few tasks of a farm are, so these are
 /// gone through (the `+` keeps SQLite from looking each of them up under each request).
-async fn running(
-    tx: &mut Transaction<'static, Sqlite>,
-    ids: &str,
-) -> Result<HashMap<i64, i64>, StoreError> {
+async fn running(tx: &mut Tx, ids: &str) -> Result<HashMap<i64, i64>, StoreError> {
     let found: Vec<(i64, i64)> = sqlx::query_as(RUNNING).bind(ids).fetch_all(&mut **tx).await?;
     Ok(found.into_iter().collect())
 }
 
 /// The first failures of each request, by key or network, and why.
 async fn failures(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     ids: &str,
 ) -> Result<HashMap<i64, BTreeMap<String, String>>, StoreError> {
     let found: Vec<(i64, String, String)> = sqlx::query_as(

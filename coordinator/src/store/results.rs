@@ -9,12 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentState, ResultsAnswer};
-use latlas_shared::{
-    FailureKind, Measurement, Status, Subject, WholeNetwork, samples, with_sources,
-};
-use sqlx::{QueryBuilder, Sqlite, Transaction};
+use latlas_shared::{FailureKind, Measurement, Status, Subject, WholeNetwork, samples};
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
+use super::db::Tx;
 use super::effects::Effects;
 use super::failures::Failed;
 use super::rows::{Place, What};
@@ -79,28 +78,41 @@ struct Admitted {
     generation: Option<u32>,
     /// It tells of its box, and makes no row.
     canary: bool,
-    /// Why it counts for nothing, decided when it comes in and for good.
-    set_aside: Option<String>,
+    /// Why its number is physically impossible.
+    impossible: Option<String>,
 }
 
 impl Admitted {
-    fn counts(&self) -> bool {
-        !self.canary && self.set_aside.is_none()
-    }
-
     fn has_number(&self) -> bool {
         self.status != Status::Failed
     }
 }
 
 /// A measurement that is taken, and where it belongs.
-struct Taken {
+struct Taken<'b> {
     place: Place,
     /// The generation that it is of.
     generation: u32,
     /// When it was made, by our clock.
     measured_at: Timestamp,
-    admitted: Admitted,
+    /// Why it counts for nothing, decided when it comes in and for good.
+    set_aside: Option<&'b str>,
+    admitted: &'b Admitted,
+}
+
+impl Taken<'_> {
+    fn counts(&self) -> bool {
+        !self.admitted.canary && self.set_aside.is_none()
+    }
+}
+
+/// What a batch brings.
+#[derive(Default)]
+struct New<'b> {
+    taken: Vec<Taken<'b>>,
+    refused: Vec<&'b Refusal>,
+    /// How many came before.
+    known: u32,
 }
 
 /// What a batch has done to tasks.
@@ -154,18 +166,19 @@ impl Store {
         now: Timestamp,
     ) -> Result<ResultsAnswer, StoreError> {
         let Incoming { measurements, unreadable, clock } = incoming;
-        let ahead = self.shared.presence.hear_clock(agent.id, clock, now);
+        let ahead = self.hub.presence.hear_clock(agent.id, clock, now);
         let class = self.class_of(agent).await?;
         let ops = self.ops();
         // A thousand of them take a processor for longer than other calls should wait for.
         let checked = tokio::task::spawn_blocking(move || {
             measurements.into_iter().map(|m| check(m, &class, &ops)).collect()
         });
-        let checked = checked.await.map_err(|e| StoreError::Database(e.to_string()))?;
+        let checked = checked.await.map_err(|_| StoreError::Ended("the check of measurements"))?;
         let batch = Batch { agent: agent.clone(), now, ahead, checked, unreadable };
         let store = self.clone();
         let answer =
-            self.change(move |tx| async move { store.take_in(tx, batch).await }.boxed()).await?;
+            self.db.change((store, batch), |(store, batch), tx| store.take_in(tx, batch).boxed());
+        let answer = answer.await?;
         if answer.stored > 0 {
             self.heard_of(agent, None, now);
         }
@@ -177,11 +190,11 @@ impl Store {
         let tables: Vec<(String, i64)> =
             sqlx::query_as("SELECT config_id, id FROM tables WHERE hardware_id = ?1")
                 .bind(hardware_id.as_str())
-                .fetch_all(&self.readers)
+                .fetch_all(&self.db.readers)
                 .await?;
         let fingerprints: Vec<String> = sqlx::query_scalar(FINGERPRINTS)
             .bind(hardware_id.as_str())
-            .fetch_all(&self.readers)
+            .fetch_all(&self.db.readers)
             .await?;
         let tables: HashMap<String, TableId> =
             tables.into_iter().map(|(config, id)| (config, TableId(id))).collect();
@@ -190,81 +203,69 @@ impl Store {
         Ok(Class { known: Known { hardware_id, fingerprints, configs }, tables })
     }
 
-    /// Stores a batch and what follows for tasks and boxes.
+    /// Stores a batch and what follows for tasks and agents.
     async fn take_in(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
-        batch: Batch,
+        tx: &mut Tx,
+        batch: &Batch,
     ) -> Result<(ResultsAnswer, Effects), StoreError> {
-        let Batch { agent, now, ahead, checked, unreadable } = batch;
-        let mut answer = ResultsAnswer::default();
-        let mut known = known_of(tx, &checked).await?;
-        let (state, enrolled_at) = boxes::state_and_enrolment(tx, &agent).await?;
+        let Batch { agent, now, .. } = batch;
+        let now = *now;
+        let (state, enrolled_at) = boxes::state_and_enrolment(tx, agent).await?;
         let trusted = state != AgentState::Quarantined;
-        let mut refusals = unreadable;
-        let mut taken = Vec::with_capacity(checked.len());
-        for checked in checked {
-            let id = match &checked {
-                Ok(admitted) => admitted.id,
-                Err(refusal) => refusal.id,
-            };
-            if known.contains(&id) {
-                answer.known += 1;
-                continue;
-            }
-            match checked {
-                Ok(mut admitted) => {
-                    known.insert(id);
-                    if !trusted {
-                        admitted.set_aside = Some("its box was in quarantine".to_owned());
-                    }
-                    let place = place(tx, &admitted, now).await?;
-                    let (finished_at, generation) = (admitted.finished_at, admitted.generation);
-                    let measured_at = failures::measured_at(finished_at, ahead, enrolled_at, now);
-                    let generation = generation.unwrap_or_default();
-                    taken.push(Taken { place, generation, measured_at, admitted });
-                }
-                Err(refusal) => refusals.push(refusal),
-            }
-        }
-        answer.stored = u32::try_from(taken.len()).unwrap_or(u32::MAX);
-        let mut settled = self.settle_tasks(tx, &agent, &mut taken, now).await?;
-        insert(tx, &agent, &taken, now).await?;
+        let New { mut taken, refused, known } = new_of(tx, batch, trusted, enrolled_at).await?;
+        let mut settled = self.settle_tasks(tx, agent, &mut taken, now).await?;
+        insert(tx, agent, &taken, now).await?;
         for Taken { admitted, .. } in taken.iter().filter(|_| trusted) {
-            if let Some(reason) = &admitted.set_aside {
-                settled.count(self.count_attempt(tx, &agent, admitted.task, reason).await?);
+            if let Some(reason) = &admitted.impossible {
+                settled.count(self.count_attempt(tx, agent, admitted.task, reason).await?);
             }
         }
-        for Refusal { id, task, reason } in refusals {
-            tracing::warn!(agent = %agent.uuid, %id, reason, "a measurement was refused");
-            settled.count(self.count_attempt(tx, &agent, task, &reason).await?);
-            if canary::is_canary(task) {
-                let why = format!("its canary was refused: {reason}");
-                let distrusted = canaries::distrust(tx, &agent, why, boxes::CANARY, now).await?;
-                settled.follow(distrusted);
-            }
-            answer.refused.insert(id, reason);
+        for refusal in &refused {
+            self.refuse(tx, agent, refusal, &mut settled, now).await?;
         }
         let Settled { measured, failed, mut effects } = settled;
-        let numbers = taken.iter().any(|t| t.admitted.counts() && t.admitted.has_number());
+        let numbers = taken.iter().any(|t| t.counts() && t.admitted.has_number());
         if numbers || !failed.is_empty() {
-            effects = effects.and(self.weigh(tx, &agent, &measured, numbers, &failed, now).await?);
+            effects = effects.and(self.weigh(tx, agent, &measured, numbers, &failed, now).await?);
         }
         if taken.iter().any(|taken| taken.admitted.canary) {
-            effects = effects.and(self.judge_canary(tx, &agent, now).await?);
+            effects = effects.and(self.judge_canary(tx, agent, now).await?);
         }
-        if taken.iter().any(|taken| taken.admitted.counts()) {
+        if taken.iter().any(Taken::counts) {
             // Tables follow.
             effects = effects.and(Effects::progress());
         }
-        Ok((answer, effects))
+        let refused = refused.iter().map(|refusal| (refusal.id, refusal.reason.clone())).collect();
+        let stored = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+        Ok((ResultsAnswer { stored, known, refused }, effects))
+    }
+
+    /// Does what follows from a refused measurement.
+    async fn refuse(
+        &self,
+        tx: &mut Tx,
+        agent: &Agent,
+        refusal: &Refusal,
+        settled: &mut Settled,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Refusal { id, task, reason } = refusal;
+        tracing::warn!(agent = %agent.uuid, %id, reason, "a measurement was refused");
+        settled.count(self.count_attempt(tx, agent, *task, reason).await?);
+        if canary::is_canary(*task) {
+            let why = format!("its canary was refused: {reason}");
+            let distrusted = canaries::distrust(tx, agent, why, boxes::CANARY, now).await?;
+            settled.follow(distrusted);
+        }
+        Ok(())
     }
 
     /// Counts an attempt on the task that a refused measurement answers, if this agent holds it: then other
     /// boxes try it first.
     async fn count_attempt(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
         task: Option<i64>,
         why: &str,
@@ -280,25 +281,25 @@ impl Store {
     /// before the task was asked for anew. What a box fails through its own fault goes to another.
     async fn settle_tasks(
         &self,
-        tx: &mut Transaction<'static, Sqlite>,
+        tx: &mut Tx,
         agent: &Agent,
-        taken: &mut [Taken],
+        taken: &mut [Taken<'_>],
         now: Timestamp,
     ) -> Result<Settled, StoreError> {
-        let counting = taken.iter().filter(|taken| taken.admitted.counts());
+        let counting = taken.iter().filter(|taken| taken.counts());
         let places: BTreeSet<Place> = counting.map(|taken| taken.place.clone()).collect();
         if places.is_empty() {
             return Ok(Settled::default());
         }
         let before = tasks::of_places(tx, &places).await?;
         let held = leases_of(tx, agent).await?;
-        let failing = taken.iter().filter(|t| t.admitted.counts() && !t.admitted.has_number());
+        let failing = taken.iter().filter(|t| t.counts() && !t.admitted.has_number());
         let failing: BTreeSet<i64> =
             failing.filter_map(|taken| Some(before.get(&taken.place)?.id)).collect();
         let elsewhere = self.with_another_box(tx, agent, &failing, now).await?;
         let mut after = before.clone();
         let mut settled = Settled::default();
-        for taken in taken.iter_mut().filter(|taken| taken.admitted.counts()) {
+        for taken in taken.iter_mut().filter(|taken| taken.counts()) {
             let Some(task) = after.get_mut(&taken.place) else { continue };
             let lease = match task.progress.state {
                 State::Leased(lease) => held.contains(&lease).then_some(lease),
@@ -335,11 +336,46 @@ impl Store {
     }
 }
 
+/// Sorts a batch into what is new, what is refused, and what came before.
+async fn new_of<'b>(
+    tx: &mut Tx,
+    batch: &'b Batch,
+    trusted: bool,
+    enrolled_at: Timestamp,
+) -> Result<New<'b>, StoreError> {
+    let mut known = known_of(tx, &batch.checked).await?;
+    let mut new = New { refused: batch.unreadable.iter().collect(), ..New::default() };
+    for checked in &batch.checked {
+        let id = match checked {
+            Ok(admitted) => admitted.id,
+            Err(refusal) => refusal.id,
+        };
+        if known.contains(&id) {
+            new.known += 1;
+            continue;
+        }
+        match checked {
+            Ok(admitted) => {
+                known.insert(id);
+                let set_aside = match trusted {
+                    true => admitted.impossible.as_deref(),
+                    false => Some("its box was in quarantine"),
+                };
+                let place = place(tx, admitted, batch.now).await?;
+                let (finished_at, generation) = (admitted.finished_at, admitted.generation);
+                let measured_at =
+                    failures::measured_at(finished_at, batch.ahead, enrolled_at, batch.now);
+                let generation = generation.unwrap_or_default();
+                new.taken.push(Taken { place, generation, measured_at, set_aside, admitted });
+            }
+            Err(refusal) => new.refused.push(refusal),
+        }
+    }
+    Ok(new)
+}
+
 /// The leases that an agent holds.
-async fn leases_of(
-    tx: &mut Transaction<'static, Sqlite>,
-    agent: &Agent,
-) -> Result<BTreeSet<Uuid>, StoreError> {
+async fn leases_of(tx: &mut Tx, agent: &Agent) -> Result<BTreeSet<Uuid>, StoreError> {
     let held: Vec<String> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
         .bind(agent.id)
         .fetch_all(&mut **tx)
@@ -381,7 +417,7 @@ fn as_stored(
         task: measurement.task,
         generation: measurement.task_generation,
         canary: canary::is_canary(measurement.task),
-        set_aside: plausible::suspect(&measurement, op),
+        impossible: plausible::suspect(&measurement, op),
         fingerprint: measurement.fingerprint,
         reason,
     })
@@ -412,7 +448,7 @@ fn admit(
 
 /// Those of a batch that came before.
 async fn known_of(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     checked: &[Result<Admitted, Refusal>],
 ) -> Result<HashSet<Uuid>, StoreError> {
     let ids: Vec<String> = checked
@@ -432,11 +468,7 @@ async fn known_of(
         .collect()
 }
 
-async fn place(
-    tx: &mut Transaction<'static, Sqlite>,
-    admitted: &Admitted,
-    now: Timestamp,
-) -> Result<Place, StoreError> {
+async fn place(tx: &mut Tx, admitted: &Admitted, now: Timestamp) -> Result<Place, StoreError> {
     let what = match &admitted.about {
         About::Row(op, key) => What::Row { op: *op, key: key.clone() },
         About::Network(network) => What::Network(networks::find_or_add(tx, network, now).await?),
@@ -445,9 +477,9 @@ async fn place(
 }
 
 async fn insert(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     agent: &Agent,
-    taken: &[Taken],
+    taken: &[Taken<'_>],
     now: Timestamp,
 ) -> Result<(), StoreError> {
     for piece in pieces(taken) {
@@ -457,7 +489,7 @@ async fn insert(
                  measurement, samples, network_id, canary, set_aside, generation, measured_at) ",
         );
         query.push_values(piece, |mut values, taken| {
-            let Taken { place, generation, measured_at, admitted } = taken;
+            let Taken { place, generation, measured_at, set_aside, admitted } = taken;
             let (op, key, network) = match &place.what {
                 What::Row { op, key } => (Some(op.0), Some(key), None),
                 What::Network(network) => (None, None, Some(network.0)),
@@ -476,7 +508,7 @@ async fn insert(
                 .push_bind(&admitted.samples)
                 .push_bind(network)
                 .push_bind(admitted.canary)
-                .push_bind(&admitted.set_aside)
+                .push_bind(set_aside)
                 .push_bind(generation)
                 .push_bind(micros(*measured_at));
         });

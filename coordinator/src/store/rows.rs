@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use latlas_predict::merge::{Observation, merge_network, merge_row};
 use latlas_shared::{MeasuredNetwork, Measurement, Row, RowStatus, Subject};
 use ops_catalog::{OpDigest, OpKey};
-use sqlx::{QueryBuilder, Sqlite, Transaction};
+use sqlx::QueryBuilder;
 
+use super::db::Tx;
 use super::networks::NetworkId;
 use super::{StoreError, TableId, micros, pieces, time, to_json};
 use crate::op_book::OpId;
@@ -83,14 +84,11 @@ pub(super) fn as_json(places: &[&Place]) -> String {
 /// The place that a query calls by its number in [`as_json`].
 pub(super) fn nth<'p>(places: &[&'p Place], number: i64) -> Result<&'p Place, StoreError> {
     let place = usize::try_from(number).ok().and_then(|number| places.get(number).copied());
-    place.ok_or_else(|| StoreError::damaged("a place", number))
+    place.ok_or_else(|| StoreError::damaged("a place", format!("there is no number {number}")))
 }
 
 /// Brings what stands at these places, and what hangs on it, in line with the measurements.
-pub(super) async fn refresh(
-    tx: &mut Transaction<'static, Sqlite>,
-    places: &BTreeSet<Place>,
-) -> Result<(), StoreError> {
+pub(super) async fn refresh(tx: &mut Tx, places: &BTreeSet<Place>) -> Result<(), StoreError> {
     let all: Vec<&Place> = places.iter().collect();
     for places in all.chunks(AT_ONCE) {
         refresh_some(tx, places).await?;
@@ -108,10 +106,7 @@ pub(super) async fn refresh(
     Ok(())
 }
 
-async fn refresh_some(
-    tx: &mut Transaction<'static, Sqlite>,
-    places: &[&Place],
-) -> Result<(), StoreError> {
+async fn refresh_some(tx: &mut Tx, places: &[&Place]) -> Result<(), StoreError> {
     let mut rows = Vec::new();
     let mut networks = Vec::new();
     let mut without_truth = Vec::new();
@@ -183,7 +178,7 @@ fn noted(reason: Option<String>, note: Option<String>) -> Option<String> {
 /// The row of a key of which there are measurements and none can be read: a failure that says so, since a
 /// missing row would look like one that nobody has measured. None where nothing was measured.
 async fn row_without_number(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     op: OpId,
     key: &str,
     found: &Found,
@@ -232,7 +227,7 @@ async fn row_without_number(
 /// Writes down what could not be read at these places, and takes out what can be read by now. One line in the log
 /// tells of what is new.
 async fn mark_unreadable(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     places: &[&Place],
     unreadable: &[(&Place, Unreadable)],
 ) -> Result<(), StoreError> {
@@ -275,7 +270,7 @@ async fn mark_unreadable(
 }
 
 async fn put_networks(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     networks: &[(TableId, NetworkId, MeasuredNetwork)],
 ) -> Result<(), StoreError> {
     for piece in pieces(networks) {
@@ -298,10 +293,7 @@ async fn put_networks(
     Ok(())
 }
 
-async fn put_rows(
-    tx: &mut Transaction<'static, Sqlite>,
-    rows: &[(TableId, OpId, &str, Row)],
-) -> Result<(), StoreError> {
+async fn put_rows(tx: &mut Tx, rows: &[(TableId, OpId, &str, Row)]) -> Result<(), StoreError> {
     for piece in pieces(rows) {
         let mut query = QueryBuilder::new(
             "INSERT INTO table_rows
@@ -339,7 +331,7 @@ async fn put_rows(
 /// found by steps through an index, from agent to agent, so that a long history is not read again and
 /// again.
 async fn observations<'p>(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     places: &[&'p Place],
 ) -> Result<BTreeMap<&'p Place, Found>, StoreError> {
     let chosen: Vec<(i64, String, i64, i64, Vec<u8>)> =

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
+use super::db::Tx;
 use super::effects::Effects;
 use super::rows::{self, Place};
 use super::{StoreError, TableId, to_json};
@@ -38,7 +38,7 @@ fn stored((id, generation, state, attempts, reason, lease): Columns) -> Result<S
 
 /// The tasks of keys and networks, as far as somebody has asked for them.
 pub(super) async fn of_places(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     places: &BTreeSet<Place>,
 ) -> Result<BTreeMap<Place, Stored>, StoreError> {
     let places: Vec<&Place> = places.iter().collect();
@@ -67,7 +67,7 @@ pub(super) async fn of_places(
 
 /// A task and its lease, if it stands under one of this agent.
 pub(super) async fn held_by(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     id: i64,
     agent: i64,
 ) -> Result<Option<(Stored, Uuid)>, StoreError> {
@@ -93,7 +93,7 @@ pub(super) const OF_LEASES: &str = "
 
 /// The tasks that stand under some leases, each with its lease.
 pub(super) async fn of_leases(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     leases: &[Uuid],
 ) -> Result<Vec<(Stored, Uuid)>, StoreError> {
     let found: Vec<Columns> =
@@ -110,7 +110,7 @@ pub(super) async fn of_leases(
 
 /// Writes what a task has become, and tells the requests that wait for it.
 pub(super) async fn write(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     id: i64,
     progress: &Progress,
 ) -> Result<Effects, StoreError> {
@@ -119,7 +119,7 @@ pub(super) async fn write(
 
 /// Writes what tasks have become, and tells the requests that wait for them.
 pub(super) async fn write_all(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     tasks: &BTreeMap<i64, Progress>,
 ) -> Result<Effects, StoreError> {
     let (mut written, mut settled) = (Vec::with_capacity(tasks.len()), Vec::new());

@@ -1,14 +1,12 @@
 //! Tokens, by their hashes: who holds them, and for how long they are good.
 
-use std::collections::HashMap;
-use std::sync::PoisonError;
-
+use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{Page, TokenEntry};
 use serde_json::json;
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::{Actor, audit};
+use super::db::Tx;
 use super::{After, Agent, Store, StoreError, agents, micros, time};
 use crate::token::{Role, Terms, Token};
 
@@ -102,15 +100,10 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        let mut tx = self.begin().await?;
-        let id = insert(&mut tx, token, new, None, now).await?;
-        let detail = json!({
-            "role": new.role.name(), "label": new.label, "expires_at": new.terms.expires_at,
-            "uses": new.terms.uses_left,
-        });
-        audit(&mut tx, actor, "token.create", &format!("token {id}"), &detail, now).await?;
-        tx.commit().await?;
-        Ok(id)
+        let data = (token.clone(), new.clone(), actor.clone());
+        self.db
+            .write(data, move |(token, new, actor), tx| add(tx, token, new, actor, now).boxed())
+            .await
     }
 
     /// Ends a token for good, an agent's credential too, and gives what it is now; none when there is no
@@ -124,26 +117,7 @@ impl Store {
         actor: &Actor,
         now: Timestamp,
     ) -> Result<Option<TokenEntry>, StoreError> {
-        let mut tx = self.begin().await?;
-        let revoked =
-            sqlx::query("UPDATE tokens SET revoked_at = ?1 WHERE id = ?2 AND revoked_at IS NULL")
-                .bind(micros(now))
-                .bind(id)
-                .execute(&mut *tx)
-                .await?;
-        let found: Option<Entry> =
-            sqlx::query_as(sqlx::AssertSqlSafe(format!("{ENTRY} WHERE tokens.id = ?1")))
-                .bind(id)
-                .fetch_optional(&mut *tx)
-                .await?;
-        let entry = found.map(entry).transpose()?;
-        if let Some(entry) = entry.as_ref().filter(|_| revoked.rows_affected() > 0) {
-            let detail =
-                json!({"role": entry.role, "label": entry.label, "agent_id": entry.agent_id});
-            audit(&mut tx, actor, "token.revoke", &format!("token {id}"), &detail, now).await?;
-        }
-        tx.commit().await?;
-        Ok(entry)
+        self.db.write(actor.clone(), move |actor, tx| revoke(tx, id, actor, now).boxed()).await
     }
 
     /// All tokens, without their secrets, in the order in which they were made.
@@ -155,7 +129,7 @@ impl Store {
         let found: Vec<Entry> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(after.cursor.unwrap_or(0))
             .bind(after.fetch())
-            .fetch_all(&self.readers)
+            .fetch_all(&self.db.readers)
             .await?;
         let entries = found.into_iter().map(|row| Ok((row.id.to_string(), entry(row)?)));
         Ok(after.page(entries.collect::<Result<_, StoreError>>()?))
@@ -167,7 +141,7 @@ impl Store {
     /// When the store fails.
     pub async fn has_tokens(&self) -> Result<bool, StoreError> {
         let any = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tokens)");
-        Ok(any.fetch_one(&self.readers).await?)
+        Ok(any.fetch_one(&self.db.readers).await?)
     }
 
     /// What a token is at this moment.
@@ -183,7 +157,7 @@ impl Store {
              WHERE hash = ?1",
         )
         .bind(token.hash().as_slice())
-        .fetch_optional(&self.readers)
+        .fetch_optional(&self.db.readers)
         .await?;
         let Some(stored) = found else { return Ok(Found::Unknown) };
         let expires_at = stored.expires_at.map(time).transpose()?;
@@ -206,41 +180,57 @@ impl Store {
     fn remember_use(&self, token: &Stored, now: Timestamp) -> Result<(), StoreError> {
         let noted = token.used_at.map(time).transpose()?;
         if noted.is_none_or(|noted| now.duration_since(noted) >= USES_NOTED_EVERY) {
-            let mut uses = self.shared.uses.lock().unwrap_or_else(PoisonError::into_inner);
-            uses.insert(token.id, now);
+            self.hub.unwritten.used(token.id, now);
         }
         Ok(())
     }
+}
 
-    /// Writes down which tokens were used since the last time that this was called.
-    ///
-    /// # Errors
-    /// When the store fails; the next uses are then noted instead.
-    pub async fn note_uses(&self) -> Result<(), StoreError> {
-        let uses: HashMap<i64, Timestamp> = {
-            let mut uses = self.shared.uses.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *uses)
-        };
-        if uses.is_empty() {
-            return Ok(());
-        }
-        let mut tx = self.begin().await?;
-        for (id, at) in uses {
-            sqlx::query("UPDATE tokens SET used_at = ?1 WHERE id = ?2")
-                .bind(micros(at))
-                .bind(id)
-                .execute(&mut *tx)
-                .await?;
-        }
-        tx.commit().await?;
-        Ok(())
+async fn add(
+    tx: &mut Tx,
+    token: &Token,
+    new: &NewToken,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    let id = insert(tx, token, new, None, now).await?;
+    let detail = json!({
+        "role": new.role.name(), "label": new.label, "expires_at": new.terms.expires_at,
+        "uses": new.terms.uses_left,
+    });
+    audit(tx, actor, "token.create", &format!("token {id}"), &detail, now).await?;
+    Ok(id)
+}
+
+async fn revoke(
+    tx: &mut Tx,
+    id: i64,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<Option<TokenEntry>, StoreError> {
+    let revoked =
+        sqlx::query("UPDATE tokens SET revoked_at = ?1 WHERE id = ?2 AND revoked_at IS NULL")
+            .bind(micros(now))
+            .bind(id)
+            .execute(&mut **tx)
+            .await?;
+    let found: Option<Entry> =
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{ENTRY} WHERE tokens.id = ?1")))
+            .bind(id)
+            .fetch_optional(&mut **tx)
+            .await?;
+    let entry = found.map(entry).transpose()?;
+    if let Some(entry) = entry.as_ref().filter(|_| revoked.rows_affected() > 0) {
+        let detail = json!({"role": entry.role, "label": entry.label, "agent_id": entry.agent_id});
+        audit(tx, actor, "token.revoke", &format!("token {id}"), &detail, now).await?;
     }
+    Ok(entry)
 }
 
 /// Takes one of a token's uses, if it has a limit; false when the token is no longer in force, as it was
 /// when the call began.
 pub(super) async fn take_use(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     actor: &Actor,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
@@ -258,7 +248,7 @@ pub(super) async fn take_use(
 }
 
 pub(super) async fn insert(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     token: &Token,
     new: &NewToken,
     agent: Option<i64>,

@@ -4,12 +4,10 @@
 //! waits for it or not. Readers wait for it for a bounded time, and get the last version, marked as stale, when
 //! it takes longer or can't be stored: reading never depends on writing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
 use jiff::Timestamp;
 use latlas_predict::TableContent;
 use latlas_shared::Fingerprint;
@@ -18,8 +16,11 @@ use ops_catalog::Catalog;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
+use super::db::Tx;
 use super::rows::{self, Place, What};
-use super::{Store, StoreError, TableRef, count, micros, networks, time, to_json};
+use super::single_flight::SingleFlight;
+use super::{Store, StoreError, TableId, TableRef, count, micros, networks, time, to_json};
+use crate::chain::Chain;
 use crate::op_book::OpId;
 use crate::rules::retention;
 
@@ -55,29 +56,16 @@ pub struct Served {
     pub stale: Option<Stale>,
 }
 
-/// A version on its way, for all who wait for it.
-type Pending = Shared<BoxFuture<'static, Result<Version, StoreError>>>;
-
 /// Versions that are being put together.
 #[derive(Debug)]
 pub(super) struct Assembly {
-    pending: Mutex<HashMap<i64, Pending>>,
+    pending: SingleFlight<Version>,
     permits: Semaphore,
 }
 
 impl Default for Assembly {
     fn default() -> Assembly {
-        Assembly { pending: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
-    }
-}
-
-/// Takes a table off the list of those that are being put together, also when that panics.
-struct UnderWay(Store, i64);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let pending = &self.0.shared.assembly.pending;
-        pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        Assembly { pending: SingleFlight::default(), permits: Semaphore::new(AT_ONCE) }
     }
 }
 
@@ -139,42 +127,16 @@ impl Store {
         if let Some(latest) = self.last_version(table).await?.filter(current) {
             return Ok(latest.version);
         }
-        let (pending, begun_here) = self.pending_version(table, now);
-        let joined = pending.await;
-        if begun_here {
-            return joined;
-        }
-        // It may have begun before the last measurement was stored. One that begins after its end has not.
-        if let Some(latest) = self.last_version(table).await?.filter(current) {
-            return Ok(latest.version);
-        }
-        self.pending_version(table, now).0.await
+        let make = || self.clone().assemble_logged(table.clone(), now);
+        self.hub.assembly.pending.fresh(table.id, make).await
     }
 
-    /// The version that is being put together, and whether this call has begun it.
-    fn pending_version(&self, table: &TableRef, now: Timestamp) -> (Pending, bool) {
-        let pending = &self.shared.assembly.pending;
-        let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = pending.get(&table.id.0) {
-            return (running.clone(), false);
-        }
-        let (store, table) = (self.clone(), table.clone());
-        let id = table.id.0;
-        let under_way = UnderWay(self.clone(), id);
-        let task = tokio::spawn(async move {
-            let _under_way = under_way;
-            let made = store.assemble(&table, now).await;
-            if let Err(error) = &made {
-                let hardware_id = &table.hardware_id;
-                tracing::error!("the table of {hardware_id} can't be brought up to date: {error}");
-            }
-            made
-        });
-        let ended =
-            async move { task.await.unwrap_or_else(|e| Err(StoreError::Database(e.to_string()))) };
-        let running = ended.boxed().shared();
-        pending.insert(id, running.clone());
-        (running, true)
+    /// [`Store::assemble`] for a task of its own: the log tells of a failure even if nobody waits for it any more.
+    async fn assemble_logged(self, table: TableRef, now: Timestamp) -> Result<Version, StoreError> {
+        self.assemble(&table, now).await.inspect_err(|error| {
+            let (hardware_id, error) = (&table.hardware_id, Chain(error));
+            tracing::error!("the table of {hardware_id} can't be brought up to date: {error}");
+        })
     }
 
     /// Puts the next version together and stores it.
@@ -184,16 +146,17 @@ impl Store {
         if let Some(latest) = self.last_version(table).await?.filter(current) {
             return Ok(latest.version);
         }
-        let ended = |e: tokio::sync::AcquireError| StoreError::Database(e.to_string());
-        let _permit = self.shared.assembly.permits.acquire().await.map_err(ended)?;
+        let ended = |_| StoreError::Ended("the building of versions");
+        let _permit = self.hub.assembly.permits.acquire().await.map_err(ended)?;
         let (changes, content) = self.content(table).await?;
         let ops = self.ops();
         let made = tokio::task::spawn_blocking(move || document(content, ops.catalog(), now));
-        let (version, body) = made
+        let made = made
             .await
             .map_err(|e| StoreError::damaged("a table", e))?
-            .map_err(|e| StoreError::damaged("a table", format!("{e:#}")))?;
-        self.insert_version(table, changes, &version, &body, now).await?;
+            .map_err(|e| StoreError::damaged("a table", e))?;
+        let (id, version) = (table.id, made.0.clone());
+        self.db.write(made, move |made, tx| insert(tx, id, changes, made, now).boxed()).await?;
         // A content that was there before keeps the time at which it came to be first.
         let stored = self.version(table.hardware_id.as_str(), &version.version).await?;
         Ok(stored.unwrap_or(version))
@@ -214,13 +177,14 @@ impl Store {
                 return Ok((changes, content));
             }
             again = false;
-            self.write(move |tx| async move { rows::refresh(tx, &unreadable).await }.boxed())
+            self.db
+                .write(unreadable, |unreadable, tx| rows::refresh(tx, unreadable).boxed())
                 .await?;
         }
     }
 
     async fn snapshot(&self, table: &TableRef) -> Result<Snapshot, StoreError> {
-        let mut tx = self.readers.begin().await?;
+        let mut tx = self.db.read().await?;
         let changes = sqlx::query_scalar("SELECT changes FROM tables WHERE id = ?1")
             .bind(table.id.0)
             .fetch_one(&mut *tx)
@@ -250,7 +214,7 @@ impl Store {
              WHERE tables.id = ?1",
         )
         .bind(table.id.0)
-        .fetch_optional(&self.readers)
+        .fetch_optional(&self.db.readers)
         .await?;
         let latest = |(version, created_at, rows, same_rows, clean)| {
             Ok(Latest { version: version_from((version, created_at, rows))?, same_rows, clean })
@@ -274,7 +238,7 @@ impl Store {
         )
         .bind(version)
         .bind(hardware_id)
-        .fetch_optional(&self.readers)
+        .fetch_optional(&self.db.readers)
         .await?;
         found.map(version_from).transpose()
     }
@@ -287,7 +251,7 @@ impl Store {
         let body: Option<Vec<u8>> =
             sqlx::query_scalar("SELECT body FROM table_versions WHERE version = ?1")
                 .bind(version)
-                .fetch_optional(&self.readers)
+                .fetch_optional(&self.db.readers)
                 .await?;
         let Some(body) = body else { return Ok(None) };
         // A large table takes a processor for longer than other calls should wait for.
@@ -302,7 +266,7 @@ impl Store {
     /// When the store fails; then some may be dropped.
     pub async fn thin_versions(&self, now: Timestamp) -> Result<u64, StoreError> {
         let tables: Vec<i64> =
-            sqlx::query_scalar("SELECT id FROM tables").fetch_all(&self.readers).await?;
+            sqlx::query_scalar("SELECT id FROM tables").fetch_all(&self.db.readers).await?;
         let mut dropped = 0;
         for table in tables {
             let kept: Vec<(String, i64, bool)> = sqlx::query_as(
@@ -313,7 +277,7 @@ impl Store {
                  FROM table_versions WHERE table_id = ?1",
             )
             .bind(table)
-            .fetch_all(&self.readers)
+            .fetch_all(&self.db.readers)
             .await?;
             let versions = kept
                 .into_iter()
@@ -323,75 +287,74 @@ impl Store {
                 .collect::<Result<Vec<_>, StoreError>>()?;
             let gone = retention::dropped(&versions, now);
             for piece in gone.chunks(DROPPED_AT_ONCE) {
-                dropped += self.drop_versions(piece).await?;
+                let piece = to_json(&piece);
+                dropped +=
+                    self.db.write(piece, |piece, tx| drop_versions(tx, piece).boxed()).await?;
             }
         }
         Ok(dropped)
-    }
-
-    /// Whether one may be dropped is asked once more where it is dropped: it may have become the latest again.
-    async fn drop_versions(&self, versions: &[&str]) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query(
-            "DELETE FROM table_versions WHERE version IN (SELECT value FROM json_each(?1))
-               AND NOT EXISTS (SELECT 1 FROM tables WHERE tables.version = table_versions.version)
-               AND NOT EXISTS (SELECT 1 FROM version_tags
-                               WHERE version_tags.version = table_versions.version)",
-        )
-        .bind(to_json(&versions))
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(done.rows_affected())
     }
 
     /// Keeps the next versions from being put together for as long as this is held.
     #[cfg(test)]
     pub async fn hold_versions(&self) -> tokio::sync::SemaphorePermit<'_> {
         let all = u32::try_from(AT_ONCE).unwrap();
-        self.shared.assembly.permits.acquire_many(all).await.unwrap()
+        self.hub.assembly.permits.acquire_many(all).await.unwrap()
     }
 
     /// Tables whose next version is being put together.
     #[cfg(test)]
     pub fn versions_under_way(&self) -> usize {
-        self.shared.assembly.pending.lock().unwrap().len()
+        self.hub.assembly.pending.under_way()
     }
+}
 
-    async fn insert_version(
-        &self,
-        table: &TableRef,
-        changes: i64,
-        version: &Version,
-        body: &[u8],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO table_versions (version, table_id, created_at, rows, body, latest_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (version) DO UPDATE SET latest_at = excluded.latest_at",
-        )
-        .bind(&version.version)
-        .bind(table.id.0)
-        .bind(micros(version.created_at))
-        .bind(version.rows)
-        .bind(body)
-        .bind(micros(now))
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "UPDATE tables SET version = ?1, version_changes = ?2
-             WHERE id = ?3 AND (version_changes IS NULL OR version_changes < ?2)",
-        )
-        .bind(&version.version)
-        .bind(changes)
-        .bind(table.id.0)
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(())
-    }
+/// Drops some versions (a JSON array). Whether one may be dropped is asked once more: it may have become the latest
+/// again.
+async fn drop_versions(tx: &mut Tx, versions: &str) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "DELETE FROM table_versions WHERE version IN (SELECT value FROM json_each(?1))
+           AND NOT EXISTS (SELECT 1 FROM tables WHERE tables.version = table_versions.version)
+           AND NOT EXISTS (SELECT 1 FROM version_tags
+                           WHERE version_tags.version = table_versions.version)",
+    )
+    .bind(versions)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Stores a version with its document, and makes it the table's latest one if no later one was stored meanwhile.
+async fn insert(
+    tx: &mut Tx,
+    table: TableId,
+    changes: i64,
+    (version, body): &(Version, Vec<u8>),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO table_versions (version, table_id, created_at, rows, body, latest_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (version) DO UPDATE SET latest_at = excluded.latest_at",
+    )
+    .bind(&version.version)
+    .bind(table.0)
+    .bind(micros(version.created_at))
+    .bind(version.rows)
+    .bind(body)
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "UPDATE tables SET version = ?1, version_changes = ?2
+         WHERE id = ?3 AND (version_changes IS NULL OR version_changes < ?2)",
+    )
+    .bind(&version.version)
+    .bind(changes)
+    .bind(table.0)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 fn version_from((version, created_at, rows): (String, i64, i64)) -> Result<Version, StoreError> {

@@ -88,7 +88,7 @@ async fn a_box_that_stops_in_order_is_stopped_in_every_list() {
 
     farm.beat(&agent, &Heartbeat::default()).await.read::<Orders>(StatusCode::OK);
     assert_eq!(state(&farm, &agent).await, BoxState::Active);
-    farm.store().write_heard().await.unwrap();
+    farm.store().write_notes().await.unwrap();
     assert_eq!(state(&farm, &agent).await, BoxState::Active);
     assert_eq!(farm.status(&request).await.unattended, None);
     let long = Heartbeat { leaving: Some("x".repeat(501)), ..Heartbeat::default() };

@@ -30,7 +30,7 @@ async fn a_silent_class_is_told_once_also_after_a_restart() {
     assert_eq!(told(store, later(65)).await, []);
     assert_eq!(told(store, later(80)).await, [("opened", "class_silent")]);
     assert_eq!(store.farm_counts(later(80)).await.unwrap().incidents, [("class_silent".into(), 2)]);
-    store.write_heard().await.unwrap();
+    store.write_notes().await.unwrap();
 
     let again = Store::open(&farm.dir.path().join(DATABASE)).await.unwrap();
     assert_eq!(told(&again, later(90)).await, []);

@@ -104,14 +104,14 @@ async fn a_heartbeat_is_seen_at_once_and_written_later() {
     farm.store().heartbeat(&agent, &[], &telemetry, now).await.unwrap();
     assert_eq!(seen_at(&farm).await, now);
     assert_eq!(written().await, enrolled, "a heartbeat costs no write");
-    farm.store().write_heard().await.unwrap();
+    farm.store().write_notes().await.unwrap();
     assert_eq!(seen_at(&farm).await.as_microsecond(), now.as_microsecond());
     let (seen, telemetry) = written().await;
     assert_eq!(seen, now.as_microsecond());
     assert!(telemetry.unwrap().contains("\"load1\":1.5"));
     // The latest word counts, even if the clock was set back in between.
     farm.store().heartbeat(&agent, &[], &Telemetry::default(), later(-30)).await.unwrap();
-    farm.store().write_heard().await.unwrap();
+    farm.store().write_notes().await.unwrap();
     assert!(written().await.0 < now.as_microsecond());
 }
 
@@ -261,7 +261,8 @@ async fn what_can_t_be_copied_leaves_nothing_behind() {
     // SQLite would write to a file of another name.
     let odd =
         dir.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"o\xff.db"));
-    let error = copy(&dir.path().join("ours.db"), &odd).await.unwrap_err().to_string();
+    let error = copy(&dir.path().join("ours.db"), &odd).await.unwrap_err();
+    let error = crate::chain::Chain(&error).to_string();
     assert!(error.contains("is not UTF-8"), "{error}");
     let nowhere = dir.path().join("no").join("to.db");
     let error = copy(&dir.path().join("ours.db"), &nowhere).await.unwrap_err().to_string();

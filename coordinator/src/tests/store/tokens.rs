@@ -149,7 +149,7 @@ async fn a_use_is_noted_once_an_hour() {
     let minutes = |n| first + SignedDuration::from_mins(n);
     for (used, noted) in [(0, 0), (1, 0), (59, 0), (60, 60), (61, 60), (200, 200)] {
         assert!(is_in_force(store, &token, minutes(used)).await);
-        store.note_uses().await.unwrap();
+        store.write_notes().await.unwrap();
         assert_eq!(listed(store, id).await.last_used_at, Some(minutes(noted)), "{used}");
     }
 }
