@@ -7,6 +7,7 @@
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
 //! - `metrics` is what it counts of itself, and `alarm` what it tells the host without being asked;
+//! - `app` has the parts together, and `serve` runs them;
 //! - `clock`, `op_book`, `token`, `export` and `data_dir` are what their names say.
 //!
 //! It knows nothing of libtorch, and no box is ever connected to: agents dial in.
@@ -21,18 +22,22 @@ mod http;
 pub mod limits;
 mod metrics;
 pub mod op_book;
+mod predictions;
 pub mod rules;
+mod serve;
 mod server;
 pub mod store;
 mod tls;
 pub mod token;
+mod watched;
 
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use app::{App, Settings, build_app, serve, tell_manager};
+pub use app::{App, Settings};
 pub use data_dir::{DATABASE, DataDir, DataDirError, ServerLock};
 pub use http::openapi;
+pub use serve::{build_app, serve, tell_manager};
 pub use tls::{Tls, TlsError};

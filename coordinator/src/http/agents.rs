@@ -12,14 +12,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::access::{Admin, Enroller, Reader, Worker};
+use super::access::{self, Access, Admin, Enroller, Reader, Worker};
 use super::error::ApiError;
 use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
 use crate::app::App;
 use crate::rules::admission::{check_change, check_enrolment, check_heartbeat};
 use crate::rules::presence::SILENT_AFTER;
-use crate::store::{Agent, ChangeError};
+use crate::store::{Agent, ChangeError, EnrolError};
 use crate::token::{Role, Token};
 
 /// The most bytes of a reason.
@@ -251,4 +251,13 @@ pub fn itself(agent: &Agent, id: Uuid) -> Result<(), ApiError> {
         "this credential is agent {}'s, and the path has another",
         agent.uuid
     )))
+}
+
+impl From<EnrolError> for ApiError {
+    fn from(error: EnrolError) -> ApiError {
+        match error {
+            EnrolError::TokenEnded => access::ended(Access::Enrol),
+            EnrolError::Store(error) => error.into(),
+        }
+    }
 }

@@ -7,10 +7,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use latlas_shared::api::{AGENT_CLONED, PROBLEM_JSON, Problem};
 
-use super::access::{self, Access};
 use crate::chain::Chain;
 use crate::op_book::NotTaken;
-use crate::store::{EnrolError, Lookup, RequestError, StoreError, SubmitError};
+use crate::store::{Lookup, RequestError, StoreError, SubmitError};
 
 /// Why a call failed. The texts are for the client; what must not leave the machine is in
 /// [`ApiError::Internal`] only, and is logged instead.
@@ -204,15 +203,6 @@ impl From<StoreError> for ApiError {
                 ApiError::DiskTrouble
             }
             other => ApiError::Internal(other.into()),
-        }
-    }
-}
-
-impl From<EnrolError> for ApiError {
-    fn from(error: EnrolError) -> ApiError {
-        match error {
-            EnrolError::TokenEnded => access::ended(Access::Enrol),
-            EnrolError::Store(error) => error.into(),
         }
     }
 }

@@ -4,9 +4,8 @@
 //! and `finished` or `cancelled` as the last. A stream that ends without one of these was cut off, and can be
 //! opened again.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -16,6 +15,8 @@ use futures_util::{Stream, stream};
 use latlas_shared::api::RequestStatus;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::Reader;
@@ -24,6 +25,7 @@ use super::extract::Segments;
 use super::requests::status;
 use crate::app::App;
 use crate::chain::Chain;
+use crate::watched::Requests;
 
 /// The shortest time between two events: many results a second are one change to a person.
 const SHORTEST_GAP: Duration = Duration::from_millis(200);
@@ -34,27 +36,8 @@ const GAP_PER_READ: u32 = 10;
 /// A status is read again after this time even if nothing announced a change.
 const LONGEST_GAP: Duration = Duration::from_secs(10);
 
-/// The requests that somebody watches. Each has one task that reads its status, for all who watch it.
-#[derive(Debug, Default)]
-pub struct Watched {
-    requests: Mutex<Requests>,
-    /// Held while a status is read, so that watchers keep no more than one of the database's readers busy.
-    reading: tokio::sync::Mutex<()>,
-}
-
-/// Their channels, which the tasks hold: one that has ended can't be listened to.
-type Requests = HashMap<Uuid, Weak<watch::Sender<RequestStatus>>>;
-
-impl Watched {
-    /// How many there are.
-    #[cfg(test)]
-    pub fn count(&self) -> usize {
-        self.requests().len()
-    }
-
-    fn requests(&self) -> MutexGuard<'_, Requests> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(stream))
 }
 
 /// The progress of a request
@@ -68,7 +51,7 @@ impl Watched {
     params(("id" = Uuid, Path, description = "The request")),
     responses((status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"))
 )]
-pub async fn stream(
+async fn stream(
     _: Reader,
     State(app): State<App>,
     Segments(id): Segments<Uuid>,

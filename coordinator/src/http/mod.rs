@@ -38,9 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use error::{ApiError, shown};
 
-pub use events::Watched;
 pub use openapi::document as openapi;
-pub use predict::Predictions;
 
 /// Bodies are at most this large, except where a route says otherwise.
 const BODY_LIMIT: usize = 2 << 20;
@@ -53,6 +51,7 @@ fn documented() -> OpenApiRouter<App> {
     let v1 = OpenApiRouter::new()
         .merge(agents::router())
         .merge(audit::router())
+        .merge(events::router())
         .merge(farm::router())
         .merge(hardware::router())
         .merge(leases::router())

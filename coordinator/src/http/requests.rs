@@ -18,7 +18,6 @@ use uuid::Uuid;
 
 use super::access::{Reader, Requester, Researcher};
 use super::error::{ApiError, lookup_error};
-use super::events;
 use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
 use crate::app::App;
@@ -34,11 +33,7 @@ const MOST_OPS: usize = 100;
 const LONGEST_IDEMPOTENCY_KEY: usize = 200;
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(show))
-        .routes(routes!(cancel))
-        .routes(routes!(events::stream))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show)).routes(routes!(cancel))
 }
 
 /// All requests

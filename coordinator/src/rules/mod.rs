@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod canary;
 pub mod failures;
+pub mod incidents;
 pub mod lease;
 pub mod plausible;
 pub mod presence;

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use latlas_shared::api::{AbsentBox, AgentPresence, AgentState, BoxState, Standing, Unattended};
+use uuid::Uuid;
 
 use crate::rules::presence::SILENT_AFTER;
 
@@ -69,6 +70,52 @@ impl Facts {
     }
 }
 
+/// An agent at one moment.
+#[derive(Debug, Clone)]
+pub struct AgentNow {
+    /// The number of its table.
+    pub table: i64,
+    /// Its identity.
+    pub agent_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub hardware_id: String,
+    /// Id of its run config.
+    pub config: String,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+    /// What it is.
+    pub standing: Standing,
+    /// Whether its agent runs.
+    pub presence: AgentPresence,
+    /// Since when its heartbeats come and its work does not move, once that is too long.
+    pub hangs_since: Option<Timestamp>,
+}
+
+#[cfg(test)]
+impl AgentNow {
+    /// An agent without a database.
+    pub fn for_tests(
+        name: &str,
+        hardware: &str,
+        standing: Standing,
+        presence: AgentPresence,
+    ) -> AgentNow {
+        AgentNow {
+            table: 1,
+            agent_id: Uuid::nil(),
+            name: name.to_owned(),
+            hardware_id: hardware.to_owned(),
+            config: "c".to_owned(),
+            seen_at: Timestamp::UNIX_EPOCH,
+            standing,
+            presence,
+            hangs_since: None,
+        }
+    }
+}
+
 /// The boxes of a class and run config as a request shows them when none of them takes its tasks; none when one
 /// does.
 pub fn unattended(boxes: Vec<AbsentBox>) -> Option<Unattended> {
@@ -82,7 +129,6 @@ pub fn unattended(boxes: Vec<AbsentBox>) -> Option<Unattended> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).unwrap()

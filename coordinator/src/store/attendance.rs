@@ -2,13 +2,13 @@
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use latlas_shared::api::{AbsentBox, AgentPresence, RequestStatus, Standing, Unattended};
+use latlas_shared::api::{AbsentBox, AgentPresence, RequestStatus, Unattended};
 use uuid::Uuid;
 
 use super::db::Tx;
 use super::effects::Effects;
-use super::{Agent, Store, StoreError, boxes, leases, micros, time, to_json};
-use crate::rules::standing::{self, Facts};
+use super::{Agent, Store, StoreError, agent_state, leases, micros, time, to_json};
+use crate::rules::standing::{self, AgentNow, Facts};
 
 /// Boxes that are looked at before all of a class are: mostly one of them is active.
 const FIRST: i64 = 32;
@@ -19,7 +19,7 @@ pub(super) const COLUMNS: &str = "agents.id, agents.uuid, agents.name, agents.ta
     state, state_reason, state_since, state_by";
 
 /// Boxes with their tables, without those that were removed.
-pub(super) const BOXES: &str =
+pub(super) const AGENTS: &str =
     "FROM agents JOIN tables ON tables.id = agents.table_id WHERE removed_at IS NULL";
 
 #[derive(sqlx::FromRow)]
@@ -39,87 +39,45 @@ pub(super) struct Columns {
     state_by: Option<String>,
 }
 
-/// A box at one moment.
-#[derive(Debug, Clone)]
-pub struct BoxNow {
-    /// The number of its table.
-    pub(super) table: i64,
-    /// Its identity.
-    pub agent_id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// Its class.
-    pub hardware_id: String,
-    /// Id of its run config.
-    pub config: String,
-    /// When it was last heard of.
-    pub seen_at: Timestamp,
-    /// What it is.
-    pub standing: Standing,
-    /// Whether its agent runs.
-    pub presence: AgentPresence,
-    /// Since when its heartbeats come and its work does not move, once that is too long.
-    pub hangs_since: Option<Timestamp>,
-}
-
-#[cfg(test)]
-impl BoxNow {
-    /// A box without a database.
-    pub fn for_tests(
-        name: &str,
-        hardware: &str,
-        standing: Standing,
-        presence: AgentPresence,
-    ) -> BoxNow {
-        BoxNow {
-            table: 1,
-            agent_id: Uuid::nil(),
-            name: name.to_owned(),
-            hardware_id: hardware.to_owned(),
-            config: "c".to_owned(),
-            seen_at: Timestamp::UNIX_EPOCH,
-            standing,
-            presence,
-            hangs_since: None,
-        }
-    }
-}
-
 impl Store {
     /// Every box of the farm, as it is now.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn boxes_now(&self, now: Timestamp) -> Result<Vec<BoxNow>, StoreError> {
+    pub async fn agents_now(&self, now: Timestamp) -> Result<Vec<AgentNow>, StoreError> {
         let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "SELECT {COLUMNS} {BOXES} ORDER BY agents.id"
+            "SELECT {COLUMNS} {AGENTS} ORDER BY agents.id"
         )))
         .fetch_all(&self.db.readers)
         .await?;
-        found.into_iter().map(|columns| self.box_now(columns, now)).collect()
+        found.into_iter().map(|columns| self.agent_now(columns, now)).collect()
     }
 
     /// The boxes of some tables.
-    pub(super) async fn boxes_of(
+    pub(super) async fn agents_of(
         &self,
         tx: &mut Tx,
         tables: &[i64],
         now: Timestamp,
-    ) -> Result<Vec<BoxNow>, StoreError> {
+    ) -> Result<Vec<AgentNow>, StoreError> {
         let sql = format!(
-            "SELECT {COLUMNS} {BOXES} AND table_id IN (SELECT value FROM json_each(?1)) ORDER BY agents.id"
+            "SELECT {COLUMNS} {AGENTS} AND table_id IN (SELECT value FROM json_each(?1)) ORDER BY agents.id"
         );
         let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(to_json(&tables))
             .fetch_all(&mut **tx)
             .await?;
-        found.into_iter().map(|columns| self.box_now(columns, now)).collect()
+        found.into_iter().map(|columns| self.agent_now(columns, now)).collect()
     }
 
-    pub(super) fn box_now(&self, columns: Columns, now: Timestamp) -> Result<BoxNow, StoreError> {
+    pub(super) fn agent_now(
+        &self,
+        columns: Columns,
+        now: Timestamp,
+    ) -> Result<AgentNow, StoreError> {
         let presence = &self.hub.presence;
         let facts = Facts {
-            decided: boxes::state_of(&columns.state)?,
+            decided: agent_state::state_of(&columns.state)?,
             reason: columns.state_reason,
             since: columns.state_since.map(time).transpose()?,
             by: columns.state_by,
@@ -129,7 +87,7 @@ impl Store {
         };
         let (seen_at, is) = (facts.seen_at, facts.presence(presence.awake_since(), now));
         let hangs_since = presence.hangs_since(columns.id, now, self.policy());
-        Ok(BoxNow {
+        Ok(AgentNow {
             table: columns.table_id,
             agent_id: columns.uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?,
             name: columns.name,
@@ -172,7 +130,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Unattended>, StoreError> {
         let sql = format!(
-            "SELECT {COLUMNS} {BOXES} AND table_id = (SELECT table_id FROM requests WHERE uuid = ?1)
+            "SELECT {COLUMNS} {AGENTS} AND table_id = (SELECT table_id FROM requests WHERE uuid = ?1)
              {which}"
         );
         let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -181,7 +139,7 @@ impl Store {
             .await?;
         let mut absent = Vec::with_capacity(found.len());
         for columns in found {
-            let BoxNow { agent_id, name, standing, .. } = self.box_now(columns, now)?;
+            let AgentNow { agent_id, name, standing, .. } = self.agent_now(columns, now)?;
             absent.push(AbsentBox { agent_id, name, standing });
         }
         Ok(standing::unattended(absent))

@@ -1,6 +1,6 @@
 //! Copies of a database: consistent, whole or not there at all, and made while a server goes on.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::error::Cause;
-use super::open::{APPLICATION_ID, BUSY_TIMEOUT, OpenError, check_left_over};
+use super::open::{APPLICATION_ID, BUSY_TIMEOUT, OpenError, check_left_over, create_private};
 
 /// What a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,13 +153,4 @@ impl Drop for Part {
         // It is gone already where it was put in its place.
         let _ = fs::remove_file(&self.0);
     }
-}
-
-/// Makes an empty file, readable for its owner only.
-pub(super) fn create_private(path: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
 }

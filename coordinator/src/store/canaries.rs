@@ -8,7 +8,7 @@ use latlas_shared::Measurement;
 use latlas_shared::api::{AgentState, Lease, StateChange, Task, TaskWork};
 use uuid::Uuid;
 
-use super::boxes::{self, CANARY, FAILURES};
+use super::agent_state::{self, CANARY, FAILURES};
 use super::db::Tx;
 use super::effects::Effects;
 use super::{Agent, Store, StoreError, count, from_json, leases, micros, readable, time, to_json};
@@ -32,7 +32,7 @@ struct Columns {
 impl Columns {
     fn round(&self) -> Result<Round, StoreError> {
         Ok(Round {
-            state: boxes::state_of(&self.state)?,
+            state: agent_state::state_of(&self.state)?,
             by_farm: matches!(self.state_by.as_deref(), Some(CANARY | FAILURES)),
             asked_at: self.canary_asked_at.map(time).transpose()?,
             tries: count(self.canary_tries),
@@ -183,7 +183,7 @@ impl Store {
         let after = canary::after(&columns.round()?, &verdict, columns.lost());
         let Some((state, reason)) = after else { return Ok(Effects::none()) };
         let change = StateChange { state, reason: Some(reason) };
-        boxes::write(tx, agent.id, &change, CANARY, now).await
+        agent_state::write(tx, agent.id, &change, CANARY, now).await
     }
 }
 
@@ -205,12 +205,12 @@ pub(super) async fn distrust(
     by: &str,
     now: Timestamp,
 ) -> Result<Effects, StoreError> {
-    if boxes::state(tx, agent).await? != AgentState::Active {
+    if agent_state::state(tx, agent).await? != AgentState::Active {
         return Ok(Effects::none());
     }
     tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "into quarantine");
     let change = StateChange { state: AgentState::Quarantined, reason: Some(reason) };
-    boxes::write(tx, agent.id, &change, by, now).await
+    agent_state::write(tx, agent.id, &change, by, now).await
 }
 
 async fn read(tx: &mut Tx, agent: &Agent) -> Result<Columns, StoreError> {

@@ -149,18 +149,3 @@ async fn drop_tasks(tx: &mut Tx, request: i64) -> Result<usize, StoreError> {
     .await?;
     Ok(tasks.len())
 }
-
-/// Notes who asked for a request, who may take it back.
-pub(super) async fn note_requester(
-    tx: &mut Tx,
-    request: Uuid,
-    actor: &Actor,
-) -> Result<(), StoreError> {
-    let Actor::Token { id, .. } = actor else { return Ok(()) };
-    sqlx::query("UPDATE requests SET token_id = ?1 WHERE uuid = ?2")
-        .bind(id)
-        .bind(request.to_string())
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}

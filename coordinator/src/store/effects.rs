@@ -3,14 +3,29 @@
 //! An effect belongs to the commit and not to the caller: the task that commits runs it, so that an agent
 //! that waits for work hears of it even when whoever made the change has hung up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::TableId;
-use super::idle::Calls;
+use super::table::TableId;
 use crate::op_book::OpBook;
+
+/// For whom there may be work.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    /// All agents of these tables: their queue has grown.
+    pub tables: BTreeSet<TableId>,
+    /// These agents, whatever the queue holds.
+    pub agents: BTreeSet<i64>,
+}
+
+impl Calls {
+    pub fn concern(&self, table: TableId, agent: i64) -> bool {
+        self.tables.contains(&table) || self.agents.contains(&agent)
+    }
+}
 
 /// What follows from a change. Whatever changes tasks returns some, and a change returns those of all its
 /// parts.

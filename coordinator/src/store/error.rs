@@ -106,29 +106,3 @@ impl From<sqlx::Error> for StoreError {
         }
     }
 }
-
-/// Why a table was not found.
-#[derive(Debug, thiserror::Error)]
-pub enum Lookup {
-    /// No agent of that class was enrolled.
-    #[error("no agent of this hardware is enrolled")]
-    UnknownHardware {
-        /// The classes that there are, at most 20.
-        known: Vec<String>,
-    },
-    /// No agent of that class measures under that run config.
-    #[error("no agent of this hardware measures under this run config")]
-    UnknownConfig {
-        /// The class's run configs.
-        known: Vec<String>,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<sqlx::Error> for Lookup {
-    fn from(error: sqlx::Error) -> Lookup {
-        Lookup::Store(error.into())
-    }
-}

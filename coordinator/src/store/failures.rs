@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::boxes::FAILURES;
+use super::agent_state::FAILURES;
 use super::db::Tx;
 use super::effects::Effects;
 use super::{Agent, Store, StoreError, TableId, agents, canaries, count, micros, time, to_json};

@@ -70,7 +70,7 @@ impl Store {
             .await?;
         let ids: Vec<i64> = found.iter().map(|table| table.id).collect();
         let mut agents = Counts::new();
-        for one in self.boxes_of(&mut tx, &ids, now).await? {
+        for one in self.agents_of(&mut tx, &ids, now).await? {
             let states = agents.entry(one.table).or_default();
             *states.entry(one.standing.state.name().to_owned()).or_default() += 1;
         }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::db::Tx;
 use super::{Store, StoreError, micros, readable, time, to_json};
-use crate::alarm::{Alarm, Incident};
+use crate::rules::incidents::{Alarm, Incident};
 
 impl Store {
     /// Notes which incidents there are now, by what they are known by. Gives those that have begun and those

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use latlas_shared::api::{HardwareEntry, OpEntry, Page, RequestStatus, TableEntry};
 
-use super::agents::table_ref;
+use super::table::table_ref;
 use super::{Served, Store, StoreError, count, from_json, readable, requests};
 use crate::chain::Chain;
 

@@ -48,7 +48,7 @@ impl Store {
     pub async fn farm_counts(&self, now: Timestamp) -> Result<FarmCounts, StoreError> {
         let tasks = sqlx::query_as(TASKS);
         let mut agents = BTreeMap::new();
-        for one in self.boxes_now(now).await? {
+        for one in self.agents_now(now).await? {
             *agents.entry((one.hardware_id, one.standing.state.name())).or_default() += 1;
         }
         let agents =

@@ -4,45 +4,49 @@
 //!   transaction, and a change is on the disk (`synchronous=FULL`) before the method that made it returns.
 //!   Changes share transactions, and may run again (`db::group`).
 //! - `hub` is the live state in memory. Its effects belong to the commit of a change (`effects`).
-//! - Two things are written later: when agents and tokens were last heard of (`unwritten`), and what is derived from
+//! - Two things are written later: when agents and tokens were last heard of (`heard`), and what is derived from
 //!   measurements (`derive`).
 //! - Rules are elsewhere ([`crate::rules::lease`], [`latlas_predict::merge`], [`crate::rules::admission`]): methods here read, ask
 //!   them, and write. `now` is always an argument.
 //! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
 //!   generated files next to the code, and every query here is run by a test on a real file.
 
+mod agent_list;
+mod agent_state;
 mod agents;
 mod attendance;
 mod audit;
 mod backup;
-mod boxes;
 mod canaries;
 mod cancel;
 mod db;
 mod derive;
 mod effects;
+mod enrolment;
 mod error;
+mod expiry;
 mod failures;
 mod farm;
+mod heard;
 mod hub;
-mod idle;
 mod incidents;
 mod leases;
 mod lists;
+mod lookup;
 mod metrics;
 mod networks;
 mod open;
 mod ops;
 #[cfg(test)]
 mod plans;
+mod queue;
 mod registry;
 mod requests;
 mod results;
 mod rows;
-mod single_flight;
+mod table;
 mod tasks;
 mod tokens;
-mod unwritten;
 mod versions;
 
 use std::sync::Arc;
@@ -50,7 +54,6 @@ use std::sync::Arc;
 #[cfg(test)]
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use latlas_shared::{HardwareId, RunConfig};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -60,38 +63,24 @@ use crate::chain::Chain;
 use crate::op_book::OpBook;
 use crate::rules::lease::Policy;
 
-pub use agents::{Agent, EnrolError};
-pub use attendance::BoxNow;
+pub use agents::Agent;
 pub use audit::Actor;
 pub use backup::{Copied, CopyError, copy, read_through};
 pub use cancel::CancelError;
 pub use derive::Rebuilt;
-pub use error::{Lookup, StoreError};
-pub use idle::Waiting;
+pub use enrolment::EnrolError;
+pub use error::StoreError;
+pub use hub::idle::Waiting;
 pub use lists::After;
+pub use lookup::Lookup;
 pub use metrics::FarmCounts;
 pub use open::OpenError;
 pub use ops::{Submission, SubmitError};
 pub use registry::ChangeError;
 pub use requests::{NewRequest, RequestError};
 pub use results::{Incoming, Refusal};
+pub use table::{Served, TableId, TableRef, Version};
 pub use tokens::{Found, Holder, NewToken};
-pub use versions::{Served, Version};
-
-/// The number of a table inside the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TableId(i64);
-
-/// A table: a class of device under one run config.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableRef {
-    /// Its number.
-    pub id: TableId,
-    /// The class of device.
-    pub hardware_id: HardwareId,
-    /// The run config.
-    pub run_config: RunConfig,
-}
 
 /// What a coordinator knows: what lasts, and what lives in memory beside it. Clones share both.
 ///

@@ -7,7 +7,7 @@ use latlas_shared::api::Stale;
 use latlas_shared::{MeasuredNetwork, WholeNetwork};
 
 use super::db::Tx;
-use super::versions::READER_WAITS;
+use super::table::READER_WAITS;
 use super::{Store, StoreError, TableId, TableRef, micros, to_json};
 use crate::chain::Chain;
 

@@ -1,5 +1,6 @@
 //! Opening the database: connections, migrations, and what a file may turn out to be.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use sqlx::{Connection as _, SqlitePool};
 use super::db::Db;
 use super::error::Cause;
 use super::hub::Hub;
-use super::{Store, StoreError, backup};
+use super::{Store, StoreError};
 use crate::rules::lease::Policy;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -126,7 +127,7 @@ impl Store {
     /// See [`OpenError`].
     pub async fn open_with(path: &Path, policy: Policy) -> Result<Store, OpenError> {
         check_left_over(path)?;
-        backup::create_private(path).or_else(existing).map_err(|e| unusable(path, e))?;
+        create_private(path).or_else(existing).map_err(|e| unusable(path, e))?;
         let writer = connect_writer(path).await?;
         check_owner(path, &writer).await?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
@@ -189,6 +190,15 @@ fn names(files: &[PathBuf]) -> String {
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let are = if files.len() == 1 { "is" } else { "are" };
     format!("{} {are}", names.join(" and "))
+}
+
+/// Makes an empty file, readable for its owner only.
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 /// A file that is there already is opened, and keeps its permissions.

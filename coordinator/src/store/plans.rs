@@ -9,7 +9,7 @@ use latlas_shared::api::AgentState;
 use uuid::Uuid;
 
 use super::{Agent, Incoming, Store};
-use super::{canaries, farm, leases, metrics, requests, results, tasks};
+use super::{canaries, expiry, farm, metrics, queue, requests, results, tasks};
 use crate::testing;
 use crate::tests::harness::{Farm, later};
 
@@ -62,8 +62,8 @@ async fn no_query_goes_through_a_large_table() {
         ("earlier canaries", canaries::PAST),
         ("the farm", farm::TABLES),
         ("failures", farm::FAILURES),
-        ("leases that are over", leases::DUE),
-        ("the queue", leases::QUEUE),
+        ("leases that are over", expiry::DUE),
+        ("the queue", queue::QUEUE),
         ("metrics of tasks", metrics::TASKS),
         ("metrics of requests", metrics::OLDEST),
         ("counts of requests", requests::COUNTS),
@@ -85,8 +85,8 @@ async fn no_query_goes_through_a_large_table() {
         ("canaries of its own", canaries::OWN),
         ("canaries of others", canaries::OTHERS),
         ("earlier canaries", canaries::PAST),
-        ("leases that are over", leases::DUE),
-        ("the queue", leases::QUEUE),
+        ("leases that are over", expiry::DUE),
+        ("the queue", queue::QUEUE),
         ("metrics of requests", metrics::OLDEST),
         ("fingerprints", results::FINGERPRINTS),
     ];

@@ -12,7 +12,7 @@ use super::audit::{Actor, audit};
 use super::db::Tx;
 use super::effects::Effects;
 use super::error::Retryable;
-use super::{Store, StoreError, boxes, from_json, leases, micros, to_json};
+use super::{Store, StoreError, agents, from_json, leases, micros, to_json};
 
 /// The most labels of a box.
 const MOST_LABELS: usize = 32;
@@ -93,7 +93,7 @@ async fn rewrite(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(), ChangeError> {
-    let id = boxes::number(tx, agent).await?.ok_or(ChangeError::Missing)?;
+    let id = agents::number(tx, agent).await?.ok_or(ChangeError::Missing)?;
     if let Some(name) = &change.name {
         let other: Option<String> = sqlx::query_scalar(
             "SELECT uuid FROM agents WHERE name = ?1 AND id <> ?2 AND removed_at IS NULL LIMIT 1",
@@ -145,7 +145,7 @@ async fn remove(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(bool, Effects), StoreError> {
-    let Some(id) = boxes::number(tx, agent).await? else { return Ok((false, Effects::none())) };
+    let Some(id) = agents::number(tx, agent).await? else { return Ok((false, Effects::none())) };
     let released = leases::release_all(tx, id).await?;
     sqlx::query("UPDATE agents SET removed_at = ?1 WHERE id = ?2")
         .bind(micros(now))

@@ -16,9 +16,7 @@ use super::effects::Effects;
 use super::error::Retryable;
 use super::networks::{self, NetworkId};
 use super::ops::{SubmitError, submit};
-use super::{
-    Actor, Store, StoreError, TableRef, audit::audit, cancel, count, micros, time, to_json,
-};
+use super::{Actor, Store, StoreError, TableRef, audit::audit, count, micros, time, to_json};
 use crate::op_book::OpBook;
 
 /// The most failures that a status lists.
@@ -169,7 +167,7 @@ async fn add(
         return Err(RequestError::Unsupported(unsupported));
     }
     let uuid = insert(tx, request, &to_json(&keys), &to_json(&networks), now).await?;
-    cancel::note_requester(tx, uuid, actor).await?;
+    note_requester(tx, uuid, actor).await?;
     let detail = json!({
         "hardware_id": request.table.hardware_id, "config": request.table.run_config.id(),
         "space": request.space, "keys": keys.len(), "networks": networks.len(),
@@ -177,6 +175,17 @@ async fn add(
     });
     audit(tx, actor, "request.create", &format!("request {uuid}"), &detail, now).await?;
     Ok((uuid, book))
+}
+
+/// Notes who asked for a request, who may take it back.
+async fn note_requester(tx: &mut Tx, request: Uuid, actor: &Actor) -> Result<(), StoreError> {
+    let Actor::Token { id, .. } = actor else { return Ok(()) };
+    sqlx::query("UPDATE requests SET token_id = ?1 WHERE uuid = ?2")
+        .bind(id)
+        .bind(request.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 async fn same_request(tx: &mut Tx, request: &NewRequest) -> Result<Option<Uuid>, RequestError> {

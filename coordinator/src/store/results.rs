@@ -18,7 +18,8 @@ use super::effects::Effects;
 use super::failures::Failed;
 use super::rows::{Place, What};
 use super::{
-    Agent, Store, StoreError, TableId, boxes, canaries, micros, networks, pieces, tasks, to_json,
+    Agent, Store, StoreError, TableId, agent_state, canaries, micros, networks, pieces, tasks,
+    to_json,
 };
 use crate::op_book::{OpBook, OpId};
 use crate::rules::admission::{Known, check_measurement};
@@ -211,7 +212,7 @@ impl Store {
     ) -> Result<(ResultsAnswer, Effects), StoreError> {
         let Batch { agent, now, .. } = batch;
         let now = *now;
-        let (state, enrolled_at) = boxes::state_and_enrolment(tx, agent).await?;
+        let (state, enrolled_at) = agent_state::state_and_enrolment(tx, agent).await?;
         let trusted = state != AgentState::Quarantined;
         let New { mut taken, refused, known } = new_of(tx, batch, trusted, enrolled_at).await?;
         let mut settled = self.settle_tasks(tx, agent, &mut taken, now).await?;
@@ -255,7 +256,7 @@ impl Store {
         settled.count(self.count_attempt(tx, agent, *task, reason).await?);
         if canary::is_canary(*task) {
             let why = format!("its canary was refused: {reason}");
-            let distrusted = canaries::distrust(tx, agent, why, boxes::CANARY, now).await?;
+            let distrusted = canaries::distrust(tx, agent, why, agent_state::CANARY, now).await?;
             settled.follow(distrusted);
         }
         Ok(())

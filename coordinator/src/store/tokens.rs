@@ -72,7 +72,7 @@ struct Stored {
     revoked_at: Option<i64>,
     used_at: Option<i64>,
     #[sqlx(flatten)]
-    holder: agents::Columns,
+    holder: agents::AgentColumns,
 }
 
 #[derive(sqlx::FromRow)]

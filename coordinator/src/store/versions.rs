@@ -11,15 +11,13 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_predict::TableContent;
 use latlas_shared::Fingerprint;
-use latlas_shared::api::Stale;
 use ops_catalog::Catalog;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
 use super::db::Tx;
 use super::rows::{self, Place, What};
-use super::single_flight::SingleFlight;
-use super::{Store, StoreError, TableId, TableRef, count, micros, networks, time, to_json};
+use super::table::{READER_WAITS, Served, TableId, TableRef, Version};
+use super::{Store, StoreError, count, micros, networks, time, to_json};
 use crate::chain::Chain;
 use crate::op_book::OpId;
 use crate::rules::retention;
@@ -27,47 +25,8 @@ use crate::rules::retention;
 /// Compression of stored tables: zstd's default, which makes them about a tenth.
 const ZSTD_LEVEL: i32 = 3;
 
-/// How long a reader waits for the next version.
-pub(super) const READER_WAITS: Duration = Duration::from_secs(10);
-
-/// Versions that are put together at one time: each takes a processor and the table's rows in memory.
-const AT_ONCE: usize = 2;
-
 /// Versions that are dropped in one change: others wait for the writer meanwhile.
 const DROPPED_AT_ONCE: usize = 64;
-
-/// A version of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// Hash of its content.
-    pub version: String,
-    /// When it came to be.
-    pub created_at: Timestamp,
-    /// Its rows.
-    pub rows: u32,
-}
-
-/// What a reader of a table gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served {
-    /// The latest version there is.
-    pub version: Version,
-    /// Why it lacks measurements that are stored; none when it has them all.
-    pub stale: Option<Stale>,
-}
-
-/// Versions that are being put together.
-#[derive(Debug)]
-pub(super) struct Assembly {
-    pending: SingleFlight<Version>,
-    permits: Semaphore,
-}
-
-impl Default for Assembly {
-    fn default() -> Assembly {
-        Assembly { pending: SingleFlight::default(), permits: Semaphore::new(AT_ONCE) }
-    }
-}
 
 /// The version that was made last, against what stands in the database.
 struct Latest {
@@ -128,7 +87,7 @@ impl Store {
             return Ok(latest.version);
         }
         let make = || self.clone().assemble_logged(table.clone(), now);
-        self.hub.assembly.pending.fresh(table.id, make).await
+        self.hub.versions.fresh(table.id, make).await
     }
 
     /// [`Store::assemble`] for a task of its own: the log tells of a failure even if nobody waits for it any more.
@@ -147,7 +106,7 @@ impl Store {
             return Ok(latest.version);
         }
         let ended = |_| StoreError::Ended("the building of versions");
-        let _permit = self.hub.assembly.permits.acquire().await.map_err(ended)?;
+        let _permit = self.hub.assembling.acquire().await.map_err(ended)?;
         let (changes, content) = self.content(table).await?;
         let ops = self.ops();
         let made = tokio::task::spawn_blocking(move || document(content, ops.catalog(), now));
@@ -298,14 +257,14 @@ impl Store {
     /// Keeps the next versions from being put together for as long as this is held.
     #[cfg(test)]
     pub async fn hold_versions(&self) -> tokio::sync::SemaphorePermit<'_> {
-        let all = u32::try_from(AT_ONCE).unwrap();
-        self.hub.assembly.permits.acquire_many(all).await.unwrap()
+        let all = u32::try_from(super::hub::ASSEMBLING).unwrap();
+        self.hub.assembling.acquire_many(all).await.unwrap()
     }
 
     /// Tables whose next version is being put together.
     #[cfg(test)]
     pub fn versions_under_way(&self) -> usize {
-        self.hub.assembly.pending.under_way()
+        self.hub.versions.under_way()
     }
 }
 

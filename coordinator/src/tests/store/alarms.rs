@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use latlas_shared::api::{AgentState, Heartbeat, StateChange};
 use uuid::Uuid;
 
-use crate::alarm::incidents;
+use crate::rules::incidents::incidents;
 use crate::store::{Actor, Store};
 use crate::testing;
 use crate::tests::harness::{Farm, KEYS, later};
@@ -12,7 +12,7 @@ use crate::{DATABASE, alarm};
 
 /// What is told at a time: event and kind.
 async fn told(store: &Store, now: Timestamp) -> Vec<(&'static str, &'static str)> {
-    let is = incidents(&store.boxes_now(now).await.unwrap());
+    let is = incidents(&store.agents_now(now).await.unwrap());
     let alarms = store.note_incidents(is, now).await.unwrap();
     alarms.into_iter().map(|alarm| (alarm.event, alarm.incident.kind.name())).collect()
 }

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use uuid::Uuid;
 
 use crate::DATABASE;
-use crate::alarm::incidents;
+use crate::rules::incidents::incidents;
 use crate::store::Incoming;
 use crate::testing;
 use crate::tests::harness::{Farm, KEYS, later};
@@ -114,7 +114,7 @@ async fn an_incident_silences_no_later_one() {
     let agent = farm.join(&testing::enrolment("box", 8)).await;
     let store = farm.store();
     let note = async |now| {
-        let is = incidents(&store.boxes_now(now).await.unwrap());
+        let is = incidents(&store.agents_now(now).await.unwrap());
         store.note_incidents(is, now).await.unwrap().len()
     };
     assert_eq!(note(later(90)).await, 1);

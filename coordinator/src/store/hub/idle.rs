@@ -4,13 +4,15 @@
 //! A bell is rung for the agents that news concerns and for no others: in a farm of thousands that wait, each
 //! lease that ends would have all of them look again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
-use super::{Agent, TableId};
+use crate::store::agents::Agent;
+use crate::store::effects::Calls;
+use crate::store::table::TableId;
 
 /// Kinds of agents that are remembered; a farm has a handful.
 const MOST_KINDS: usize = 1000;
@@ -21,21 +23,6 @@ const BELIEVED_FOR: SignedDuration = SignedDuration::from_secs(5);
 
 /// Agents that are given the same tasks: of one table, with the same primitives.
 type Kind = (TableId, String);
-
-/// For whom there may be work.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    /// All agents of these tables: their queue has grown.
-    pub tables: BTreeSet<TableId>,
-    /// These agents, whatever the queue holds.
-    pub agents: BTreeSet<i64>,
-}
-
-impl Calls {
-    fn concern(&self, table: TableId, agent: i64) -> bool {
-        self.tables.contains(&table) || self.agents.contains(&agent)
-    }
-}
 
 /// The bell of one call that waits.
 #[derive(Debug)]
@@ -68,7 +55,7 @@ impl Drop for Waiting {
 
 /// Who waits, and which kinds of agents have looked at the queue in vain since something last came into it.
 #[derive(Debug, Default)]
-pub(super) struct Idle {
+pub struct Idle {
     known: Mutex<Known>,
     /// Held while an agent looks, so that those who were woken with it see what it found.
     looking: tokio::sync::Mutex<()>,

@@ -1,23 +1,30 @@
 //! What lives in memory as long as the coordinator runs: who waits, who watches, what agents have said.
 
+pub(super) mod idle;
+mod single_flight;
+mod unwritten;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use self::idle::Idle;
+use self::single_flight::SingleFlight;
+use self::unwritten::Unwritten;
 use super::effects::Effects;
-use super::idle::Idle;
-use super::single_flight::SingleFlight;
-use super::unwritten::Unwritten;
-use super::versions::Assembly;
+use super::table::Version;
 use crate::op_book::OpBook;
 use crate::rules::presence::Presence;
+
+/// Versions that are built at one time: each takes a processor and the table's rows in memory.
+pub(super) const ASSEMBLING: usize = 2;
 
 /// The live state of a coordinator. It knows nothing of the database. What of it follows from a change of the
 /// database follows by [`Hub::run`], from the task that commits.
 ///
 /// The order of locks. Who holds one may take those below it, and none above it.
 ///
-/// 1. The turn to look for work (`idle`), then a permit to build a version (`assembly`). They are held across calls of
+/// 1. The turn to look for work (`idle`), then a permit to build a version (`assembling`). They are held across calls of
 ///    the database.
 /// 2. A connection of the database.
 /// 3. The locks of the fields below. They are leaves: each is held for a few instructions, never while another one
@@ -34,7 +41,9 @@ pub(super) struct Hub {
     /// Who waits for a task, and who has looked for one in vain.
     pub idle: Arc<Idle>,
     /// Versions of tables that are being built.
-    pub assembly: Assembly,
+    pub versions: SingleFlight<Version>,
+    /// The right to build one.
+    pub assembling: Semaphore,
     /// Tables whose rows are brought up to date for a reader.
     pub deriving: SingleFlight<()>,
     /// Changes when a request may have got further.
@@ -49,7 +58,8 @@ impl Default for Hub {
             presence: Presence::default(),
             unwritten: Unwritten::default(),
             idle: Arc::default(),
-            assembly: Assembly::default(),
+            versions: SingleFlight::default(),
+            assembling: Semaphore::new(ASSEMBLING),
             deriving: SingleFlight::default(),
             progress: watch::channel(()).0,
             ops: RwLock::new(Arc::new(OpBook::default())),

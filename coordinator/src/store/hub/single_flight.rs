@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::{StoreError, TableId};
+use crate::store::error::StoreError;
+use crate::store::table::TableId;
 
 /// Work that runs, for all who wait for it.
 type Pending<T> = Shared<BoxFuture<'static, Result<T, StoreError>>>;
@@ -16,7 +17,7 @@ type ByTable<T> = HashMap<TableId, Pending<T>>;
 
 /// The work that runs, by table.
 #[derive(Debug)]
-pub(super) struct SingleFlight<T: Clone>(Arc<Mutex<ByTable<T>>>);
+pub struct SingleFlight<T: Clone>(Arc<Mutex<ByTable<T>>>);
 
 impl<T: Clone> Default for SingleFlight<T> {
     fn default() -> SingleFlight<T> {

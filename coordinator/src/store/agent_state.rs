@@ -1,0 +1,132 @@
+//! What was decided about an agent: its state, who set it and why.
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use latlas_shared::api::{AgentEntry, AgentState, StateChange};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::agents::{self, Agent};
+use super::audit::{Actor, audit};
+use super::db::Tx;
+use super::effects::Effects;
+use super::{Store, StoreError, leases, micros, time};
+
+/// Who sets a state when an admin does.
+pub(super) const ADMIN: &str = "admin";
+
+/// Who sets a state when nobody does: the farm, by an agent's canary.
+pub(super) const CANARY: &str = "canary";
+
+/// The same, by what the agent failed that others measured.
+pub(super) const FAILURES: &str = "failures";
+
+impl Store {
+    /// What was decided about an agent, and why.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn decided(&self, agent: &Agent) -> Result<StateChange, StoreError> {
+        let (state, reason): (String, Option<String>) =
+            sqlx::query_as("SELECT state, state_reason FROM agents WHERE id = ?1")
+                .bind(agent.id)
+                .fetch_one(&self.db.readers)
+                .await?;
+        Ok(StateChange { state: state_of(&state)?, reason })
+    }
+
+    /// Sets an agent's state. In quarantine its leases end, and their tasks wait again without an attempt.
+    /// Gives the agent as it is then; none when there is no such agent.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn set_state(
+        &self,
+        agent: Uuid,
+        change: &StateChange,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Option<AgentEntry>, StoreError> {
+        let (change, actor) = (change.clone(), actor.clone());
+        let found = self.db.change((change, actor), move |(change, actor), tx| {
+            decide(tx, agent, change, actor, now).boxed()
+        });
+        if !found.await? {
+            return Ok(None);
+        }
+        self.agent_entry(agent, now).await
+    }
+}
+
+pub(super) fn state_of(name: &str) -> Result<AgentState, StoreError> {
+    [AgentState::Active, AgentState::Draining, AgentState::Quarantined]
+        .into_iter()
+        .find(|state| state.name() == name)
+        .ok_or_else(|| StoreError::damaged("an agent's state", name))
+}
+
+/// An agent's state, as a transaction sees it.
+pub(super) async fn state(tx: &mut Tx, agent: &Agent) -> Result<AgentState, StoreError> {
+    let name: String = sqlx::query_scalar("SELECT state FROM agents WHERE id = ?1")
+        .bind(agent.id)
+        .fetch_one(&mut **tx)
+        .await?;
+    state_of(&name)
+}
+
+/// An agent's state as a transaction sees it, and when it was enrolled.
+pub(super) async fn state_and_enrolment(
+    tx: &mut Tx,
+    agent: &Agent,
+) -> Result<(AgentState, Timestamp), StoreError> {
+    let (name, enrolled_at): (String, i64) =
+        sqlx::query_as("SELECT state, enrolled_at FROM agents WHERE id = ?1")
+            .bind(agent.id)
+            .fetch_one(&mut **tx)
+            .await?;
+    Ok((state_of(&name)?, time(enrolled_at)?))
+}
+
+/// Writes the state that somebody has decided on; false when there is no such agent.
+async fn decide(
+    tx: &mut Tx,
+    agent: Uuid,
+    change: &StateChange,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<(bool, Effects), StoreError> {
+    let Some(id) = agents::number(tx, agent).await? else { return Ok((false, Effects::none())) };
+    let effects = write(tx, id, change, ADMIN, now).await?;
+    let detail = json!({"state": change.state, "reason": change.reason});
+    audit(tx, actor, "agent.state", &format!("agent {agent}"), &detail, now).await?;
+    Ok((true, effects))
+}
+
+/// Writes a state, and ends the leases of an agent that is no longer trusted. One that is trusted again may
+/// get work at once.
+pub(super) async fn write(
+    tx: &mut Tx,
+    agent: i64,
+    change: &StateChange,
+    by: &str,
+    now: Timestamp,
+) -> Result<Effects, StoreError> {
+    sqlx::query(
+        "UPDATE agents SET state = ?1, state_reason = ?2, state_since = ?3, state_by = ?4,
+                           failures_in_row = 0, failing_since = NULL
+         WHERE id = ?5",
+    )
+    .bind(change.state.name())
+    .bind(&change.reason)
+    .bind(micros(now))
+    .bind(by)
+    .bind(agent)
+    .execute(&mut **tx)
+    .await?;
+    let effects = match change.state {
+        AgentState::Quarantined => leases::release_all(tx, agent).await?,
+        AgentState::Active | AgentState::Draining => Effects::work_for([agent]),
+    };
+    // Requests say who is there to work on them.
+    Ok(effects.and(Effects::progress()))
+}

@@ -1,0 +1,246 @@
+//! Enrolment: an agent comes into the farm, or comes back.
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use latlas_shared::HardwareId;
+use latlas_shared::api::{AgentState, EnrolRequest, StateChange};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::agents::Agent;
+use super::audit::{Actor, audit};
+use super::db::Tx;
+use super::effects::Effects;
+use super::error::Retryable;
+use super::table::{TableId, TableRef};
+use super::tokens::NewToken;
+use super::{Store, StoreError, agent_state, leases, micros, to_json, tokens};
+use crate::token::{Role, Terms, Token};
+
+/// Why a box was not brought in.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The token that it came with has ended meanwhile, or another box had its last use.
+    #[error("the token has ended")]
+    TokenEnded,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for EnrolError {
+    fn from(error: sqlx::Error) -> EnrolError {
+        EnrolError::Store(error.into())
+    }
+}
+
+impl Retryable for EnrolError {
+    fn is_retryable(&self) -> bool {
+        matches!(self, EnrolError::Store(error) if error.is_retryable())
+    }
+}
+
+impl Store {
+    /// Brings a box into the farm, which takes one use of the token that it came with. A box that was in this
+    /// table before, by its key, is the agent that it was. The request was checked.
+    ///
+    /// # Errors
+    /// See [`EnrolError`].
+    pub async fn enrol(
+        &self,
+        request: &EnrolRequest,
+        credential: &Token,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Agent, EnrolError> {
+        let (store, request) = (self.clone(), request.clone());
+        let (credential, actor) = (credential.clone(), actor.clone());
+        let data = (store, request, credential, actor);
+        self.db
+            .change(data, move |(store, request, credential, actor), tx| {
+                store.add_agent(tx, request, credential, actor, now).boxed()
+            })
+            .await
+    }
+
+    async fn add_agent(
+        &self,
+        tx: &mut Tx,
+        request: &EnrolRequest,
+        credential: &Token,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<(Agent, Effects), EnrolError> {
+        let hardware_id = request.fingerprint.hardware_id();
+        let uuid = Uuid::new_v4();
+        let primitives = to_json(&request.primitives);
+        if !tokens::take_use(tx, actor, now).await? {
+            return Err(EnrolError::TokenEnded);
+        }
+        let table_id = find_or_add_table(tx, &hardware_id, request, now).await?;
+        let (id, uuid, effects) = match self.who_comes(tx, table_id, request, now).await? {
+            Comer::Comes => {
+                let id = insert(tx, uuid, table_id, request, true, now).await?;
+                (id, uuid, share_quarantine(tx, id, request, now).await?)
+            }
+            Comer::IsElsewhere => {
+                let id = insert(tx, uuid, table_id, request, false, now).await?;
+                (id, uuid, Effects::none())
+            }
+            Comer::ComesBack(id, uuid) => (id, uuid, come_back(tx, id, request, now).await?),
+        };
+        let new = NewToken { role: Role::Agent, label: String::new(), terms: Terms::default() };
+        let token = tokens::insert(tx, credential, &new, Some(id), now).await?;
+        let detail = json!({
+            "name": request.name, "hardware_id": hardware_id, "config": request.run_config.id(),
+            "token": token,
+        });
+        audit(tx, actor, "agent.enrol", &format!("agent {uuid}"), &detail, now).await?;
+        let table = TableRef { id: table_id, hardware_id, run_config: request.run_config.clone() };
+        let agent = Agent { id, uuid, name: request.name.clone(), table, primitives };
+        Ok((agent, effects))
+    }
+
+    /// What the key of a box that enrols says of it.
+    async fn who_comes(
+        &self,
+        tx: &mut Tx,
+        table: TableId,
+        request: &EnrolRequest,
+        now: Timestamp,
+    ) -> Result<Comer, StoreError> {
+        let Some(key) = &request.box_key else { return Ok(Comer::Comes) };
+        let found: Option<(i64, String)> =
+            sqlx::query_as("SELECT id, uuid FROM agents WHERE table_id = ?1 AND box_key = ?2")
+                .bind(table.0)
+                .bind(key)
+                .fetch_optional(&mut **tx)
+                .await?;
+        let Some((id, uuid)) = found else { return Ok(Comer::Comes) };
+        if self.hub.presence.may_take_over(id, request.instance.as_ref(), now) {
+            let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
+            return Ok(Comer::ComesBack(id, uuid));
+        }
+        tracing::warn!(
+            agent = uuid,
+            name = request.name,
+            "a box enrols with the key of one that runs elsewhere"
+        );
+        Ok(Comer::IsElsewhere)
+    }
+}
+
+/// What is known of a box that enrols.
+enum Comer {
+    /// It is new, or does not say who it is.
+    Comes,
+    /// It is the box of this agent, which has lost its state directory or has changed.
+    ComesBack(i64, Uuid),
+    /// Another box, which runs now, has the same key: the key tells nothing of this one.
+    IsElsewhere,
+}
+
+async fn insert(
+    tx: &mut Tx,
+    uuid: Uuid,
+    table: TableId,
+    request: &EnrolRequest,
+    with_key: bool,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    let id = sqlx::query_scalar(
+        "INSERT INTO agents
+            (uuid, name, table_id, fingerprint, primitives, agent_version, enrolled_at, seen_at, box_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8) RETURNING id",
+    )
+    .bind(uuid.to_string())
+    .bind(&request.name)
+    .bind(table.0)
+    .bind(request.fingerprint.digest())
+    .bind(to_json(&request.primitives))
+    .bind(&request.agent_version)
+    .bind(micros(now))
+    .bind(request.box_key.as_ref().filter(|_| with_key))
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(id)
+}
+
+/// What an admin has decided of a box holds for it under each run config.
+async fn share_quarantine(
+    tx: &mut Tx,
+    id: i64,
+    request: &EnrolRequest,
+    now: Timestamp,
+) -> Result<Effects, StoreError> {
+    let reason: Option<Option<String>> = sqlx::query_scalar(
+        "SELECT state_reason FROM agents
+         WHERE box_key = ?1 AND state = 'quarantined' AND state_by = ?2 ORDER BY id LIMIT 1",
+    )
+    .bind(&request.box_key)
+    .bind(agent_state::ADMIN)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(reason) = reason else { return Ok(Effects::none()) };
+    let change = StateChange { state: AgentState::Quarantined, reason };
+    agent_state::write(tx, id, &change, agent_state::ADMIN, now).await
+}
+
+/// An agent's box is what it says now. Name, state and history stay; its canary is due, and the leases of the process
+/// that has ended are given back. One that was removed is in the farm again.
+async fn come_back(
+    tx: &mut Tx,
+    id: i64,
+    request: &EnrolRequest,
+    now: Timestamp,
+) -> Result<Effects, StoreError> {
+    let effects = leases::release_all(tx, id).await?;
+    sqlx::query(
+        "UPDATE agents SET fingerprint = ?1, primitives = ?2, agent_version = ?3,
+                           seen_at = max(seen_at, ?4), canary_asked_at = NULL,
+                           stopped_at = NULL, removed_at = NULL
+         WHERE id = ?5",
+    )
+    .bind(request.fingerprint.digest())
+    .bind(to_json(&request.primitives))
+    .bind(&request.agent_version)
+    .bind(micros(now))
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(effects)
+}
+
+async fn find_or_add_table(
+    tx: &mut Tx,
+    hardware_id: &HardwareId,
+    request: &EnrolRequest,
+    now: Timestamp,
+) -> Result<TableId, StoreError> {
+    sqlx::query(
+        "INSERT INTO fingerprints (digest, hardware_id, fingerprint, created_at)
+         VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+    )
+    .bind(request.fingerprint.digest())
+    .bind(hardware_id.as_str())
+    .bind(to_json(&request.fingerprint))
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO tables (hardware_id, config_id, run_config, created_at)
+         VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+    )
+    .bind(hardware_id.as_str())
+    .bind(request.run_config.id())
+    .bind(to_json(&request.run_config))
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    let id = sqlx::query_scalar("SELECT id FROM tables WHERE hardware_id = ?1 AND config_id = ?2")
+        .bind(hardware_id.as_str())
+        .bind(request.run_config.id())
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(TableId(id))
+}

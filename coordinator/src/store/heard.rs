@@ -1,0 +1,121 @@
+//! What agents say between their results: that they live, and how they are. It costs no write when it is said.
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use latlas_shared::Telemetry;
+use latlas_shared::api::{Heartbeat, Instance};
+use uuid::Uuid;
+
+use super::agents::Agent;
+use super::db::Tx;
+use super::{Store, StoreError, micros, time, to_json};
+use crate::rules::lease;
+
+impl Store {
+    /// Whether a process may speak for an agent; if another one does, when that last spoke.
+    ///
+    /// # Errors
+    /// When another process speaks for the agent.
+    pub fn hear(&self, agent: &Agent, speaker: &Instance, now: Timestamp) -> Result<(), Timestamp> {
+        self.hub.presence.hear(agent.id, speaker, now)
+    }
+
+    /// Notes what a heartbeat says beside the agent's being alive. `cancelled` are those of its leases
+    /// that are not its own.
+    pub fn note(&self, agent: &Agent, beat: &Heartbeat, cancelled: &[Uuid], now: Timestamp) {
+        let own: Vec<Uuid> =
+            beat.leases.iter().filter(|id| !cancelled.contains(id)).copied().collect();
+        self.hub.presence.note(agent.id, beat, &own, now);
+    }
+
+    /// Notes that an agent has called. Costs no write.
+    pub fn has_called(&self, agent: &Agent, now: Timestamp) {
+        self.heard_of(agent, None, now);
+    }
+
+    /// Notes that an agent lives. Costs no write.
+    pub(super) fn heard_of(&self, agent: &Agent, telemetry: Option<&Telemetry>, now: Timestamp) {
+        self.hub.unwritten.heard_of(agent.id, telemetry, now);
+    }
+
+    /// Notes that an agent lives, and gives those of `leases` that are no longer its own. Costs no write:
+    /// see [`Store::write_heard`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn heartbeat(
+        &self,
+        agent: &Agent,
+        leases: &[Uuid],
+        telemetry: &Telemetry,
+        now: Timestamp,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        self.heard_of(agent, Some(telemetry), now);
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held: Vec<(String, i64)> =
+            sqlx::query_as("SELECT id, deadline FROM leases WHERE agent_id = ?1")
+                .bind(agent.id)
+                .fetch_all(&self.db.readers)
+                .await?;
+        let mut live = Vec::with_capacity(held.len());
+        for (id, deadline) in held {
+            if lease::is_live(time(deadline)?, now) {
+                live.push(id);
+            }
+        }
+        Ok(leases.iter().filter(|id| !live.contains(&id.to_string())).copied().collect())
+    }
+
+    /// When an agent was last heard of, given what is stored.
+    pub(super) fn last_heard(&self, agent: i64, stored: Timestamp) -> Timestamp {
+        self.hub.unwritten.last_heard(agent).unwrap_or(stored)
+    }
+
+    /// Writes down when agents were last heard of and which tokens were used. To be called every few seconds, and
+    /// before the end.
+    ///
+    /// # Errors
+    /// When the store fails; then it is kept for the next call.
+    pub async fn write_notes(&self) -> Result<(), StoreError> {
+        let notes = self.hub.unwritten.take();
+        if notes.heard.is_empty() && notes.uses.is_empty() {
+            return Ok(());
+        }
+        let heard: Vec<(i64, i64, &Option<String>)> = notes
+            .heard
+            .iter()
+            .map(|(&agent, heard)| (agent, micros(heard.at), &heard.telemetry))
+            .collect();
+        let uses: Vec<(i64, i64)> =
+            notes.uses.iter().map(|(&token, &at)| (token, micros(at))).collect();
+        let texts = (to_json(&heard), to_json(&uses));
+        let written =
+            self.db.write(texts, |(heard, uses), tx| write(tx, heard, uses).boxed()).await;
+        if written.is_err() {
+            self.hub.unwritten.put_back(notes);
+        }
+        written
+    }
+}
+
+/// Both are JSON arrays.
+async fn write(tx: &mut Tx, heard: &str, uses: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE agents
+         SET seen_at = heard.value ->> 1, telemetry = coalesce(heard.value ->> 2, telemetry)
+         FROM json_each(?1) AS heard WHERE agents.id = heard.value ->> 0",
+    )
+    .bind(heard)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "UPDATE tokens SET used_at = used.value ->> 1
+         FROM json_each(?1) AS used WHERE tokens.id = used.value ->> 0",
+    )
+    .bind(uses)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
