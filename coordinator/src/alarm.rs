@@ -1,11 +1,12 @@
 //! Alarms: the coordinator tells the host about incidents ([`crate::rules::incidents`]), once when one begins and once
 //! when it is over, also across restarts.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 
 use crate::app::App;
 use crate::chain::Chain;
@@ -79,18 +80,36 @@ async fn tell(app: &App, command: &str, alarm: Alarm) {
     let called = tokio::task::spawn_blocking(move || {
         call(&command, &text, WITHIN, &|| stopped.is_stopping())
     });
-    let outcome = called.await.unwrap_or_else(|error| Err(error.to_string()));
+    let outcome = called.await.unwrap_or_else(|error| Err(CommandError::Lost(error)));
     match outcome {
         Ok(()) => app.metrics().alarm("delivered"),
-        Err(why) => {
+        Err(error) => {
             app.metrics().alarm("failed");
             tracing::error!(
                 incident = alarm.id,
                 event = alarm.event,
-                "the alarm command failed: {why}"
+                "the alarm command failed: {}",
+                Chain(&error)
             );
         }
     }
+}
+
+/// Why the host's command did not work.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("it could not be started")]
+    Start(#[source] io::Error),
+    #[error("it could not be waited for")]
+    Wait(#[source] io::Error),
+    #[error("it ended with {0}")]
+    Status(ExitStatus),
+    #[error("it did not end within {} s and was killed", .0.as_secs_f64())]
+    Late(Duration),
+    #[error("the coordinator stops")]
+    Stopping,
+    #[error("the call of it ended early")]
+    Lost(#[source] JoinError),
 }
 
 /// Runs a command with a text on its stdin. With everything that it has started it ends in time.
@@ -99,13 +118,13 @@ fn call(
     text: &str,
     within: Duration,
     stopped: &dyn Fn() -> bool,
-) -> Result<(), String> {
+) -> Result<(), CommandError> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::null());
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     let begun = Instant::now();
-    let mut child = shell.spawn().map_err(|error| format!("it could not be started ({error})"))?;
+    let mut child = shell.spawn().map_err(CommandError::Start)?;
     if let Some(mut stdin) = child.stdin.take() {
         // It is less than a pipe holds; and the command need not read it.
         let _ = writeln!(stdin, "{text}");
@@ -117,22 +136,20 @@ fn call(
             Ok(None) => {
                 end(&mut child);
                 return Err(match stopped() {
-                    true => "the coordinator stops".to_owned(),
-                    false => {
-                        format!("it did not end within {} s and was killed", within.as_secs_f64())
-                    }
+                    true => CommandError::Stopping,
+                    false => CommandError::Late(within),
                 });
             }
             Err(error) => {
                 end(&mut child);
-                return Err(error.to_string());
+                return Err(CommandError::Wait(error));
             }
         }
     }
 }
 
-fn ended(status: ExitStatus) -> Result<(), String> {
-    if status.success() { Ok(()) } else { Err(format!("it ended with {status}")) }
+fn ended(status: ExitStatus) -> Result<(), CommandError> {
+    if status.success() { Ok(()) } else { Err(CommandError::Status(status)) }
 }
 
 fn end(child: &mut Child) {
@@ -160,14 +177,14 @@ mod tests {
         let command = format!("cat > {}", file.display());
         call(&command, "{\"a\": 1}", minute, &|| false).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"a\": 1}\n");
-        let failed = call("exit 3", "", minute, &|| false).unwrap_err();
+        let failed = call("exit 3", "", minute, &|| false).unwrap_err().to_string();
         assert!(failed.contains('3'), "{failed}");
         // With what it has started: that would keep the file open.
         let begun = Instant::now();
         let slow = "sleep 60 & sleep 60";
-        let late = call(slow, "", Duration::from_millis(100), &|| false).unwrap_err();
+        let late = call(slow, "", Duration::from_millis(100), &|| false).unwrap_err().to_string();
         assert!(late.contains("was killed"), "{late}");
-        let stopping = call(slow, "", minute, &|| true).unwrap_err();
+        let stopping = call(slow, "", minute, &|| true).unwrap_err().to_string();
         assert!(stopping.contains("stops"), "{stopping}");
         assert!(begun.elapsed() < Duration::from_secs(30));
     }

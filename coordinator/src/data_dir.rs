@@ -23,13 +23,14 @@ pub enum DataDirError {
     NoDefault,
     /// It can't be made or written to.
     #[error(
-        "the data directory {path} can't be written ({cause}): make it writable for this user, or choose \
-         another one with --data DIR"
+        "the data directory {path} can't be written: make it writable for this user, or choose another one \
+         with --data DIR"
     )]
     Unwritable {
         /// The directory.
         path: PathBuf,
         /// What the system said.
+        #[source]
         cause: io::Error,
     },
     /// It has no database.

@@ -36,14 +36,19 @@ impl Format {
     }
 }
 
-impl FromStr for Format {
-    type Err = String;
+/// A name that no format has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a format: write `json`, `ndjson` or `csv`")]
+pub struct UnknownFormat(pub String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
         [Format::Json, Format::Ndjson, Format::Csv]
             .into_iter()
             .find(|format| format.name() == text)
-            .ok_or_else(|| format!("`{text}` is not a format: write `json`, `ndjson` or `csv`"))
+            .ok_or_else(|| UnknownFormat(text.to_owned()))
     }
 }
 

@@ -20,13 +20,14 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read.
-    #[error("{path} can't be read ({cause}): it is a PEM file with {holds}")]
+    #[error("{path} can't be read: it is a PEM file with {holds}")]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What it should be.
         holds: &'static str,
         /// Why not.
+        #[source]
         cause: pem::Error,
     },
     /// A file of certificates has none.
@@ -38,17 +39,18 @@ pub enum TlsError {
         holds: &'static str,
     },
     /// Nobody's certificate could be of these authorities.
-    #[error("the certificates in {path} can't be authorities of clients ({cause})")]
+    #[error("the certificates in {path} can't be authorities of clients")]
     NoAuthority {
         /// The file.
         path: PathBuf,
         /// Why not.
-        cause: String,
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// They don't fit together.
     #[error(
-        "the certificate in {certificates} can't be served with the key in {key} ({cause}): give the files \
-         that were made together"
+        "the certificate in {certificates} can't be served with the key in {key}: give the files that were \
+         made together"
     )]
     Unfit {
         /// The certificates.
@@ -56,6 +58,7 @@ pub enum TlsError {
         /// The key.
         key: PathBuf,
         /// Why not.
+        #[source]
         cause: rustls::Error,
     },
 }
@@ -96,17 +99,14 @@ impl Tls {
         let verifier = match client_authorities {
             None => WebPkiClientVerifier::no_client_auth(),
             Some(path) => {
-                let no_authority = |cause: &dyn fmt::Display| TlsError::NoAuthority {
-                    path: path.to_owned(),
-                    cause: cause.to_string(),
-                };
+                let no_authority = |cause| TlsError::NoAuthority { path: path.to_owned(), cause };
                 let mut roots = RootCertStore::empty();
                 for certificate in read(path, "the authorities of clients' certificates")? {
-                    roots.add(certificate).map_err(|cause| no_authority(&cause))?;
+                    roots.add(certificate).map_err(|cause| no_authority(cause.into()))?;
                 }
                 WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
                     .build()
-                    .map_err(|cause| no_authority(&cause))?
+                    .map_err(|cause| no_authority(cause.into()))?
             }
         };
         let unfit = |cause| TlsError::Unfit {

@@ -31,14 +31,19 @@ impl Role {
     }
 }
 
-impl FromStr for Role {
-    type Err = String;
+/// A name that no role has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a role")]
+pub struct UnknownRole(pub String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
         [Role::Enroll, Role::Researcher, Role::Admin, Role::Agent]
             .into_iter()
             .find(|role| role.name() == text)
-            .ok_or_else(|| format!("`{text}` is not a role"))
+            .ok_or_else(|| UnknownRole(text.to_owned()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `latlas-coordinator serve`
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -73,8 +73,12 @@ fn lock(path: &Path) -> Result<(DataDir, ServerLock), DataDirError> {
     Ok((data, lock))
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8700".to_owned())
+#[derive(Debug, thiserror::Error)]
+#[error("write an IP address and a port, such as 127.0.0.1:8700")]
+struct NotAnAddress(#[from] AddrParseError);
+
+fn address(text: &str) -> Result<SocketAddr, NotAnAddress> {
+    Ok(text.parse()?)
 }
 
 pub async fn run(arguments: Arguments) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
@@ -114,20 +114,31 @@ enum Lifetime {
     For(Span),
 }
 
-fn label(text: &str) -> Result<String, String> {
+/// Why an argument is not taken.
+#[derive(Debug, thiserror::Error)]
+enum BadArgument {
+    #[error("a label is one line of at most {LONGEST_LABEL} characters")]
+    Label,
+    #[error("write a time such as 12h, 7d or 2w, or never")]
+    Lifetime(#[from] jiff::Error),
+    #[error("a token that is good for no time would be refused at once")]
+    NoTime,
+}
+
+fn label(text: &str) -> Result<String, BadArgument> {
     if text.chars().count() > LONGEST_LABEL || text.chars().any(char::is_control) {
-        return Err(format!("a label is one line of at most {LONGEST_LABEL} characters"));
+        return Err(BadArgument::Label);
     }
     Ok(text.to_owned())
 }
 
-fn lifetime(text: &str) -> Result<Lifetime, String> {
+fn lifetime(text: &str) -> Result<Lifetime, BadArgument> {
     if text == "never" {
         return Ok(Lifetime::Never);
     }
-    let span: Span = text.parse().map_err(|_| "write a time such as 12h, 7d or 2w, or never")?;
+    let span: Span = text.parse()?;
     if !span.is_positive() {
-        return Err("a token that is good for no time would be refused at once".to_owned());
+        return Err(BadArgument::NoTime);
     }
     Ok(Lifetime::For(span))
 }
@@ -163,8 +174,7 @@ async fn create(arguments: CreateArguments) -> Result<()> {
     }
     terms.uses_left = uses.or(terms.uses_left);
     let store = open_to_create(&data).await?;
-    let token =
-        Token::generate(role).map_err(|e| anyhow!("the system has no randomness to give: {e}"))?;
+    let token = Token::generate(role).context("the system has no randomness to give")?;
     let new = NewToken { role, label, terms };
     let id = store.add_token(&token, &new, &Actor::CommandLine, now).await?;
     store.close().await;

@@ -67,7 +67,7 @@ async fn enrol(
     State(app): State<App>,
     Body(request): Body<EnrolRequest>,
 ) -> Result<(StatusCode, Json<Enrolled>), ApiError> {
-    check_enrolment(&request).map_err(ApiError::Invalid)?;
+    check_enrolment(&request)?;
     check_instance(request.instance.as_ref())?;
     let credential =
         Token::generate(Role::Agent).map_err(|e| ApiError::Internal(anyhow::Error::msg(e)))?;
@@ -102,7 +102,7 @@ async fn heartbeat(
     Body(beat): Body<Heartbeat>,
 ) -> Result<Json<Orders>, ApiError> {
     itself(&agent, id)?;
-    check_heartbeat(&beat).map_err(ApiError::Invalid)?;
+    check_heartbeat(&beat)?;
     let now = app.now();
     not_cloned(&app, &agent, beat.instance.as_ref(), now)?;
     if let Some(reason) = &beat.leaving {
@@ -172,7 +172,7 @@ async fn change(
     Segments(id): Segments<Uuid>,
     Body(change): Body<AgentChange>,
 ) -> Result<Json<AgentEntry>, ApiError> {
-    check_change(&change).map_err(ApiError::Invalid)?;
+    check_change(&change)?;
     let changed = app.store().change_agent(id, &change, &actor, app.now()).await;
     changed.map(Json).map_err(|error| match error {
         ChangeError::Missing => no_agent(id),

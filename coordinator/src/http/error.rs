@@ -9,6 +9,7 @@ use latlas_shared::api::{AGENT_CLONED, PROBLEM_JSON, Problem};
 
 use crate::chain::Chain;
 use crate::op_book::NotTaken;
+use crate::rules::admission::BadField;
 use crate::store::{Lookup, RequestError, StoreError, SubmitError};
 
 /// Why a call failed. The texts are for the client; what must not leave the machine is in
@@ -204,6 +205,12 @@ impl From<StoreError> for ApiError {
             }
             other => ApiError::Internal(other.into()),
         }
+    }
+}
+
+impl From<BadField> for ApiError {
+    fn from(error: BadField) -> ApiError {
+        ApiError::Invalid(error.to_string())
     }
 }
 

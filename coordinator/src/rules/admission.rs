@@ -1,11 +1,12 @@
 //! What a measurement and an enrolment must be to be let in. Pure checks on data that came over the
 //! network; a refusal is a sentence for the one who sent it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use latlas_shared::api::{AgentChange, EnrolRequest, Heartbeat};
 use latlas_shared::{HardwareId, Measurement, Subject, Telemetry};
-use ops_catalog::Op;
+use ops_catalog::{Invalid, Op, OpDigest};
 
 /// The most bytes of a reason, a name or a version.
 const MOST_TEXT: usize = 4000;
@@ -27,6 +28,100 @@ pub struct Known {
     pub configs: HashSet<String>,
 }
 
+/// Why a measurement is not admitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// Its times are the wrong way round.
+    #[error("it finished before it started")]
+    Backwards,
+    /// It has too many bytes of text.
+    #[error("its texts have more than {MOST_TEXT} bytes")]
+    Texts,
+    /// It has too many reference ops.
+    #[error("it has more than {MOST_REFERENCES} reference ops")]
+    References,
+    /// A reference op has an impossible latency.
+    #[error("a reference op took no time, or no finite time")]
+    ReferenceLatency,
+    /// Its samples are too long.
+    #[error("its samples have more than {MOST_SAMPLES} bytes")]
+    ManySamples,
+    /// Its samples can't be unpacked; the text is that of the unpacker.
+    #[error("{0}")]
+    Samples(String),
+    /// It is of another class of device than its agent.
+    #[error("it is for {measured}, and this agent was enrolled as {enrolled}")]
+    Hardware {
+        /// What it says.
+        measured: HardwareId,
+        /// What the agent is.
+        enrolled: HardwareId,
+    },
+    /// No agent was enrolled with its fingerprint.
+    #[error(
+        "no box of {hardware_id} was enrolled with its fingerprint: has the box changed since it was enrolled? Enrol it \
+         again"
+    )]
+    Fingerprint {
+        /// The class of device.
+        hardware_id: HardwareId,
+    },
+    /// No agent was enrolled with its run config.
+    #[error("no agent of {hardware_id} was enrolled with run config {config}: enrol one with it")]
+    Config {
+        /// The class of device.
+        hardware_id: HardwareId,
+        /// Id of the run config.
+        config: String,
+    },
+    /// Its op is not known.
+    #[error("no op with digest {digest} is known here: submit {name} first")]
+    UnknownOp {
+        /// The op's digest.
+        digest: OpDigest,
+        /// The op's name, as the measurement says.
+        name: String,
+    },
+    /// The digest is that of an op with another name.
+    #[error("digest {digest} is {name}, and not {said}")]
+    OtherOp {
+        /// The op's digest.
+        digest: OpDigest,
+        /// The name of the op that has it.
+        name: String,
+        /// The name that the measurement says.
+        said: String,
+    },
+    /// Its shape or its network is not valid.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Status, reason, latency and energy don't fit together; the text says what is wrong.
+    #[error("{0}")]
+    Result(String),
+}
+
+/// Why a field of a call is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadField {
+    /// It is out of its bounds.
+    #[error("{field}: {bounds}")]
+    Bounds {
+        /// The field's path.
+        field: Cow<'static, str>,
+        /// What it may be.
+        bounds: Cow<'static, str>,
+    },
+    /// A change that changes nothing.
+    #[error("give `name` or `labels`")]
+    NoChange,
+}
+
+impl BadField {
+    fn new(field: impl Into<Cow<'static, str>>, bounds: impl Into<Cow<'static, str>>) -> BadField {
+        BadField::Bounds { field: field.into(), bounds: bounds.into() }
+    }
+}
+
 /// Checks a measurement. `op` is the op of its digest, if the digest is known.
 ///
 /// # Errors
@@ -35,34 +130,36 @@ pub fn check_measurement(
     measurement: &Measurement,
     known: &Known,
     op: Option<&Op>,
-) -> Result<(), String> {
+) -> Result<(), NotAdmitted> {
     check_origin(measurement, known)?;
     // When that was is the box's own word, and counts for nothing.
     if measurement.finished_at < measurement.started_at {
-        return Err("it finished before it started".into());
+        return Err(NotAdmitted::Backwards);
     }
     check_sizes(measurement)?;
     match &measurement.subject {
         Subject::Op { key, digest } => {
-            let op = op.ok_or_else(|| {
-                format!("no op with digest {digest} is known here: submit {} first", key.op)
-            })?;
+            let (digest, said) = (digest.clone(), key.op.clone());
+            let Some(op) = op else {
+                return Err(NotAdmitted::UnknownOp { digest, name: said });
+            };
             if op.name() != key.op {
-                return Err(format!("digest {digest} is {}, and not {}", op.name(), key.op));
+                let name = op.name().to_owned();
+                return Err(NotAdmitted::OtherOp { digest, name, said });
             }
-            op.at(&key.shape).map_err(|e| e.to_string())?;
+            op.at(&key.shape)?;
         }
         Subject::Network(network) => {
-            network.plan().map_err(|e| e.to_string())?;
+            network.plan()?;
         }
     }
-    measurement.check_result().map_err(|problem| problem.to_string())
+    measurement.check_result().map_err(|error| NotAdmitted::Result(error.to_string()))
 }
 
 /// Reference ops that a run may have.
 const MOST_REFERENCES: usize = 16;
 
-fn check_sizes(measurement: &Measurement) -> Result<(), String> {
+fn check_sizes(measurement: &Measurement) -> Result<(), NotAdmitted> {
     let Measurement { reason, energy, before, during, after, samples, agent_version, .. } =
         measurement;
     let texts = [before, during, after]
@@ -72,16 +169,16 @@ fn check_sizes(measurement: &Measurement) -> Result<(), String> {
         .chain(energy.as_ref().map(|energy| &energy.source))
         .chain([agent_version]);
     if bytes_of(texts) > MOST_TEXT {
-        return Err(format!("its texts have more than {MOST_TEXT} bytes"));
+        return Err(NotAdmitted::Texts);
     }
     if measurement.references.len() > MOST_REFERENCES {
-        return Err(format!("it has more than {MOST_REFERENCES} reference ops"));
+        return Err(NotAdmitted::References);
     }
     if !measurement.references.values().all(|micros| micros.is_finite() && *micros > 0.0) {
-        return Err("a reference op took no time, or no finite time".into());
+        return Err(NotAdmitted::ReferenceLatency);
     }
     if samples.as_ref().is_some_and(|samples| samples.len() > MOST_SAMPLES) {
-        return Err(format!("its samples have more than {MOST_SAMPLES} bytes"));
+        return Err(NotAdmitted::ManySamples);
     }
     Ok(())
 }
@@ -96,26 +193,18 @@ fn bytes_of<'t>(texts: impl Iterator<Item = &'t String>) -> usize {
     texts.map(|text| text.len() + 1).fold(0, usize::saturating_add)
 }
 
-fn check_origin(measurement: &Measurement, known: &Known) -> Result<(), String> {
-    if measurement.hardware_id != known.hardware_id {
-        return Err(format!(
-            "it is for {}, and this agent was enrolled as {}",
-            measurement.hardware_id, known.hardware_id
-        ));
+fn check_origin(measurement: &Measurement, known: &Known) -> Result<(), NotAdmitted> {
+    let hardware_id = known.hardware_id.clone();
+    if measurement.hardware_id != hardware_id {
+        let measured = measurement.hardware_id.clone();
+        return Err(NotAdmitted::Hardware { measured, enrolled: hardware_id });
     }
     if !known.fingerprints.contains(&measurement.fingerprint) {
-        return Err(format!(
-            "no box of {} was enrolled with its fingerprint: has the box changed since it was \
-             enrolled? Enrol it again",
-            known.hardware_id
-        ));
+        return Err(NotAdmitted::Fingerprint { hardware_id });
     }
     let config = measurement.run_config.id();
     if !known.configs.contains(&config) {
-        return Err(format!(
-            "no agent of {} was enrolled with run config {config}: enrol one with it",
-            known.hardware_id
-        ));
+        return Err(NotAdmitted::Config { hardware_id, config });
     }
     Ok(())
 }
@@ -130,18 +219,21 @@ const MOST_UNFIT: usize = 500;
 ///
 /// # Errors
 /// Names the field and its bounds.
-pub fn check_heartbeat(beat: &Heartbeat) -> Result<(), String> {
+pub fn check_heartbeat(beat: &Heartbeat) -> Result<(), BadField> {
     if beat.leases.len() > MOST_LEASES {
-        return Err(format!("leases: at most {MOST_LEASES}"));
+        return Err(BadField::new("leases", format!("at most {MOST_LEASES}")));
     }
     if beat.unfit.as_ref().is_some_and(|reason| reason.len() > MOST_UNFIT) {
-        return Err(format!("unfit: at most {MOST_UNFIT} bytes"));
+        return Err(BadField::new("unfit", format!("at most {MOST_UNFIT} bytes")));
     }
     if bytes_of(texts_of(&beat.telemetry)) > MOST_TEXT {
-        return Err(format!("telemetry.throttle: at most {MOST_TEXT} bytes together"));
+        return Err(BadField::new(
+            "telemetry.throttle",
+            format!("at most {MOST_TEXT} bytes together"),
+        ));
     }
     if beat.leaving.as_ref().is_some_and(|reason| reason.len() > MOST_UNFIT) {
-        return Err(format!("leaving: at most {MOST_UNFIT} bytes"));
+        return Err(BadField::new("leaving", format!("at most {MOST_UNFIT} bytes")));
     }
     Ok(())
 }
@@ -150,9 +242,9 @@ fn plain(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-fn check_name(name: &str) -> Result<(), String> {
+fn check_name(name: &str) -> Result<(), BadField> {
     if !plain(name, 100) {
-        return Err("name: 1 to 100 characters on one line".into());
+        return Err(BadField::new("name", "1 to 100 characters on one line"));
     }
     Ok(())
 }
@@ -161,23 +253,27 @@ fn check_name(name: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// Names the field and its bounds.
-pub fn check_change(change: &AgentChange) -> Result<(), String> {
+pub fn check_change(change: &AgentChange) -> Result<(), BadField> {
     if let Some(name) = &change.name {
         check_name(name)?;
     }
     for (key, value) in &change.labels {
         let of_a_label = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
         if !plain(key, 60) || !key.chars().all(of_a_label) {
-            return Err("labels: a key has 1 to 60 letters, digits and `.`, `_`, `-`, `/`".into());
+            return Err(BadField::new(
+                "labels",
+                "a key has 1 to 60 letters, digits and `.`, `_`, `-`, `/`",
+            ));
         }
         if value.as_ref().is_some_and(|value| !plain(value, 200)) {
-            return Err(format!(
-                "labels.{key}: 1 to 200 characters on one line, or null to remove it"
+            return Err(BadField::new(
+                format!("labels.{key}"),
+                "1 to 200 characters on one line, or null to remove it",
             ));
         }
     }
     if change.name.is_none() && change.labels.is_empty() {
-        return Err("give `name` or `labels`".into());
+        return Err(BadField::NoChange);
     }
     Ok(())
 }
@@ -186,16 +282,16 @@ pub fn check_change(change: &AgentChange) -> Result<(), String> {
 ///
 /// # Errors
 /// Names the field and its bounds.
-pub fn check_enrolment(request: &EnrolRequest) -> Result<(), String> {
+pub fn check_enrolment(request: &EnrolRequest) -> Result<(), BadField> {
     check_name(&request.name)?;
     if !plain(&request.agent_version, 50) {
-        return Err("agent_version: 1 to 50 characters on one line".into());
+        return Err(BadField::new("agent_version", "1 to 50 characters on one line"));
     }
     if request.primitives.is_empty()
         || request.primitives.len() > 200
         || !request.primitives.iter().all(|name| plain(name, 50))
     {
-        return Err("primitives: 1 to 200 names of 1 to 50 characters".into());
+        return Err(BadField::new("primitives", "1 to 200 names of 1 to 50 characters"));
     }
     // Both become parts of the config's id, which stands in URLs and file names.
     let in_a_url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '_' | '-');
@@ -204,23 +300,27 @@ pub fn check_enrolment(request: &EnrolRequest) -> Result<(), String> {
         ("runtime_version", &request.run_config.runtime_version),
     ] {
         if !plain(text, 40) || !text.chars().all(in_a_url) {
-            return Err(format!(
-                "run_config.{field}: 1 to 40 of letters, digits, `.`, `+`, `_` and `-`"
+            return Err(BadField::new(
+                format!("run_config.{field}"),
+                "1 to 40 of letters, digits, `.`, `+`, `_` and `-`",
             ));
         }
     }
     if !(1..=4096).contains(&request.run_config.threads) {
-        return Err("run_config.threads: 1 to 4096".into());
+        return Err(BadField::new("run_config.threads", "1 to 4096"));
     }
     if request.run_config.reuse_distance_bytes > 1 << 40 {
-        return Err("run_config.reuse_distance_bytes: at most 1 TiB".into());
+        return Err(BadField::new("run_config.reuse_distance_bytes", "at most 1 TiB"));
     }
     if request.box_key.as_ref().is_some_and(|key| !plain(key, 128) || key.len() < 16) {
-        return Err("box_key: 16 to 128 characters on one line".into());
+        return Err(BadField::new("box_key", "16 to 128 characters on one line"));
     }
     let size = serde_json::to_string(&request.fingerprint).map_or(usize::MAX, |text| text.len());
     if size > MOST_FINGERPRINT {
-        return Err(format!("fingerprint: at most {MOST_FINGERPRINT} bytes of JSON"));
+        return Err(BadField::new(
+            "fingerprint",
+            format!("at most {MOST_FINGERPRINT} bytes of JSON"),
+        ));
     }
     Ok(())
 }
@@ -232,7 +332,7 @@ mod tests {
     use latlas_shared::{Status, WholeNetwork};
     use ops_catalog::Catalog;
 
-    fn check(change: impl FnOnce(&mut Measurement)) -> Result<(), String> {
+    fn check(change: impl FnOnce(&mut Measurement)) -> Result<(), NotAdmitted> {
         let mut measurement = testing::measurement("Conv3x3:n1-h8-w8-i4-o4-s1", 10.0);
         change(&mut measurement);
         let known = Known {
@@ -355,7 +455,7 @@ mod tests {
             ),
         ];
         for (change, expected) in cases {
-            let error = check(change).unwrap_err();
+            let error = check(change).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
@@ -379,7 +479,7 @@ mod tests {
         for (change, field) in cases {
             let mut request = ok.clone();
             change(&mut request);
-            let error = check_enrolment(&request).unwrap_err();
+            let error = check_enrolment(&request).unwrap_err().to_string();
             assert!(error.contains(field), "{error}");
         }
     }

@@ -21,8 +21,9 @@ use super::{
     Agent, Store, StoreError, TableId, agent_state, canaries, micros, networks, pieces, tasks,
     to_json,
 };
+use crate::chain::Chain;
 use crate::op_book::{OpBook, OpId};
-use crate::rules::admission::{Known, check_measurement};
+use crate::rules::admission::{Known, NotAdmitted, check_measurement};
 use crate::rules::lease::{self, Failure, State};
 use crate::rules::{canary, failures, plausible};
 
@@ -387,17 +388,21 @@ async fn leases_of(tx: &mut Tx, agent: &Agent) -> Result<BTreeSet<Uuid>, StoreEr
 /// Checks a measurement, and makes it what is stored.
 fn check(measurement: Measurement, class: &Class, ops: &OpBook) -> Result<Admitted, Refusal> {
     let (id, task) = (measurement.id, measurement.task);
-    as_stored(measurement, class, ops).map_err(|reason| Refusal { id, task, reason })
+    as_stored(measurement, class, ops).map_err(|error| Refusal {
+        id,
+        task,
+        reason: Chain(&error).to_string(),
+    })
 }
 
 fn as_stored(
     mut measurement: Measurement,
     class: &Class,
     ops: &OpBook,
-) -> Result<Admitted, String> {
+) -> Result<Admitted, NotAdmitted> {
     let (table, about) = admit(&measurement, class, ops)?;
     let samples = measurement.samples.take().map(|text| samples::bytes(&text)).transpose();
-    let samples = samples.map_err(|problem| with_sources(&problem))?;
+    let samples = samples.map_err(|error| NotAdmitted::Samples(error.to_string()))?;
     let text = to_json(&measurement);
     let reason = measurement.reason.clone();
     let words = || FailureKind::from_words(reason.as_deref().unwrap_or_default());
@@ -429,17 +434,21 @@ fn admit(
     measurement: &Measurement,
     class: &Class,
     ops: &OpBook,
-) -> Result<(TableId, About), String> {
+) -> Result<(TableId, About), NotAdmitted> {
     let entry = match &measurement.subject {
         Subject::Op { digest, .. } => ops.by_digest(digest),
         Subject::Network(_) => None,
     };
     check_measurement(measurement, &class.known, entry.map(|entry| entry.op.as_ref()))?;
-    let table = class.tables.get(&measurement.run_config.id());
-    let table = *table.ok_or("its run config is not known")?;
+    let config = measurement.run_config.id();
+    let Some(&table) = class.tables.get(&config) else {
+        let hardware_id = class.known.hardware_id.clone();
+        return Err(NotAdmitted::Config { hardware_id, config });
+    };
     let about = match &measurement.subject {
-        Subject::Op { key, .. } => {
-            let entry = entry.ok_or_else(|| format!("the op of {key} is not known here"))?;
+        Subject::Op { key, digest } => {
+            let (digest, name) = (digest.clone(), key.op.clone());
+            let entry = entry.ok_or(NotAdmitted::UnknownOp { digest, name })?;
             About::Row(entry.id, key.to_string())
         }
         Subject::Network(network) => About::Network(network.clone()),

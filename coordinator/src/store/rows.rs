@@ -7,10 +7,12 @@ use latlas_predict::merge::{Observation, merge_network, merge_row};
 use latlas_shared::{MeasuredNetwork, Measurement, Row, RowStatus, Subject};
 use ops_catalog::{OpDigest, OpKey};
 use sqlx::QueryBuilder;
+use sqlx::error::BoxDynError;
 
 use super::db::Tx;
 use super::networks::NetworkId;
 use super::{StoreError, TableId, micros, pieces, time, to_json};
+use crate::chain::Chain;
 use crate::op_book::OpId;
 
 /// Where the measurements of one thing come together.
@@ -61,6 +63,7 @@ struct Found {
 struct Unreadable {
     measurement: i64,
     measured_at: i64,
+    /// For the database and the log.
     cause: String,
 }
 
@@ -348,7 +351,10 @@ async fn observations<'p>(
                 }
                 found.observations.push(Observation { agent, measurement });
             }
-            Err(cause) => found.unreadable.push(Unreadable { measurement, measured_at, cause }),
+            Err(cause) => {
+                let cause = Chain(cause.as_ref()).to_string();
+                found.unreadable.push(Unreadable { measurement, measured_at, cause });
+            }
         }
     }
     Ok(all)
@@ -356,15 +362,15 @@ async fn observations<'p>(
 
 /// A stored measurement of a place. It was checked when it came in; another version of this program or a
 /// failing disk may have written it since.
-fn read(place: &Place, text: &[u8]) -> Result<Measurement, String> {
-    let measurement: Measurement = serde_json::from_slice(text).map_err(|e| e.to_string())?;
-    measurement.check_result().map_err(|problem| problem.to_string())?;
+fn read(place: &Place, text: &[u8]) -> Result<Measurement, BoxDynError> {
+    let measurement: Measurement = serde_json::from_slice(text)?;
+    measurement.check_result()?;
     let belongs = match (&place.what, &measurement.subject) {
         (What::Row { key, .. }, Subject::Op { key: own, .. }) => *key == own.to_string(),
         (What::Network(_), Subject::Network(_)) => true,
         _ => false,
     };
-    if belongs { Ok(measurement) } else { Err("it is of something else".to_owned()) }
+    if belongs { Ok(measurement) } else { Err("it is of something else".into()) }
 }
 
 const OBSERVATIONS: &str = "
