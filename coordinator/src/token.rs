@@ -95,8 +95,7 @@ impl Token {
     pub fn generate(role: Role) -> Result<Token, getrandom::Error> {
         let mut bits = [0u8; 32];
         getrandom::fill(&mut bits)?;
-        let hex: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Token(format!("latlas_{}_{hex}", role.name())))
+        Ok(Token(format!("latlas_{}_{}", role.name(), hex::encode(bits))))
     }
 
     /// A token that somebody sent.

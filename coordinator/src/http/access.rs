@@ -8,6 +8,8 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, header};
+use headers::Header as _;
+use headers::authorization::{Authorization, Bearer};
 
 use super::error::ApiError;
 use crate::app::App;
@@ -90,18 +92,13 @@ async fn known(
     header: &HeaderValue,
     access: Access,
 ) -> Result<Holder, ApiError> {
-    let token = header
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| Token::from_client(token.trim()));
-    let Some(token) = token else {
+    let Ok(authorization) = Authorization::<Bearer>::decode(&mut std::iter::once(header)) else {
         return Err(ApiError::Unauthorized(format!(
             "the Authorization header is not `Bearer TOKEN`; {}",
             access.remedy()
         )));
     };
+    let token = Token::from_client(authorization.token().trim());
     let guesses = |wait| ApiError::TooMany {
         cause: "too many calls with tokens that are not known came from this address",
         wait,

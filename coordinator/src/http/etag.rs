@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use headers::{ETag, HeaderMapExt as _, IfNoneMatch};
 
 /// The encodings that answers may be compressed with.
 const ENCODINGS: [&str; 2] = ["gzip", "zstd"];
@@ -14,17 +15,11 @@ pub fn of_version(version: &str, format: &str) -> String {
 /// The tag of the request's `If-None-Match` that stands for `tag`, compressed or not: then the client
 /// has what it asks for.
 pub fn known(headers: &HeaderMap, tag: &str) -> Option<String> {
-    let values = headers.get_all(header::IF_NONE_MATCH).into_iter();
-    let mut listed = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
-    listed.find_map(|candidate| {
-        let candidate = candidate.trim();
-        // A weak comparison is what `If-None-Match` asks for.
-        let strong = candidate.strip_prefix("W/").unwrap_or(candidate);
-        let same = strong == "*"
-            || strong == tag
-            || ENCODINGS.iter().any(|encoding| strong == with_encoding(tag, encoding));
-        same.then(|| if strong == "*" { tag.to_owned() } else { strong.to_owned() })
-    })
+    let asked: IfNoneMatch = headers.typed_get()?;
+    let encoded = ENCODINGS.map(|encoding| with_encoding(tag, encoding));
+    let mut ours = std::iter::once(tag.to_owned()).chain(encoded);
+    // A condition that does not pass names the tag. It compares weakly.
+    ours.find(|tag| tag.parse().is_ok_and(|tag: ETag| !asked.precondition_passes(&tag)))
 }
 
 fn with_encoding(tag: &str, encoding: &str) -> String {

@@ -264,5 +264,5 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 
 fn body_hash(body: &ProfileRequest) -> Result<String, ApiError> {
     let text = serde_json::to_string(body).map_err(|e| ApiError::Internal(e.into()))?;
-    Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(Sha256::digest(text)))
 }

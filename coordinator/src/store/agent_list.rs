@@ -4,19 +4,21 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use latlas_shared::api::{AgentEntry, AgentLease, Page};
+use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::attendance::{AGENTS, COLUMNS, Columns};
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::lists::After;
-use super::{Store, StoreError, count, readable, time, to_json};
+use super::{Store, StoreError, count, readable, to_json};
 
 #[derive(sqlx::FromRow)]
 struct Listed {
     #[sqlx(flatten)]
     known: Columns,
-    enrolled_at: i64,
-    canary_at: Option<i64>,
+    enrolled_at: StoredTime,
+    canary_at: Option<StoredTime>,
     labels: String,
 }
 
@@ -62,7 +64,7 @@ impl Store {
         let found: Vec<Listed> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(after.cursor.unwrap_or(0))
             .bind(after.fetch())
-            .bind(only.map(|id| id.to_string()))
+            .bind(only.map(Text))
             .fetch_all(&mut *tx)
             .await?;
         let ids: Vec<i64> = found.iter().map(|agent| agent.known.id).collect();
@@ -96,14 +98,14 @@ impl Store {
                 .parse()
                 .map_err(|e| StoreError::damaged("a hardware id", e))?,
             config: is.config,
-            enrolled_at: time(agent.enrolled_at)?,
+            enrolled_at: agent.enrolled_at.0,
             seen_at: is.seen_at,
             standing: is.standing,
             presence: is.presence,
             labels: readable("an agent's labels", &agent.labels).unwrap_or_default(),
             unfit,
             clock_ahead_seconds,
-            canary_at: agent.canary_at.map(time).transpose()?,
+            canary_at: agent.canary_at.map(|at| at.0),
             leases,
         })
     }
@@ -114,7 +116,7 @@ impl Store {
         tx: &mut Tx,
         agents: &[i64],
     ) -> Result<HashMap<i64, Vec<AgentLease>>, StoreError> {
-        type Columns = (i64, String, bool, i64, i64, i64, i64);
+        type Columns = (i64, Text<Uuid>, bool, StoredTime, StoredTime, i64, i64);
         let found: Vec<Columns> = sqlx::query_as(
             "SELECT agent_id, id, canary, created_at, deadline, tasks,
                     (SELECT count(*) FROM tasks WHERE lease_id = leases.id)
@@ -124,14 +126,13 @@ impl Store {
         .fetch_all(&mut **tx)
         .await?;
         let mut leases: HashMap<i64, Vec<AgentLease>> = HashMap::new();
-        for (agent, id, canary, since, deadline, tasks, left) in found {
-            let id = id.parse().map_err(|e| StoreError::damaged("a lease's id", e))?;
+        for (agent, Text(id), canary, since, deadline, tasks, left) in found {
             let pace = self.hub.presence.pace(id);
             leases.entry(agent).or_default().push(AgentLease {
                 id,
                 canary,
-                since: time(since)?,
-                deadline: time(deadline)?,
+                since: since.0,
+                deadline: deadline.0,
                 tasks: count(tasks),
                 left: (!canary).then(|| count(left)),
                 visits: pace.map(|pace| pace.visits),

@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::agents::{self, Agent};
 use super::audit::{Actor, audit};
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
-use super::{Store, StoreError, leases, micros, time};
+use super::{Store, StoreError, leases};
 
 /// Who sets a state when an admin does.
 pub(super) const ADMIN: &str = "admin";
@@ -79,12 +80,12 @@ pub(super) async fn state_and_enrolment(
     tx: &mut Tx,
     agent: &Agent,
 ) -> Result<(AgentState, Timestamp), StoreError> {
-    let (name, enrolled_at): (String, i64) =
+    let (name, enrolled_at): (String, StoredTime) =
         sqlx::query_as("SELECT state, enrolled_at FROM agents WHERE id = ?1")
             .bind(agent.id)
             .fetch_one(&mut **tx)
             .await?;
-    Ok((state_of(&name)?, time(enrolled_at)?))
+    Ok((state_of(&name)?, enrolled_at.0))
 }
 
 /// Writes the state that somebody has decided on; false when there is no such agent.
@@ -118,7 +119,7 @@ pub(super) async fn write(
     )
     .bind(change.state.name())
     .bind(&change.reason)
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(by)
     .bind(agent)
     .execute(&mut **tx)

@@ -1,10 +1,13 @@
 //! Agents as the database knows them.
 
+use latlas_shared::{HardwareId, RunConfig};
+use sqlx::types::Json;
+use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::db::Tx;
 use super::error::StoreError;
-use super::table::{TableRef, table_ref};
+use super::table::{TableId, TableRef};
 
 /// An enrolled box.
 #[derive(Debug, Clone)]
@@ -23,23 +26,23 @@ pub struct Agent {
 /// What is stored of an agent; nothing where a join found none.
 #[derive(sqlx::FromRow)]
 pub(super) struct AgentColumns {
-    uuid: Option<String>,
+    uuid: Option<Text<Uuid>>,
     name: Option<String>,
     primitives: Option<String>,
     table_id: Option<i64>,
-    hardware_id: Option<String>,
-    run_config: Option<String>,
+    hardware_id: Option<Text<HardwareId>>,
+    run_config: Option<Json<RunConfig>>,
 }
 
 impl AgentColumns {
     /// The agent with this number.
     pub fn agent(self, id: i64) -> Result<Agent, StoreError> {
         let missing = || StoreError::damaged("an agent", "it is not there");
-        let uuid = self.uuid.ok_or_else(missing)?;
-        let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
+        let Text(uuid) = self.uuid.ok_or_else(missing)?;
         let (name, primitives) = self.name.zip(self.primitives).ok_or_else(missing)?;
         let (table, class) = self.table_id.zip(self.hardware_id).ok_or_else(missing)?;
-        let table = table_ref(table, &class, &self.run_config.ok_or_else(missing)?)?;
+        let run_config = self.run_config.ok_or_else(missing)?.0;
+        let table = TableRef { id: TableId(table), hardware_id: class.0, run_config };
         Ok(Agent { id, uuid, name, table, primitives })
     }
 }
@@ -59,7 +62,7 @@ pub(super) async fn agent(tx: &mut Tx, id: i64) -> Result<Agent, StoreError> {
 /// The number of an agent that is in the farm.
 pub(super) async fn number(tx: &mut Tx, agent: Uuid) -> Result<Option<i64>, StoreError> {
     let found = sqlx::query_scalar("SELECT id FROM agents WHERE uuid = ?1 AND removed_at IS NULL")
-        .bind(agent.to_string())
+        .bind(Text(agent))
         .fetch_optional(&mut **tx)
         .await?;
     Ok(found)

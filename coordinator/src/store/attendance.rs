@@ -3,11 +3,13 @@
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{AbsentBox, AgentPresence, RequestStatus, Unattended};
+use sqlx::types::Text;
 use uuid::Uuid;
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
-use super::{Agent, Store, StoreError, agent_state, leases, micros, time, to_json};
+use super::{Agent, Store, StoreError, agent_state, leases, to_json};
 use crate::rules::standing::{self, AgentNow, Facts};
 
 /// Boxes that are looked at before all of a class are: mostly one of them is active.
@@ -25,17 +27,17 @@ pub(super) const AGENTS: &str =
 #[derive(sqlx::FromRow)]
 pub(super) struct Columns {
     pub id: i64,
-    pub uuid: String,
+    pub uuid: Text<Uuid>,
     pub name: String,
     pub table_id: i64,
     pub hardware_id: String,
     pub config_id: String,
-    pub seen_at: i64,
-    stopped_at: Option<i64>,
+    pub seen_at: StoredTime,
+    stopped_at: Option<StoredTime>,
     stopped_reason: Option<String>,
     state: String,
     state_reason: Option<String>,
-    state_since: Option<i64>,
+    state_since: Option<StoredTime>,
     state_by: Option<String>,
 }
 
@@ -79,17 +81,17 @@ impl Store {
         let facts = Facts {
             decided: agent_state::state_of(&columns.state)?,
             reason: columns.state_reason,
-            since: columns.state_since.map(time).transpose()?,
+            since: columns.state_since.map(|at| at.0),
             by: columns.state_by,
-            seen_at: self.last_heard(columns.id, time(columns.seen_at)?),
-            stopped: columns.stopped_at.map(time).transpose()?.zip(columns.stopped_reason),
+            seen_at: self.last_heard(columns.id, columns.seen_at.0),
+            stopped: columns.stopped_at.map(|at| at.0).zip(columns.stopped_reason),
             unfit: presence.unfit_since(columns.id),
         };
         let (seen_at, is) = (facts.seen_at, facts.presence(presence.awake_since(), now));
         let hangs_since = presence.hangs_since(columns.id, now, self.policy());
         Ok(AgentNow {
             table: columns.table_id,
-            agent_id: columns.uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?,
+            agent_id: columns.uuid.0,
             name: columns.name,
             hardware_id: columns.hardware_id,
             config: columns.config_id,
@@ -134,7 +136,7 @@ impl Store {
              {which}"
         );
         let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(request.to_string())
+            .bind(Text(request))
             .fetch_all(&mut **tx)
             .await?;
         let mut absent = Vec::with_capacity(found.len());
@@ -169,7 +171,7 @@ async fn stop(
     sqlx::query(
         "UPDATE agents SET stopped_at = ?1, stopped_reason = ?2, seen_at = ?1 WHERE id = ?3",
     )
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(reason)
     .bind(agent)
     .execute(&mut **tx)

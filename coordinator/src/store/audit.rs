@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use latlas_shared::api::{AuditEntry, Page};
 use serde_json::Value;
+use sqlx::types::Json;
 
+use super::columns::StoredTime;
 use super::db::Tx;
-use super::{After, Store, StoreError, from_json, micros, time, to_json};
+use super::{After, Store, StoreError};
 
 /// Who changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +41,12 @@ pub(super) async fn audit(
         "INSERT INTO audit (at, token_id, who, action, subject, detail)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(token)
     .bind(who)
     .bind(action)
     .bind(subject)
-    .bind(to_json(detail))
+    .bind(Json(detail))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -56,7 +58,7 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn list_audit(&self, after: &After<i64>) -> Result<Page<AuditEntry>, StoreError> {
-        type Columns = (i64, i64, Option<i64>, String, String, String, String);
+        type Columns = (i64, StoredTime, Option<i64>, String, String, String, Json<Value>);
         let found: Vec<Columns> = sqlx::query_as(
             "SELECT id, at, token_id, who, action, subject, detail FROM audit
              WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
@@ -66,9 +68,7 @@ impl Store {
         .fetch_all(&self.db.readers)
         .await?;
         let mut entries = Vec::with_capacity(found.len());
-        for (id, at, token_id, who, action, subject, detail) in found {
-            let at = time(at)?;
-            let detail = from_json("the detail of an audit entry", &detail)?;
+        for (id, StoredTime(at), token_id, who, action, subject, Json(detail)) in found {
             entries.push((
                 id.to_string(),
                 AuditEntry { id, at, who, token_id, action, subject, detail },

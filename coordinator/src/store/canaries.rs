@@ -9,9 +9,10 @@ use latlas_shared::api::{AgentState, Lease, StateChange, Task, TaskWork};
 use uuid::Uuid;
 
 use super::agent_state::{self, CANARY, FAILURES};
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
-use super::{Agent, Store, StoreError, count, from_json, leases, micros, readable, time, to_json};
+use super::{Agent, Store, StoreError, count, from_json, leases, readable, to_json};
 use crate::rules::canary::{self, Due, Round, Values, Verdict};
 use crate::rules::lease;
 
@@ -22,9 +23,9 @@ pub(super) const MOST_COMPARED: i64 = 32;
 struct Columns {
     state: String,
     state_by: Option<String>,
-    state_since: Option<i64>,
-    canary_asked_at: Option<i64>,
-    canary_at: Option<i64>,
+    state_since: Option<StoredTime>,
+    canary_asked_at: Option<StoredTime>,
+    canary_at: Option<StoredTime>,
     canary_tries: i64,
     out: bool,
 }
@@ -34,7 +35,7 @@ impl Columns {
         Ok(Round {
             state: agent_state::state_of(&self.state)?,
             by_farm: matches!(self.state_by.as_deref(), Some(CANARY | FAILURES)),
-            asked_at: self.canary_asked_at.map(time).transpose()?,
+            asked_at: self.canary_asked_at.map(|at| at.0),
             tries: count(self.canary_tries),
             out: self.out,
         })
@@ -132,7 +133,7 @@ impl Store {
         sqlx::query(
             "UPDATE agents SET canary_asked_at = ?1, canary_tries = canary_tries + 1 WHERE id = ?2",
         )
-        .bind(micros(now))
+        .bind(StoredTime(now))
         .bind(agent.id)
         .execute(&mut **tx)
         .await?;
@@ -172,7 +173,7 @@ impl Store {
                                canary_values = coalesce(?2, canary_values)
              WHERE id = ?3",
         )
-        .bind(micros(now))
+        .bind(StoredTime(now))
         .bind((!counting.is_empty()).then(|| to_json(&counting)))
         .bind(agent.id)
         .execute(&mut **tx)
@@ -190,7 +191,7 @@ impl Store {
 async fn lose(tx: &mut Tx, agent: &Agent, now: Timestamp) -> Result<((), Effects), StoreError> {
     let effects = distrust(tx, agent, canary::lost_reason(), CANARY, now).await?;
     sqlx::query("UPDATE agents SET canary_tries = 0, canary_asked_at = ?1 WHERE id = ?2")
-        .bind(micros(now))
+        .bind(StoredTime(now))
         .bind(agent.id)
         .execute(&mut **tx)
         .await?;
@@ -270,7 +271,7 @@ async fn own(
     tx: &mut Tx,
     agent: &Agent,
     keys: &[String],
-    asked_at: i64,
+    asked_at: StoredTime,
 ) -> Result<Vec<Last>, StoreError> {
     let found = sqlx::query_as(OWN)
         .bind(to_json(&keys))
@@ -298,7 +299,7 @@ async fn past(
     tx: &mut Tx,
     agent: &Agent,
     keys: &[String],
-    asked_at: i64,
+    asked_at: StoredTime,
 ) -> Result<Vec<Values>, StoreError> {
     let mut rounds: BTreeMap<usize, Values> = BTreeMap::new();
     for key in keys {

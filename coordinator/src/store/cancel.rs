@@ -4,13 +4,15 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::RequestStatus;
 use serde_json::json;
+use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::audit::{Actor, audit};
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::error::Retryable;
-use super::{Store, StoreError, leases, micros, requests, to_json};
+use super::{Store, StoreError, leases, requests, to_json};
 
 /// Why a request was not cancelled.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +71,7 @@ async fn cancel(
 ) -> Result<(RequestStatus, Effects), CancelError> {
     let found: Option<(i64, Option<i64>)> =
         sqlx::query_as("SELECT id, token_id FROM requests WHERE uuid = ?1")
-            .bind(request.to_string())
+            .bind(Text(request))
             .fetch_optional(&mut **tx)
             .await?;
     let Some((id, asked_by)) = found else { return Err(CancelError::Missing) };
@@ -89,7 +91,7 @@ async fn cancel(
     sqlx::query(
         "UPDATE requests SET cancelled_at = ?1, cancelled_by = ?2, cancelled_tasks = ?3 WHERE id = ?4",
     )
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(who)
     .bind(before.open())
     .bind(id)
@@ -112,9 +114,9 @@ async fn end_leases(tx: &mut Tx, request: i64) -> Result<Effects, StoreError> {
     let sql = format!(
         "SELECT DISTINCT lease_id FROM tasks WHERE lease_id IS NOT NULL AND id IN ({ONLY_ITS_OWN})"
     );
-    let held: Vec<String> =
+    let held: Vec<Text<Uuid>> =
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(request).fetch_all(&mut **tx).await?;
-    let held: Vec<Uuid> = held.iter().map(|id| leases::lease_id(id)).collect::<Result<_, _>>()?;
+    let held: Vec<Uuid> = held.into_iter().map(Text::into_inner).collect();
     leases::give_back(tx, &held).await
 }
 

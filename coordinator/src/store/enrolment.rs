@@ -5,16 +5,18 @@ use jiff::Timestamp;
 use latlas_shared::HardwareId;
 use latlas_shared::api::{AgentState, EnrolRequest, StateChange};
 use serde_json::json;
+use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::agents::Agent;
 use super::audit::{Actor, audit};
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::error::Retryable;
 use super::table::{TableId, TableRef};
 use super::tokens::NewToken;
-use super::{Store, StoreError, agent_state, leases, micros, to_json, tokens};
+use super::{Store, StoreError, agent_state, leases, to_json, tokens};
 use crate::token::{Role, Terms, Token};
 
 /// Why a box was not brought in.
@@ -110,19 +112,18 @@ impl Store {
         now: Timestamp,
     ) -> Result<Comer, StoreError> {
         let Some(key) = &request.box_key else { return Ok(Comer::Comes) };
-        let found: Option<(i64, String)> =
+        let found: Option<(i64, Text<Uuid>)> =
             sqlx::query_as("SELECT id, uuid FROM agents WHERE table_id = ?1 AND box_key = ?2")
                 .bind(table.0)
                 .bind(key)
                 .fetch_optional(&mut **tx)
                 .await?;
-        let Some((id, uuid)) = found else { return Ok(Comer::Comes) };
+        let Some((id, Text(uuid))) = found else { return Ok(Comer::Comes) };
         if self.hub.presence.may_take_over(id, request.instance.as_ref(), now) {
-            let uuid = uuid.parse().map_err(|e| StoreError::damaged("an agent's id", e))?;
             return Ok(Comer::ComesBack(id, uuid));
         }
         tracing::warn!(
-            agent = uuid,
+            agent = %uuid,
             name = request.name,
             "a box enrols with the key of one that runs elsewhere"
         );
@@ -153,13 +154,13 @@ async fn insert(
             (uuid, name, table_id, fingerprint, primitives, agent_version, enrolled_at, seen_at, box_key)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8) RETURNING id",
     )
-    .bind(uuid.to_string())
+    .bind(Text(uuid))
     .bind(&request.name)
     .bind(table.0)
     .bind(request.fingerprint.digest())
     .bind(to_json(&request.primitives))
     .bind(&request.agent_version)
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(request.box_key.as_ref().filter(|_| with_key))
     .fetch_one(&mut **tx)
     .await?;
@@ -204,7 +205,7 @@ async fn come_back(
     .bind(request.fingerprint.digest())
     .bind(to_json(&request.primitives))
     .bind(&request.agent_version)
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(id)
     .execute(&mut **tx)
     .await?;
@@ -224,7 +225,7 @@ async fn find_or_add_table(
     .bind(request.fingerprint.digest())
     .bind(hardware_id.as_str())
     .bind(to_json(&request.fingerprint))
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .execute(&mut **tx)
     .await?;
     sqlx::query(
@@ -234,7 +235,7 @@ async fn find_or_add_table(
     .bind(hardware_id.as_str())
     .bind(request.run_config.id())
     .bind(to_json(&request.run_config))
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .execute(&mut **tx)
     .await?;
     let id = sqlx::query_scalar("SELECT id FROM tables WHERE hardware_id = ?1 AND config_id = ?2")

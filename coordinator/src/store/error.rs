@@ -97,7 +97,12 @@ impl From<sqlx::Error> for StoreError {
             .and_then(|e| e.code())
             .and_then(|code| code.parse::<i32>().ok())
             .map(|code| code & 0xff);
-        let error = Arc::new(error);
+        let error = match error {
+            sqlx::Error::ColumnDecode { index, source } => {
+                return StoreError::damaged(&format!("a value in column {index}"), source);
+            }
+            other => Arc::new(other),
+        };
         match (&*error, code) {
             (sqlx::Error::PoolTimedOut, _) | (_, Some(BUSY | LOCKED)) => StoreError::Busy(error),
             (_, Some(FULL)) => StoreError::Full(error),

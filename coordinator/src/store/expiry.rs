@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
+use sqlx::types::Text;
 use uuid::Uuid;
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
-use super::leases::{delete, lease_id};
-use super::{Store, StoreError, micros, tasks, to_json};
+use super::leases::delete;
+use super::{Store, StoreError, tasks, to_json};
 use crate::rules::lease::{self, Pace, Policy, Progress};
 
 /// The most tasks that one transaction takes back, if they are of more than one lease: others wait for the writer
@@ -56,8 +58,8 @@ impl Store {
 
     /// Leases whose deadline has passed, as many as one transaction ends.
     async fn due(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
-        let due: Vec<(String, i64)> = sqlx::query_as(DUE)
-            .bind(micros(now))
+        let due: Vec<(Text<Uuid>, i64)> = sqlx::query_as(DUE)
+            .bind(StoredTime(now))
             .bind(TASKS_AT_ONCE)
             .fetch_all(&self.db.readers)
             .await?;
@@ -67,12 +69,12 @@ impl Store {
             tasks += of_lease.max(&1);
             fits
         });
-        piece.map(|(id, _)| lease_id(&id)).collect()
+        Ok(piece.map(|(Text(id), _)| id).collect())
     }
 
     /// Shortens leases that a clock which was set back has made too long.
     async fn shorten(&self, now: Timestamp) -> Result<(), StoreError> {
-        let latest = micros(lease::bounded(Timestamp::MAX, now, self.policy()));
+        let latest = StoredTime(lease::bounded(Timestamp::MAX, now, self.policy()));
         let too_long: bool =
             sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leases WHERE deadline > ?1)")
                 .bind(latest)
@@ -84,12 +86,16 @@ impl Store {
         self.set_deadlines("UPDATE leases SET deadline = ?1 WHERE deadline > ?1", latest).await
     }
 
-    /// Runs a statement on the deadlines of all leases, with a number of microseconds.
-    async fn set_deadlines(&self, sql: &'static str, micros: i64) -> Result<(), StoreError> {
+    /// Runs a statement on the deadlines of all leases.
+    async fn set_deadlines<V>(&self, sql: &'static str, value: V) -> Result<(), StoreError>
+    where
+        V: Copy + Send + Sync + 'static + sqlx::Type<sqlx::Sqlite>,
+        V: for<'q> sqlx::Encode<'q, sqlx::Sqlite>,
+    {
         self.db
             .write((), move |(), tx| {
                 async move {
-                    sqlx::query(sql).bind(micros).execute(&mut **tx).await?;
+                    sqlx::query(sql).bind(value).execute(&mut **tx).await?;
                     Ok(())
                 }
                 .boxed()
@@ -104,7 +110,7 @@ impl Store {
     /// When the store fails.
     pub async fn resume(&self, now: Timestamp) -> Result<(), StoreError> {
         // A clock that was set back meanwhile would keep the leases of dead agents for as long.
-        let deadline = micros(lease::deadline(now, self.policy()));
+        let deadline = StoredTime(lease::deadline(now, self.policy()));
         self.set_deadlines("UPDATE leases SET deadline = ?1", deadline).await?;
         self.hub.presence.wake(now);
         Ok(())
@@ -157,16 +163,16 @@ async fn holders(
     leases: &[Uuid],
     latest: Timestamp,
 ) -> Result<HashMap<Uuid, String>, StoreError> {
-    let found: Vec<(String, String)> = sqlx::query_as(
+    let found: Vec<(Text<Uuid>, String)> = sqlx::query_as(
         "SELECT leases.id, name FROM json_each(?1) AS wanted
          CROSS JOIN leases ON leases.id = wanted.value JOIN agents ON agents.id = agent_id
          WHERE deadline <= ?2",
     )
     .bind(to_json(&leases))
-    .bind(micros(latest))
+    .bind(StoredTime(latest))
     .fetch_all(&mut **tx)
     .await?;
-    found.into_iter().map(|(id, name)| Ok((lease_id(&id)?, name))).collect()
+    Ok(found.into_iter().map(|(Text(id), name)| (id, name)).collect())
 }
 
 /// Ends leases whose work came to nothing, given the names of their agents; `after` says what becomes of a task.

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::agent_state::FAILURES;
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
-use super::{Agent, Store, StoreError, TableId, agents, canaries, count, micros, time, to_json};
+use super::{Agent, Store, StoreError, TableId, agents, canaries, count, to_json};
 use crate::rules::failures::{self, Record};
 use crate::rules::presence::SILENT_AFTER;
 
@@ -45,7 +46,7 @@ impl Store {
         agent: &Agent,
         now: Timestamp,
     ) -> Result<String, StoreError> {
-        let active: Vec<(i64, i64)> = sqlx::query_as(
+        let active: Vec<(i64, StoredTime)> = sqlx::query_as(
             "SELECT id, seen_at FROM agents
              WHERE table_id = ?1 AND state = 'active' AND id <> ?2 AND removed_at IS NULL AND stopped_at IS NULL",
         )
@@ -55,7 +56,7 @@ impl Store {
         .await?;
         let mut alive = Vec::with_capacity(active.len());
         for (id, seen_at) in active {
-            if now.duration_since(self.last_heard(id, time(seen_at)?)) < SILENT_AFTER {
+            if now.duration_since(self.last_heard(id, seen_at.0)) < SILENT_AFTER {
                 alive.push(id);
             }
         }
@@ -151,7 +152,7 @@ async fn note_numbers(
     sqlx::query(
         "UPDATE agents SET number_at = ?1, failures_in_row = 0, failing_since = NULL WHERE id = ?2",
     )
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(agent.id)
     .execute(&mut **tx)
     .await?;
@@ -186,7 +187,7 @@ async fn note_failures(
     )
     .bind(to_json(&columns))
     .bind(agent.id)
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .execute(&mut **tx)
     .await?;
     // What neither counts any more nor keeps a task from the box.
@@ -204,7 +205,7 @@ async fn note_failures(
          WHERE id = ?3",
     )
     .bind(i64::try_from(columns.len()).unwrap_or(i64::MAX))
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(agent.id)
     .execute(&mut **tx)
     .await?;
@@ -235,8 +236,8 @@ async fn suspects(
 }
 
 /// What happened before counts against nobody.
-fn window_start(now: Timestamp) -> i64 {
-    micros(now.checked_sub(failures::WINDOW).unwrap_or(Timestamp::MIN))
+fn window_start(now: Timestamp) -> StoredTime {
+    StoredTime(now.checked_sub(failures::WINDOW).unwrap_or(Timestamp::MIN))
 }
 
 async fn record(

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
+use latlas_shared::HardwareId;
 use latlas_shared::api::{FarmEntry, Page};
+use sqlx::types::Text;
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::lists::After;
-use super::{Store, StoreError, count, time, to_json};
+use super::{Store, StoreError, count, to_json};
 
 /// The most reasons of failures that are listed of a table.
 const MOST_REASONS: i64 = 5;
@@ -38,14 +41,14 @@ pub(super) const FAILURES: &str = "
 #[derive(sqlx::FromRow)]
 struct Columns {
     id: i64,
-    hardware_id: String,
+    hardware_id: Text<HardwareId>,
     config_id: String,
     queued: i64,
     running: i64,
     failed: i64,
-    oldest: Option<i64>,
+    oldest: Option<StoredTime>,
     rows: i64,
-    measured_at: Option<i64>,
+    measured_at: Option<StoredTime>,
 }
 
 /// Numbers with a name each, by table.
@@ -80,9 +83,9 @@ impl Store {
             .map(|table| {
                 let agents = agents.remove(&table.id).unwrap_or_default();
                 let failures = failures.remove(&table.id).unwrap_or_default();
-                Ok((table.id.to_string(), entry(table, agents, failures)?))
+                (table.id.to_string(), entry(table, agents, failures))
             })
-            .collect::<Result<_, StoreError>>()?;
+            .collect();
         Ok(after.page(entries))
     }
 }
@@ -91,22 +94,19 @@ fn entry(
     table: Columns,
     agents: BTreeMap<String, u32>,
     failures: BTreeMap<String, u32>,
-) -> Result<FarmEntry, StoreError> {
-    Ok(FarmEntry {
-        hardware_id: table
-            .hardware_id
-            .parse()
-            .map_err(|e| StoreError::damaged("a hardware id", e))?,
+) -> FarmEntry {
+    FarmEntry {
+        hardware_id: table.hardware_id.0,
         config: table.config_id,
         agents,
         queued: count(table.queued),
         running: count(table.running),
-        oldest_waiting: table.oldest.map(time).transpose()?,
+        oldest_waiting: table.oldest.map(|at| at.0),
         failed: count(table.failed),
         failures,
         rows: count(table.rows),
-        measured_at: table.measured_at.map(time).transpose()?,
-    })
+        measured_at: table.measured_at.map(|at| at.0),
+    }
 }
 
 async fn failures(tx: &mut Tx, tables: &[i64]) -> Result<Counts, StoreError> {

@@ -4,11 +4,13 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::Telemetry;
 use latlas_shared::api::{Heartbeat, Instance};
+use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::agents::Agent;
+use super::columns::StoredTime;
 use super::db::Tx;
-use super::{Store, StoreError, micros, time, to_json};
+use super::{Store, StoreError, micros, to_json};
 use crate::rules::lease;
 
 impl Store {
@@ -54,18 +56,14 @@ impl Store {
         if leases.is_empty() {
             return Ok(Vec::new());
         }
-        let held: Vec<(String, i64)> =
+        let held: Vec<(Text<Uuid>, StoredTime)> =
             sqlx::query_as("SELECT id, deadline FROM leases WHERE agent_id = ?1")
                 .bind(agent.id)
                 .fetch_all(&self.db.readers)
                 .await?;
-        let mut live = Vec::with_capacity(held.len());
-        for (id, deadline) in held {
-            if lease::is_live(time(deadline)?, now) {
-                live.push(id);
-            }
-        }
-        Ok(leases.iter().filter(|id| !live.contains(&id.to_string())).copied().collect())
+        let live = held.into_iter().filter(|(_, deadline)| lease::is_live(deadline.0, now));
+        let live: Vec<Uuid> = live.map(|(Text(id), _)| id).collect();
+        Ok(leases.iter().filter(|id| !live.contains(id)).copied().collect())
     }
 
     /// When an agent was last heard of, given what is stored.

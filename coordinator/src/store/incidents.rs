@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 
+use super::columns::StoredTime;
 use super::db::Tx;
-use super::{Store, StoreError, micros, readable, time, to_json};
+use super::{Store, StoreError, micros, readable, to_json};
 use crate::rules::incidents::{Alarm, Incident};
 
 impl Store {
@@ -20,13 +21,13 @@ impl Store {
         mut is: BTreeMap<String, Incident>,
         now: Timestamp,
     ) -> Result<Vec<Alarm>, StoreError> {
-        let open: Vec<(i64, String, String, i64)> = sqlx::query_as(
+        let open: Vec<(i64, String, String, StoredTime)> = sqlx::query_as(
             "SELECT id, subject, incident, opened_at FROM incidents WHERE resolved_at IS NULL ORDER BY id",
         )
         .fetch_all(&self.db.readers)
         .await?;
         let (mut over, mut unreadable) = (Vec::new(), Vec::new());
-        for (id, subject, incident, opened_at) in open {
+        for (id, subject, incident, StoredTime(opened_at)) in open {
             // One that goes on is known.
             if is.remove(&subject).is_some() {
                 continue;
@@ -35,7 +36,6 @@ impl Store {
                 unreadable.push(id);
                 continue;
             };
-            let opened_at = time(opened_at)?;
             over.push(Alarm { event: "resolved", id, opened_at, resolved_at: Some(now), incident });
         }
         if over.is_empty() && is.is_empty() && unreadable.is_empty() {
@@ -59,7 +59,7 @@ async fn write(
 ) -> Result<Vec<Alarm>, StoreError> {
     for id in ended {
         sqlx::query("UPDATE incidents SET resolved_at = ?1 WHERE id = ?2")
-            .bind(micros(now))
+            .bind(StoredTime(now))
             .bind(id)
             .execute(&mut **tx)
             .await?;
@@ -71,11 +71,11 @@ async fn write(
         )
         .bind(subject)
         .bind(to_json(incident))
-        .bind(micros(now))
+        .bind(StoredTime(now))
         .fetch_one(&mut **tx)
         .await?;
         // As the end of it will say it.
-        let opened_at = time(micros(now))?;
+        let opened_at = Timestamp::from_microsecond(micros(now)).unwrap_or(now);
         let incident = incident.clone();
         alarms.push(Alarm { event: "opened", id, opened_at, resolved_at: None, incident });
     }

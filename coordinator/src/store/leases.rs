@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::Lease;
+use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::agents::Agent;
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
-use super::{Store, StoreError, micros, tasks, time, to_json};
+use super::{Store, StoreError, tasks, to_json};
 use crate::rules::lease::{self, Progress};
 
 impl Store {
@@ -78,7 +80,7 @@ async fn release(
 /// Whether there is a lease with this id, of whomever.
 pub(super) async fn is_taken(tx: &mut Tx, id: Uuid) -> Result<bool, StoreError> {
     let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM leases WHERE id = ?1")
-        .bind(id.to_string())
+        .bind(Text(id))
         .fetch_optional(&mut **tx)
         .await?;
     Ok(found.is_some())
@@ -97,10 +99,10 @@ pub(super) async fn insert_lease(
         "INSERT INTO leases (id, agent_id, created_at, deadline, tasks, canary)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )
-    .bind(lease.id.to_string())
+    .bind(Text(lease.id))
     .bind(agent.id)
-    .bind(micros(now))
-    .bind(micros(lease.deadline))
+    .bind(StoredTime(now))
+    .bind(StoredTime(lease.deadline))
     .bind(i64::try_from(tasks).unwrap_or(i64::MAX))
     .bind(canary)
     .execute(&mut **tx)
@@ -110,25 +112,22 @@ pub(super) async fn insert_lease(
 
 /// Whether a lease lives and is this agent's.
 async fn holds(tx: &mut Tx, agent: &Agent, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
-    let deadline: Option<i64> =
+    let deadline: Option<StoredTime> =
         sqlx::query_scalar("SELECT deadline FROM leases WHERE id = ?1 AND agent_id = ?2")
-            .bind(id.to_string())
+            .bind(Text(id))
             .bind(agent.id)
             .fetch_optional(&mut **tx)
             .await?;
-    match deadline {
-        Some(deadline) => Ok(lease::is_live(time(deadline)?, now)),
-        None => Ok(false),
-    }
+    Ok(deadline.is_some_and(|StoredTime(deadline)| lease::is_live(deadline, now)))
 }
 
 /// Ends all leases of an agent; their tasks wait again, without an attempt.
 pub(super) async fn release_all(tx: &mut Tx, agent: i64) -> Result<Effects, StoreError> {
-    let held: Vec<String> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
+    let held: Vec<Text<Uuid>> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
         .bind(agent)
         .fetch_all(&mut **tx)
         .await?;
-    let held: Vec<Uuid> = held.iter().map(|id| lease_id(id)).collect::<Result<_, _>>()?;
+    let held: Vec<Uuid> = held.into_iter().map(Text::into_inner).collect();
     give_back(tx, &held).await
 }
 
@@ -153,8 +152,8 @@ pub(super) async fn give_back(tx: &mut Tx, leases: &[Uuid]) -> Result<Effects, S
 
 async fn set_deadline(tx: &mut Tx, id: Uuid, deadline: Timestamp) -> Result<(), StoreError> {
     sqlx::query("UPDATE leases SET deadline = ?1 WHERE id = ?2")
-        .bind(micros(deadline))
-        .bind(id.to_string())
+        .bind(StoredTime(deadline))
+        .bind(Text(id))
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -172,8 +171,4 @@ pub(super) async fn delete(tx: &mut Tx, leases: Vec<Uuid>) -> Result<Effects, St
     .fetch_all(&mut **tx)
     .await?;
     Ok(Effects::ended(leases).and(Effects::work_for(agents)))
-}
-
-pub(super) fn lease_id(text: &str) -> Result<Uuid, StoreError> {
-    text.parse().map_err(|e| StoreError::damaged("a lease's id", e))
 }

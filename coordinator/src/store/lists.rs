@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use latlas_shared::api::{HardwareEntry, OpEntry, Page, RequestStatus, TableEntry};
+use ops_catalog::OpDigest;
+use sqlx::types::{Json, Text};
 
 use super::table::table_ref;
 use super::{Served, Store, StoreError, count, from_json, readable, requests};
@@ -47,7 +49,7 @@ impl Store {
         &self,
         after: &After<String>,
     ) -> Result<Page<HardwareEntry>, StoreError> {
-        let found: Vec<(String, i64, String)> = sqlx::query_as(
+        let found: Vec<(String, i64, Json<Vec<String>>)> = sqlx::query_as(
             "SELECT hardware_id,
                     (SELECT count(*) FROM agents JOIN tables AS own ON own.id = table_id
                      WHERE own.hardware_id = tables.hardware_id AND removed_at IS NULL),
@@ -62,9 +64,8 @@ impl Store {
         .fetch_all(&self.db.readers)
         .await?;
         let mut entries = Vec::with_capacity(found.len());
-        for (id, agents, configs) in found {
+        for (id, agents, Json(configs)) in found {
             let hardware_id = id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?;
-            let configs = from_json("run configs", &configs)?;
             entries.push((id, HardwareEntry { hardware_id, agents: count(agents), configs }));
         }
         Ok(after.page(entries))
@@ -75,7 +76,7 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn list_ops(&self, after: &After<String>) -> Result<Page<OpEntry>, StoreError> {
-        let found: Vec<(String, String, bool, String)> = sqlx::query_as(
+        let found: Vec<(String, Text<OpDigest>, bool, String)> = sqlx::query_as(
             "SELECT name, digest, builtin, definition FROM ops
              WHERE current = 1 AND (?1 IS NULL OR name > ?1) ORDER BY name LIMIT ?2",
         )
@@ -87,7 +88,7 @@ impl Store {
         for (name, digest, builtin, definition) in found {
             let what = format!("the definition of op {name}");
             let definition = readable(&what, &definition);
-            let digest = digest.parse().map_err(|e| StoreError::damaged("a digest", e))?;
+            let Text(digest) = digest;
             let entry = definition.map(|definition| OpEntry { digest, builtin, definition });
             entries.push((name, entry));
         }
@@ -139,7 +140,8 @@ impl Store {
         let found = found.into_iter().map(|table| (table.0.to_string(), table)).collect();
         let Page { items, next_cursor } = after.page(found);
         let entries = items.into_iter().map(async |(id, hardware_id, run_config)| {
-            let table = table_ref(id, &hardware_id, &run_config)
+            let table = from_json("a run config", &run_config)
+                .and_then(|run_config| table_ref(id, &hardware_id, run_config))
                 .inspect_err(|e| {
                     tracing::error!(
                         "table {id} of {hardware_id} is left out of the list: {}",

@@ -1,5 +1,8 @@
 //! Finding the table that somebody asks for.
 
+use latlas_shared::RunConfig;
+use sqlx::types::Json;
+
 use super::table::{TableRef, table_ref};
 use super::{Store, StoreError};
 
@@ -38,7 +41,7 @@ impl Store {
     /// # Errors
     /// When there is no such class or run config: then with those that there are.
     pub async fn table(&self, hardware_id: &str, config: Option<&str>) -> Result<TableRef, Lookup> {
-        let found: Option<(i64, String)> = sqlx::query_as(
+        let found: Option<(i64, Json<RunConfig>)> = sqlx::query_as(
             "SELECT id, run_config FROM tables
              WHERE hardware_id = ?1 AND (?2 IS NULL OR config_id = ?2) ORDER BY id LIMIT 1",
         )
@@ -46,8 +49,8 @@ impl Store {
         .bind(config)
         .fetch_optional(&self.db.readers)
         .await?;
-        if let Some((id, run_config)) = found {
-            return Ok(table_ref(id, hardware_id, &run_config)?);
+        if let Some((id, Json(run_config))) = found {
+            return Ok(table_ref(id, hardware_id, run_config)?);
         }
         let configs: Vec<String> = sqlx::query_scalar(
             "SELECT config_id FROM tables WHERE hardware_id = ?1 ORDER BY id LIMIT ?2",

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Store, StoreError, time};
+use super::columns::StoredTime;
+use super::{Store, StoreError};
 
 /// The farm at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,7 +55,7 @@ impl Store {
         let agents =
             agents.into_iter().map(|((hardware_id, state), n)| (hardware_id, state.to_owned(), n));
         // Finished requests have no outcome left to wait for, which an index tells.
-        let oldest: Option<i64> =
+        let oldest: Option<StoredTime> =
             sqlx::query_scalar(OLDEST).fetch_optional(&self.db.readers).await?;
         let file: String =
             sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'")
@@ -72,7 +73,7 @@ impl Store {
             leases: sqlx::query_scalar("SELECT count(*) FROM leases")
                 .fetch_one(&self.db.readers)
                 .await?,
-            oldest_queued: oldest.map(time).transpose()?,
+            oldest_queued: oldest.map(|at| at.0),
             dirty: sqlx::query_scalar("SELECT count(*) FROM dirty")
                 .fetch_one(&self.db.readers)
                 .await?,

@@ -19,6 +19,7 @@ mod audit;
 mod backup;
 mod canaries;
 mod cancel;
+mod columns;
 mod db;
 mod derive;
 mod effects;
@@ -176,14 +177,9 @@ fn pieces<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// How times are stored.
+/// A time inside a JSON array for the database; a column is a [`columns::StoredTime`].
 fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
-}
-
-/// A stored time.
-fn time(micros: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(micros).map_err(|e| StoreError::damaged("a time", e))
 }
 
 /// A stored JSON text.

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use latlas_shared::api::Stale;
 use latlas_shared::{MeasuredNetwork, WholeNetwork};
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::table::READER_WAITS;
-use super::{Store, StoreError, TableId, TableRef, micros, to_json};
+use super::{Store, StoreError, TableId, TableRef, to_json};
 use crate::chain::Chain;
 
 /// The number of a network inside the database.
@@ -87,7 +88,7 @@ pub(super) async fn find_or_add(
     .bind(network.digest.as_str())
     .bind(&network.spec.name)
     .bind(to_json(network))
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .fetch_one(&mut **tx)
     .await?;
     let nodes = plan.steps.iter().flat_map(|step| &step.op.def().nodes);

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use ops_catalog::{Catalog, Op, OpDef, OpDigest};
 use serde_json::json;
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::error::Retryable;
-use super::{Actor, Store, StoreError, audit::audit, micros, to_json};
+use super::{Actor, Store, StoreError, audit::audit, to_json};
 use crate::chain::Chain;
 use crate::op_book::{Entry, NotTaken, OpBook, OpId, Standing};
 
@@ -169,7 +170,7 @@ async fn insert(tx: &mut Tx, op: &Op, builtin: bool, now: Timestamp) -> Result<O
     .bind(op.name())
     .bind(to_json(op.def()))
     .bind(builtin)
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .fetch_one(&mut **tx)
     .await?;
     for node in &op.def().nodes {

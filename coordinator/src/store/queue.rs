@@ -6,14 +6,16 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{AgentState, Lease, Task, TaskWork};
 use ops_catalog::OpDigest;
+use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::agents::Agent;
 use super::canaries::Next;
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::failures::could_try;
-use super::{Store, StoreError, agent_state, leases, tasks, time};
+use super::{Store, StoreError, agent_state, leases, tasks};
 use crate::chain::Chain;
 use crate::rules::lease::{self, Progress};
 
@@ -52,7 +54,7 @@ struct Candidate {
     reason: Option<String>,
     /// Key and op digest of a row.
     key: Option<String>,
-    digest: Option<String>,
+    digest: Option<Text<OpDigest>>,
     /// Definition of a network.
     network: Option<Vec<u8>>,
 }
@@ -196,14 +198,13 @@ impl Store {
         id: Uuid,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
-        let found: Option<(i64, bool)> =
+        let found: Option<(StoredTime, bool)> =
             sqlx::query_as("SELECT deadline, canary FROM leases WHERE id = ?1 AND agent_id = ?2")
-                .bind(id.to_string())
+                .bind(Text(id))
                 .bind(agent.id)
                 .fetch_optional(&mut **tx)
                 .await?;
-        let Some((deadline, canary)) = found else { return Ok(None) };
-        let deadline = time(deadline)?;
+        let Some((StoredTime(deadline), canary)) = found else { return Ok(None) };
         if !lease::is_live(deadline, now) {
             return Ok(None);
         }
@@ -220,9 +221,7 @@ impl Store {
     fn task(&self, candidate: &Candidate) -> Result<Task, StoreError> {
         let Candidate { id, generation, key, digest, network, .. } = candidate;
         let work = match (key.as_ref().zip(digest.as_ref()), network) {
-            (Some((key, digest)), None) => {
-                self.op_work(key, digest.parse().map_err(|e| StoreError::damaged("a digest", e))?)?
-            }
+            (Some((key, Text(digest))), None) => self.op_work(key, digest.clone())?,
             (None, Some(definition)) => TaskWork::Network(
                 serde_json::from_slice(definition)
                     .map_err(|e| StoreError::damaged("a network's definition", e))?,
@@ -251,7 +250,7 @@ async fn under(tx: &mut Tx, id: Uuid) -> Result<Vec<Candidate>, StoreError> {
          FROM tasks LEFT JOIN ops ON ops.id = op_id LEFT JOIN networks ON networks.id = network_id
          WHERE lease_id = ?1 ORDER BY tasks.id",
     )
-    .bind(id.to_string())
+    .bind(Text(id))
     .fetch_all(&mut **tx)
     .await?;
     Ok(found)

@@ -6,13 +6,15 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use latlas_shared::api::{AgentChange, AgentEntry};
 use serde_json::json;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::audit::{Actor, audit};
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::error::Retryable;
-use super::{Store, StoreError, agents, from_json, leases, micros, to_json};
+use super::{Store, StoreError, agents, leases};
 
 /// The most labels of a box.
 const MOST_LABELS: usize = 32;
@@ -106,12 +108,11 @@ async fn rewrite(
             return Err(ChangeError::Taken(other));
         }
     }
-    let (was, labels): (String, String) =
+    let (was, Json(mut labels)): (String, Json<BTreeMap<String, String>>) =
         sqlx::query_as("SELECT name, labels FROM agents WHERE id = ?1")
             .bind(id)
             .fetch_one(&mut **tx)
             .await?;
-    let mut labels: BTreeMap<String, String> = from_json("an agent's labels", &labels)?;
     for (key, value) in &change.labels {
         match value {
             Some(value) => labels.insert(key.clone(), value.clone()),
@@ -123,7 +124,7 @@ async fn rewrite(
     }
     sqlx::query("UPDATE agents SET name = coalesce(?1, name), labels = ?2 WHERE id = ?3")
         .bind(&change.name)
-        .bind(to_json(&labels))
+        .bind(Json(&labels))
         .bind(id)
         .execute(&mut **tx)
         .await?;
@@ -148,12 +149,12 @@ async fn remove(
     let Some(id) = agents::number(tx, agent).await? else { return Ok((false, Effects::none())) };
     let released = leases::release_all(tx, id).await?;
     sqlx::query("UPDATE agents SET removed_at = ?1 WHERE id = ?2")
-        .bind(micros(now))
+        .bind(StoredTime(now))
         .bind(id)
         .execute(&mut **tx)
         .await?;
     sqlx::query("UPDATE tokens SET revoked_at = ?1 WHERE agent_id = ?2 AND revoked_at IS NULL")
-        .bind(micros(now))
+        .bind(StoredTime(now))
         .bind(id)
         .execute(&mut **tx)
         .await?;

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use latlas_shared::WholeNetwork;
 use latlas_shared::api::{Cancelled, RequestStatus};
+use latlas_shared::{HardwareId, WholeNetwork};
 use ops_catalog::{OpDef, OpDigest, OpKey};
 use serde_json::json;
+use sqlx::types::Text;
 use uuid::Uuid;
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::error::Retryable;
 use super::networks::{self, NetworkId};
 use super::ops::{SubmitError, submit};
-use super::{Actor, Store, StoreError, TableRef, audit::audit, count, micros, time, to_json};
+use super::{Actor, Store, StoreError, TableRef, audit::audit, count, to_json};
 use crate::op_book::OpBook;
 
 /// The most failures that a status lists.
@@ -131,7 +133,7 @@ impl Store {
     ) -> Result<Option<RequestStatus>, StoreError> {
         let mut tx = self.db.read().await?;
         let id: Option<i64> = sqlx::query_scalar("SELECT id FROM requests WHERE uuid = ?1")
-            .bind(uuid.to_string())
+            .bind(Text(uuid))
             .fetch_optional(&mut *tx)
             .await?;
         match id {
@@ -182,7 +184,7 @@ async fn note_requester(tx: &mut Tx, request: Uuid, actor: &Actor) -> Result<(),
     let Actor::Token { id, .. } = actor else { return Ok(()) };
     sqlx::query("UPDATE requests SET token_id = ?1 WHERE uuid = ?2")
         .bind(id)
-        .bind(request.to_string())
+        .bind(Text(request))
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -190,17 +192,14 @@ async fn note_requester(tx: &mut Tx, request: Uuid, actor: &Actor) -> Result<(),
 
 async fn same_request(tx: &mut Tx, request: &NewRequest) -> Result<Option<Uuid>, RequestError> {
     let Some(key) = &request.idempotency_key else { return Ok(None) };
-    let known: Option<(String, String)> =
+    let known: Option<(Text<Uuid>, String)> =
         sqlx::query_as("SELECT uuid, body_hash FROM requests WHERE idempotency_key = ?1")
             .bind(key)
             .fetch_optional(&mut **tx)
             .await?;
     match known {
         None => Ok(None),
-        Some((uuid, hash)) if hash == request.body_hash => {
-            let uuid = uuid.parse().map_err(|e| StoreError::damaged("a request's id", e))?;
-            Ok(Some(uuid))
-        }
+        Some((Text(uuid), hash)) if hash == request.body_hash => Ok(Some(uuid)),
         Some(_) => Err(RequestError::KeyReused),
     }
 }
@@ -279,12 +278,12 @@ async fn insert(
             (uuid, table_id, space, idempotency_key, body_hash, created_at, networks)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
     )
-    .bind(uuid.to_string())
+    .bind(Text(uuid))
     .bind(request.table.id.0)
     .bind(request.space.as_deref().unwrap_or_default())
     .bind(&request.idempotency_key)
     .bind(&request.body_hash)
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(u32::try_from(request.networks.len()).unwrap_or(u32::MAX))
     .fetch_one(&mut **tx)
     .await?;
@@ -365,13 +364,26 @@ pub(super) async fn status(tx: &mut Tx, id: i64) -> Result<RequestStatus, StoreE
     found.ok_or_else(|| StoreError::damaged("a request", "it is gone"))
 }
 
+#[derive(sqlx::FromRow)]
+struct RequestColumns {
+    id: i64,
+    uuid: Text<Uuid>,
+    hardware_id: Text<HardwareId>,
+    config_id: String,
+    space: Option<String>,
+    networks: i64,
+    created_at: StoredTime,
+    cancelled_at: Option<StoredTime>,
+    cancelled_by: Option<String>,
+    /// Tasks that it no longer has.
+    cancelled_tasks: i64,
+}
+
 /// How far requests are, in the order of their numbers. It takes the same few queries for any number of them.
 pub(super) async fn statuses(tx: &mut Tx, ids: &[i64]) -> Result<Vec<RequestStatus>, StoreError> {
-    type Columns =
-        (i64, String, String, String, Option<String>, i64, i64, Option<i64>, Option<String>, i64);
     let ids = to_json(&ids);
-    let requests: Vec<Columns> = sqlx::query_as(
-        "SELECT requests.id, uuid, hardware_id, config_id, nullif(space, ''), networks, requests.created_at,
+    let requests: Vec<RequestColumns> = sqlx::query_as(
+        "SELECT requests.id, uuid, hardware_id, config_id, nullif(space, '') AS space, networks, requests.created_at,
                 cancelled_at, cancelled_by, cancelled_tasks
          FROM json_each(?1) AS wanted CROSS JOIN requests ON requests.id = wanted.value
          JOIN tables ON tables.id = table_id
@@ -383,33 +395,28 @@ pub(super) async fn statuses(tx: &mut Tx, ids: &[i64]) -> Result<Vec<RequestStat
     let mut counts = counts(tx, &ids).await?;
     let mut running = running(tx, &ids).await?;
     let mut failures = failures(tx, &ids).await?;
-    requests
-        .into_iter()
-        .map(|(id, uuid, hardware_id, config, space, networks, created_at, at, by, left)| {
-            let (total, done, failed) = counts.remove(&id).unwrap_or_default();
-            let cancelled = match at.zip(by) {
-                Some((at, by)) => Some(Cancelled { at: time(at)?, by, tasks: count(left) }),
-                None => None,
-            };
-            Ok(RequestStatus {
-                id: uuid.parse().map_err(|e| StoreError::damaged("a request's id", e))?,
-                hardware_id: hardware_id
-                    .parse()
-                    .map_err(|e| StoreError::damaged("a hardware id", e))?,
-                config,
-                space,
-                networks: count(networks),
-                created_at: time(created_at)?,
-                total: count(total + left),
-                done: count(done),
-                failed: count(failed),
-                running: count(running.remove(&id).unwrap_or_default()),
-                failures: failures.remove(&id).unwrap_or_default(),
-                unattended: None,
-                cancelled,
-            })
-        })
-        .collect()
+    let status = |request: RequestColumns| {
+        let id = request.id;
+        let (total, done, failed) = counts.remove(&id).unwrap_or_default();
+        let left = request.cancelled_tasks;
+        let cancelled = request.cancelled_at.zip(request.cancelled_by);
+        RequestStatus {
+            id: request.uuid.0,
+            hardware_id: request.hardware_id.0,
+            config: request.config_id,
+            space: request.space,
+            networks: count(request.networks),
+            created_at: request.created_at.0,
+            total: count(total + left),
+            done: count(done),
+            failed: count(failed),
+            running: count(running.remove(&id).unwrap_or_default()),
+            failures: failures.remove(&id).unwrap_or_default(),
+            unattended: None,
+            cancelled: cancelled.map(|(at, by)| Cancelled { at: at.0, by, tasks: count(left) }),
+        }
+    };
+    Ok(requests.into_iter().map(status).collect())
 }
 
 /// The tasks of each request: all, done and failed. `ids` is a JSON array.

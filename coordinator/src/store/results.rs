@@ -11,15 +11,16 @@ use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentState, ResultsAnswer};
 use latlas_shared::{FailureKind, Measurement, Status, Subject, WholeNetwork, samples};
 use sqlx::QueryBuilder;
+use sqlx::types::Text;
 use uuid::Uuid;
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::failures::Failed;
 use super::rows::{Place, What};
 use super::{
-    Agent, Store, StoreError, TableId, agent_state, canaries, micros, networks, pieces, tasks,
-    to_json,
+    Agent, Store, StoreError, TableId, agent_state, canaries, networks, pieces, tasks, to_json,
 };
 use crate::chain::Chain;
 use crate::op_book::{OpBook, OpId};
@@ -378,11 +379,11 @@ async fn new_of<'b>(
 
 /// The leases that an agent holds.
 async fn leases_of(tx: &mut Tx, agent: &Agent) -> Result<BTreeSet<Uuid>, StoreError> {
-    let held: Vec<String> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
+    let held: Vec<Text<Uuid>> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
         .bind(agent.id)
         .fetch_all(&mut **tx)
         .await?;
-    held.iter().map(|id| id.parse().map_err(|e| StoreError::damaged("a lease's id", e))).collect()
+    Ok(held.into_iter().map(Text::into_inner).collect())
 }
 
 /// Checks a measurement, and makes it what is stored.
@@ -461,21 +462,17 @@ async fn known_of(
     tx: &mut Tx,
     checked: &[Result<Admitted, Refusal>],
 ) -> Result<HashSet<Uuid>, StoreError> {
-    let ids: Vec<String> = checked
+    let ids: Vec<Uuid> = checked
         .iter()
         .map(|checked| checked.as_ref().map_or_else(|refusal| refusal.id, |admitted| admitted.id))
-        .map(|id| id.to_string())
         .collect();
-    let known: Vec<String> = sqlx::query_scalar(
+    let known: Vec<Text<Uuid>> = sqlx::query_scalar(
         "SELECT uuid FROM measurements WHERE uuid IN (SELECT value FROM json_each(?1))",
     )
     .bind(to_json(&ids))
     .fetch_all(&mut **tx)
     .await?;
-    known
-        .iter()
-        .map(|id| id.parse().map_err(|e| StoreError::damaged("a measurement's id", e)))
-        .collect()
+    Ok(known.into_iter().map(Text::into_inner).collect())
 }
 
 async fn place(tx: &mut Tx, admitted: &Admitted, now: Timestamp) -> Result<Place, StoreError> {
@@ -505,22 +502,22 @@ async fn insert(
                 What::Network(network) => (None, None, Some(network.0)),
             };
             values
-                .push_bind(admitted.id.to_string())
+                .push_bind(Text(admitted.id))
                 .push_bind(place.table.0)
                 .push_bind(agent.id)
                 .push_bind(op)
                 .push_bind(key)
                 .push_bind(&admitted.fingerprint)
                 .push_bind(admitted.status.name())
-                .push_bind(micros(admitted.finished_at))
-                .push_bind(micros(now))
+                .push_bind(StoredTime(admitted.finished_at))
+                .push_bind(StoredTime(now))
                 .push_bind(&admitted.text)
                 .push_bind(&admitted.samples)
                 .push_bind(network)
                 .push_bind(admitted.canary)
                 .push_bind(set_aside)
                 .push_bind(generation)
-                .push_bind(micros(*measured_at));
+                .push_bind(StoredTime(*measured_at));
         });
         query.build().execute(&mut **tx).await?;
     }

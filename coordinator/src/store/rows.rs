@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use jiff::Timestamp;
 use latlas_predict::merge::{Observation, merge_network, merge_row};
 use latlas_shared::{MeasuredNetwork, Measurement, Row, RowStatus, Subject};
 use ops_catalog::{OpDigest, OpKey};
 use sqlx::QueryBuilder;
 use sqlx::error::BoxDynError;
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::networks::NetworkId;
-use super::{StoreError, TableId, micros, pieces, time, to_json};
+use super::{StoreError, TableId, micros, pieces, to_json};
 use crate::chain::Chain;
 use crate::op_book::OpId;
 
@@ -196,7 +198,7 @@ async fn row_without_number(
         .await?;
     let digest = digest.and_then(|digest| digest.parse::<OpDigest>().ok());
     let (Some(op_digest), Ok(key), Ok(measured_at)) =
-        (digest, key.parse::<OpKey>(), time(measured_at))
+        (digest, key.parse::<OpKey>(), Timestamp::from_microsecond(measured_at))
     else {
         tracing::error!(
             "{key} of op {} has no row: its key, op or time can't be read either",
@@ -284,7 +286,7 @@ async fn put_networks(
             values
                 .push_bind(table.0)
                 .push_bind(network.0)
-                .push_bind(micros(measured.measured_at))
+                .push_bind(StoredTime(measured.measured_at))
                 .push_bind(to_json(measured));
         });
         query.push(
@@ -317,7 +319,7 @@ async fn put_rows(tx: &mut Tx, rows: &[(TableId, OpId, &str, Row)]) -> Result<()
                 .push_bind(row.stride)
                 .push_bind(row.latency_micros)
                 .push_bind(row.energy_mj)
-                .push_bind(micros(row.measured_at))
+                .push_bind(StoredTime(row.measured_at))
                 .push_bind(to_json(row));
         });
         query.push(
@@ -347,7 +349,8 @@ async fn observations<'p>(
             Ok(mut measurement) => {
                 // Rows are dated by our clock.
                 if micros(measurement.finished_at) != measured_at {
-                    measurement.finished_at = time(measured_at)?;
+                    let at = Timestamp::from_microsecond(measured_at);
+                    measurement.finished_at = at.map_err(|e| StoreError::damaged("a time", e))?;
                 }
                 found.observations.push(Observation { agent, measurement });
             }

@@ -7,7 +7,6 @@ use latlas_shared::api::Stale;
 use latlas_shared::{HardwareId, RunConfig};
 
 use super::error::StoreError;
-use super::from_json;
 
 /// How long a reader waits for the next version.
 pub(super) const READER_WAITS: Duration = Duration::from_secs(10);
@@ -30,12 +29,12 @@ pub struct TableRef {
 pub(super) fn table_ref(
     id: i64,
     hardware_id: &str,
-    run_config: &str,
+    run_config: RunConfig,
 ) -> Result<TableRef, StoreError> {
     Ok(TableRef {
         id: TableId(id),
         hardware_id: hardware_id.parse().map_err(|e| StoreError::damaged("a hardware id", e))?,
-        run_config: from_json("a run config", run_config)?,
+        run_config,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::db::Tx;
@@ -19,14 +20,12 @@ pub(super) struct Stored {
     pub progress: Progress,
 }
 
-type Columns = (i64, i64, String, i64, Option<String>, Option<String>);
+type Columns = (i64, i64, String, i64, Option<String>, Option<Text<Uuid>>);
 
 fn stored((id, generation, state, attempts, reason, lease): Columns) -> Result<Stored, StoreError> {
     let state = match (state.as_str(), lease) {
         ("queued", None) => State::Queued,
-        ("leased", Some(lease)) => State::Leased(
-            Uuid::parse_str(&lease).map_err(|e| StoreError::damaged("a lease's id", e))?,
-        ),
+        ("leased", Some(Text(lease))) => State::Leased(lease),
         ("done", None) => State::Done,
         ("failed", None) => State::Failed,
         (other, _) => return Err(StoreError::damaged("a task's state", other)),
@@ -42,7 +41,7 @@ pub(super) async fn of_places(
     places: &BTreeSet<Place>,
 ) -> Result<BTreeMap<Place, Stored>, StoreError> {
     let places: Vec<&Place> = places.iter().collect();
-    type Found = (i64, i64, i64, String, i64, Option<String>, Option<String>);
+    type Found = (i64, i64, i64, String, i64, Option<String>, Option<Text<Uuid>>);
     let found: Vec<Found> = sqlx::query_as(
         "SELECT place.key, tasks.id, generation, state, attempts, reason, lease_id
          FROM json_each(?1) AS place CROSS JOIN tasks

@@ -4,10 +4,13 @@ use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{Page, TokenEntry};
 use serde_json::json;
+use sqlx::types::Text;
+use uuid::Uuid;
 
 use super::audit::{Actor, audit};
+use super::columns::StoredTime;
 use super::db::Tx;
-use super::{After, Agent, Store, StoreError, agents, micros, time};
+use super::{After, Agent, Store, StoreError, agents};
 use crate::token::{Role, Terms, Token};
 
 /// A use is noted when the last one that was noted is this long ago: one write an hour for a token in use.
@@ -62,30 +65,30 @@ pub struct NewToken {
 }
 
 #[derive(sqlx::FromRow)]
-struct Stored {
+struct StoredToken {
     id: i64,
     label: String,
-    role: String,
+    role: Text<Role>,
     agent_id: Option<i64>,
-    expires_at: Option<i64>,
+    expires_at: Option<StoredTime>,
     uses_left: Option<u32>,
-    revoked_at: Option<i64>,
-    used_at: Option<i64>,
+    revoked_at: Option<StoredTime>,
+    used_at: Option<StoredTime>,
     #[sqlx(flatten)]
     holder: agents::AgentColumns,
 }
 
 #[derive(sqlx::FromRow)]
-struct Entry {
+struct TokenColumns {
     id: i64,
     role: String,
     label: String,
-    agent: Option<String>,
-    created_at: i64,
-    used_at: Option<i64>,
-    expires_at: Option<i64>,
+    agent: Option<Text<Uuid>>,
+    created_at: StoredTime,
+    used_at: Option<StoredTime>,
+    expires_at: Option<StoredTime>,
     uses_left: Option<u32>,
-    revoked_at: Option<i64>,
+    revoked_at: Option<StoredTime>,
 }
 
 impl Store {
@@ -126,13 +129,13 @@ impl Store {
     /// When the store fails.
     pub async fn list_tokens(&self, after: &After<i64>) -> Result<Page<TokenEntry>, StoreError> {
         let sql = format!("{ENTRY} WHERE tokens.id > ?1 ORDER BY tokens.id LIMIT ?2");
-        let found: Vec<Entry> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let found: Vec<TokenColumns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(after.cursor.unwrap_or(0))
             .bind(after.fetch())
             .fetch_all(&self.db.readers)
             .await?;
-        let entries = found.into_iter().map(|row| Ok((row.id.to_string(), entry(row)?)));
-        Ok(after.page(entries.collect::<Result<_, StoreError>>()?))
+        let entries = found.into_iter().map(|row| (row.id.to_string(), entry(row)));
+        Ok(after.page(entries.collect()))
     }
 
     /// Whether anybody was ever given a token.
@@ -149,7 +152,7 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn find_token(&self, token: &Token, now: Timestamp) -> Result<Found, StoreError> {
-        let found: Option<Stored> = sqlx::query_as(
+        let found: Option<StoredToken> = sqlx::query_as(
             "SELECT tokens.id, label, role, agent_id, expires_at, uses_left, revoked_at, used_at,
                     uuid, name, primitives, table_id, hardware_id, run_config
              FROM tokens LEFT JOIN agents ON agents.id = agent_id
@@ -160,16 +163,16 @@ impl Store {
         .fetch_optional(&self.db.readers)
         .await?;
         let Some(stored) = found else { return Ok(Found::Unknown) };
-        let expires_at = stored.expires_at.map(time).transpose()?;
+        let expires_at = stored.expires_at.map(|at| at.0);
         let terms = Terms { expires_at, uses_left: stored.uses_left };
         if stored.revoked_at.is_some() || !terms.hold(now) {
             return Ok(Found::Ended);
         }
-        let role = stored.role.parse().map_err(|e| StoreError::damaged("a token", e))?;
+        let Text(role) = stored.role;
         let agent = match stored.agent_id {
             Some(id) => Some(stored.holder.agent(id)?),
             None => {
-                self.remember_use(&stored, now)?;
+                self.remember_use(&stored, now);
                 None
             }
         };
@@ -177,12 +180,11 @@ impl Store {
     }
 
     /// In memory, so that a call that only reads does not wait for whoever writes.
-    fn remember_use(&self, token: &Stored, now: Timestamp) -> Result<(), StoreError> {
-        let noted = token.used_at.map(time).transpose()?;
+    fn remember_use(&self, token: &StoredToken, now: Timestamp) {
+        let noted = token.used_at.map(|at| at.0);
         if noted.is_none_or(|noted| now.duration_since(noted) >= USES_NOTED_EVERY) {
             self.hub.unwritten.used(token.id, now);
         }
-        Ok(())
     }
 }
 
@@ -210,16 +212,16 @@ async fn revoke(
 ) -> Result<Option<TokenEntry>, StoreError> {
     let revoked =
         sqlx::query("UPDATE tokens SET revoked_at = ?1 WHERE id = ?2 AND revoked_at IS NULL")
-            .bind(micros(now))
+            .bind(StoredTime(now))
             .bind(id)
             .execute(&mut **tx)
             .await?;
-    let found: Option<Entry> =
+    let found: Option<TokenColumns> =
         sqlx::query_as(sqlx::AssertSqlSafe(format!("{ENTRY} WHERE tokens.id = ?1")))
             .bind(id)
             .fetch_optional(&mut **tx)
             .await?;
-    let entry = found.map(entry).transpose()?;
+    let entry = found.map(entry);
     if let Some(entry) = entry.as_ref().filter(|_| revoked.rows_affected() > 0) {
         let detail = json!({"role": entry.role, "label": entry.label, "agent_id": entry.agent_id});
         audit(tx, actor, "token.revoke", &format!("token {id}"), &detail, now).await?;
@@ -240,7 +242,7 @@ pub(super) async fn take_use(
          WHERE id = ?2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?1)
            AND (uses_left IS NULL OR uses_left > 0)",
     )
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .bind(id)
     .execute(&mut **tx)
     .await?;
@@ -262,25 +264,24 @@ pub(super) async fn insert(
     .bind(new.role.name())
     .bind(&new.label)
     .bind(agent)
-    .bind(new.terms.expires_at.map(micros))
+    .bind(new.terms.expires_at.map(StoredTime))
     .bind(new.terms.uses_left)
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .fetch_one(&mut **tx)
     .await?;
     Ok(id)
 }
 
-fn entry(row: Entry) -> Result<TokenEntry, StoreError> {
-    let agent_id = row.agent.map(|id| id.parse()).transpose();
-    Ok(TokenEntry {
+fn entry(row: TokenColumns) -> TokenEntry {
+    TokenEntry {
         id: row.id,
         role: row.role,
         label: row.label,
-        agent_id: agent_id.map_err(|e| StoreError::damaged("an agent's id", e))?,
-        created_at: time(row.created_at)?,
-        last_used_at: row.used_at.map(time).transpose()?,
-        expires_at: row.expires_at.map(time).transpose()?,
+        agent_id: row.agent.map(Text::into_inner),
+        created_at: row.created_at.0,
+        last_used_at: row.used_at.map(|at| at.0),
+        expires_at: row.expires_at.map(|at| at.0),
         uses_left: row.uses_left,
-        revoked_at: row.revoked_at.map(time).transpose()?,
-    })
+        revoked_at: row.revoked_at.map(|at| at.0),
+    }
 }

@@ -14,10 +14,11 @@ use latlas_shared::Fingerprint;
 use ops_catalog::Catalog;
 use serde::de::DeserializeOwned;
 
+use super::columns::StoredTime;
 use super::db::Tx;
 use super::rows::{self, Place, What};
 use super::table::{READER_WAITS, Served, TableId, TableRef, Version};
-use super::{Store, StoreError, count, micros, networks, time, to_json};
+use super::{Store, StoreError, count, networks, to_json};
 use crate::chain::Chain;
 use crate::op_book::OpId;
 use crate::rules::retention;
@@ -166,7 +167,7 @@ impl Store {
     }
 
     async fn last_version(&self, table: &TableRef) -> Result<Option<Latest>, StoreError> {
-        let found: Option<(String, i64, i64, bool, bool)> = sqlx::query_as(
+        let found: Option<(String, StoredTime, i64, bool, bool)> = sqlx::query_as(
             "SELECT table_versions.version, table_versions.created_at, rows, changes = version_changes,
                     NOT EXISTS (SELECT 1 FROM dirty WHERE dirty.table_id = tables.id)
              FROM tables JOIN table_versions ON table_versions.version = tables.version
@@ -175,10 +176,12 @@ impl Store {
         .bind(table.id.0)
         .fetch_optional(&self.db.readers)
         .await?;
-        let latest = |(version, created_at, rows, same_rows, clean)| {
-            Ok(Latest { version: version_from((version, created_at, rows))?, same_rows, clean })
+        let latest = |(version, created_at, rows, same_rows, clean)| Latest {
+            version: version_from((version, created_at, rows)),
+            same_rows,
+            clean,
         };
-        found.map(latest).transpose()
+        Ok(found.map(latest))
     }
 
     /// A version of a table of this class of device; none when it was never served or is not kept.
@@ -190,7 +193,7 @@ impl Store {
         hardware_id: &str,
         version: &str,
     ) -> Result<Option<Version>, StoreError> {
-        let found: Option<(String, i64, i64)> = sqlx::query_as(
+        let found: Option<(String, StoredTime, i64)> = sqlx::query_as(
             "SELECT table_versions.version, table_versions.created_at, rows
              FROM table_versions JOIN tables ON tables.id = table_id
              WHERE table_versions.version = ?1 AND hardware_id = ?2",
@@ -199,7 +202,7 @@ impl Store {
         .bind(hardware_id)
         .fetch_optional(&self.db.readers)
         .await?;
-        found.map(version_from).transpose()
+        Ok(found.map(version_from))
     }
 
     /// The JSON document of a version; none when it is not kept.
@@ -228,7 +231,7 @@ impl Store {
             sqlx::query_scalar("SELECT id FROM tables").fetch_all(&self.db.readers).await?;
         let mut dropped = 0;
         for table in tables {
-            let kept: Vec<(String, i64, bool)> = sqlx::query_as(
+            let kept: Vec<(String, StoredTime, bool)> = sqlx::query_as(
                 "SELECT version, latest_at,
                         EXISTS (SELECT 1 FROM tables WHERE tables.version = table_versions.version)
                         OR EXISTS (SELECT 1 FROM version_tags
@@ -240,10 +243,12 @@ impl Store {
             .await?;
             let versions = kept
                 .into_iter()
-                .map(|(version, latest_at, pinned)| {
-                    Ok(retention::Kept { version, latest_at: time(latest_at)?, pinned })
+                .map(|(version, latest_at, pinned)| retention::Kept {
+                    version,
+                    latest_at: latest_at.0,
+                    pinned,
                 })
-                .collect::<Result<Vec<_>, StoreError>>()?;
+                .collect::<Vec<_>>();
             let gone = retention::dropped(&versions, now);
             for piece in gone.chunks(DROPPED_AT_ONCE) {
                 let piece = to_json(&piece);
@@ -298,10 +303,10 @@ async fn insert(
     )
     .bind(&version.version)
     .bind(table.0)
-    .bind(micros(version.created_at))
+    .bind(StoredTime(version.created_at))
     .bind(version.rows)
     .bind(body)
-    .bind(micros(now))
+    .bind(StoredTime(now))
     .execute(&mut **tx)
     .await?;
     sqlx::query(
@@ -316,8 +321,8 @@ async fn insert(
     Ok(())
 }
 
-fn version_from((version, created_at, rows): (String, i64, i64)) -> Result<Version, StoreError> {
-    Ok(Version { version, created_at: time(created_at)?, rows: count(rows) })
+fn version_from((version, created_at, rows): (String, StoredTime, i64)) -> Version {
+    Version { version, created_at: created_at.0, rows: count(rows) }
 }
 
 impl Snapshot {
