@@ -13,13 +13,13 @@ use crate::chain::Chain;
 use crate::rules::incidents::{Alarm, incidents};
 use crate::store::StoreError;
 
-/// How often the farm is looked at.
+/// Time between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the host's command may take.
+/// Time limit of the host's command.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// How often a command that runs is looked at.
+/// Time between two looks at a running command.
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// Alarms that wait for the command; those beyond are dropped, and counted.
@@ -48,7 +48,7 @@ pub async fn watch(app: App, command: Option<String>) {
                     }
                 }),
                 Err(error) => {
-                    tracing::error!("the farm could not be looked at for alarms: {}", Chain(&error))
+                    tracing::error!("incidents could not be checked: {}", Chain(&error))
                 }
             }
         }
@@ -60,7 +60,7 @@ pub async fn watch(app: App, command: Option<String>) {
     }
 }
 
-/// What has begun and what is over since the last look.
+/// Incidents that have begun or ended since the last check.
 ///
 /// # Errors
 /// When the store fails; then the next look finds it.

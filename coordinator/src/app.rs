@@ -33,11 +33,11 @@ impl Default for Settings {
 }
 
 /// A clock in place of the system's: tests of what hours do need no hours.
-struct Given(Box<dyn Fn() -> Timestamp + Send + Sync>);
+struct GivenClock(Box<dyn Fn() -> Timestamp + Send + Sync>);
 
-impl fmt::Debug for Given {
+impl fmt::Debug for GivenClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Given")
+        f.write_str("GivenClock")
     }
 }
 
@@ -53,7 +53,7 @@ struct Parts {
     watched: Watched,
     limits: Limits,
     clock: Clock,
-    given_clock: Option<Given>,
+    given_clock: Option<GivenClock>,
     metrics: Metrics,
     stop: CancellationToken,
 }
@@ -70,10 +70,10 @@ impl App {
         settings: Settings,
         clock: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> App {
-        App::with(store, settings, Some(Given(Box::new(clock))))
+        App::with(store, settings, Some(GivenClock(Box::new(clock))))
     }
 
-    fn with(store: Store, settings: Settings, given_clock: Option<Given>) -> App {
+    fn with(store: Store, settings: Settings, given_clock: Option<GivenClock>) -> App {
         App(Arc::new(Parts {
             store,
             settings,
@@ -104,7 +104,7 @@ impl App {
     /// The time, for everything that lasts a while: it does not jump when the system's calendar is set.
     pub fn now(&self) -> Timestamp {
         match &self.0.given_clock {
-            Some(Given(clock)) => clock(),
+            Some(GivenClock(clock)) => clock(),
             None => self.0.clock.at(Instant::now()),
         }
     }
@@ -121,7 +121,9 @@ impl App {
             clock.follow(now, calendar);
             return Ok(());
         };
-        tracing::warn!("the system's clock was set by {jump:#}: leases move with it");
+        tracing::warn!(
+            "the system's clock was set by {jump:#}: the deadlines of leases move with it"
+        );
         // In this order a lease seems longer for a moment, and never shorter.
         if jump.is_positive() {
             self.store().shift_leases(jump).await?;

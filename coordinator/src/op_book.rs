@@ -12,7 +12,7 @@ pub struct OpId(pub i64);
 
 /// An op that is stored.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct BookedOp {
     /// Its number.
     pub id: OpId,
     /// The op.
@@ -25,7 +25,7 @@ pub struct Entry {
 
 /// What a definition is to the book.
 #[derive(Debug)]
-pub enum Standing {
+pub enum Novelty {
     /// New, and nothing is against it.
     New(Arc<Op>),
     /// Known already, by this name.
@@ -67,12 +67,12 @@ fn check_prose(op: &Op) -> Result<(), Invalid> {
 #[derive(Debug, Clone, Default)]
 pub struct OpBook {
     catalog: Catalog,
-    by_digest: HashMap<OpDigest, Entry>,
+    by_digest: HashMap<OpDigest, BookedOp>,
 }
 
 impl OpBook {
     /// A book of these ops, and what names mean today.
-    pub fn new(catalog: Catalog, entries: impl IntoIterator<Item = Entry>) -> OpBook {
+    pub fn new(catalog: Catalog, entries: impl IntoIterator<Item = BookedOp>) -> OpBook {
         let by_digest = entries.into_iter().map(|e| (e.op.digest().clone(), e)).collect();
         OpBook { catalog, by_digest }
     }
@@ -83,7 +83,7 @@ impl OpBook {
     }
 
     /// The op of a digest, however old.
-    pub fn by_digest(&self, digest: &OpDigest) -> Option<&Entry> {
+    pub fn by_digest(&self, digest: &OpDigest) -> Option<&BookedOp> {
         self.by_digest.get(digest)
     }
 
@@ -94,12 +94,12 @@ impl OpBook {
     ///
     /// # Errors
     /// When it is not valid, or collides.
-    pub fn standing(&self, def: OpDef) -> Result<Standing, NotTaken> {
+    pub fn novelty(&self, def: OpDef) -> Result<Novelty, NotTaken> {
         let op = Op::new(def)?;
         check_prose(&op)?;
         if let Some(known) = self.by_digest(op.digest()) {
             if known.op.name() == op.name() {
-                return Ok(Standing::Known(op.digest().clone()));
+                return Ok(Novelty::Known(op.digest().clone()));
             }
             return Err(NotTaken::Conflict(format!(
                 "op {} computes exactly what {} does (digest {}): use that name",
@@ -111,14 +111,14 @@ impl OpBook {
         self.catalog
             .with_ops([op.def().clone()])
             .map_err(|collision| NotTaken::Conflict(collision.to_string()))?;
-        Ok(Standing::New(Arc::new(op)))
+        Ok(Novelty::New(Arc::new(op)))
     }
 
-    /// The book with one more op, which [`OpBook::standing`] found to be new.
+    /// The book with one more op, which [`OpBook::novelty`] found to be new.
     ///
     /// # Errors
     /// When it collides after all.
-    pub fn with(&self, entry: Entry) -> Result<OpBook, Invalid> {
+    pub fn with(&self, entry: BookedOp) -> Result<OpBook, Invalid> {
         let catalog = self.catalog.with_ops([entry.op.def().clone()])?;
         let mut by_digest = self.by_digest.clone();
         by_digest.insert(entry.op.digest().clone(), entry);

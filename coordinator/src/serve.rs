@@ -48,7 +48,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     let thinner = tokio::spawn(thin(app.clone()));
     let router = build_app(app.clone());
     if !server::run(listener, tls, router, app.stopping(), Bounds::default()).await {
-        tracing::warn!("some connections did not end in time and were cut off");
+        tracing::warn!("some connections did not end in time and were closed");
     }
     app.stop();
     sweeper.await?;
@@ -57,7 +57,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     let closing = async {
         if let Err(error) = app.store().write_notes().await {
             tracing::warn!(
-                "when agents were last heard of could not be written: {}",
+                "the last signs of life of agents and tokens could not be written: {}",
                 Chain(&error)
             );
         }
@@ -65,9 +65,11 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
         match tokio::time::timeout(CLOSE_WITHIN / 2, app.store().derive()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!("rows are behind, until the next start: {}", Chain(&error))
+                tracing::warn!("some rows stay stale until the next start: {}", Chain(&error))
             }
-            Err(_) => tracing::warn!("rows are behind, until the next start: there are too many"),
+            Err(_) => tracing::warn!(
+                "some rows stay stale until the next start: there was no time to merge them"
+            ),
         }
         app.store().close().await;
     };
@@ -80,7 +82,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
 /// Tells the service manager something, where there is one.
 pub fn tell_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::debug!("the service manager could not be told: {}", Chain(&error));
+        tracing::debug!("the service manager could not be notified: {}", Chain(&error));
     }
 }
 
@@ -92,18 +94,21 @@ async fn sweep(app: App) {
             () = app.stopping() => return,
         }
         if let Err(error) = app.follow_calendar(Instant::now(), Timestamp::now()).await {
-            tracing::error!("leases could not follow the system's clock: {}", Chain(&error));
+            tracing::error!(
+                "the deadlines of leases could not be moved with the system's clock: {}",
+                Chain(&error)
+            );
             continue;
         }
         match app.store().sweep(app.now()).await {
             // Only a sweep that worked feeds the watchdog: when the store hangs, the service manager
             // starts another server.
             Ok(()) => tell_manager(NotifyState::Watchdog),
-            Err(error) => tracing::error!("leases could not be swept: {}", Chain(&error)),
+            Err(error) => tracing::error!("expired leases could not be ended: {}", Chain(&error)),
         }
         if let Err(error) = app.store().write_notes().await {
             tracing::error!(
-                "when agents were last heard of could not be written: {}",
+                "the last signs of life of agents and tokens could not be written: {}",
                 Chain(&error)
             );
         }
@@ -117,14 +122,17 @@ async fn derive(app: App) {
         let mut progress = app.store().progress();
         if let Err(error) = app.store().retry_unreadable().await {
             tracing::warn!(
-                "what could not be read is not tried again until the next start: {}",
+                "unreadable measurements will be retried at the next start only: {}",
                 Chain(&error)
             );
         }
         loop {
             progress.mark_unchanged();
             if let Err(error) = app.store().derive().await {
-                tracing::error!("rows could not follow the measurements: {}", Chain(&error));
+                tracing::error!(
+                    "new measurements could not be merged into rows: {}",
+                    Chain(&error)
+                );
                 tokio::time::sleep(RETRY_AFTER).await;
                 continue;
             }

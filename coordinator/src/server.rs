@@ -80,7 +80,7 @@ pub async fn run(
         let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
             if let Err(error) = attend(stream, peer, tls, router, watcher, bounds).await {
-                tracing::debug!(%peer, "a connection broke off: {error}");
+                tracing::debug!(%peer, "a connection failed: {error}");
             }
             drop(place);
         });
@@ -93,7 +93,7 @@ pub async fn run(
 async fn pause_after(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        tracing::error!("a connection could not be taken: {error}");
+        tracing::error!("a connection could not be accepted: {error}");
         tokio::time::sleep(BREATHER).await;
     }
 }

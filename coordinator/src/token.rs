@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 /// What the holder of a token may do; `http::access` says which routes that opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Bring boxes into the farm.
+    /// Enrol agents.
     Enroll,
     /// Read, and ask for measurements.
     Researcher,

@@ -20,11 +20,11 @@ use latlas_program::log::LogFormat;
 #[command(
     name = "latlas-coordinator",
     version,
-    about = "Shares measuring out over a farm of boxes, and serves the latency tables that come of it",
+    about = "Distributes measurements over a farm of boxes, and serves the latency tables that result",
     after_help = "Example:\n  latlas-coordinator serve"
 )]
 struct Cli {
-    /// How lines of the log are written to stderr: `text` or `json`. LATLAS_LOG sets what is logged,
+    /// Format of the log on stderr: `text` or `json`. LATLAS_LOG selects what is logged,
     /// e.g. LATLAS_LOG=debug
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -35,7 +35,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Arguments),
-    /// Make tokens, which are shown once and kept as hashes, list them and revoke them
+    /// Create, list and revoke tokens. A token is shown once; only its hash is stored
     #[command(
         subcommand,
         after_help = "Example:\n  latlas-coordinator token create --role researcher"

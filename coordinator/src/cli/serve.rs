@@ -33,35 +33,35 @@ pub struct Arguments {
     listen: SocketAddr,
     #[command(flatten)]
     data: DataArgument,
-    /// Serve over TLS with this certificate: a PEM file with those that lead to its root after it
+    /// Serve over TLS with this certificate: a PEM file with the certificate first, then its chain
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The certificate's private key, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Let in only clients with a certificate of an authority in this PEM file, beside their token
+    /// Require a client certificate of an authority in this PEM file, in addition to a token
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     client_ca: Option<PathBuf>,
-    /// A proxy stands in front, does TLS, and says in X-Forwarded-For who calls. Reading needs a token then
+    /// A proxy in front terminates TLS and sets X-Forwarded-For. Reads then need a token
     #[arg(long, conflicts_with = "tls_cert")]
     behind_proxy: bool,
-    /// Listen on an address that others can reach although nothing does TLS: tokens and results then cross
-    /// the network in clear. For a network that is yours alone. Reading needs a token then
+    /// Listen on a public address without TLS: tokens and results cross the network in clear text. For a
+    /// private network only. Reads then need a token
     #[arg(long)]
     insecure_public: bool,
-    /// Calls a second that one token may make, sustained; four times as many at once
+    /// Sustained calls per second of one token; a burst may have four times as many
     #[arg(long, value_name = "N", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
-    /// How often each agent measures the canary, a few ops that tell whether its box has become slow; 0
-    /// for never
+    /// Hours between two canaries of an agent: a few ops that show whether its box has become slow; 0 means
+    /// never
     #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u16).range(..=8784))]
     canary_every: u16,
-    /// How long a box may be silent before its work is given to others. Boxes renew every ten seconds
+    /// Lease time: an agent that is silent for so long loses its tasks. Agents renew every ten seconds
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(12..=86_400))]
     lease_seconds: u32,
-    /// A command that is told of incidents, as JSON on its stdin: the last box of a class fell silent, a box
-    /// hangs, the farm put a box into quarantine; and when each is over. `sh` runs it, for ten seconds at most
+    /// A command that gets incidents as JSON on stdin: the last agent of a class is silent, an agent hangs, the
+    /// farm quarantined an agent; and the end of each. `sh` runs it, for ten seconds at most
     #[arg(long, value_name = "COMMAND", env = "LATLAS_ALARM_COMMAND", hide_env_values = true)]
     alarm_command: Option<String>,
 }

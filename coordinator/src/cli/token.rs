@@ -43,20 +43,20 @@ pub struct CreateArguments {
     /// What its holder may do
     #[arg(long, value_enum)]
     role: PersonRole,
-    /// Who or what it is for: lists and the audit log show it
+    /// Purpose or owner of the token, shown in lists and in the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true,
           value_parser = label)]
     label: String,
-    /// For how long it is good: 12h, 7d, 2w or 1y, or `never` for no end [default: 30d for the role enroll,
-    /// never for others]
+    /// Lifetime: 12h, 7d, 2w or 1y, or `never` for no end [default: 30d for the role enroll, never for
+    /// others]
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     expires: Option<Lifetime>,
-    /// How many boxes may be enrolled with it, only for the role enroll [default: 100]
+    /// Number of agents that may enrol with it, only for the role enroll [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     uses: Option<u32>,
     #[command(flatten)]
     data: DataArgument,
-    /// Print an object with the token and what is kept of it
+    /// Print a JSON object with the token and its stored fields
     #[arg(long)]
     json: bool,
 }
@@ -82,7 +82,7 @@ pub struct RevokeArguments {
     id: i64,
     #[command(flatten)]
     data: DataArgument,
-    /// Print what it is now as an object
+    /// Print the revoked token as a JSON object
     #[arg(long)]
     json: bool,
 }
@@ -90,9 +90,9 @@ pub struct RevokeArguments {
 /// Roles that are given to people; agents get theirs by enrolling.
 #[derive(Clone, Copy, ValueEnum)]
 enum PersonRole {
-    /// Bring boxes into the farm
+    /// Enrol agents
     Enroll,
-    /// Read, submit ops and ask for measurements
+    /// Read, submit ops and request measurements
     Researcher,
     /// Everything that people may do
     Admin,
@@ -121,7 +121,7 @@ enum BadArgument {
     Label,
     #[error("write a time such as 12h, 7d or 2w, or never")]
     Lifetime(#[from] jiff::Error),
-    #[error("a token that is good for no time would be refused at once")]
+    #[error("a lifetime must be positive: the token would be refused at once")]
     NoTime,
 }
 
@@ -147,7 +147,7 @@ fn lifetime(text: &str) -> Result<Lifetime, BadArgument> {
 fn end(span: Span, now: Timestamp) -> Result<Timestamp> {
     let end = now.to_zoned_datetime(TimeZone::UTC).checked_add(span);
     end.map(|end| end.timestamp()).map_err(|_| {
-        Usage("--expires: that is beyond all calendars; say never instead".to_owned()).into()
+        Usage("--expires: the time is out of range; write never instead".to_owned()).into()
     })
 }
 
@@ -169,7 +169,7 @@ async fn create(arguments: CreateArguments) -> Result<()> {
         Some(Lifetime::For(span)) => terms.expires_at = Some(end(span, now)?),
     }
     if uses.is_some() && role != Role::Enroll {
-        let text = "--uses counts boxes that are enrolled, so it goes with --role enroll only";
+        let text = "--uses counts enrolments, so it is for --role enroll only";
         return Err(Usage(text.to_owned()).into());
     }
     terms.uses_left = uses.or(terms.uses_left);

@@ -118,7 +118,7 @@ async fn known(
         }
         Found::Unknown => {
             app.limits().guessed(address, now).map_err(guesses)?;
-            tracing::warn!(%address, "a call came with a token that is not known");
+            tracing::warn!(%address, "a call with an unknown token was refused");
             Err(ended(access))
         }
     }

@@ -222,7 +222,7 @@ pub fn not_cloned(
     check_instance(Some(speaker))?;
     app.store().hear(agent, speaker, now).map_err(|heard_at| {
         let ago = now.duration_since(heard_at).as_secs();
-        tracing::warn!(agent = %agent.uuid, name = agent.name, "a second process has its credential");
+        tracing::warn!(agent = %agent.uuid, name = agent.name, "a second process uses the credential of an agent");
         ApiError::Cloned(format!(
             "another process spoke as agent {} ({}) {ago} s ago. If this box was set up from a copy of \
              another one's disk or state directory, remove the state directory here (`rm -r STATE`) and \

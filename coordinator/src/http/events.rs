@@ -154,7 +154,7 @@ async fn follow(
                 }
             }
             Err(error) => {
-                tracing::error!(request = %id, "its streams of events end: {}", Chain(&error));
+                tracing::error!(request = %id, "the event streams of a request end: {}", Chain(&error));
                 app.watched().requests().remove(&id);
                 return;
             }

@@ -136,7 +136,7 @@ async fn create(
     let body_hash = body_hash(&body)?;
     let space = space(&app, &body)?;
     for def in space.iter().flat_map(|space| &space.ops) {
-        app.store().ops().standing(def.clone())?;
+        app.store().ops().novelty(def.clone())?;
     }
     let remeasure = body.remeasure;
     let wanted = spelled_out(&app, space, body.networks).await?;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use latlas_shared::api::{AgentChange, EnrolRequest, Heartbeat};
-use latlas_shared::{HardwareId, Measurement, Subject, Telemetry};
+use latlas_shared::{HardwareId, Measurement, ResultError, Subject, Telemetry};
 use ops_catalog::{Invalid, Op, OpDigest};
 
 /// The most bytes of a reason, a name or a version.
@@ -19,7 +19,7 @@ const MOST_FINGERPRINT: usize = 32 << 10;
 
 /// What is known of the class of device that an agent measures for.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct EnrolledClass {
     /// Its hardware id.
     pub hardware_id: HardwareId,
     /// Digests of the fingerprints that were enrolled under it.
@@ -95,9 +95,9 @@ pub enum NotAdmitted {
     /// Its shape or its network is not valid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// Status, reason, latency and energy don't fit together; the text says what is wrong.
-    #[error("{0}")]
-    Result(String),
+    /// Status, reason, latency and energy don't fit together.
+    #[error(transparent)]
+    Result(#[from] ResultError),
 }
 
 /// Why a field of a call is not taken.
@@ -128,7 +128,7 @@ impl BadField {
 /// What is wrong with it. The answer is final: the same measurement will be refused again.
 pub fn check_measurement(
     measurement: &Measurement,
-    known: &Known,
+    known: &EnrolledClass,
     op: Option<&Op>,
 ) -> Result<(), NotAdmitted> {
     check_origin(measurement, known)?;
@@ -153,7 +153,7 @@ pub fn check_measurement(
             network.plan()?;
         }
     }
-    measurement.check_result().map_err(|error| NotAdmitted::Result(error.to_string()))
+    Ok(measurement.check_result()?)
 }
 
 /// Reference ops that a run may have.
@@ -193,7 +193,7 @@ fn bytes_of<'t>(texts: impl Iterator<Item = &'t String>) -> usize {
     texts.map(|text| text.len() + 1).fold(0, usize::saturating_add)
 }
 
-fn check_origin(measurement: &Measurement, known: &Known) -> Result<(), NotAdmitted> {
+fn check_origin(measurement: &Measurement, known: &EnrolledClass) -> Result<(), NotAdmitted> {
     let hardware_id = known.hardware_id.clone();
     if measurement.hardware_id != hardware_id {
         let measured = measurement.hardware_id.clone();
@@ -335,7 +335,7 @@ mod tests {
     fn check(change: impl FnOnce(&mut Measurement)) -> Result<(), NotAdmitted> {
         let mut measurement = testing::measurement("Conv3x3:n1-h8-w8-i4-o4-s1", 10.0);
         change(&mut measurement);
-        let known = Known {
+        let known = EnrolledClass {
             hardware_id: testing::fingerprint(8).hardware_id(),
             fingerprints: [testing::fingerprint(8).digest()].into(),
             configs: [testing::run_config(1).id()].into(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::standing::AgentNow;
 
-/// The most boxes that an incident lists.
+/// The most agents that an incident lists.
 const MOST_BOXES: usize = 20;
 
 /// A kind of incident.
@@ -34,7 +34,7 @@ impl Kind {
     }
 }
 
-/// Something that the host should know of.
+/// An event that the host is told about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     /// What happened.
@@ -61,9 +61,9 @@ fn listed(one: &AgentNow) -> AbsentBox {
     AbsentBox { agent_id: one.agent_id, name: one.name.clone(), standing: one.standing.clone() }
 }
 
-/// The incidents of a farm whose boxes are these, each under what it is known by.
+/// The incidents of a farm with these agents, by subject: a text that identifies an incident while it lasts.
 ///
-/// A box that stops in order, and what an admin decides, is no incident.
+/// An agent that stops in order is no incident. A decision of an admin is none either.
 pub fn incidents(boxes: &[AgentNow]) -> BTreeMap<String, Incident> {
     let mut found = BTreeMap::new();
     let mut classes: BTreeMap<(&str, &str), Vec<&AgentNow>> = BTreeMap::new();
@@ -112,7 +112,7 @@ pub fn incidents(boxes: &[AgentNow]) -> BTreeMap<String, Incident> {
     found
 }
 
-/// What the command gets on its stdin.
+/// The document on the command's stdin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Alarm {
     /// `opened` or `resolved`.

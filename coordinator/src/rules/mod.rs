@@ -9,3 +9,4 @@ pub mod plausible;
 pub mod presence;
 pub mod retention;
 pub mod standing;
+pub mod task;

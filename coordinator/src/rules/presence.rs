@@ -69,10 +69,10 @@ pub fn admit(known: Option<&Running>, speaker: &Instance, now: Timestamp) -> Adm
 
 /// Everything that is known, of all agents.
 #[derive(Debug, Default)]
-pub struct Presence(Mutex<Known>);
+pub struct Presence(Mutex<Agents>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct Agents {
     /// By the agent's number.
     running: HashMap<i64, Running>,
     unfit: HashMap<i64, (String, Timestamp)>,
@@ -85,7 +85,7 @@ struct Known {
 }
 
 impl Presence {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Agents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

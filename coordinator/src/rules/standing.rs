@@ -1,4 +1,4 @@
-//! What a box is at this moment, and whether anybody is there for a request: pure functions of what is known.
+//! The state of an agent at one moment, and whether a request is unattended: pure functions of stored and live facts.
 
 use jiff::Timestamp;
 use latlas_shared::api::{AbsentBox, AgentPresence, AgentState, BoxState, Standing, Unattended};
@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use crate::rules::presence::SILENT_AFTER;
 
-/// The most boxes that a request lists when nobody works on it.
+/// The most agents that an unattended request lists.
 const MOST_ABSENT: usize = 20;
 
-/// What is known of a box.
+/// Facts about an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// What was decided about it.

@@ -7,7 +7,7 @@ use latlas_shared::api::{AgentEntry, AgentLease, Page};
 use sqlx::types::Text;
 use uuid::Uuid;
 
-use super::attendance::{AGENTS, COLUMNS, Columns};
+use super::attendance::{AGENTS, AgentRow, COLUMNS};
 use super::columns::StoredTime;
 use super::db::Tx;
 use super::lists::After;
@@ -16,7 +16,7 @@ use super::{Store, StoreError, count, readable, to_json};
 #[derive(sqlx::FromRow)]
 struct Listed {
     #[sqlx(flatten)]
-    known: Columns,
+    known: AgentRow,
     enrolled_at: StoredTime,
     canary_at: Option<StoredTime>,
     labels: String,

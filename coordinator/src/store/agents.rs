@@ -9,7 +9,7 @@ use super::db::Tx;
 use super::error::StoreError;
 use super::table::{TableId, TableRef};
 
-/// An enrolled box.
+/// An enrolled agent.
 #[derive(Debug, Clone)]
 pub struct Agent {
     pub(super) id: i64,

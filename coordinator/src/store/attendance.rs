@@ -1,4 +1,4 @@
-//! Who is there: what every box is at this moment, for lists, requests, metrics and alarms alike.
+//! The states of agents at this moment, for lists, requests, metrics and alarms.
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -12,20 +12,20 @@ use super::effects::Effects;
 use super::{Agent, Store, StoreError, agent_state, leases, to_json};
 use crate::rules::standing::{self, AgentNow, Facts};
 
-/// Boxes that are looked at before all of a class are: mostly one of them is active.
+/// Agents that are read before all agents of a class are: in most cases one of them is active.
 const FIRST: i64 = 32;
 
-/// The columns of [`Columns`], from `agents` and `tables`.
+/// The columns of [`AgentRow`], from `agents` and `tables`.
 pub(super) const COLUMNS: &str = "agents.id, agents.uuid, agents.name, agents.table_id,
     tables.hardware_id, tables.config_id, seen_at, stopped_at, stopped_reason,
     state, state_reason, state_since, state_by";
 
-/// Boxes with their tables, without those that were removed.
+/// Agents with their tables, except removed ones.
 pub(super) const AGENTS: &str =
     "FROM agents JOIN tables ON tables.id = agents.table_id WHERE removed_at IS NULL";
 
 #[derive(sqlx::FromRow)]
-pub(super) struct Columns {
+pub(super) struct AgentRow {
     pub id: i64,
     pub uuid: Text<Uuid>,
     pub name: String,
@@ -42,12 +42,12 @@ pub(super) struct Columns {
 }
 
 impl Store {
-    /// Every box of the farm, as it is now.
+    /// Every agent of the farm, as it is now.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn agents_now(&self, now: Timestamp) -> Result<Vec<AgentNow>, StoreError> {
-        let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        let found: Vec<AgentRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} {AGENTS} ORDER BY agents.id"
         )))
         .fetch_all(&self.db.readers)
@@ -55,7 +55,7 @@ impl Store {
         found.into_iter().map(|columns| self.agent_now(columns, now)).collect()
     }
 
-    /// The boxes of some tables.
+    /// The agents of some tables.
     pub(super) async fn agents_of(
         &self,
         tx: &mut Tx,
@@ -65,7 +65,7 @@ impl Store {
         let sql = format!(
             "SELECT {COLUMNS} {AGENTS} AND table_id IN (SELECT value FROM json_each(?1)) ORDER BY agents.id"
         );
-        let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let found: Vec<AgentRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(to_json(&tables))
             .fetch_all(&mut **tx)
             .await?;
@@ -74,7 +74,7 @@ impl Store {
 
     pub(super) fn agent_now(
         &self,
-        columns: Columns,
+        columns: AgentRow,
         now: Timestamp,
     ) -> Result<AgentNow, StoreError> {
         let presence = &self.hub.presence;
@@ -102,7 +102,7 @@ impl Store {
         })
     }
 
-    /// A request's state with what is known of the boxes that could work on it.
+    /// A request's status with the states of the agents that could work on it.
     pub(super) async fn with_attendance(
         &self,
         tx: &mut Tx,
@@ -135,7 +135,7 @@ impl Store {
             "SELECT {COLUMNS} {AGENTS} AND table_id = (SELECT table_id FROM requests WHERE uuid = ?1)
              {which}"
         );
-        let found: Vec<Columns> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let found: Vec<AgentRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(Text(request))
             .fetch_all(&mut **tx)
             .await?;

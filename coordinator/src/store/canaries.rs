@@ -1,4 +1,4 @@
-//! Canaries: handed out before other work, and held against those of other boxes when they come in.
+//! Canaries: handed out before other work, and compared with those of other agents when they arrive.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use super::{Agent, Store, StoreError, count, from_json, leases, readable, to_jso
 use crate::rules::canary::{self, Due, Round, Values, Verdict};
 use crate::rules::lease;
 
-/// The most other boxes, or earlier canaries of a box itself, that one is held against.
+/// The most canaries that one is compared with: those of other agents, or earlier ones of the agent itself.
 pub(super) const MOST_COMPARED: i64 = 32;
 
 #[derive(sqlx::FromRow)]
-struct Columns {
+struct CanaryRow {
     state: String,
     state_by: Option<String>,
     state_since: Option<StoredTime>,
@@ -30,7 +30,7 @@ struct Columns {
     out: bool,
 }
 
-impl Columns {
+impl CanaryRow {
     fn round(&self) -> Result<Round, StoreError> {
         Ok(Round {
             state: agent_state::state_of(&self.state)?,
@@ -41,40 +41,40 @@ impl Columns {
         })
     }
 
-    /// Whether the box is in quarantine because it gave no numbers, and not because of what a canary said.
+    /// Whether the agent was quarantined for missing numbers, and not by the verdict on a canary.
     fn lost(&self) -> bool {
         self.state_by.as_deref() == Some(FAILURES) || self.canary_at < self.state_since
     }
 }
 
-/// What an agent is to do next.
-pub(super) enum Next {
+/// The next duty of an agent.
+pub(super) enum Duty {
     Nothing,
     Work,
     Canary,
 }
 
 impl Store {
-    /// What there is to do for an agent, whatever the queue holds.
-    pub(super) async fn next_for(&self, agent: &Agent, now: Timestamp) -> Result<Next, StoreError> {
+    /// The duty of an agent, whatever the queue holds.
+    pub(super) async fn duty_of(&self, agent: &Agent, now: Timestamp) -> Result<Duty, StoreError> {
         if self.hub.presence.unfit(agent.id).is_some() {
-            return Ok(Next::Nothing);
+            return Ok(Duty::Nothing);
         }
         let round = {
             let mut tx = self.db.read().await?;
             read(&mut tx, agent).await?.round()?
         };
         match canary::due(&round, self.policy().canary_every, now) {
-            Due::Yes if !self.canary_tasks(agent)?.is_empty() => return Ok(Next::Canary),
+            Due::Yes if !self.canary_tasks(agent)?.is_empty() => return Ok(Duty::Canary),
             Due::Lost => {
                 self.lose_canary(agent, now).await?;
-                return Ok(Next::Nothing);
+                return Ok(Duty::Nothing);
             }
             Due::Yes | Due::No => {}
         }
         match round.state {
-            AgentState::Active => Ok(Next::Work),
-            AgentState::Draining | AgentState::Quarantined => Ok(Next::Nothing),
+            AgentState::Active => Ok(Duty::Work),
+            AgentState::Draining | AgentState::Quarantined => Ok(Duty::Nothing),
         }
     }
 
@@ -145,7 +145,7 @@ impl Store {
         self.db.change(agent.clone(), move |agent, tx| lose(tx, agent, now).boxed()).await
     }
 
-    /// Holds the agent's canary against others once all of it has come in, and does what follows.
+    /// Compares the agent's canary with others once it is complete, and changes the agent's state accordingly.
     pub(super) async fn judge_canary(
         &self,
         tx: &mut Tx,
@@ -179,7 +179,7 @@ impl Store {
         .execute(&mut **tx)
         .await?;
         if let Verdict::Outside(reason) = &verdict {
-            tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "a canary is outside");
+            tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "a canary is outside its limits");
         }
         let after = canary::after(&columns.round()?, &verdict, columns.lost());
         let Some((state, reason)) = after else { return Ok(Effects::none()) };
@@ -209,12 +209,12 @@ pub(super) async fn distrust(
     if agent_state::state(tx, agent).await? != AgentState::Active {
         return Ok(Effects::none());
     }
-    tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "into quarantine");
+    tracing::warn!(agent = %agent.uuid, name = agent.name, reason, "an agent was quarantined");
     let change = StateChange { state: AgentState::Quarantined, reason: Some(reason) };
     agent_state::write(tx, agent.id, &change, by, now).await
 }
 
-async fn read(tx: &mut Tx, agent: &Agent) -> Result<Columns, StoreError> {
+async fn read(tx: &mut Tx, agent: &Agent) -> Result<CanaryRow, StoreError> {
     let found = sqlx::query_as(
         "SELECT state, state_by, state_since, canary_asked_at, canary_at, canary_tries,
                 EXISTS (SELECT 1 FROM leases WHERE agent_id = agents.id AND canary = 1) AS out
@@ -231,7 +231,7 @@ async fn read(tx: &mut Tx, agent: &Agent) -> Result<Columns, StoreError> {
 struct Last {
     key: String,
     measurement: String,
-    /// Whether other boxes may be held against it.
+    /// Whether other agents may be compared with it.
     counts: bool,
 }
 
@@ -252,7 +252,7 @@ pub(super) const OWN: &str = "
                        AND received_at >= ?4
                      ORDER BY received_at DESC, id DESC LIMIT 1)";
 
-/// What the canaries of those trusted boxes of a table (?1) but one (?2) took whose canary came in last (?3 boxes).
+/// The latest canaries of the trusted agents of a table (?1), except one agent (?2); ?3 agents at most.
 pub(super) const OTHERS: &str = "
     SELECT canary_values FROM agents INDEXED BY agents_by_canary
     WHERE table_id = ?1 AND id <> ?2 AND state <> 'quarantined' AND canary_at IS NOT NULL
@@ -283,7 +283,7 @@ async fn own(
     Ok(found)
 }
 
-/// The latest canaries of the other boxes of the class that are trusted.
+/// The latest canaries of the other trusted agents of the class.
 async fn others(tx: &mut Tx, agent: &Agent) -> Result<Vec<Values>, StoreError> {
     let found: Vec<String> = sqlx::query_scalar(OTHERS)
         .bind(agent.table.id.0)
@@ -294,7 +294,7 @@ async fn others(tx: &mut Tx, agent: &Agent) -> Result<Vec<Values>, StoreError> {
     Ok(found.iter().filter_map(|values| readable("a box's canary", values)).collect())
 }
 
-/// Earlier canaries of the box itself, the latest first: the nth of each op together.
+/// Earlier canaries of the agent itself, the latest first: the nth of each op together.
 async fn past(
     tx: &mut Tx,
     agent: &Agent,

@@ -19,10 +19,10 @@ use super::tokens::NewToken;
 use super::{Store, StoreError, agent_state, leases, to_json, tokens};
 use crate::token::{Role, Terms, Token};
 
-/// Why a box was not brought in.
+/// Why an agent was not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// The token that it came with has ended meanwhile, or another box had its last use.
+    /// The token that it came with has ended meanwhile, or another agent had its last use.
     #[error("the token has ended")]
     TokenEnded,
     /// The store failed.
@@ -43,8 +43,8 @@ impl Retryable for EnrolError {
 }
 
 impl Store {
-    /// Brings a box into the farm, which takes one use of the token that it came with. A box that was in this
-    /// table before, by its key, is the agent that it was. The request was checked.
+    /// Enrols an agent, which takes one use of its token. A box that was in this table before, by its key, is the same
+    /// agent again. The request was checked.
     ///
     /// # Errors
     /// See [`EnrolError`].
@@ -80,16 +80,16 @@ impl Store {
             return Err(EnrolError::TokenEnded);
         }
         let table_id = find_or_add_table(tx, &hardware_id, request, now).await?;
-        let (id, uuid, effects) = match self.who_comes(tx, table_id, request, now).await? {
-            Comer::Comes => {
+        let (id, uuid, effects) = match self.enrolment_of(tx, table_id, request, now).await? {
+            Enrolment::New => {
                 let id = insert(tx, uuid, table_id, request, true, now).await?;
                 (id, uuid, share_quarantine(tx, id, request, now).await?)
             }
-            Comer::IsElsewhere => {
+            Enrolment::KeyInUse => {
                 let id = insert(tx, uuid, table_id, request, false, now).await?;
                 (id, uuid, Effects::none())
             }
-            Comer::ComesBack(id, uuid) => (id, uuid, come_back(tx, id, request, now).await?),
+            Enrolment::Returning(id, uuid) => (id, uuid, come_back(tx, id, request, now).await?),
         };
         let new = NewToken { role: Role::Agent, label: String::new(), terms: Terms::default() };
         let token = tokens::insert(tx, credential, &new, Some(id), now).await?;
@@ -103,42 +103,42 @@ impl Store {
         Ok((agent, effects))
     }
 
-    /// What the key of a box that enrols says of it.
-    async fn who_comes(
+    /// Whether the box of an enrolment is known, by its key.
+    async fn enrolment_of(
         &self,
         tx: &mut Tx,
         table: TableId,
         request: &EnrolRequest,
         now: Timestamp,
-    ) -> Result<Comer, StoreError> {
-        let Some(key) = &request.box_key else { return Ok(Comer::Comes) };
+    ) -> Result<Enrolment, StoreError> {
+        let Some(key) = &request.box_key else { return Ok(Enrolment::New) };
         let found: Option<(i64, Text<Uuid>)> =
             sqlx::query_as("SELECT id, uuid FROM agents WHERE table_id = ?1 AND box_key = ?2")
                 .bind(table.0)
                 .bind(key)
                 .fetch_optional(&mut **tx)
                 .await?;
-        let Some((id, Text(uuid))) = found else { return Ok(Comer::Comes) };
+        let Some((id, Text(uuid))) = found else { return Ok(Enrolment::New) };
         if self.hub.presence.may_take_over(id, request.instance.as_ref(), now) {
-            return Ok(Comer::ComesBack(id, uuid));
+            return Ok(Enrolment::Returning(id, uuid));
         }
         tracing::warn!(
             agent = %uuid,
             name = request.name,
-            "a box enrols with the key of one that runs elsewhere"
+            "an agent enrols with the key of a box that runs elsewhere: it gets a new identity"
         );
-        Ok(Comer::IsElsewhere)
+        Ok(Enrolment::KeyInUse)
     }
 }
 
-/// What is known of a box that enrols.
-enum Comer {
-    /// It is new, or does not say who it is.
-    Comes,
+/// Whether a box that enrols is known.
+enum Enrolment {
+    /// It is new, or has no key.
+    New,
     /// It is the box of this agent, which has lost its state directory or has changed.
-    ComesBack(i64, Uuid),
-    /// Another box, which runs now, has the same key: the key tells nothing of this one.
-    IsElsewhere,
+    Returning(i64, Uuid),
+    /// Another box, which runs now, has the same key, so the key identifies neither.
+    KeyInUse,
 }
 
 async fn insert(
@@ -167,7 +167,7 @@ async fn insert(
     Ok(id)
 }
 
-/// What an admin has decided of a box holds for it under each run config.
+/// A quarantine by an admin holds for a box under each run config.
 async fn share_quarantine(
     tx: &mut Tx,
     id: i64,
@@ -187,8 +187,8 @@ async fn share_quarantine(
     agent_state::write(tx, id, &change, agent_state::ADMIN, now).await
 }
 
-/// An agent's box is what it says now. Name, state and history stay; its canary is due, and the leases of the process
-/// that has ended are given back. One that was removed is in the farm again.
+/// Updates an agent that enrols again. Name, state and history stay. Its canary is due, and the leases of its ended
+/// process are given back. A removed agent is in the farm again.
 async fn come_back(
     tx: &mut Tx,
     id: i64,

@@ -12,7 +12,8 @@ use super::db::Tx;
 use super::effects::Effects;
 use super::leases::delete;
 use super::{Store, StoreError, tasks, to_json};
-use crate::rules::lease::{self, Pace, Policy, Progress};
+use crate::rules::lease::{self, Pace, Policy};
+use crate::rules::task::Progress;
 
 /// The most tasks that one transaction takes back, if they are of more than one lease: others wait for the writer
 /// meanwhile.

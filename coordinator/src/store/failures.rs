@@ -1,5 +1,5 @@
-//! What boxes fail through faults of their own: the task goes to another box, and a box that fails what
-//! others measure is not trusted. The rules are in [`crate::rules::failures`] and [`crate::rules::lease`].
+//! Failures through faults of a box. The task goes to another agent, and an agent that fails what others measure is
+//! quarantined. The rules are in [`crate::rules::failures`] and [`crate::rules::task`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ macro_rules! could_try {
 }
 pub(super) use could_try;
 
-/// A task that a box failed.
+/// A task that an agent failed.
 #[derive(Debug, Clone)]
 pub(super) struct Failed {
     pub task: i64,
@@ -39,7 +39,7 @@ pub(super) struct Failed {
 }
 
 impl Store {
-    /// The other active boxes of the agent's class that were heard of lately, as a JSON array.
+    /// The other active agents of the agent's class that are not silent, as a JSON array.
     pub(super) async fn others_alive(
         &self,
         tx: &mut Tx,
@@ -63,8 +63,8 @@ impl Store {
         Ok(to_json(&alive))
     }
 
-    /// The other boxes that may try what this one has failed, as a JSON array; none when no task waits that it
-    /// has failed.
+    /// The other agents that may try what this one has failed, as a JSON array; none when no failed task of this
+    /// agent waits.
     pub(super) async fn others_for(
         &self,
         tx: &mut Tx,
@@ -86,7 +86,7 @@ impl Store {
         }
     }
 
-    /// Those of some tasks that another box, which lives and has not failed them, could try.
+    /// The tasks among these that another agent could try: one that is alive and has not failed them.
     pub(super) async fn with_another_box(
         &self,
         tx: &mut Tx,

@@ -39,7 +39,7 @@ pub(super) const FAILURES: &str = "
     WHERE place <= ?2";
 
 #[derive(sqlx::FromRow)]
-struct Columns {
+struct FarmRow {
     id: i64,
     hardware_id: Text<HardwareId>,
     config_id: String,
@@ -66,7 +66,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Page<FarmEntry>, StoreError> {
         let mut tx = self.db.read().await?;
-        let found: Vec<Columns> = sqlx::query_as(TABLES)
+        let found: Vec<FarmRow> = sqlx::query_as(TABLES)
             .bind(after.cursor.unwrap_or(0))
             .bind(after.fetch())
             .fetch_all(&mut *tx)
@@ -91,7 +91,7 @@ impl Store {
 }
 
 fn entry(
-    table: Columns,
+    table: FarmRow,
     agents: BTreeMap<String, u32>,
     failures: BTreeMap<String, u32>,
 ) -> FarmEntry {

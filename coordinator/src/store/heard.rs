@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// Notes that an agent lives, and gives those of `leases` that are no longer its own. Costs no write:
-    /// see [`Store::write_heard`].
+    /// see [`Store::write_notes`].
     ///
     /// # Errors
     /// When the store fails.

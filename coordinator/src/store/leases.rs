@@ -13,7 +13,8 @@ use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::{Store, StoreError, tasks, to_json};
-use crate::rules::lease::{self, Progress};
+use crate::rules::lease;
+use crate::rules::task::Progress;
 
 impl Store {
     /// Extends a lease; none when it is not this agent's or has ended: then its work is to be dropped.

@@ -31,6 +31,7 @@ mod farm;
 mod heard;
 mod hub;
 mod incidents;
+mod incoming;
 mod leases;
 mod lists;
 mod lookup;
@@ -72,6 +73,7 @@ pub use derive::Rebuilt;
 pub use enrolment::EnrolError;
 pub use error::StoreError;
 pub use hub::idle::Waiting;
+pub use incoming::{Incoming, Refusal};
 pub use lists::After;
 pub use lookup::Lookup;
 pub use metrics::FarmCounts;
@@ -79,13 +81,12 @@ pub use open::OpenError;
 pub use ops::{Submission, SubmitError};
 pub use registry::ChangeError;
 pub use requests::{NewRequest, RequestError};
-pub use results::{Incoming, Refusal};
 pub use table::{Served, TableId, TableRef, Version};
 pub use tokens::{Found, Holder, NewToken};
 
 /// What a coordinator knows: what lasts, and what lives in memory beside it. Clones share both.
 ///
-/// The two know nothing of each other. A method here reads or changes the database, and returns the [`effects`]
+/// The two know nothing of each other. A method here reads or changes the database, and returns the effects
 /// that a change has on the hub.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -165,9 +166,9 @@ impl Store {
     }
 }
 
-/// A list cut into pieces of a few fixed lengths, so that statements that take a piece at once are
+/// A list cut into chunks of a few fixed lengths, so that statements that take a piece at once are
 /// prepared a few times and not once for each length that comes along.
-fn pieces<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
+fn chunks<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
     const LENGTHS: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
     std::iter::from_fn(move || {
         let length = LENGTHS.into_iter().find(|&length| length <= items.len())?;
@@ -189,7 +190,9 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T
 
 /// The same where one record that can't be read must not keep others back: the log tells of it.
 fn readable<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Option<T> {
-    from_json(what, text).inspect_err(|error| tracing::error!("left out: {}", Chain(error))).ok()
+    from_json(what, text)
+        .inspect_err(|error| tracing::error!("a stored value is left out: {}", Chain(error)))
+        .ok()
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> String {

@@ -14,7 +14,7 @@ use super::effects::Effects;
 use super::error::Retryable;
 use super::{Actor, Store, StoreError, audit::audit, to_json};
 use crate::chain::Chain;
-use crate::op_book::{Entry, NotTaken, OpBook, OpId, Standing};
+use crate::op_book::{BookedOp, NotTaken, Novelty, OpBook, OpId};
 
 /// What became of a definition that was submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub enum SubmitError {
 }
 
 #[derive(sqlx::FromRow)]
-struct Stored {
+struct StoredOp {
     id: i64,
     digest: String,
     name: String,
@@ -105,29 +105,29 @@ pub(super) async fn submit(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(Arc<OpBook>, Submission), SubmitError> {
-    match book.standing(def.clone())? {
-        Standing::Known(digest) => Ok((Arc::clone(book), Submission { digest, new: false })),
-        Standing::New(op) => {
+    match book.novelty(def.clone())? {
+        Novelty::Known(digest) => Ok((Arc::clone(book), Submission { digest, new: false })),
+        Novelty::New(op) => {
             let id = insert(tx, &op, false, now).await?;
             let digest = op.digest().clone();
             let subject = format!("op {}", op.name());
             audit(tx, actor, "op.submit", &subject, &json!({"digest": digest}), now).await?;
             let book = book
-                .with(Entry { id, op, builtin: false, current: true })
+                .with(BookedOp { id, op, builtin: false, current: true })
                 .map_err(NotTaken::Invalid)?;
             Ok((Arc::new(book), Submission { digest, new: true }))
         }
     }
 }
 
-async fn read_all(tx: &mut Tx) -> Result<Vec<Stored>, StoreError> {
+async fn read_all(tx: &mut Tx) -> Result<Vec<StoredOp>, StoreError> {
     let rows = sqlx::query_as(
         "SELECT id, digest, name, CAST(definition AS BLOB) AS definition, builtin, current FROM ops ORDER BY id",
     );
     Ok(rows.fetch_all(&mut **tx).await?)
 }
 
-fn is_in_line(stored: &[Stored]) -> bool {
+fn is_in_line(stored: &[StoredOp]) -> bool {
     let stored: HashMap<&str, &str> = stored
         .iter()
         .filter(|row| row.builtin && row.current && read(row).is_ok())
@@ -187,7 +187,7 @@ async fn insert(tx: &mut Tx, op: &Op, builtin: bool, now: Timestamp) -> Result<O
 
 /// The ops that can be read. One that can't is not known until the next start: its rows stay, and nothing is
 /// measured of it.
-fn book(stored: Vec<Stored>) -> OpBook {
+fn book(stored: Vec<StoredOp>) -> OpBook {
     let mut entries = Vec::with_capacity(stored.len());
     let mut catalog = Catalog::builtin().clone();
     for row in stored {
@@ -196,7 +196,7 @@ fn book(stored: Vec<Stored>) -> OpBook {
             Err(error) => {
                 tracing::error!(
                     op = row.name,
-                    "an op is left out until the next start: {}",
+                    "an op can't be read and is left out until the next start: {}",
                     Chain(&error)
                 );
                 continue;
@@ -208,18 +208,18 @@ fn book(stored: Vec<Stored>) -> OpBook {
                 Ok(wider) => catalog = wider,
                 // An alias of the catalog of a later build may take a name.
                 Err(collision) => {
-                    tracing::warn!(op = row.name, %collision, "a submitted op lost its name");
+                    tracing::warn!(op = row.name, %collision, "a submitted op lost its name to an op of the catalog");
                     current = false;
                 }
             }
         }
         let builtin = row.builtin;
-        entries.push(Entry { id: OpId(row.id), op: Arc::new(op), builtin, current });
+        entries.push(BookedOp { id: OpId(row.id), op: Arc::new(op), builtin, current });
     }
     OpBook::new(catalog, entries)
 }
 
-fn read(row: &Stored) -> Result<Op, StoreError> {
+fn read(row: &StoredOp) -> Result<Op, StoreError> {
     let what = format!("the definition of op {}", row.name);
     let damaged =
         |cause: Box<dyn std::error::Error + Send + Sync>| StoreError::damaged(&what, cause);

@@ -10,17 +10,18 @@ use sqlx::types::Text;
 use uuid::Uuid;
 
 use super::agents::Agent;
-use super::canaries::Next;
+use super::canaries::Duty;
 use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::failures::could_try;
 use super::{Store, StoreError, agent_state, leases, tasks};
 use crate::chain::Chain;
-use crate::rules::lease::{self, Progress};
+use crate::rules::lease;
+use crate::rules::task::Progress;
 
-/// The head of the queue of a table (?1), as far as an agent (?4) can run it, without what it has failed and one of
-/// the other boxes (?5, a JSON array) could try.
+/// The head of the queue of a table (?1), as far as an agent (?4) can run it. Tasks that the agent has failed are left
+/// out while one of the other agents (?5, a JSON array) could try them.
 pub(super) const QUEUE: &str = concat!(
     "SELECT task.id, generation, attempts,
             attempts - (SELECT count(*) FROM box_failures
@@ -84,10 +85,10 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
         // What is for this agent alone is looked for whatever others like it have found.
-        match self.next_for(agent, now).await? {
-            Next::Canary if max_tasks > 0 => return self.lease_canary(agent, id, now).await,
-            Next::Work if max_tasks > 0 => {}
-            Next::Nothing | Next::Canary | Next::Work => return Ok(None),
+        match self.duty_of(agent, now).await? {
+            Duty::Canary if max_tasks > 0 => return self.lease_canary(agent, id, now).await,
+            Duty::Work if max_tasks > 0 => {}
+            Duty::Nothing | Duty::Canary | Duty::Work => return Ok(None),
         }
         if !self.is_work_for(agent, now).await? {
             return Ok(None);
@@ -146,7 +147,7 @@ impl Store {
                     Err(error) => {
                         tracing::error!(
                             task = candidate.id,
-                            "it can't be handed out: {}",
+                            "a task can't be handed out: {}",
                             Chain(&error)
                         );
                         let progress = candidate.progress().unreadable(&error.to_string());

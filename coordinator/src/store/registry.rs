@@ -1,4 +1,4 @@
-//! What the host has written on boxes, and boxes that are taken out for good.
+//! Names and labels of agents, and their removal.
 
 use std::collections::BTreeMap;
 
@@ -16,20 +16,20 @@ use super::effects::Effects;
 use super::error::Retryable;
 use super::{Store, StoreError, agents, leases};
 
-/// The most labels of a box.
+/// The most labels of an agent.
 const MOST_LABELS: usize = 32;
 
-/// Why a box was not changed.
+/// Why an agent was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// There is no such box.
+    /// There is no such agent.
     #[error("there is no such agent")]
     Missing,
-    /// Another box has the name.
+    /// Another agent has the name.
     #[error("agent {0} has this name already")]
     Taken(String),
     /// It would have too many labels.
-    #[error("a box has at most {MOST_LABELS} labels")]
+    #[error("an agent has at most {MOST_LABELS} labels")]
     TooMany,
     /// The store failed.
     #[error(transparent)]
@@ -49,7 +49,7 @@ impl Retryable for ChangeError {
 }
 
 impl Store {
-    /// Gives a box another name and other labels. The change was checked.
+    /// Gives an agent another name and other labels. The change was checked.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -73,8 +73,8 @@ impl Store {
         self.agent_entry(agent, now).await?.ok_or(ChangeError::Missing)
     }
 
-    /// Takes a box out of the farm: its credential ends and its work goes to others. What it measured stays.
-    /// False when there is no such box.
+    /// Removes an agent from the farm: its credential ends and its tasks go to others. Its measurements stay.
+    /// False when there is no such agent.
     ///
     /// # Errors
     /// When the store fails.

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentState, ResultsAnswer};
-use latlas_shared::{FailureKind, Measurement, Status, Subject, WholeNetwork, samples};
 use sqlx::QueryBuilder;
 use sqlx::types::Text;
 use uuid::Uuid;
@@ -18,78 +17,14 @@ use super::columns::StoredTime;
 use super::db::Tx;
 use super::effects::Effects;
 use super::failures::Failed;
+use super::incoming::{About, Admitted, Class, Incoming, Refusal, check};
 use super::rows::{Place, What};
 use super::{
-    Agent, Store, StoreError, TableId, agent_state, canaries, networks, pieces, tasks, to_json,
+    Agent, Store, StoreError, TableId, agent_state, canaries, chunks, networks, tasks, to_json,
 };
-use crate::chain::Chain;
-use crate::op_book::{OpBook, OpId};
-use crate::rules::admission::{Known, NotAdmitted, check_measurement};
-use crate::rules::lease::{self, Failure, State};
-use crate::rules::{canary, failures, plausible};
-
-/// Measurements as they came.
-#[derive(Debug, Clone, Default)]
-pub struct Incoming {
-    /// Those that could be read.
-    pub measurements: Vec<Measurement>,
-    /// Those that could not.
-    pub unreadable: Vec<Refusal>,
-    /// What the box's clock showed when it sent them, as far as it said.
-    pub clock: Option<Timestamp>,
-}
-
-/// A measurement that is not taken.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// Its id.
-    pub id: Uuid,
-    /// The task that it answers, as it says.
-    pub task: Option<i64>,
-    /// Why it is not taken.
-    pub reason: String,
-}
-
-/// What is known of an agent's class of device, and the tables of its run configs.
-struct Class {
-    known: Known,
-    tables: HashMap<String, TableId>,
-}
-
-/// What a measurement that may come in is about.
-enum About {
-    Row(OpId, String),
-    Network(Box<WholeNetwork>),
-}
-
-/// A measurement that may come in, as it is stored.
-struct Admitted {
-    id: Uuid,
-    table: TableId,
-    about: About,
-    fingerprint: String,
-    status: Status,
-    reason: Option<String>,
-    failure: FailureKind,
-    finished_at: Timestamp,
-    /// All of it but the samples, as JSON.
-    text: String,
-    /// As gzip.
-    samples: Option<Vec<u8>>,
-    /// The task that it answers, and the generation of that, as it says.
-    task: Option<i64>,
-    generation: Option<u32>,
-    /// It tells of its box, and makes no row.
-    canary: bool,
-    /// Why its number is physically impossible.
-    impossible: Option<String>,
-}
-
-impl Admitted {
-    fn has_number(&self) -> bool {
-        self.status != Status::Failed
-    }
-}
+use crate::rules::admission::EnrolledClass;
+use crate::rules::task::{self, Failure, State};
+use crate::rules::{canary, failures};
 
 /// A measurement that is taken, and where it belongs.
 struct Taken<'b> {
@@ -153,7 +88,7 @@ struct Batch {
     unreadable: Vec<Refusal>,
 }
 
-/// The boxes of a class of device.
+/// The fingerprints of a class of device.
 pub(super) const FINGERPRINTS: &str = "SELECT digest FROM fingerprints WHERE hardware_id = ?1";
 
 impl Store {
@@ -203,7 +138,7 @@ impl Store {
             tables.into_iter().map(|(config, id)| (config, TableId(id))).collect();
         let configs: HashSet<String> = tables.keys().cloned().collect();
         let fingerprints = fingerprints.into_iter().collect();
-        Ok(Class { known: Known { hardware_id, fingerprints, configs }, tables })
+        Ok(Class { known: EnrolledClass { hardware_id, fingerprints, configs }, tables })
     }
 
     /// Stores a batch and what follows for tasks and agents.
@@ -309,7 +244,7 @@ impl Store {
                 State::Queued | State::Done | State::Failed => None,
             };
             let said = taken.admitted.generation;
-            if !lease::answers(said, task.generation, lease.is_some()) {
+            if !task::answers(said, task.generation, lease.is_some()) {
                 continue;
             }
             taken.generation = task.generation;
@@ -386,77 +321,6 @@ async fn leases_of(tx: &mut Tx, agent: &Agent) -> Result<BTreeSet<Uuid>, StoreEr
     Ok(held.into_iter().map(Text::into_inner).collect())
 }
 
-/// Checks a measurement, and makes it what is stored.
-fn check(measurement: Measurement, class: &Class, ops: &OpBook) -> Result<Admitted, Refusal> {
-    let (id, task) = (measurement.id, measurement.task);
-    as_stored(measurement, class, ops).map_err(|error| Refusal {
-        id,
-        task,
-        reason: Chain(&error).to_string(),
-    })
-}
-
-fn as_stored(
-    mut measurement: Measurement,
-    class: &Class,
-    ops: &OpBook,
-) -> Result<Admitted, NotAdmitted> {
-    let (table, about) = admit(&measurement, class, ops)?;
-    let samples = measurement.samples.take().map(|text| samples::bytes(&text)).transpose();
-    let samples = samples.map_err(|error| NotAdmitted::Samples(error.to_string()))?;
-    let text = to_json(&measurement);
-    let reason = measurement.reason.clone();
-    let words = || FailureKind::from_words(reason.as_deref().unwrap_or_default());
-    let failure = measurement.failure_kind.unwrap_or_else(words);
-    let op = match &measurement.subject {
-        Subject::Op { digest, .. } => ops.by_digest(digest).map(|entry| entry.op.as_ref()),
-        Subject::Network(_) => None,
-    };
-    Ok(Admitted {
-        id: measurement.id,
-        table,
-        about,
-        status: measurement.status,
-        failure,
-        finished_at: measurement.finished_at,
-        text,
-        samples,
-        task: measurement.task,
-        generation: measurement.task_generation,
-        canary: canary::is_canary(measurement.task),
-        impossible: plausible::suspect(&measurement, op),
-        fingerprint: measurement.fingerprint,
-        reason,
-    })
-}
-
-/// Checks a measurement, and finds its table and what it is about.
-fn admit(
-    measurement: &Measurement,
-    class: &Class,
-    ops: &OpBook,
-) -> Result<(TableId, About), NotAdmitted> {
-    let entry = match &measurement.subject {
-        Subject::Op { digest, .. } => ops.by_digest(digest),
-        Subject::Network(_) => None,
-    };
-    check_measurement(measurement, &class.known, entry.map(|entry| entry.op.as_ref()))?;
-    let config = measurement.run_config.id();
-    let Some(&table) = class.tables.get(&config) else {
-        let hardware_id = class.known.hardware_id.clone();
-        return Err(NotAdmitted::Config { hardware_id, config });
-    };
-    let about = match &measurement.subject {
-        Subject::Op { key, digest } => {
-            let (digest, name) = (digest.clone(), key.op.clone());
-            let entry = entry.ok_or(NotAdmitted::UnknownOp { digest, name })?;
-            About::Row(entry.id, key.to_string())
-        }
-        Subject::Network(network) => About::Network(network.clone()),
-    };
-    Ok((table, about))
-}
-
 /// Those of a batch that came before.
 async fn known_of(
     tx: &mut Tx,
@@ -489,7 +353,7 @@ async fn insert(
     taken: &[Taken<'_>],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    for piece in pieces(taken) {
+    for piece in chunks(taken) {
         let mut query = QueryBuilder::new(
             "INSERT INTO measurements
                 (uuid, table_id, agent_id, op_id, key, fingerprint, status, finished_at, received_at,

@@ -13,7 +13,7 @@ use sqlx::error::BoxDynError;
 use super::columns::StoredTime;
 use super::db::Tx;
 use super::networks::NetworkId;
-use super::{StoreError, TableId, micros, pieces, to_json};
+use super::{StoreError, TableId, chunks, micros, to_json};
 use crate::chain::Chain;
 use crate::op_book::OpId;
 
@@ -278,7 +278,7 @@ async fn put_networks(
     tx: &mut Tx,
     networks: &[(TableId, NetworkId, MeasuredNetwork)],
 ) -> Result<(), StoreError> {
-    for piece in pieces(networks) {
+    for piece in chunks(networks) {
         let mut query = QueryBuilder::new(
             "INSERT INTO table_networks (table_id, network_id, measured_at, network) ",
         );
@@ -299,7 +299,7 @@ async fn put_networks(
 }
 
 async fn put_rows(tx: &mut Tx, rows: &[(TableId, OpId, &str, Row)]) -> Result<(), StoreError> {
-    for piece in pieces(rows) {
+    for piece in chunks(rows) {
         let mut query = QueryBuilder::new(
             "INSERT INTO table_rows
                 (table_id, op_id, key, op_type, batch, input_h, input_w, channels_in, channels_out,

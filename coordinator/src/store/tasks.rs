@@ -9,11 +9,11 @@ use super::db::Tx;
 use super::effects::Effects;
 use super::rows::{self, Place};
 use super::{StoreError, TableId, to_json};
-use crate::rules::lease::{Progress, State};
+use crate::rules::task::{Progress, State};
 
 /// A task that is read to be changed.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct StoredTask {
     pub id: i64,
     /// How often it was asked for anew.
     pub generation: u32,
@@ -22,7 +22,9 @@ pub(super) struct Stored {
 
 type Columns = (i64, i64, String, i64, Option<String>, Option<Text<Uuid>>);
 
-fn stored((id, generation, state, attempts, reason, lease): Columns) -> Result<Stored, StoreError> {
+fn stored(
+    (id, generation, state, attempts, reason, lease): Columns,
+) -> Result<StoredTask, StoreError> {
     let state = match (state.as_str(), lease) {
         ("queued", None) => State::Queued,
         ("leased", Some(Text(lease))) => State::Leased(lease),
@@ -32,14 +34,14 @@ fn stored((id, generation, state, attempts, reason, lease): Columns) -> Result<S
     };
     let attempts = super::count(attempts);
     let generation = super::count(generation);
-    Ok(Stored { id, generation, progress: Progress { state, attempts, reason } })
+    Ok(StoredTask { id, generation, progress: Progress { state, attempts, reason } })
 }
 
 /// The tasks of keys and networks, as far as somebody has asked for them.
 pub(super) async fn of_places(
     tx: &mut Tx,
     places: &BTreeSet<Place>,
-) -> Result<BTreeMap<Place, Stored>, StoreError> {
+) -> Result<BTreeMap<Place, StoredTask>, StoreError> {
     let places: Vec<&Place> = places.iter().collect();
     type Found = (i64, i64, i64, String, i64, Option<String>, Option<Text<Uuid>>);
     let found: Vec<Found> = sqlx::query_as(
@@ -69,7 +71,7 @@ pub(super) async fn held_by(
     tx: &mut Tx,
     id: i64,
     agent: i64,
-) -> Result<Option<(Stored, Uuid)>, StoreError> {
+) -> Result<Option<(StoredTask, Uuid)>, StoreError> {
     let found: Option<Columns> = sqlx::query_as(
         "SELECT tasks.id, generation, state, attempts, reason, lease_id
          FROM tasks JOIN leases ON leases.id = lease_id WHERE tasks.id = ?1 AND agent_id = ?2",
@@ -94,7 +96,7 @@ pub(super) const OF_LEASES: &str = "
 pub(super) async fn of_leases(
     tx: &mut Tx,
     leases: &[Uuid],
-) -> Result<Vec<(Stored, Uuid)>, StoreError> {
+) -> Result<Vec<(StoredTask, Uuid)>, StoreError> {
     let found: Vec<Columns> =
         sqlx::query_as(OF_LEASES).bind(to_json(&leases)).fetch_all(&mut **tx).await?;
     let mut held = Vec::with_capacity(found.len());

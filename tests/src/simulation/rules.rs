@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use latlas_coordinator::rules::lease::{self, Failure, Policy, Progress, State};
+use latlas_coordinator::rules::lease::{self, Policy};
+use latlas_coordinator::rules::task::{self, Failure, Progress, State};
 use latlas_shared::FailureKind;
 use uuid::Uuid;
 
@@ -159,7 +160,7 @@ impl Pure {
                 }
                 _ => None,
             };
-            if !lease::answers(Some(report.generation), task.generation, lease.is_some()) {
+            if !task::answers(Some(report.generation), task.generation, lease.is_some()) {
                 continue;
             }
             let (kind, reason) = match report.of_box {

@@ -56,13 +56,13 @@ impl Drop for Waiting {
 /// Who waits, and which kinds of agents have looked at the queue in vain since something last came into it.
 #[derive(Debug, Default)]
 pub struct Idle {
-    known: Mutex<Known>,
+    known: Mutex<IdleState>,
     /// Held while an agent looks, so that those who were woken with it see what it found.
     looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct IdleState {
     bells: HashMap<u64, Bell>,
     /// Numbers those who wait.
     places: u64,
@@ -73,7 +73,7 @@ struct Known {
 }
 
 impl Idle {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, IdleState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
