@@ -5,7 +5,6 @@
 
 pub mod accuracy;
 pub mod api;
-mod error;
 mod flat_row;
 mod identity;
 mod latency;
@@ -22,7 +21,6 @@ mod telemetry;
 pub mod testing;
 
 pub use accuracy::Accuracy;
-pub use error::with_sources;
 pub use flat_row::{COLUMNS, FlatRow};
 pub use identity::{Device, Fingerprint, HardwareId, NotADevice, NotAHardwareId};
 pub use latency::{CurveError, CurvePoint, Energy, HOST_BOUND_SHARE, Latency};
