@@ -227,17 +227,40 @@ impl<S> Primitive<S> {
     }
 
     pub(crate) fn arity(&self) -> Arity {
-        match self {
-            Primitive::Add | Primitive::Mul | Primitive::Concat => Arity::AtLeastTwo,
-            _ => Arity::One,
-        }
+        self.ports().0
     }
 
-    /// How many outputs it has: more than one only for `split`.
+    /// Number of outputs: more than one only for `split`.
     pub(crate) fn outputs(&self) -> usize {
+        self.ports().1
+    }
+
+    /// Inputs and outputs.
+    fn ports(&self) -> (Arity, usize) {
         match self {
-            Primitive::Split { parts } => *parts as usize,
-            _ => 1,
+            Primitive::Add | Primitive::Mul | Primitive::Concat => (Arity::AtLeastTwo, 1),
+            Primitive::Split { parts } => (Arity::One, *parts as usize),
+            Primitive::Conv2d { .. }
+            | Primitive::Linear { .. }
+            | Primitive::BatchNorm
+            | Primitive::LayerNorm
+            | Primitive::LayerScale
+            | Primitive::Relu
+            | Primitive::Relu6
+            | Primitive::Hardswish
+            | Primitive::Silu
+            | Primitive::Gelu
+            | Primitive::Sigmoid
+            | Primitive::MaxPool { .. }
+            | Primitive::AvgPool { .. }
+            | Primitive::GlobalAvgPool
+            | Primitive::SelfAttention { .. }
+            | Primitive::SqueezeExcite { .. }
+            | Primitive::Shuffle { .. }
+            | Primitive::Upsample { .. }
+            | Primitive::Identity
+            | Primitive::ToTokens { .. }
+            | Primitive::ClassToken => (Arity::One, 1),
         }
     }
 }
@@ -257,10 +280,10 @@ impl Primitive<Size> {
 
     /// The primitive at a shape: every size a number, every default filled in.
     pub(crate) fn at(&self, shape: &Shape) -> Result<Primitive<u32>, Invalid> {
-        self.check_factors()?;
         let mut primitive = self.clone().with_sizes(|size| size.at(shape))?;
         match &mut primitive {
             Primitive::Conv2d { kernel, dilation, padding, .. } => {
+                check_factor("dilation", *dilation)?;
                 *padding = same_padding(*padding, *kernel, *dilation)?;
             }
             Primitive::MaxPool { kernel, padding, .. }
@@ -268,21 +291,33 @@ impl Primitive<Size> {
                 *padding = same_padding(*padding, *kernel, 1)?;
             }
             Primitive::SqueezeExcite { squeeze, divisor, .. } => {
+                check_factor("divisor", *divisor)?;
                 *squeeze = make_divisible(*squeeze, *divisor);
                 *divisor = 1;
             }
-            _ => {}
+            Primitive::Upsample { scale } => check_factor("scale", *scale)?,
+            Primitive::Linear { .. }
+            | Primitive::BatchNorm
+            | Primitive::LayerNorm
+            | Primitive::LayerScale
+            | Primitive::Relu
+            | Primitive::Relu6
+            | Primitive::Hardswish
+            | Primitive::Silu
+            | Primitive::Gelu
+            | Primitive::Sigmoid
+            | Primitive::GlobalAvgPool
+            | Primitive::SelfAttention { .. }
+            | Primitive::Add
+            | Primitive::Mul
+            | Primitive::Concat
+            | Primitive::Split { .. }
+            | Primitive::Shuffle { .. }
+            | Primitive::Identity
+            | Primitive::ToTokens { .. }
+            | Primitive::ClassToken => {}
         }
         Ok(primitive)
-    }
-
-    fn check_factors(&self) -> Result<(), Invalid> {
-        match *self {
-            Primitive::Conv2d { dilation, .. } => positive("dilation", dilation),
-            Primitive::SqueezeExcite { divisor, .. } => positive("divisor", divisor),
-            Primitive::Upsample { scale } => positive("scale", scale),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -335,7 +370,7 @@ impl<S> Primitive<S> {
     }
 }
 
-fn positive(what: &str, value: u32) -> Result<(), Invalid> {
+fn check_factor(what: &str, value: u32) -> Result<(), Invalid> {
     if (1..=1024).contains(&value) {
         return Ok(());
     }

@@ -82,14 +82,27 @@ impl Primitive<u32> {
                 let embeddings = outputs[0].positions() + u64::from(class_token);
                 (0, weights(&[embeddings, channels])?)
             }
-            _ => (0, 0),
+            Primitive::Relu
+            | Primitive::Relu6
+            | Primitive::Hardswish
+            | Primitive::Silu
+            | Primitive::Gelu
+            | Primitive::Sigmoid
+            | Primitive::MaxPool { .. }
+            | Primitive::AvgPool { .. }
+            | Primitive::GlobalAvgPool
+            | Primitive::Add
+            | Primitive::Mul
+            | Primitive::Concat
+            | Primitive::Shuffle { .. }
+            | Primitive::Upsample { .. }
+            | Primitive::ClassToken => (0, 0),
+            // A view moves nothing.
+            Primitive::Identity | Primitive::Split { .. } => return Ok(Cost::default()),
         };
+        // The running mean and variance.
         let statistics = if matches!(self, Primitive::BatchNorm) { 2 * channels } else { 0 };
-        // A view moves nothing.
-        let moved = match self {
-            Primitive::Identity | Primitive::Split { .. } => 0,
-            _ => inputs.iter().chain(outputs).map(TensorShape::elements).sum(),
-        };
+        let moved = inputs.iter().chain(outputs).map(TensorShape::elements).sum();
         Ok(Cost { flops, params, weight_elements: params + statistics, activation_elements: moved })
     }
 }
