@@ -92,10 +92,8 @@ fn csv(table: &Table) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
     use latlas_predict::merge::{Observation, merge_row};
-    use latlas_shared::{Row, RowStatus};
-    use std::collections::BTreeMap;
+    use latlas_shared::{Row, RowStatus, testing};
 
     fn table() -> Vec<u8> {
         let observations =
@@ -110,16 +108,9 @@ mod tests {
         rows[1].latency_micros = None;
         rows[1].status = RowStatus::Failed;
         let table = Table {
-            schema: latlas_shared::TABLE_SCHEMA,
             hardware_id: testing::fingerprint(8).hardware_id(),
-            run_config: testing::run_config(1),
             version: "v".into(),
-            created_at: jiff::Timestamp::UNIX_EPOCH,
-            fingerprints: BTreeMap::new(),
-            accuracy: None,
-            calibration: None,
-            ops: Vec::new(),
-            rows,
+            ..testing::table(rows)
         };
         serde_json::to_vec(&table).unwrap()
     }

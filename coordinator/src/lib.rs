@@ -32,8 +32,6 @@ pub mod token;
 mod watched;
 
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 
 pub use app::{App, Settings};

@@ -117,7 +117,7 @@ async fn sweep(app: App) {
 
 /// Lets tables follow the measurements, until the coordinator stops: also in the midst of many, since the
 /// database knows how far it has got.
-async fn derive(app: App) {
+pub(crate) async fn derive(app: App) {
     let following = async {
         let mut progress = app.store().progress();
         if let Err(error) = app.store().retry_unreadable().await {
@@ -159,57 +159,5 @@ async fn thin(app: App) {
             () = tokio::time::sleep(THIN_EVERY) => {}
             () = app.stopping() => return,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tests::harness::{Farm, KEYS, reader};
-    use jiff::SignedDuration;
-
-    #[tokio::test]
-    async fn leases_move_with_a_clock_that_is_set() {
-        let farm = Farm::new().await;
-        let agent = farm.enrol("box", 8).await;
-        let request = farm.ask_for_keys().await;
-        farm.lease(&agent, 8, 0).await.unwrap();
-        let running = async || {
-            farm.store().sweep(farm.app.now()).await.unwrap();
-            farm.status(&request).await.running
-        };
-        for jump in [SignedDuration::from_hours(10), SignedDuration::from_hours(-20)] {
-            let (now, calendar) = (Instant::now(), farm.app.now() + jump);
-            farm.app.follow_calendar(now, calendar).await.unwrap();
-            assert!(farm.app.now() >= calendar);
-            assert_eq!(running().await, 2, "the lease is as old as it was");
-        }
-        // It still ends when its time is over, and not ten hours later.
-        farm.store().sweep(farm.app.now() + SignedDuration::from_secs(61)).await.unwrap();
-        assert_eq!(farm.status(&request).await.running, 0);
-    }
-
-    /// Nobody reads a table here, and the database's own view has the row soon all the same.
-    #[tokio::test]
-    async fn rows_follow_by_themselves() {
-        let farm = Farm::new().await;
-        let agent = farm.enrol("box", 8).await;
-        let deriving = tokio::spawn(derive(farm.app.clone()));
-        let pool = reader(&farm.dir.path().join(crate::DATABASE)).await;
-        let rows = async || -> i64 {
-            let rows = sqlx::query_scalar("SELECT count(*) FROM latency_lookup");
-            rows.fetch_one(&pool).await.unwrap()
-        };
-        for (measured, key) in (0..).zip(KEYS) {
-            farm.report(&agent, vec![agent.measures(key, 10.0)]).await;
-            let followed = async {
-                while rows().await <= measured {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(300), followed).await.unwrap();
-        }
-        farm.app.stop();
-        deriving.await.unwrap();
     }
 }

@@ -56,11 +56,11 @@ pub fn primitives() -> Vec<String> {
     primitives
 }
 
-/// The enrolment of an agent that runs every primitive.
-pub fn enrolment(name: &str, fingerprint: Fingerprint) -> EnrolRequest {
+/// The enrolment of an agent that runs every primitive, on a box with so much memory, in GiB.
+pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
     EnrolRequest {
         name: name.to_owned(),
-        fingerprint,
+        fingerprint: fingerprint(memory_gib),
         run_config: run_config(),
         primitives: primitives(),
         agent_version: "0.1.0".to_owned(),

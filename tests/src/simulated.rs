@@ -73,9 +73,10 @@ impl Simulated {
         let fingerprint = fingerprint(class);
         let digest = fingerprint.digest();
         let request = EnrolRequest {
+            fingerprint,
             run_config: run_config(),
             agent_version: version(),
-            ..testing::enrolment(&format!("{MARK}{number}"), fingerprint)
+            ..testing::enrolment(&format!("{MARK}{number}"), 8)
         };
         let enrolled: Enrolled = client.post("v1/agents", &request).await?;
         let client = client.with_token(enrolled.credential.clone());

@@ -26,9 +26,10 @@ pub fn run_config() -> RunConfig {
 /// The enrolment of such a box, which runs every primitive.
 pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
     EnrolRequest {
+        fingerprint: fingerprint(memory_gib),
         run_config: run_config(),
         agent_version: NO_VERSION.to_owned(),
-        ..testing::enrolment(name, fingerprint(memory_gib))
+        ..testing::enrolment(name, memory_gib)
     }
 }
 

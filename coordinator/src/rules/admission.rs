@@ -328,8 +328,7 @@ pub fn check_enrolment(request: &EnrolRequest) -> Result<(), BadField> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
-    use latlas_shared::{Status, WholeNetwork};
+    use latlas_shared::{Status, WholeNetwork, testing};
     use ops_catalog::Catalog;
 
     fn check(change: impl FnOnce(&mut Measurement)) -> Result<(), NotAdmitted> {
@@ -338,7 +337,7 @@ mod tests {
         let known = EnrolledClass {
             hardware_id: testing::fingerprint(8).hardware_id(),
             fingerprints: [testing::fingerprint(8).digest()].into(),
-            configs: [testing::run_config(1).id()].into(),
+            configs: [testing::run_config().id()].into(),
         };
         let op = match &measurement.subject {
             Subject::Op { digest, .. } => {

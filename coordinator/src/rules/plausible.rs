@@ -49,7 +49,7 @@ pub fn suspect(measurement: &Measurement, op: Option<&Op>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use latlas_shared::testing;
     use ops_catalog::Catalog;
 
     const KEY: &str = "Conv3x3:n1-h56-w56-i64-o64-s1";

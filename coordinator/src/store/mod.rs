@@ -39,8 +39,6 @@ mod metrics;
 mod networks;
 mod open;
 mod ops;
-#[cfg(test)]
-mod plans;
 mod queue;
 mod registry;
 mod requests;
@@ -48,13 +46,13 @@ mod results;
 mod rows;
 mod table;
 mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tokens;
 mod versions;
 
 use std::sync::Arc;
 
-#[cfg(test)]
-use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -131,33 +129,6 @@ impl Store {
     pub async fn check(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT count(*) FROM tables").execute(&self.db.readers).await?;
         Ok(())
-    }
-
-    /// Journal mode, synchronous level and foreign keys of the connection that writes.
-    #[cfg(test)]
-    pub async fn durability(&self) -> Result<(String, i64, bool), StoreError> {
-        let journal = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(self.db.writer()).await?;
-        let synchronous =
-            sqlx::query_scalar("PRAGMA synchronous").fetch_one(self.db.writer()).await?;
-        let keys = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(self.db.writer()).await?;
-        Ok((journal, synchronous, keys))
-    }
-
-    /// Lets the database grow by this many pages at most, as on a disk with so much room.
-    #[cfg(test)]
-    pub async fn leave_room(&self, pages: i64) -> Result<(), StoreError> {
-        self.db
-            .write((), move |(), tx| {
-                async move {
-                    let used: i64 =
-                        sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut **tx).await?;
-                    let most = format!("PRAGMA max_page_count = {}", used + pages);
-                    sqlx::query(sqlx::AssertSqlSafe(most)).execute(&mut **tx).await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
     }
 
     /// Closes the connections, after what they are doing.

@@ -9,7 +9,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::Measurement;
+use latlas_shared::{Measurement, testing};
 use latlas_shared::api::{
     EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, RequestStatus, Results, ResultsAnswer,
 };
@@ -23,7 +23,6 @@ use uuid::Uuid;
 
 use crate::rules::lease::Policy;
 use crate::store::{Actor, Agent, NewToken, Store};
-use crate::testing;
 use crate::token::{Role, Terms, Token};
 use crate::{App, DATABASE, Settings, build_app};
 

@@ -2,10 +2,10 @@
 
 use axum::http::StatusCode;
 use latlas_shared::api::{AgentEntry, Heartbeat, Orders, Page};
+use latlas_shared::testing;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::testing;
 use crate::tests::harness::{Farm, check};
 use crate::token::Role;
 

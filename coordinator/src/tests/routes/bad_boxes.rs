@@ -3,11 +3,10 @@
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use latlas_shared::api::{AgentEntry, AgentState, BoxState, Lease, Page};
-use latlas_shared::{FailureKind, Measurement, RowStatus, Status, Table};
+use latlas_shared::{FailureKind, Measurement, RowStatus, Status, Table, testing};
 use uuid::Uuid;
 
 use crate::store::{Agent, Incoming};
-use crate::testing;
 use crate::tests::harness::{Box, Farm, KEYS, later};
 
 /// So many keys.

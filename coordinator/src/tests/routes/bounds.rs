@@ -1,12 +1,11 @@
 //! Lists and texts in bodies have bounds, so that one caller can't fill memory or keep a processor busy.
 
 use axum::http::StatusCode;
-use latlas_shared::Telemetry;
+use latlas_shared::{Telemetry, testing};
 use latlas_shared::api::{Heartbeat, Problem};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::testing;
 use crate::tests::harness::Farm;
 use crate::token::Role;
 

@@ -5,11 +5,10 @@ use jiff::Timestamp;
 use latlas_shared::api::{
     AgentEntry, AgentState, BoxState, FarmEntry, Heartbeat, Instance, Orders, Page, Problem,
 };
-use latlas_shared::{Status, Table, Telemetry};
+use latlas_shared::{Status, Table, Telemetry, testing};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::testing;
 use crate::tests::harness::{Box, Farm, KEYS, check, later};
 use crate::token::Role;
 

@@ -3,10 +3,9 @@
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentEntry, Heartbeat, Page, ResultsAnswer};
-use latlas_shared::{Measurement, Row, Table};
+use latlas_shared::{Measurement, Row, Table, testing};
 
 use crate::store::Incoming;
-use crate::testing;
 use crate::tests::harness::{Box, Farm, KEYS, later};
 
 /// Measures a key, as a box that was given the task and whose clock shows this when it is finished.

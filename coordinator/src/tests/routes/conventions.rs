@@ -2,10 +2,10 @@
 
 use axum::http::{Method, StatusCode, header};
 use latlas_shared::api::{PROBLEM_JSON, Problem, ResultsAnswer};
+use latlas_shared::testing;
 use serde_json::json;
 
 use crate::Settings;
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, check};
 use crate::token::Role;
 

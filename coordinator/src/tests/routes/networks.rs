@@ -2,12 +2,11 @@
 
 use axum::http::StatusCode;
 use latlas_shared::api::{RequestStatus, TaskWork};
-use latlas_shared::{MeasuredNetwork, Measurement, Status, Table};
+use latlas_shared::{MeasuredNetwork, Measurement, Status, Table, testing};
 use ops_catalog::Catalog;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::testing;
 use crate::tests::harness::{Answer, Box, Farm, KEYS, check};
 use crate::token::Role;
 

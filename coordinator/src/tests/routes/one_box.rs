@@ -6,12 +6,11 @@ use latlas_shared::api::{
     AgentEntry, BoxState, EnrolRequest, Enrolled, FarmIdentity, Heartbeat, Instance, LeaseCall,
     Page, Results,
 };
-use latlas_shared::{Measurement, Table};
+use latlas_shared::{Measurement, Table, testing};
 use uuid::Uuid;
 
 use crate::DATABASE;
 use crate::store::{Store, copy};
-use crate::testing;
 use crate::tests::harness::{Box, Farm, KEYS, later};
 use crate::token::Role;
 
@@ -95,7 +94,8 @@ async fn a_box_that_enrols_again_is_the_agent_that_it_was() {
     let standing = &known[0].standing;
     assert_eq!((standing.state, standing.by.as_deref()), (BoxState::Quarantined, Some("admin")));
     // Nor does it get away under another run config.
-    let threads = EnrolRequest { run_config: testing::run_config(2), ..request.clone() };
+    let mut threads = request.clone();
+    threads.run_config.threads = 2;
     enrol(&farm, &threads).await;
     let states: Vec<BoxState> = agents(&farm).await.iter().map(|a| a.standing.state).collect();
     assert_eq!(states, [BoxState::Quarantined; 2]);
@@ -128,7 +128,8 @@ async fn two_boxes_that_run_at_once_are_two_agents_whatever_their_keys() {
     assert_eq!(enrol(&farm, &again).await.enrolled.agent_id, one.enrolled.agent_id);
     // Another box, no key, and another table of the same box.
     let other = with_key("other", 'b', "third boot");
-    let threads = EnrolRequest { run_config: testing::run_config(2), ..with_key("box", 'a', "x") };
+    let mut threads = with_key("box", 'a', "x");
+    threads.run_config.threads = 2;
     for request in
         [other, testing::enrolment("nameless", 8), testing::enrolment("nameless", 8), threads]
     {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use latlas_shared::api::PredictAnswer;
+use latlas_shared::testing;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, check};
 
 fn network(c_out: u32) -> Value {

@@ -8,10 +8,10 @@ use latlas_shared::api::{
     AgentEntry, AgentPresence, AuditEntry, BoxState, FarmEntry, HardwareEntry, Heartbeat, Orders,
     Page, Problem, RequestStatus, Unattended,
 };
+use latlas_shared::testing;
 use serde_json::{Value, json};
 
 use crate::store::After;
-use crate::testing;
 use crate::tests::harness::{Answer, Box, Farm, KEYS, later};
 use crate::token::Role;
 

@@ -1,11 +1,10 @@
 //! `/v1/requests` and its events.
 
 use axum::http::StatusCode;
-use latlas_shared::Status;
+use latlas_shared::{Status, testing};
 use latlas_shared::api::{Page, RequestStatus, TaskWork};
 use serde_json::{Value, json};
 
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, check};
 use crate::token::Role;
 

@@ -2,11 +2,10 @@
 
 use axum::http::{StatusCode, header};
 use latlas_predict::TableIndex;
-use latlas_shared::Table;
+use latlas_shared::{Table, testing};
 use latlas_shared::api::{Page, TableEntry};
 use serde_json::json;
 
-use crate::testing;
 use crate::tests::harness::{Box, Farm, KEYS, check};
 use crate::token::Role;
 
@@ -77,11 +76,11 @@ async fn the_first_run_config_is_the_default_one() {
     let (farm, _, path) = measured().await;
     let token = farm.token(Role::Enroll).await;
     let mut enrolment = testing::enrolment("two threads", 8);
-    enrolment.run_config = testing::run_config(2);
+    enrolment.run_config.threads = 2;
     farm.post("/v1/agents").token(&token).json(&enrolment).send().await;
     let table: Table = farm.get(&path).send().await.read(StatusCode::OK);
     assert_eq!((table.run_config.threads, table.rows.len()), (1, 2));
-    let other = format!("{path}?config={}", testing::run_config(2).id());
+    let other = format!("{path}?config={}", enrolment.run_config.id());
     let table: Table = farm.get(&other).send().await.read(StatusCode::OK);
     assert_eq!((table.run_config.threads, table.rows.len()), (2, 0));
     check("table_unknown_config", &farm.get(&format!("{path}?config=f64")).send().await);

@@ -3,9 +3,9 @@
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AuditEntry, Page, TokenEntry};
+use latlas_shared::testing;
 use serde_json::json;
 
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, check};
 use crate::token::{Role, Terms};
 

@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 use latlas_shared::api::{AgentState, Heartbeat, StateChange};
+use latlas_shared::testing;
 use uuid::Uuid;
 
 use crate::rules::incidents::incidents;
 use crate::store::{Actor, Store};
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, later};
 use crate::{DATABASE, alarm};
 

@@ -1,13 +1,12 @@
 //! Canaries, from the first lease to quarantine and back.
 
 use jiff::Timestamp;
-use latlas_shared::Measurement;
+use latlas_shared::{Measurement, testing};
 use latlas_shared::api::{AgentState, Lease, ResultsAnswer};
 use ops_catalog::Catalog;
 use uuid::Uuid;
 
 use crate::store::{Agent, Incoming};
-use crate::testing;
 use crate::tests::harness::{Farm, later};
 
 /// Keys of the canary.

@@ -6,11 +6,10 @@ use std::path::Path;
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AgentEntry, Page, Results, ResultsAnswer};
-use latlas_shared::{Measurement, Status, Telemetry};
+use latlas_shared::{Measurement, Status, Telemetry, testing};
 
 use crate::DATABASE;
 use crate::store::{Store, copy};
-use crate::testing;
 use crate::tests::harness::{Answer, Box, Farm, KEYS, check, later, reader};
 
 async fn stored(path: &Path) -> BTreeSet<String> {

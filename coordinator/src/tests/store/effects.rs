@@ -6,14 +6,13 @@ use std::task::Poll;
 use axum::http::{Method, StatusCode};
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::Measurement;
+use latlas_shared::{Measurement, testing};
 use latlas_shared::api::{AgentState, Heartbeat, Lease, StateChange};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::DATABASE;
 use crate::store::{Actor, Agent, Incoming};
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, later, reader};
 use crate::token::{Role, Terms, Token};
 

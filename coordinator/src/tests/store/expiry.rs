@@ -4,12 +4,12 @@ use std::cell::RefCell;
 
 use axum::http::StatusCode;
 use latlas_shared::api::RequestStatus;
+use latlas_shared::testing;
 use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use crate::DATABASE;
-use crate::testing;
 use crate::tests::harness::{Farm, later, reader};
 use crate::token::Role;
 

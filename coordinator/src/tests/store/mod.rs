@@ -7,6 +7,7 @@ mod durable;
 mod effects;
 mod expiry;
 mod open;
+mod plans;
 mod tokens;
 mod unreadable;
 mod view;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use latlas_shared::api::{AuditEntry, TokenEntry};
+use latlas_shared::testing;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::DATABASE;
 use crate::store::{Actor, After, EnrolError, Found, NewToken, Store};
-use crate::testing;
 use crate::tests::harness::Farm;
 use crate::token::{Role, Terms, Token};
 

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use latlas_shared::api::{AgentEntry, OpEntry, Page, RequestStatus};
-use latlas_shared::{Measurement, RowStatus, Table};
+use latlas_shared::{Measurement, RowStatus, Table, testing};
 use serde_json::json;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -11,7 +11,6 @@ use uuid::Uuid;
 use crate::DATABASE;
 use crate::rules::incidents::incidents;
 use crate::store::Incoming;
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, later};
 use crate::token::Role;
 

@@ -2,11 +2,10 @@
 
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::{Row, Status, Table};
+use latlas_shared::{Row, Status, Table, testing};
 use sqlx::Row as _;
 
 use crate::store::{Incoming, Rebuilt};
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, reader};
 
 type Line = (String, String, i64, i64, i64, i64, i64, f64, Option<f64>);
@@ -92,10 +91,10 @@ async fn one_row_per_seed_key() {
     assert_eq!(lookup(&farm).await[0].7, 2.0);
     // The default run config, whatever others measure.
     let mut enrolment = testing::enrolment("two threads", 8);
-    enrolment.run_config = testing::run_config(2);
+    enrolment.run_config.threads = 2;
     let other = farm.join(&enrolment).await;
     let mut measurement = agent.measures(&batch(1), 9.0);
-    measurement.run_config = testing::run_config(2);
+    measurement.run_config.threads = 2;
     let incoming = Incoming { measurements: vec![measurement], ..Incoming::default() };
     let answer = farm.store().add_results(&other, incoming, Timestamp::now()).await.unwrap();
     assert_eq!(answer.stored, 1);

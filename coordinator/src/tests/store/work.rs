@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use latlas_shared::testing;
 use uuid::Uuid;
 
-use crate::testing;
 use crate::tests::harness::{Farm, KEYS, later};
 
 /// Fifty keys.
@@ -48,7 +48,7 @@ async fn agents_get_only_what_is_theirs_and_what_they_can_run() {
     let able = farm.enrol("able", 8).await;
     let other_class = farm.enrol("other class", 16).await;
     let mut enrolment = testing::enrolment("other config", 8);
-    enrolment.run_config = testing::run_config(2);
+    enrolment.run_config.threads = 2;
     let other_config = farm.join(&enrolment).await;
     let mut enrolment = testing::enrolment("old", 8);
     enrolment.primitives = vec!["relu".into()];
