@@ -7,9 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::shown;
-use crate::network::{Network, NetworkSpec};
 use crate::op::{Op, OpDef};
-use crate::space::SpaceDef;
+use crate::spec::{NetworkSpec, SpaceDef};
 use crate::{Invalid, text};
 
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -146,14 +145,6 @@ impl Catalog {
     /// All built-in spaces, by name.
     pub fn spaces(&self) -> impl Iterator<Item = &SpaceDef> {
         self.spaces.values()
-    }
-
-    /// A built-in network.
-    ///
-    /// # Errors
-    /// When there is none; the message lists them.
-    pub fn network(&self, name: &str) -> Result<Network, Invalid> {
-        Network::new(self.network_spec(name)?, self)
     }
 
     /// A built-in network as it is written.

@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use crate::Invalid;
 use crate::error::shown;
-use crate::network::{Input, LayerSpec, NetworkSpec, NodeSpec};
+use crate::spec::{Input, LayerSpec, NetworkSpec, NodeSpec};
 
 /// A kind of random network. The built-in space of the same name has every key of every one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -20,6 +20,7 @@ pub mod openapi;
 mod primitive;
 mod size;
 mod space;
+mod spec;
 mod tensor;
 pub mod text;
 
@@ -27,12 +28,12 @@ pub use catalog::Catalog;
 pub use draw::Family;
 pub use error::Invalid;
 pub use key::{OpKey, Shape};
-pub use network::{
-    ExternalId, Input, LayerSpec, Merge, Network, NetworkPlan, NetworkSpec, NodeSpec, PlanStep,
-    Published, Value,
-};
+pub use network::{Network, NetworkPlan, PlanStep, Value};
 pub use op::{Layout, MAX_NODES, Node, Op, OpDef, OpDigest, OpPlan, Source, Step, When};
 pub use primitive::{Activation, Cost, Gate, Primitive, make_divisible};
 pub use size::{MAX_SIZE, Size, Variable};
-pub use space::{Grid, Space, SpaceDef};
+pub use space::Space;
+pub use spec::{
+    ExternalId, Grid, Input, LayerSpec, Merge, NetworkSpec, NodeSpec, Published, SpaceDef,
+};
 pub use tensor::TensorShape;

@@ -1,21 +1,17 @@
-//! Networks: whole architectures, in the three forms that users write, and the plan of op keys that
-//! each comes to.
+//! Networks: whole architectures, checked against a catalog, and their plans of op keys.
 
 mod canonical;
-mod external_id;
 mod order;
 mod plan;
-mod spec;
 
 use std::sync::Arc;
 
-pub use self::external_id::ExternalId;
 use self::order::in_running_order;
 pub use self::plan::{NetworkPlan, PlanStep};
-pub use self::spec::{Input, LayerSpec, Merge, NetworkSpec, NodeSpec, Published};
 use crate::error::shown;
 use crate::key::Shape;
 use crate::op::Op;
+use crate::spec::{Input, LayerSpec, Merge, NetworkSpec, NodeSpec};
 use crate::tensor::TensorShape;
 use crate::{Catalog, Invalid};
 
@@ -98,6 +94,16 @@ impl Network {
             }
         };
         Ok(Network { name: spec.name.clone(), input, nodes, output })
+    }
+}
+
+impl Catalog {
+    /// A built-in network.
+    ///
+    /// # Errors
+    /// When there is none; the message lists them.
+    pub fn network(&self, name: &str) -> Result<Network, Invalid> {
+        Network::new(self.network_spec(name)?, self)
     }
 }
 

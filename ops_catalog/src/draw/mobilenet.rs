@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use super::{Drawn, layer, pick};
 use crate::make_divisible;
-use crate::network::NodeSpec;
+use crate::spec::NodeSpec;
 
 const RESOLUTIONS: [u32; 4] = [128, 160, 192, 224];
 

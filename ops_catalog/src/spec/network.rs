@@ -1,4 +1,4 @@
-//! Networks as they are written.
+//! Networks as their authors write them.
 
 use std::fmt;
 
