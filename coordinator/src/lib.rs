@@ -1,5 +1,5 @@
-//! The coordinator: it shares work out over a farm of boxes, merges what they measure into latency
-//! tables, and serves those.
+//! The coordinator: it distributes work over a farm of agents, merges their measurements into latency tables, and
+//! serves the tables.
 //!
 //! - `store` has everything that lasts, and all SQL;
 //! - `rules` decides, in pure functions: when a lease expires, whom to trust, what to keep; the crate
@@ -10,7 +10,7 @@
 //! - `app` has the parts together, and `serve` runs them;
 //! - `clock`, `op_book`, `token`, `export` and `data_dir` are what their names say.
 //!
-//! It knows nothing of libtorch, and no box is ever connected to: agents dial in.
+//! It knows nothing of libtorch. It never connects to an agent: agents call it.
 
 pub mod alarm;
 mod app;

@@ -15,7 +15,7 @@ pub enum Role {
     Researcher,
     /// Everything that people do.
     Admin,
-    /// Work as one box. Such tokens are made by enrolling, never by hand.
+    /// Work as one agent. Such tokens are made by enrolling, never by hand.
     Agent,
 }
 
@@ -50,7 +50,7 @@ impl FromStr for Role {
 /// Enrol tokens lie about in scripts and images, so unless somebody says otherwise they end by themselves.
 const ENROL_DAYS: i64 = 30;
 
-/// Boxes that one enrol token brings in, unless somebody says otherwise.
+/// The agents that one enrol token enrols, unless its maker says otherwise.
 const ENROL_USES: u32 = 100;
 
 /// For how long and how often a token is good.
@@ -58,7 +58,7 @@ const ENROL_USES: u32 = 100;
 pub struct Terms {
     /// From this moment on it is not; none: it is for good.
     pub expires_at: Option<Timestamp>,
-    /// Boxes that may still be enrolled with it; none: no limit.
+    /// Number of agents that it can still enrol; none: no limit.
     pub uses_left: Option<u32>,
 }
 

@@ -26,9 +26,9 @@ pub enum Access {
     Read,
     /// Ask for measurements and submit ops.
     Ask,
-    /// Bring a box in.
+    /// Enrol agents.
     Enrol,
-    /// Work as a box.
+    /// Work as an agent.
     Work,
     /// Host the farm: see and revoke tokens, read the audit log.
     Host,
@@ -171,13 +171,13 @@ pub struct Requester {
     pub is_admin: bool,
 }
 
-/// Somebody who may bring a box in.
+/// A caller who may enrol agents.
 pub struct Enroller(pub Actor);
 
 /// The host of the farm.
 pub struct Admin(pub Actor);
 
-/// A box.
+/// An agent.
 pub struct Worker(pub Agent);
 
 impl FromRequestParts<App> for Reader {

@@ -1,4 +1,4 @@
-//! `/v1/agents`: enrolling boxes, their heartbeats, and the list of them.
+//! `/v1/agents`: enrolment, heartbeats, and the list of agents.
 
 use axum::Json;
 use axum::extract::State;
@@ -36,7 +36,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(change, remove))
 }
 
-/// Enrolled boxes
+/// Enrolled agents
 #[utoipa::path(
     get,
     path = "/agents",
@@ -53,7 +53,7 @@ async fn list(
     Ok(Json(app.store().list_agents(&paging.after()?, app.now()).await?))
 }
 
-/// Enrol a box, with an enrol token
+/// Enrol an agent, with an enrol token
 #[utoipa::path(
     post,
     path = "/agents",
@@ -117,7 +117,7 @@ async fn heartbeat(
     Ok(Json(Orders { cancelled_leases, state, reason }))
 }
 
-/// Set how far a box is trusted, with an admin's token
+/// Set the state of an agent, with an admin's token
 #[utoipa::path(
     put,
     path = "/agents/{id}/state",
@@ -153,7 +153,7 @@ async fn set_state(
     Ok(Json(entry))
 }
 
-/// Name a box or label it, with an admin's token
+/// Name or label an agent, with an admin's token
 #[utoipa::path(
     patch,
     path = "/agents/{id}",
@@ -182,9 +182,9 @@ async fn change(
     })
 }
 
-/// Take a box out of the farm, with an admin's token
+/// Remove an agent from the farm, with an admin's token
 ///
-/// Its credential ends and its leases go back. What it measured stays in the tables, and it is in no list any
+/// Its credential is revoked and its leases end. Its measurements stay in the tables, and no list shows it any
 /// more.
 #[utoipa::path(
     delete,

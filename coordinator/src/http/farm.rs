@@ -16,7 +16,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(identity))
 }
 
-/// Each class of device with its boxes, queue and table
+/// Each class of device with its agents, queue and table
 #[utoipa::path(
     get,
     path = "/farm",
@@ -35,7 +35,7 @@ async fn list(
 
 /// Which farm this is, whatever its address
 ///
-/// Open to everybody: a box asks before it shows its credential.
+/// Open to everybody: an agent asks before it sends its credential.
 #[utoipa::path(
     get,
     path = "/farm/id",

@@ -76,7 +76,7 @@ async fn wait_for_lease(
 ) -> Result<Option<Lease>, ApiError> {
     let waiting = app.store().wait_for_work(agent);
     loop {
-        // In a box, since thousands of polls that only wait would all keep room for the look.
+        // On the heap: otherwise each of thousands of waiting polls would reserve room for the look.
         let lease = Box::pin(app.store().lease(agent, id, max_tasks, app.now())).await?;
         if lease.is_some() {
             return Ok(lease);

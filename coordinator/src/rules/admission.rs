@@ -59,8 +59,8 @@ pub enum NotAdmitted {
     },
     /// No agent was enrolled with its fingerprint.
     #[error(
-        "no box of {hardware_id} was enrolled with its fingerprint: has the box changed since it was enrolled? Enrol it \
-         again"
+        "no agent of {hardware_id} was enrolled with its fingerprint: has the box changed since? \
+         Enrol the agent again"
     )]
     Fingerprint {
         /// The class of device.
@@ -132,7 +132,7 @@ pub fn check_measurement(
     op: Option<&Op>,
 ) -> Result<(), NotAdmitted> {
     check_origin(measurement, known)?;
-    // When that was is the box's own word, and counts for nothing.
+    // The times are by the box's clock, so only their order counts.
     if measurement.finished_at < measurement.started_at {
         return Err(NotAdmitted::Backwards);
     }
@@ -183,7 +183,7 @@ fn check_sizes(measurement: &Measurement) -> Result<(), NotAdmitted> {
     Ok(())
 }
 
-/// The texts of a box's state.
+/// The texts of telemetry.
 fn texts_of(telemetry: &Telemetry) -> impl Iterator<Item = &String> {
     telemetry.throttle.iter().flatten()
 }
@@ -212,7 +212,7 @@ fn check_origin(measurement: &Measurement, known: &EnrolledClass) -> Result<(), 
 /// The most leases that a heartbeat lists.
 const MOST_LEASES: usize = 1000;
 
-/// The most bytes of what a box says of its being unfit.
+/// The most bytes of an agent's reason to be unfit or to leave.
 const MOST_UNFIT: usize = 500;
 
 /// Checks a heartbeat. It is kept in memory and written down again and again.
@@ -249,7 +249,7 @@ fn check_name(name: &str) -> Result<(), BadField> {
     Ok(())
 }
 
-/// Checks what a host writes on a box.
+/// Checks a new name or labels of an agent.
 ///
 /// # Errors
 /// Names the field and its bounds.
@@ -278,7 +278,7 @@ pub fn check_change(change: &AgentChange) -> Result<(), BadField> {
     Ok(())
 }
 
-/// Checks what a box says when it enrols.
+/// Checks an enrolment.
 ///
 /// # Errors
 /// Names the field and its bounds.
@@ -382,7 +382,7 @@ mod tests {
         type Change = fn(&mut Measurement);
         let cases: [(Change, &str); 22] = [
             (|m| m.hardware_id = "other.cpu".parse().unwrap(), "enrolled as test-9000-2c-8gb.cpu"),
-            (|m| m.fingerprint = "00".into(), "Enrol it again"),
+            (|m| m.fingerprint = "00".into(), "Enrol the agent again"),
             (
                 |m| m.run_config.threads = 9,
                 "no agent of test-9000-2c-8gb.cpu was enrolled with run config f32",

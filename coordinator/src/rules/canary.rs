@@ -1,5 +1,5 @@
-//! The rules of canaries: a few ops that every box measures when it comes in and every day, held against
-//! what they take on other boxes of its class. Pure.
+//! The rules of canaries: a few ops that every agent measures after enrolment and then every day, compared with
+//! their latencies on other agents of its class. Pure.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ pub const SPACE: &str = "canary";
 /// How often an agent may be given the canary without one coming in whole.
 const MOST_TRIES: u32 = 3;
 
-/// Time between two canaries of a box that the farm itself has put into quarantine.
+/// Time between two canaries of an agent that the farm itself has quarantined.
 const RETRY: SignedDuration = SignedDuration::from_mins(30);
 
-/// Fewest other boxes, or earlier canaries of the box itself, to compare with. One that differs says nothing
-/// of which of the two is wrong.
+/// Fewest other agents, or earlier canaries of the agent itself, to compare with. A single one that differs does
+/// not tell which of the two is wrong.
 const FEWEST: usize = 2;
 
 /// The number of a canary's task. Negative, since it is no row of the tasks' table.
@@ -61,7 +61,7 @@ pub enum Due {
 pub fn due(round: &Round, every: Option<SignedDuration>, now: Timestamp) -> Due {
     let every = match (round.state, every) {
         (AgentState::Active, Some(every)) => every,
-        // Also where there are no other canaries: it is how a box gets out again.
+        // Also where there are no other canaries: it is how an agent gets out again.
         (AgentState::Quarantined, every) if round.by_farm => every.map_or(RETRY, |e| e.min(RETRY)),
         (AgentState::Active | AgentState::Quarantined | AgentState::Draining, _) => return Due::No,
     };
@@ -75,7 +75,7 @@ pub fn due(round: &Round, every: Option<SignedDuration>, now: Timestamp) -> Due 
     }
 }
 
-/// Why a box whose canary never came in is not trusted.
+/// Why an agent whose canary never came in is not trusted.
 pub fn lost_reason() -> String {
     format!("the canary was handed out {MOST_TRIES} times and never came back whole")
 }
@@ -83,7 +83,7 @@ pub fn lost_reason() -> String {
 /// What the ops of one canary took, in microseconds, by key.
 pub type Values = BTreeMap<String, f64>;
 
-/// What a canary says of its box.
+/// What a canary says of its agent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// It is like the others.
@@ -94,17 +94,16 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Holds a canary against those of other boxes of the class, or, where there are too few, against earlier
-/// ones of the same box, which need not be given where [`is_enough`] says that the others are.
+/// Compares a canary with those of other agents of the class. Where there are too few, it compares with earlier
+/// canaries of the same agent; those are not needed where [`is_enough`] holds for the others.
 ///
-/// To each of the others the box has one ratio, the median over the ops; of these ratios, the median
-/// tells. So a single op that was disturbed does not, and neither do fewer than half of the others, whatever
-/// they say.
+/// The agent has one ratio to each of the others: the median over the ops. The median of these ratios decides. So
+/// neither a single disturbed op nor fewer than half of the others can decide.
 pub fn judge(own: &Values, others: &[Values], history: &[Values]) -> Verdict {
     if own.is_empty() {
         return Verdict::Outside("no op of its canary gave a number".to_owned());
     }
-    let against_others = deviation(own, others).map(|ratio| (ratio, others, "boxes of its class"));
+    let against_others = deviation(own, others).map(|ratio| (ratio, others, "agents of its class"));
     let against_itself =
         || deviation(own, history).map(|ratio| (ratio, history, "earlier canaries of its own"));
     let Some((ratio, references, whose)) = against_others.or_else(against_itself) else {
@@ -127,7 +126,7 @@ pub fn is_enough(own: &Values, references: &[Values]) -> bool {
 }
 
 /// How much slower than the references a canary is: the median over them, and of an even number of
-/// references whichever of the two middle ones speaks less against the box. None when there are too few.
+/// references the more favourable of the two middle ones. None when there are too few.
 fn deviation(own: &Values, references: &[Values]) -> Option<f64> {
     let ratio = |other: &Values| {
         let ratios: Vec<f64> =
@@ -160,7 +159,7 @@ fn figures(own: &Values, references: &[Values]) -> String {
 
 /// What becomes of an agent's state after a canary came in whole: a change, and its reason.
 ///
-/// `lost` says that the box is in quarantine because it gave no numbers, and not because of what a canary said.
+/// `lost` says that the agent is in quarantine because it gave no numbers, and not because of a canary's verdict.
 pub fn after(round: &Round, verdict: &Verdict, lost: bool) -> Option<(AgentState, String)> {
     let back = |why: &str| Some((AgentState::Active, why.to_owned()));
     match (round.state, verdict) {
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_box_is_outside_with_the_figures() {
+    fn a_slow_agent_is_outside_with_the_figures() {
         let usual = [values(&[100.0, 10.0]), values(&[104.0, 9.9]), values(&[98.0, 10.2])];
         assert_eq!(judge(&values(&[120.0, 11.0]), &usual, &[]), Verdict::Inside);
         let Verdict::Outside(reason) = judge(&values(&[200.0, 21.0]), &usual, &[]) else {
@@ -199,7 +198,7 @@ mod tests {
         };
         assert_eq!(
             reason,
-            "its canary took 2.05 times what it takes in 3 boxes of its class, and 1.3 times or its inverse \
+            "its canary took 2.05 times what it takes in 3 agents of its class, and 1.3 times or its inverse \
              is the limit (Op0: 200.0 us, usually 100.0; Op1: 21.0 us, usually 10.0)"
         );
         // Twice as fast as all others is as odd.
@@ -208,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn one_other_box_says_nothing_and_the_own_past_does() {
+    fn one_other_agent_says_nothing_and_the_own_past_does() {
         let (own, other) = (values(&[200.0]), values(&[100.0]));
         assert_eq!(judge(&own, std::slice::from_ref(&other), &[]), Verdict::Unknown);
         let past = [values(&[100.0]), values(&[101.0])];
         assert!(matches!(judge(&own, &[other], &past), Verdict::Outside(_)));
-        // Two others that do not agree with one another speak for a box that agrees with one of them.
+        // Two others that do not agree with one another speak for an agent that agrees with one of them.
         assert_eq!(judge(&own, &[values(&[100.0]), values(&[200.0])], &[]), Verdict::Inside);
     }
 
@@ -229,7 +228,7 @@ mod tests {
             (Round { out: true, ..active }, Due::No),
             (Round { asked_at: ago(hour), ..active }, Due::No),
             (Round { asked_at: ago(day), ..active }, Due::Yes),
-            // It was given back or its box died.
+            // It was given back or its agent died.
             (Round { asked_at: ago(hour), tries: 2, ..active }, Due::Yes),
             (Round { asked_at: ago(hour), tries: 3, ..active }, Due::Lost),
             (round(AgentState::Draining), Due::No),
@@ -275,9 +274,9 @@ mod tests {
         assert!(is_canary(Some(-1)) && !is_canary(Some(1)) && !is_canary(None));
     }
 
-    fn canaries(boxes: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Values>> {
+    fn canaries(agents: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Values>> {
         let one = prop::collection::vec(95.0f64..105.0, 4).prop_map(|micros| values(&micros));
-        prop::collection::vec(one, boxes)
+        prop::collection::vec(one, agents)
     }
 
     fn outside(verdict: &Verdict) -> bool {
@@ -286,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_boxes_and_the_unit_of_time_do_not_matter(
+        fn the_order_of_agents_and_the_unit_of_time_do_not_matter(
             own in canaries(1..2), others in canaries(2..8), unit in 1e-3f64..1e3, factor in 0.3f64..3.0,
         ) {
             let at = |unit: f64, canary: &Values| -> Values {

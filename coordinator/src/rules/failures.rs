@@ -1,43 +1,42 @@
-//! The rules of boxes that fail: when what a box does not measure speaks against the box. Pure.
+//! The rules of failing agents: when failures are evidence against an agent. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What a box failed counts against it for this long.
+/// A failure counts against an agent for this long.
 pub const WINDOW: SignedDuration = SignedDuration::from_hours(24);
 
-/// Tasks that a box failed and another box of its class has measured then, from which on the box is not
-/// trusted.
+/// An agent is not trusted once it has failed this many tasks that another agent of its class then measured.
 const MOST_REFUTED: u32 = 3;
 
-/// Tasks that a box may fail one after another, without a number in between, while others have numbers.
+/// An agent is not trusted once it has failed this many tasks in a row while others had numbers.
 const MOST_IN_A_ROW: u32 = 5;
 
-/// What a box has failed through faults of its own, and what others have made of it.
+/// The failures of an agent through faults of its box, and the results of others for the same tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
-    /// Tasks that it failed within [`WINDOW`] and that another box measured then. Those for which it has too
-    /// little memory are not among them: it said what it lacks, and the rest of its numbers are sound.
+    /// Tasks that it failed within [`WINDOW`] and that another agent then measured. Out-of-memory failures are not
+    /// among them: the box only has too little memory, and its other numbers are sound.
     pub refuted: u32,
     /// Tasks that it failed since its last number.
     pub in_a_row: u32,
-    /// Other boxes of its class that have sent numbers since the first of these.
+    /// Other agents of its class that have sent numbers since the first of these.
     pub others: u32,
     /// What it failed last, and why.
     pub last: Option<(String, String)>,
 }
 
-/// Why a box with this record is not trusted; none when it is.
+/// Why an agent with this record is not trusted; none when it is.
 pub fn distrusted(record: &Record) -> Option<String> {
     let Record { refuted, in_a_row, others, last } = record;
     let what = if *refuted >= MOST_REFUTED {
         format!(
-            "it failed {refuted} tasks within a day that other boxes of its class measured then"
+            "it failed {refuted} tasks within a day that other agents of its class then measured"
         )
     } else if *in_a_row >= MOST_IN_A_ROW && *others > 0 {
         format!(
             "it failed its last {in_a_row} tasks, all that it was given, while {others} other {} of its \
              class measured theirs",
-            if *others == 1 { "box" } else { "boxes" }
+            if *others == 1 { "agent" } else { "agents" }
         )
     } else {
         return None;
@@ -51,9 +50,9 @@ pub fn distrusted(record: &Record) -> Option<String> {
 /// A clock that is off by less is right, as far as can be told: a message takes a part of it.
 const CLOCK_TELLS: SignedDuration = SignedDuration::from_secs(2);
 
-/// When a measurement was made, by the coordinator's clock: what the box's clock showed, less what that is
-/// `ahead`. Where that can't be, since it is before the box came in or after the measurement did, the clock
-/// was set in between, and all that is known is when it came in.
+/// When a measurement was made, by the coordinator's clock: the time of the box's clock, less the time by which that
+/// clock is `ahead`. If the result lies before the enrolment or after the arrival, the clock was set in between, and
+/// the time of arrival is all that is known.
 pub fn measured_at(
     finished_at: Timestamp,
     ahead: Option<SignedDuration>,
@@ -77,18 +76,18 @@ mod tests {
     }
 
     #[test]
-    fn a_box_that_fails_what_others_measure_is_not_trusted() {
+    fn an_agent_that_fails_what_others_measure_is_not_trusted() {
         for trusted in [record(0, 0, 9), record(2, 4, 3), record(0, 64, 0), record(2, 2, 1)] {
             assert_eq!(distrusted(&trusted), None, "{trusted:?}");
         }
         assert_eq!(
             distrusted(&record(3, 0, 0)).unwrap(),
-            "it failed 3 tasks within a day that other boxes of its class measured then; the last was \
+            "it failed 3 tasks within a day that other agents of its class then measured; the last was \
              Conv3x3:n1: the worker process died"
         );
         assert_eq!(
             distrusted(&record(1, 8, 1)).unwrap(),
-            "it failed its last 8 tasks, all that it was given, while 1 other box of its class measured \
+            "it failed its last 8 tasks, all that it was given, while 1 other agent of its class measured \
              theirs; the last was Conv3x3:n1: the worker process died"
         );
     }

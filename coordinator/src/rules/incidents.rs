@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::rules::standing::AgentNow;
 
 /// The most agents that an incident lists.
-const MOST_BOXES: usize = 20;
+const MOST_AGENTS: usize = 20;
 
 /// A kind of incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Of a class of device under one run config no box works any more, and one fell silent.
+    /// No agent of a class of device under one run config works any more, and one fell silent.
     ClassSilent,
-    /// A box sends heartbeats and its work does not move.
+    /// An agent sends heartbeats, and its work makes no progress.
     BoxHangs,
-    /// The farm itself put a box into quarantine.
+    /// The farm itself quarantined an agent.
     BoxQuarantined,
 }
 
@@ -43,14 +43,14 @@ pub struct Incident {
     pub hardware_id: String,
     /// Id of the run config.
     pub config: String,
-    /// The box; of a class the silent ones, at most 20.
+    /// The agent; for a silent class the silent agents, at most 20.
     pub boxes: Vec<AbsentBox>,
     /// In words.
     pub text: String,
 }
 
 impl Incident {
-    fn of_box(kind: Kind, one: &AgentNow, text: String) -> (String, Incident) {
+    fn of_agent(kind: Kind, one: &AgentNow, text: String) -> (String, Incident) {
         let subject = format!("{} {}", kind.name(), one.agent_id);
         let (hardware_id, config) = (one.hardware_id.clone(), one.config.clone());
         (subject, Incident { kind, hardware_id, config, boxes: vec![listed(one)], text })
@@ -64,47 +64,47 @@ fn listed(one: &AgentNow) -> AbsentBox {
 /// The incidents of a farm with these agents, by subject: a text that identifies an incident while it lasts.
 ///
 /// An agent that stops in order is no incident. A decision of an admin is none either.
-pub fn incidents(boxes: &[AgentNow]) -> BTreeMap<String, Incident> {
+pub fn incidents(agents: &[AgentNow]) -> BTreeMap<String, Incident> {
     let mut found = BTreeMap::new();
     let mut classes: BTreeMap<(&str, &str), Vec<&AgentNow>> = BTreeMap::new();
-    for one in boxes {
+    for one in agents {
         classes.entry((&one.hardware_id, &one.config)).or_default().push(one);
         if let Some(since) = one.hangs_since {
             let text =
                 format!("{} sends heartbeats, and its work does not move since {since}", one.name);
-            found.extend([Incident::of_box(Kind::BoxHangs, one, text)]);
+            found.extend([Incident::of_agent(Kind::BoxHangs, one, text)]);
         }
         let by_the_farm = one.standing.by.as_deref().is_some_and(|by| by != "admin");
         if one.standing.state == BoxState::Quarantined && by_the_farm {
             let reason = one.standing.reason.as_deref().unwrap_or_default();
             let text = format!("{} was put into quarantine: {reason}", one.name);
-            found.extend([Incident::of_box(Kind::BoxQuarantined, one, text)]);
+            found.extend([Incident::of_agent(Kind::BoxQuarantined, one, text)]);
         }
     }
-    for ((hardware_id, config), boxes) in classes {
+    for ((hardware_id, config), agents) in classes {
         let works =
             |one: &&AgentNow| matches!(one.standing.state, BoxState::Active | BoxState::Unfit);
         let mut silent: Vec<&AgentNow> =
-            boxes.iter().filter(|one| one.standing.state == BoxState::Silent).copied().collect();
-        if silent.is_empty() || boxes.iter().any(works) {
+            agents.iter().filter(|one| one.standing.state == BoxState::Silent).copied().collect();
+        if silent.is_empty() || agents.iter().any(works) {
             continue;
         }
         // The one that was heard of last comes first.
         silent.sort_by_key(|one| std::cmp::Reverse(one.seen_at));
         let stopped = |one: &&&AgentNow| one.standing.state == BoxState::Stopped;
-        let last_stop = boxes.iter().filter(stopped).map(|one| one.seen_at).max();
+        let last_stop = agents.iter().filter(stopped).map(|one| one.seen_at).max();
         if last_stop.is_some_and(|last| last > silent[0].seen_at) {
             continue;
         }
         let text = format!(
-            "no box of {hardware_id} works: {} was the last one, heard of at {}",
+            "no agent of {hardware_id} works: {} was the last one, heard of at {}",
             silent[0].name, silent[0].seen_at
         );
         let incident = Incident {
             kind: Kind::ClassSilent,
             hardware_id: hardware_id.to_owned(),
             config: config.to_owned(),
-            boxes: silent.into_iter().take(MOST_BOXES).map(listed).collect(),
+            boxes: silent.into_iter().take(MOST_AGENTS).map(listed).collect(),
             text,
         };
         found.insert(format!("{} {hardware_id} {config}", Kind::ClassSilent.name()), incident);
@@ -141,12 +141,12 @@ mod tests {
         AgentNow::for_tests(name, hardware, standing, AgentPresence::Present)
     }
 
-    fn kinds(boxes: &[AgentNow]) -> Vec<(Kind, String)> {
-        incidents(boxes).into_values().map(|i| (i.kind, i.hardware_id)).collect()
+    fn kinds(agents: &[AgentNow]) -> Vec<(Kind, String)> {
+        incidents(agents).into_values().map(|i| (i.kind, i.hardware_id)).collect()
     }
 
     #[test]
-    fn a_class_is_silent_when_its_last_box_is() {
+    fn a_class_is_silent_when_its_last_agent_is() {
         use BoxState::{Active, Draining, Quarantined, Silent, Stopped, Unfit};
         let silent = || one("a", "h", Silent, None);
         for (others, is) in [
@@ -156,9 +156,9 @@ mod tests {
             (vec![Active], false),
             (vec![Unfit], false),
         ] {
-            let mut boxes = vec![silent(), one("elsewhere", "other", Active, None)];
-            boxes.extend(others.iter().map(|&state| one("b", "h", state, Some("admin"))));
-            let found = kinds(&boxes);
+            let mut agents = vec![silent(), one("elsewhere", "other", Active, None)];
+            agents.extend(others.iter().map(|&state| one("b", "h", state, Some("admin"))));
+            let found = kinds(&agents);
             let expected = vec![(Kind::ClassSilent, "h".to_owned())];
             assert_eq!(found, if is { expected } else { vec![] }, "{others:?}");
         }
@@ -166,17 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn a_class_names_the_box_that_was_heard_of_last() {
-        let mut boxes =
+    fn a_class_names_the_agent_that_was_heard_of_last() {
+        let mut agents =
             [one("a", "h", BoxState::Silent, None), one("b", "h", BoxState::Silent, None)];
-        boxes[1].seen_at += SignedDuration::from_secs(1);
-        let found = incidents(&boxes);
+        agents[1].seen_at += SignedDuration::from_secs(1);
+        let found = incidents(&agents);
         let incident = &found["class_silent h c"];
         assert_eq!(incident.boxes[0].name, "b");
         assert!(incident.text.contains("b was the last one"), "{}", incident.text);
         // Had the last one stopped in order, somebody would know.
-        boxes[1].standing.state = BoxState::Stopped;
-        assert_eq!(kinds(&boxes), []);
+        agents[1].standing.state = BoxState::Stopped;
+        assert_eq!(kinds(&agents), []);
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_that_hangs_is_one() {
+    fn an_agent_that_hangs_is_one() {
         let mut hangs = one("a", "h", BoxState::Active, None);
         assert_eq!(kinds(std::slice::from_ref(&hangs)), []);
         hangs.hangs_since = Some(Timestamp::UNIX_EPOCH);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_and_box_ids_make_subjects() {
+    fn kinds_and_agent_ids_make_subjects() {
         let found = incidents(&[one("a", "h", BoxState::Quarantined, Some("canary"))]);
         assert_eq!(found.keys().collect::<Vec<_>>(), [&format!("box_quarantined {}", Uuid::nil())]);
     }

@@ -19,7 +19,7 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// A minute lets an agent miss a renewal or two, and gives the work of a dead box away soon. A visit
+    /// A minute lets an agent miss a renewal or two, and gives the work of a dead agent away soon. A visit
     /// that takes longer than two minutes ends with its worker, so ten minutes hold several of them.
     fn default() -> Self {
         Policy {

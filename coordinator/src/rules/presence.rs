@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_copies_on_one_box_one_keeps_the_word() {
+    fn of_two_copies_on_one_box_one_is_accepted() {
         let script = [
             (0, 1, "a"),
             (5, 2, "a"),

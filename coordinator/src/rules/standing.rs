@@ -24,7 +24,7 @@ pub struct Facts {
     pub seen_at: Timestamp,
     /// When its agent last said that it stops, and why.
     pub stopped: Option<(Timestamp, String)>,
-    /// Why the box is not fit for work, by its own word, and since when.
+    /// Why its box is not fit for work, by the agent's report, and since when.
     pub unfit: Option<(String, Timestamp)>,
 }
 
@@ -42,7 +42,7 @@ impl Facts {
         }
     }
 
-    /// What the box is: what was decided about it comes first, then whether its agent runs, then its own word.
+    /// The state of the agent: a decision comes first, then whether the agent runs, then its own report.
     pub fn standing(self, presence: AgentPresence) -> Standing {
         let decided = |state| Standing {
             state,
@@ -116,14 +116,14 @@ impl AgentNow {
     }
 }
 
-/// The boxes of a class and run config as a request shows them when none of them takes its tasks; none when one
+/// The agents of a class and run config as a request shows them when none of them takes its tasks; none when one
 /// does.
-pub fn unattended(boxes: Vec<AbsentBox>) -> Option<Unattended> {
-    if boxes.iter().any(|one| one.standing.state == BoxState::Active) {
+pub fn unattended(agents: Vec<AbsentBox>) -> Option<Unattended> {
+    if agents.iter().any(|one| one.standing.state == BoxState::Active) {
         return None;
     }
-    let more = u32::try_from(boxes.len().saturating_sub(MOST_ABSENT)).unwrap_or(u32::MAX);
-    Some(Unattended { boxes: boxes.into_iter().take(MOST_ABSENT).collect(), more })
+    let more = u32::try_from(agents.len().saturating_sub(MOST_ABSENT)).unwrap_or(u32::MAX);
+    Some(Unattended { boxes: agents.into_iter().take(MOST_ABSENT).collect(), more })
 }
 
 #[cfg(test)]
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_is_silent_after_45_seconds_and_says_since_when() {
+    fn an_agent_is_silent_after_45_seconds_and_says_since_when() {
         assert_eq!([0, 44, 45, 900].map(|now| state(seen(0), now)), {
             use BoxState::{Active, Silent};
             [Active, Active, Silent, Silent]
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn one_active_box_is_enough() {
+    fn one_active_agent_is_enough() {
         let one = |state| AbsentBox {
             agent_id: Uuid::nil(),
             name: "box".into(),

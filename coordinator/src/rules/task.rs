@@ -112,9 +112,9 @@ impl Progress {
 
     /// The agent's word came that there is no number.
     ///
-    /// Where the op is at fault it is not tried again: it would fail on every box. Where the box is, another
-    /// one of the class tries it, as long as there is one and the cap is not reached. A late word of a box
-    /// whose lease has ended counts no attempt, since that end has counted one. Nothing undoes a number.
+    /// An op at fault is not tried again: it would fail on every box. If the box is at fault, another agent of the
+    /// class tries the task, as long as there is one and attempts are left. A late report of an agent whose lease has
+    /// ended counts no attempt, since the end of the lease counted one. Nothing undoes a number.
     pub fn failed(self, failure: &Failure, policy: &Policy) -> Progress {
         let Failure { kind, reason, agent_name, lease, elsewhere } = *failure;
         match (self.state, lease) {
@@ -125,11 +125,11 @@ impl Progress {
             (State::Leased(own), lease) if lease != Some(own) => self,
             (State::Queued, _) if self.attempts > 0 => self,
             (State::Leased(_) | State::Queued, _) if elsewhere => {
-                self.tried(&format!("on box {agent_name}: {reason}"), policy)
+                self.tried(&format!("on agent {agent_name}: {reason}"), policy)
             }
             (State::Leased(_) | State::Queued, _) => {
                 let reason = format!(
-                    "on box {agent_name}, and no other box of its class can try it: {reason}"
+                    "on agent {agent_name}, and no other agent of its class can try it: {reason}"
                 );
                 let attempts = self.attempts + 1;
                 Progress { state: State::Failed, attempts, reason: Some(reason) }
@@ -166,11 +166,11 @@ pub struct Failure<'a> {
     pub kind: FailureKind,
     /// Why, in words.
     pub reason: &'a str,
-    /// The box.
+    /// The agent.
     pub agent_name: &'a str,
-    /// The lease under which the box holds the task; none when it does not.
+    /// The lease under which the agent holds the task; none when it does not.
     pub lease: Option<Uuid>,
-    /// Whether a box that lives, and has not failed the task, could try it.
+    /// Whether another agent could try it: one that is alive and has not failed the task.
     pub elsewhere: bool,
 }
 
@@ -263,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_the_box_leaves_the_task_for_another_box() {
+    fn a_failure_of_the_box_leaves_the_task_for_another_agent() {
         let policy = Policy::default();
         let died = |held, elsewhere| failure(FailureKind::WorkerDied, held, elsewhere);
         let mut task = Progress::new();
         for attempt in 1..=3 {
             task = task.leased(lease(attempt)).unwrap();
-            // A word of a box that does not hold it, or no longer holds it, changes nothing.
+            // A report of an agent that does not hold it, or no longer holds it, changes nothing.
             if attempt > 1 {
                 let waits = Progress { state: State::Queued, ..task.clone() };
                 assert_eq!(waits.clone().failed(&died(None, true), &policy), waits);
@@ -277,7 +277,7 @@ mod tests {
             assert_eq!(task.clone().failed(&died(None, true), &policy), task);
             assert_eq!(task.clone().failed(&died(Some(9), true), &policy), task);
             task = task.failed(&died(Some(attempt), true), &policy);
-            let reason = format!("on box a: why (attempt {attempt} of 3)");
+            let reason = format!("on agent a: why (attempt {attempt} of 3)");
             assert_eq!(task.reason.as_deref(), Some(reason.as_str()));
             let state = if attempt == 3 { State::Failed } else { State::Queued };
             assert_eq!((task.state, u128::from(task.attempts)), (state, attempt));
@@ -287,7 +287,7 @@ mod tests {
             Progress::new().leased(lease(1)).unwrap().failed(&died(Some(1), false), &policy);
         assert_eq!(
             (alone.state, alone.reason.as_deref()),
-            (State::Failed, Some("on box a, and no other box of its class can try it: why"))
+            (State::Failed, Some("on agent a, and no other agent of its class can try it: why"))
         );
     }
 

@@ -112,8 +112,8 @@ impl Store {
         if status.is_finished() {
             return Ok(status);
         }
-        // Not sorted, and of those that nobody has stopped: at each change of a request, thousands of boxes are not
-        // looked at.
+        // The cheap query first: not sorted, and only agents that may be active. It runs at each change of a request,
+        // and a class may have thousands of agents.
         let first = format!("AND state = 'active' AND stopped_at IS NULL LIMIT {FIRST}");
         let unattended = match self.attendance(tx, status.id, &first, now).await? {
             Some(_) => {

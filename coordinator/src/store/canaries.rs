@@ -291,7 +291,7 @@ async fn others(tx: &mut Tx, agent: &Agent) -> Result<Vec<Values>, StoreError> {
         .bind(MOST_COMPARED)
         .fetch_all(&mut **tx)
         .await?;
-    Ok(found.iter().filter_map(|values| readable("a box's canary", values)).collect())
+    Ok(found.iter().filter_map(|values| readable("an agent's canary", values)).collect())
 }
 
 /// Earlier canaries of the agent itself, the latest first: the nth of each op together.

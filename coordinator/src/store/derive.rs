@@ -2,7 +2,7 @@
 //! many measurements at once.
 //!
 //! An answer to an agent waits for its measurements to be on the disk and not for what follows from them,
-//! which is more work, and less of it when a row that several boxes measure is merged once for all of them.
+//! which is more work, and less of it when a row that several agents measure is merged once for all of them.
 //! The table `dirty` has the places that are behind, so each place is brought up to date by itself: one that
 //! can't be holds up no other, and a reader of one table does not wait for the others.
 

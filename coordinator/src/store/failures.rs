@@ -13,7 +13,7 @@ use super::{Agent, Store, StoreError, TableId, agents, canaries, count, to_json}
 use crate::rules::failures::{self, Record};
 use crate::rules::presence::SILENT_AFTER;
 
-/// Whether the box `other` of `agents` can run the task `task` of `tasks`, and has not failed it.
+/// Whether the agent `other` of `agents` can run the task `task` of `tasks`, and has not failed it.
 macro_rules! could_try {
     () => {
         "NOT EXISTS (
@@ -87,7 +87,7 @@ impl Store {
     }
 
     /// The tasks among these that another agent could try: one that is alive and has not failed them.
-    pub(super) async fn with_another_box(
+    pub(super) async fn with_another_agent(
         &self,
         tx: &mut Tx,
         agent: &Agent,
@@ -113,8 +113,8 @@ impl Store {
         Ok(found.into_iter().collect())
     }
 
-    /// Notes what came of some tasks on a box, and takes boxes out that fail what others measure. `measured`
-    /// are the tasks that got a number, `numbers` says whether any number came that counts.
+    /// Notes the outcomes of some tasks on an agent, and quarantines agents that fail what others measure. `measured`
+    /// are the tasks that got a number. `numbers` says whether any number came that counts.
     pub(super) async fn weigh(
         &self,
         tx: &mut Tx,
@@ -190,7 +190,7 @@ async fn note_failures(
     .bind(StoredTime(now))
     .execute(&mut **tx)
     .await?;
-    // What neither counts any more nor keeps a task from the box.
+    // Those that neither count any more nor keep a task from the agent.
     sqlx::query(
         "DELETE FROM box_failures WHERE agent_id = ?1 AND at <= ?2 AND NOT EXISTS (
              SELECT 1 FROM tasks WHERE tasks.id = task_id AND state IN ('queued', 'leased')
@@ -212,8 +212,8 @@ async fn note_failures(
     Ok(())
 }
 
-/// The active boxes that have failed one of these tasks, which have a number now, and those of the table that
-/// have sent nothing but failures of late.
+/// The active agents that have failed one of these tasks, which have a number now, and those of the table that
+/// have lately sent failures only.
 async fn suspects(
     tx: &mut Tx,
     table: TableId,

@@ -64,7 +64,7 @@ pub(super) struct Admitted {
     /// The task that it answers, and the generation of that, as it says.
     pub task: Option<i64>,
     pub generation: Option<u32>,
-    /// It tells of its box, and makes no row.
+    /// It is evidence about its agent, and makes no row.
     pub canary: bool,
     /// Why its number is physically impossible.
     pub impossible: Option<String>,

@@ -50,7 +50,7 @@ struct Candidate {
     id: i64,
     generation: i64,
     attempts: i64,
-    /// Those of the attempts that no box has reported.
+    /// Those of the attempts that no agent has reported.
     lost: i64,
     reason: Option<String>,
     /// Key and op digest of a row.
@@ -69,8 +69,9 @@ impl Candidate {
 }
 
 impl Store {
-    /// Hands out tasks under a lease with this id, if there are any for this agent: its canary when that is
-    /// due, else tasks of its table with primitives that it can run. A box that is not trusted, is to leave, or is unfit gets none.
+    /// Hands out tasks under a lease with this id, if there are any for this agent: its canary if that is due, else
+    /// tasks of its table whose primitives it can run. An agent that is quarantined, draining or unfit gets no such
+    /// tasks.
     ///
     /// Reads first, so that a crowd of idle agents costs no writes. Leases that are over end with
     /// [`Store::sweep`] and not here.

@@ -82,7 +82,7 @@ impl Settled {
 struct Batch {
     agent: Agent,
     now: Timestamp,
-    /// What the box's clock is ahead of ours.
+    /// By how much the box's clock is ahead of the coordinator's.
     ahead: Option<SignedDuration>,
     checked: Vec<Result<Admitted, Refusal>>,
     unreadable: Vec<Refusal>,
@@ -199,8 +199,8 @@ impl Store {
         Ok(())
     }
 
-    /// Counts an attempt on the task that a refused measurement answers, if this agent holds it: then other
-    /// boxes try it first.
+    /// Counts an attempt on the task that a refused measurement answers, if this agent holds it. Other agents then
+    /// try it first.
     async fn count_attempt(
         &self,
         tx: &mut Tx,
@@ -216,7 +216,7 @@ impl Store {
     }
 
     /// A result settles the task of its key or network, whoever works on that now, unless it was handed out
-    /// before the task was asked for anew. What a box fails through its own fault goes to another.
+    /// before the task was asked for anew. A failure through a fault of the box leaves the task to another agent.
     async fn settle_tasks(
         &self,
         tx: &mut Tx,
@@ -234,7 +234,7 @@ impl Store {
         let failing = taken.iter().filter(|t| t.counts() && !t.admitted.has_number());
         let failing: BTreeSet<i64> =
             failing.filter_map(|taken| Some(before.get(&taken.place)?.id)).collect();
-        let elsewhere = self.with_another_box(tx, agent, &failing, now).await?;
+        let elsewhere = self.with_another_agent(tx, agent, &failing, now).await?;
         let mut after = before.clone();
         let mut settled = Settled::default();
         for taken in taken.iter_mut().filter(|taken| taken.counts()) {
@@ -297,7 +297,7 @@ async fn new_of<'b>(
                 known.insert(id);
                 let set_aside = match trusted {
                     true => admitted.impossible.as_deref(),
-                    false => Some("its box was in quarantine"),
+                    false => Some("its agent was in quarantine"),
                 };
                 let place = place(tx, admitted, batch.now).await?;
                 let (finished_at, generation) = (admitted.finished_at, admitted.generation);

@@ -31,7 +31,7 @@ pub struct Holder {
     pub label: String,
     /// What it may do.
     pub role: Role,
-    /// The box, when the role is [`Role::Agent`].
+    /// The agent, when the role is [`Role::Agent`].
     pub agent: Option<Agent>,
 }
 

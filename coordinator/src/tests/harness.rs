@@ -9,10 +9,10 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::{Measurement, testing};
 use latlas_shared::api::{
     EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, RequestStatus, Results, ResultsAnswer,
 };
+use latlas_shared::{Measurement, testing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -36,9 +36,9 @@ pub struct Farm {
     router: Router,
 }
 
-/// An enrolled box.
+/// An enrolled agent.
 #[derive(Debug, Clone)]
-pub struct Box {
+pub struct EnrolledAgent {
     pub enrolled: Enrolled,
     pub memory_gib: u64,
 }
@@ -67,7 +67,7 @@ impl Farm {
         Farm::with_policy(settings, Policy::default()).await
     }
 
-    /// A coordinator whose boxes measure canaries.
+    /// A coordinator whose agents measure canaries.
     pub async fn with_canaries() -> Farm {
         let canary_every = Some(SignedDuration::from_hours(24));
         let policy = Policy { canary_every, ..Policy::default() };
@@ -108,15 +108,15 @@ impl Farm {
         (id, token.reveal().to_owned())
     }
 
-    /// Enrols a box with this much memory, which makes its hardware id.
-    pub async fn enrol(&self, name: &str, memory_gib: u64) -> Box {
+    /// Enrols an agent on a box with this much memory, which makes its hardware id.
+    pub async fn enrol(&self, name: &str, memory_gib: u64) -> EnrolledAgent {
         let token = self.token(Role::Enroll).await;
         let enrolment = testing::enrolment(name, memory_gib);
         let answer = self.post("/v1/agents").token(&token).json(&enrolment).send().await;
-        Box { enrolled: answer.read(StatusCode::CREATED), memory_gib }
+        EnrolledAgent { enrolled: answer.read(StatusCode::CREATED), memory_gib }
     }
 
-    /// Brings a box in without a call, for tests of the store.
+    /// Enrols an agent without a call, for tests of the store.
     pub async fn join(&self, enrolment: &EnrolRequest) -> Agent {
         let credential = Token::generate(Role::Agent).unwrap();
         let (store, now) = (self.store(), Timestamp::now());
@@ -142,14 +142,23 @@ impl Farm {
         self.get(&format!("/v1/requests/{}", request.id)).send().await.read(StatusCode::OK)
     }
 
-    /// What a box measures for these keys.
-    pub async fn report(&self, agent: &Box, measurements: Vec<Measurement>) -> ResultsAnswer {
+    /// Sends measurements of an agent.
+    pub async fn report(
+        &self,
+        agent: &EnrolledAgent,
+        measurements: Vec<Measurement>,
+    ) -> ResultsAnswer {
         let results = Results { measurements, ..Results::default() };
         let call = self.post("/v1/results").token(&agent.enrolled.credential).json(&results);
         call.send().await.read(StatusCode::OK)
     }
 
-    pub async fn lease(&self, agent: &Box, max_tasks: u32, wait_seconds: u32) -> Option<Lease> {
+    pub async fn lease(
+        &self,
+        agent: &EnrolledAgent,
+        max_tasks: u32,
+        wait_seconds: u32,
+    ) -> Option<Lease> {
         let path = format!("/v1/agents/{}/leases", agent.enrolled.agent_id);
         let body = json!({"max_tasks": max_tasks, "wait_seconds": wait_seconds});
         let call = self.post(&path).token(&agent.enrolled.credential).json(&body);
@@ -157,21 +166,21 @@ impl Farm {
     }
 
     /// The lease with this id, if there is one or work for one.
-    pub async fn lease_as(&self, agent: &Box, id: Uuid) -> Option<Lease> {
+    pub async fn lease_as(&self, agent: &EnrolledAgent, id: Uuid) -> Option<Lease> {
         let path = format!("/v1/agents/{}/leases", agent.enrolled.agent_id);
         let body = json!({"max_tasks": 1, "wait_seconds": 0, "lease_id": id});
         let call = self.post(&path).token(&agent.enrolled.credential).json(&body);
         call.send().await.read::<LeaseAnswer>(StatusCode::OK).lease
     }
 
-    /// What a box says with a heartbeat, and what it hears.
-    pub async fn beat(&self, agent: &Box, beat: &Heartbeat) -> Answer {
+    /// Sends a heartbeat of an agent.
+    pub async fn beat(&self, agent: &EnrolledAgent, beat: &Heartbeat) -> Answer {
         let path = format!("/v1/agents/{}/heartbeat", agent.enrolled.agent_id);
         self.call(Method::PUT, &path).token(&agent.enrolled.credential).json(beat).send().await
     }
 
-    /// What an admin decides about a box.
-    pub async fn decide(&self, agent: &Box, state: &str, reason: Option<&str>) -> Answer {
+    /// Sets the state of an agent as an admin.
+    pub async fn decide(&self, agent: &EnrolledAgent, state: &str, reason: Option<&str>) -> Answer {
         let token = self.token(Role::Admin).await;
         let path = format!("/v1/agents/{}/state", agent.enrolled.agent_id);
         let body = json!({"state": state, "reason": reason});
@@ -191,8 +200,8 @@ impl Farm {
     }
 }
 
-impl Box {
-    /// A measurement that this box could have made.
+impl EnrolledAgent {
+    /// A measurement that this agent could have made.
     pub fn measures(&self, key: &str, micros: f64) -> Measurement {
         let mut measurement = testing::measurement(key, micros);
         measurement.hardware_id = self.enrolled.hardware_id.clone();
@@ -200,7 +209,7 @@ impl Box {
         measurement
     }
 
-    /// A measurement of a built-in network that this box could have made.
+    /// A measurement of a built-in network that this agent could have made.
     pub fn measures_network(&self, name: &str, micros: f64) -> Measurement {
         Measurement {
             hardware_id: self.enrolled.hardware_id.clone(),

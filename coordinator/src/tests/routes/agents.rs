@@ -10,7 +10,7 @@ use crate::tests::harness::{Farm, check};
 use crate::token::Role;
 
 #[tokio::test]
-async fn a_box_enrols_and_is_listed() {
+async fn an_agent_enrols_and_is_listed() {
     let farm = Farm::new().await;
     let token = farm.token(Role::Enroll).await;
     let enrolment = testing::enrolment("box-1", 8);

@@ -1,8 +1,8 @@
 //! Lists and texts in bodies have bounds, so that one caller can't fill memory or keep a processor busy.
 
 use axum::http::StatusCode;
-use latlas_shared::{Telemetry, testing};
 use latlas_shared::api::{Heartbeat, Problem};
+use latlas_shared::{Telemetry, testing};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

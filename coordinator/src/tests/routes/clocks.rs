@@ -6,10 +6,15 @@ use latlas_shared::api::{AgentEntry, Heartbeat, Page, ResultsAnswer};
 use latlas_shared::{Measurement, Row, Table, testing};
 
 use crate::store::Incoming;
-use crate::tests::harness::{Box, Farm, KEYS, later};
+use crate::tests::harness::{EnrolledAgent, Farm, KEYS, later};
 
-/// Measures a key, as a box that was given the task and whose clock shows this when it is finished.
-async fn measures(farm: &Farm, agent: &Box, micros: f64, clock: Timestamp) -> ResultsAnswer {
+/// Measures a key, as an agent that was given the task and whose clock shows this when it is finished.
+async fn measures(
+    farm: &Farm,
+    agent: &EnrolledAgent,
+    micros: f64,
+    clock: Timestamp,
+) -> ResultsAnswer {
     let lease = farm.lease(agent, 8, 0).await.unwrap();
     let measurement = Measurement {
         task: Some(lease.tasks[0].id),
@@ -20,7 +25,7 @@ async fn measures(farm: &Farm, agent: &Box, micros: f64, clock: Timestamp) -> Re
     farm.report(agent, vec![measurement]).await
 }
 
-async fn only_row(farm: &Farm, agent: &Box) -> Row {
+async fn only_row(farm: &Farm, agent: &EnrolledAgent) -> Row {
     let path = format!("/v1/tables/{}", agent.enrolled.hardware_id);
     let mut table: Table = farm.get(&path).send().await.read(StatusCode::OK);
     assert_eq!(table.rows.len(), 1);
@@ -100,7 +105,7 @@ async fn what_was_measured_before_answers_no_remeasurement() {
     farm.ask_for(&KEYS[..1], false).await;
     let old = farm.lease(&offline, 8, 0).await.unwrap();
     let task = &old.tasks[0];
-    let report = |agent: &Box, micros: f64, generation: Option<u32>| Measurement {
+    let report = |agent: &EnrolledAgent, micros: f64, generation: Option<u32>| Measurement {
         task: Some(task.id),
         task_generation: generation,
         ..agent.measures(KEYS[0], micros)

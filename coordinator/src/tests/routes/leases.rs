@@ -33,7 +33,7 @@ async fn a_lease_is_renewed_and_given_back() {
     let (agent, other) = (farm.enrol("box", 8).await, farm.enrol("other", 8).await);
     farm.ask_for_keys().await;
     let lease = farm.lease(&agent, 8, 0).await.unwrap();
-    let post = |what: &str, by: &crate::tests::harness::Box| {
+    let post = |what: &str, by: &crate::tests::harness::EnrolledAgent| {
         farm.post(&format!("/v1/leases/{}/{what}", lease.id)).token(&by.enrolled.credential).send()
     };
     let renewed: Renewed = post("renew", &agent).await.read(StatusCode::OK);

@@ -1,17 +1,17 @@
 //! Calls to routes, as clients make them. Each file is about one resource.
 
+mod agent_identity;
+mod agent_states;
 mod agents;
-mod bad_boxes;
 mod bodies;
 mod bounds;
-mod boxes;
 mod clocks;
 mod conventions;
+mod failing_agents;
 mod leases;
 mod limits;
 mod metrics;
 mod networks;
-mod one_box;
 mod ops;
 mod predict;
 mod presence;

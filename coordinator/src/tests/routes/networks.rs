@@ -7,7 +7,7 @@ use ops_catalog::Catalog;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::tests::harness::{Answer, Box, Farm, KEYS, check};
+use crate::tests::harness::{Answer, EnrolledAgent, Farm, KEYS, check};
 use crate::token::Role;
 
 /// A small network of a single op, which is a row of [`KEYS`].
@@ -23,8 +23,8 @@ async fn ask(farm: &Farm, more: Value) -> Answer {
     farm.post("/v1/requests").token(&token).json(&body).send().await
 }
 
-/// What a box reports for everything that it is given.
-async fn work_off(farm: &Farm, agent: &Box, network_micros: f64) -> Vec<String> {
+/// Reports a result for every task that the agent is given.
+async fn work_off(farm: &Farm, agent: &EnrolledAgent, network_micros: f64) -> Vec<String> {
     let lease = farm.lease(agent, 64, 0).await.unwrap();
     let mut measurements = Vec::new();
     for task in &lease.tasks {

@@ -1,4 +1,4 @@
-//! Who is there, what that means for requests, requests that are taken back, and boxes with names.
+//! Who is there, what that means for requests, requests that are taken back, and agents with names.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use latlas_shared::testing;
 use serde_json::{Value, json};
 
 use crate::store::After;
-use crate::tests::harness::{Answer, Box, Farm, KEYS, later};
+use crate::tests::harness::{Answer, EnrolledAgent, Farm, KEYS, later};
 use crate::token::Role;
 
 const FIRST: After<i64> = After { cursor: None, limit: 10 };
@@ -22,7 +22,7 @@ async fn agents(farm: &Farm) -> Vec<AgentEntry> {
     page.items
 }
 
-async fn state(farm: &Farm, agent: &Box) -> BoxState {
+async fn state(farm: &Farm, agent: &EnrolledAgent) -> BoxState {
     let all = agents(farm).await;
     all.iter().find(|one| one.agent_id == agent.enrolled.agent_id).unwrap().standing.state
 }
@@ -36,7 +36,7 @@ async fn metrics(farm: &Farm, now: Timestamp) -> Vec<(String, i64)> {
     counts.agents.into_iter().map(|(_, state, n)| (state, n)).collect()
 }
 
-/// Names and states of the boxes of a request that nobody works on.
+/// Names and states of the agents of a request that nobody works on.
 fn absent(unattended: &Option<Unattended>) -> Vec<(&str, BoxState)> {
     let boxes = unattended.iter().flat_map(|unattended| &unattended.boxes);
     boxes.map(|one| (one.name.as_str(), one.standing.state)).collect()
@@ -64,7 +64,7 @@ async fn audited(farm: &Farm, action: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_box_that_stops_in_order_is_stopped_in_every_list() {
+async fn an_agent_that_stops_in_order_is_stopped_in_every_list() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     let request = farm.ask_for_keys().await;
@@ -96,7 +96,7 @@ async fn a_box_that_stops_in_order_is_stopped_in_every_list() {
 }
 
 #[tokio::test]
-async fn a_box_that_falls_silent_is_silent_in_every_list_after_45_seconds() {
+async fn an_agent_that_falls_silent_is_silent_in_every_list_after_45_seconds() {
     let farm = Farm::new().await;
     farm.enrol("box", 8).await;
     let request = farm.ask_for_keys().await;
@@ -137,7 +137,7 @@ async fn nobody_can_speak_while_the_coordinator_is_away() {
 }
 
 #[tokio::test]
-async fn a_request_says_at_once_that_no_box_takes_its_tasks() {
+async fn a_request_says_at_once_that_no_agent_takes_its_tasks() {
     let farm = Farm::new().await;
     let (one, other) = (farm.enrol("one", 8).await, farm.enrol("other", 8).await);
     // A box of another class is no help.
@@ -247,7 +247,7 @@ async fn admins_cancel_for_others_and_what_is_over_stays() {
 }
 
 #[tokio::test]
-async fn boxes_are_named_labelled_and_removed() {
+async fn agents_are_named_labelled_and_removed() {
     let farm = Farm::new().await;
     let (one, other) = (farm.enrol("vm", 8).await, farm.enrol("vm", 8).await);
     let admin = farm.token(Role::Admin).await;

@@ -1,14 +1,14 @@
 //! `/v1/requests` and its events.
 
 use axum::http::StatusCode;
-use latlas_shared::{Status, testing};
 use latlas_shared::api::{Page, RequestStatus, TaskWork};
+use latlas_shared::{Status, testing};
 use serde_json::{Value, json};
 
 use crate::tests::harness::{Farm, KEYS, check};
 use crate::token::Role;
 
-fn on_the_usual_box(more: Value) -> Value {
+fn on_the_usual_class(more: Value) -> Value {
     let mut body = json!({"hardware_id": testing::fingerprint(8).hardware_id()});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
@@ -19,7 +19,7 @@ async fn a_request_is_followed_to_its_end() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     let token = farm.token(Role::Researcher).await;
-    let body = on_the_usual_box(json!({"definition": {"name": "mine", "keys": KEYS}}));
+    let body = on_the_usual_class(json!({"definition": {"name": "mine", "keys": KEYS}}));
     let answer = farm.post("/v1/requests").token(&token).json(&body).send().await;
     check("request_made", &answer);
     let request: RequestStatus = answer.read(StatusCode::CREATED);
@@ -89,7 +89,7 @@ async fn an_idempotency_key_names_one_request() {
     farm.enrol("box", 8).await;
     let token = farm.token(Role::Researcher).await;
     let ask = |key: &str, space: &str| {
-        let body = on_the_usual_box(json!({"definition": {"name": space, "keys": KEYS}}));
+        let body = on_the_usual_class(json!({"definition": {"name": space, "keys": KEYS}}));
         farm.post("/v1/requests").token(&token).header("idempotency-key", key).json(&body).send()
     };
     let first: RequestStatus = ask("k", "mine").await.read(StatusCode::CREATED);
@@ -99,7 +99,7 @@ async fn an_idempotency_key_names_one_request() {
     check("idempotency_key_empty", &ask("", "mine").await);
     // Somebody else's key is another key, whatever it is for.
     let other = farm.token(Role::Researcher).await;
-    let body = on_the_usual_box(json!({"definition": {"name": "other", "keys": KEYS}}));
+    let body = on_the_usual_class(json!({"definition": {"name": "other", "keys": KEYS}}));
     let call = farm.post("/v1/requests").token(&other).header("idempotency-key", "k").json(&body);
     let theirs: RequestStatus = call.send().await.read(StatusCode::CREATED);
     assert_ne!(theirs.id, first.id);
@@ -128,19 +128,19 @@ async fn requests_that_make_no_sense_say_why() {
     check("request_without_any_agent", &ask(elsewhere.clone()).await);
     farm.enrol("box", 8).await;
     check("request_for_unknown_hardware", &ask(elsewhere).await);
-    let config = on_the_usual_box(json!({"space": "quick", "config": "f64"}));
+    let config = on_the_usual_class(json!({"space": "quick", "config": "f64"}));
     check("request_for_unknown_config", &ask(config).await);
-    check("request_for_no_space", &ask(on_the_usual_box(json!({}))).await);
-    let unknown = on_the_usual_box(json!({"space": "slow"}));
+    check("request_for_no_space", &ask(on_the_usual_class(json!({}))).await);
+    let unknown = on_the_usual_class(json!({"space": "slow"}));
     assert_eq!(ask(unknown).await.status, StatusCode::UNPROCESSABLE_ENTITY);
     let key = json!({"definition": {"name": "mine", "keys": ["Conv3x3:n1-h2-w2-i3-o3-s4"]}});
-    check("request_for_an_impossible_key", &ask(on_the_usual_box(key)).await);
+    check("request_for_an_impossible_key", &ask(on_the_usual_class(key)).await);
     let op = json!({"definition": {"name": "mine", "keys": ["Conv3x4:n1-h8-w8-i3-o3-s1"]}});
-    assert_eq!(ask(on_the_usual_box(op)).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(ask(on_the_usual_class(op)).await.status, StatusCode::UNPROCESSABLE_ENTITY);
     let sizes: Vec<u32> = (1..=400).collect();
     let grid = json!({"ops": ["Conv3x3"], "resolution": sizes, "c_in": sizes, "c_out": [1]});
     let large = json!({"definition": {"name": "large", "grids": [grid]}});
-    check("request_too_large", &ask(on_the_usual_box(large)).await);
+    check("request_too_large", &ask(on_the_usual_class(large)).await);
     assert!(
         farm.get("/v1/requests")
             .send()
@@ -161,7 +161,7 @@ async fn a_large_space_is_taken_in_one_call() {
                       "c_out": sizes[..100], "stride": [1]});
     let space = json!({"definition": {"name": "large", "grids": [grid]}});
     let answer =
-        farm.post("/v1/requests").token(&token).json(&on_the_usual_box(space)).send().await;
+        farm.post("/v1/requests").token(&token).json(&on_the_usual_class(space)).send().await;
     let request: RequestStatus = answer.read(StatusCode::CREATED);
     assert_eq!(request.total, 20_000);
 }
@@ -200,7 +200,7 @@ async fn an_op_that_no_agent_can_run_is_refused_at_once() {
     let enroll = farm.token(Role::Enroll).await;
     farm.post("/v1/agents").token(&enroll).json(&enrolment).send().await;
     let token = farm.token(Role::Researcher).await;
-    let body = on_the_usual_box(json!({"definition": {"name": "mine", "keys": KEYS}}));
+    let body = on_the_usual_class(json!({"definition": {"name": "mine", "keys": KEYS}}));
     check("request_unsupported", &farm.post("/v1/requests").token(&token).json(&body).send().await);
 }
 
@@ -214,7 +214,7 @@ async fn a_space_may_bring_its_own_ops() {
             "name": "own", "ops": ops,
             "grids": [{"resolution": [8], "c_in": [4], "c_out": [4]}],
         });
-        let body = on_the_usual_box(json!({ "definition": space }));
+        let body = on_the_usual_class(json!({ "definition": space }));
         farm.post("/v1/requests").token(&token).json(&body).send()
     };
     let own = json!([{"name": "TwoRelus", "nodes": [{"apply": "relu"}, {"apply": "relu"}]}]);

@@ -2,14 +2,14 @@
 
 use axum::http::{StatusCode, header};
 use latlas_predict::TableIndex;
-use latlas_shared::{Table, testing};
 use latlas_shared::api::{Page, TableEntry};
+use latlas_shared::{Table, testing};
 use serde_json::json;
 
-use crate::tests::harness::{Box, Farm, KEYS, check};
+use crate::tests::harness::{EnrolledAgent, Farm, KEYS, check};
 use crate::token::Role;
 
-async fn measured() -> (Farm, Box, String) {
+async fn measured() -> (Farm, EnrolledAgent, String) {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     farm.report(&agent, KEYS.map(|key| agent.measures(key, 10.0)).to_vec()).await;

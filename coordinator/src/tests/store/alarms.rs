@@ -41,7 +41,7 @@ async fn a_silent_class_is_told_once_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_box_that_hangs_or_is_quarantined_by_the_farm_is_told() {
+async fn an_agent_that_hangs_or_is_quarantined_by_the_farm_is_told() {
     let farm = Farm::new().await;
     let agent = farm.join(&testing::enrolment("box", 8)).await;
     farm.ask_for(&KEYS[..1], false).await;

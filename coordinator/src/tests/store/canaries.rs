@@ -1,8 +1,8 @@
 //! Canaries, from the first lease to quarantine and back.
 
 use jiff::Timestamp;
-use latlas_shared::{Measurement, testing};
 use latlas_shared::api::{AgentState, Lease, ResultsAnswer};
+use latlas_shared::{Measurement, testing};
 use ops_catalog::Catalog;
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ async fn lease(farm: &Farm, agent: &Agent, now: Timestamp) -> Option<Lease> {
     farm.store().lease(agent, Uuid::new_v4(), 64, now).await.unwrap()
 }
 
-/// What a box measures that takes so many microseconds for each of these tasks.
+/// The measurements of an agent that takes so many microseconds for each of these tasks.
 fn measured(lease: &Lease, micros: f64) -> Vec<Measurement> {
     let of = |task: &latlas_shared::api::Task| Measurement {
         task: Some(task.id),
@@ -71,7 +71,7 @@ async fn a_canary_comes_before_other_work_and_again_every_day() {
     let first = lease(&farm, &agent, later(0)).await.unwrap();
     let asked: Vec<String> = first.tasks.iter().map(|task| task.subject().to_string()).collect();
     assert_eq!(asked, keys());
-    // While it is out there is other work, should the box ask for it.
+    // While it is out there is other work, should the agent ask for it.
     assert!(!is_canary(&lease(&farm, &agent, later(1)).await.unwrap()));
     let answer = report(&farm, &agent, measured(&first, 500.0), later(2)).await;
     assert_eq!(answer.stored, 4);
@@ -86,7 +86,7 @@ async fn a_canary_comes_before_other_work_and_again_every_day() {
 }
 
 #[tokio::test]
-async fn a_box_that_has_become_slow_is_caught_and_comes_back_by_itself() {
+async fn an_agent_that_has_become_slow_is_caught_and_comes_back_by_itself() {
     let farm = Farm::with_canaries().await;
     let mut agents = Vec::new();
     for (name, micros) in [("a", 100.0), ("b", 104.0), ("c", 97.0)] {
@@ -107,14 +107,14 @@ async fn a_box_that_has_become_slow_is_caught_and_comes_back_by_itself() {
     report(&farm, odd, measured(&given, 220.0), later(DAY + 4)).await;
     let (now, reason) = state(&farm, odd).await;
     assert_eq!(now, AgentState::Quarantined);
-    assert!(reason.starts_with("its canary took 2.18 times what it takes in 2 boxes"), "{reason}");
+    assert!(reason.starts_with("its canary took 2.18 times what it takes in 2 agents"), "{reason}");
     assert!(
         reason.contains("Conv1x1:n1-h14-w14-i160-o160-s1: 220.0 us, usually 101.0"),
         "{reason}"
     );
     assert_eq!(farm.status(&request).await.running, 0);
 
-    // It gets canaries and nothing else, and what it says of itself counts for no other box.
+    // It gets canaries and nothing else, and what it says of itself counts for no other agent.
     assert!(lease(&farm, odd, later(DAY + 600)).await.is_none());
     sing(&farm, odd, 215.0, later(DAY + 2000)).await;
     assert_eq!(state(&farm, odd).await.0, AgentState::Quarantined);
@@ -125,7 +125,7 @@ async fn a_box_that_has_become_slow_is_caught_and_comes_back_by_itself() {
 }
 
 #[tokio::test]
-async fn a_box_without_company_is_held_against_its_own_past() {
+async fn an_agent_without_company_is_held_against_its_own_past() {
     let farm = Farm::with_canaries().await;
     let agent = join(&farm, "only one").await;
     for day in 0..3 {
@@ -139,7 +139,7 @@ async fn a_box_without_company_is_held_against_its_own_past() {
 }
 
 #[tokio::test]
-async fn a_canary_that_never_comes_in_counts_against_its_box() {
+async fn a_canary_that_never_comes_in_counts_against_its_agent() {
     let farm = Farm::with_canaries().await;
     let agent = join(&farm, "box").await;
     for hour in 0..3 {
@@ -173,7 +173,7 @@ async fn a_canary_that_is_given_back_or_refused() {
     let (now, reason) = state(&farm, &agent).await;
     assert_eq!(now, AgentState::Quarantined);
     assert!(
-        reason.starts_with("its canary was refused: ") && reason.contains("Enrol it again"),
+        reason.starts_with("its canary was refused: ") && reason.contains("Enrol the agent again"),
         "{reason}"
     );
 }

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::DATABASE;
 use crate::store::{Served, StoreError, TableRef};
-use crate::tests::harness::{Answer, Box, Farm, KEYS, later};
+use crate::tests::harness::{Answer, EnrolledAgent, Farm, KEYS, later};
 
 /// The database as somebody changes it who should not.
 async fn intruder(path: &Path) -> SqlitePool {
@@ -28,11 +28,11 @@ async fn change(farm: &Farm, statement: &'static str) {
     pool.close().await;
 }
 
-fn path(agent: &Box) -> String {
+fn path(agent: &EnrolledAgent) -> String {
     format!("/v1/tables/{}", agent.enrolled.hardware_id)
 }
 
-async fn table(farm: &Farm, agent: &Box) -> Table {
+async fn table(farm: &Farm, agent: &EnrolledAgent) -> Table {
     let answer = farm.get(&path(agent)).send().await;
     assert_eq!(answer.headers.get(STALE), None);
     answer.read(StatusCode::OK)
@@ -126,7 +126,7 @@ async fn a_derived_row_of_another_version_is_derived_again() {
 }
 
 /// Many rows, which take room that the pages there are do not have.
-fn many(agent: &Box, micros: f64) -> Vec<latlas_shared::Measurement> {
+fn many(agent: &EnrolledAgent, micros: f64) -> Vec<latlas_shared::Measurement> {
     let key = |n| format!("Conv3x3:n1-h8-w8-i{n}-o4-s1");
     (1..=100).map(|n| agent.measures(&key(n), micros)).collect()
 }
@@ -158,7 +158,7 @@ async fn a_full_disk_leaves_everything_to_be_read() {
     let pinned = farm.get(&format!("{}/versions/{version}", path(&agent))).send().await;
     assert_eq!((stale(&pinned), &pinned.body), ("", &before.body));
     let list: Page<TableEntry> = farm.get("/v1/tables").send().await.read(StatusCode::OK);
-    let entry = |agent: &Box| {
+    let entry = |agent: &EnrolledAgent| {
         let of = |entry: &&TableEntry| entry.hardware_id == agent.enrolled.hardware_id;
         list.items.iter().find(of).unwrap()
     };
@@ -181,7 +181,7 @@ async fn a_full_disk_leaves_everything_to_be_read() {
     assert_eq!(table(&farm, &agent).await.rows.len(), 101);
 }
 
-async fn table_ref(farm: &Farm, agent: &Box) -> TableRef {
+async fn table_ref(farm: &Farm, agent: &EnrolledAgent) -> TableRef {
     farm.store().table(agent.enrolled.hardware_id.as_str(), None).await.unwrap()
 }
 

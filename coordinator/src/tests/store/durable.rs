@@ -10,7 +10,7 @@ use latlas_shared::{Measurement, Status, Telemetry, testing};
 
 use crate::DATABASE;
 use crate::store::{Store, copy};
-use crate::tests::harness::{Answer, Box, Farm, KEYS, check, later, reader};
+use crate::tests::harness::{Answer, EnrolledAgent, Farm, KEYS, check, later, reader};
 
 async fn stored(path: &Path) -> BTreeSet<String> {
     let pool = reader(path).await;
@@ -20,7 +20,7 @@ async fn stored(path: &Path) -> BTreeSet<String> {
     found.into_iter().collect()
 }
 
-async fn send(farm: &Farm, agent: &Box, measurements: &[Measurement]) -> Answer {
+async fn send(farm: &Farm, agent: &EnrolledAgent, measurements: &[Measurement]) -> Answer {
     let results = Results { measurements: measurements.to_vec(), ..Results::default() };
     farm.post("/v1/results").token(&agent.enrolled.credential).json(&results).send().await
 }

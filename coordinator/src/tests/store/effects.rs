@@ -6,8 +6,8 @@ use std::task::Poll;
 use axum::http::{Method, StatusCode};
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use latlas_shared::{Measurement, testing};
 use latlas_shared::api::{AgentState, Heartbeat, Lease, StateChange};
+use latlas_shared::{Measurement, testing};
 use serde_json::json;
 use uuid::Uuid;
 

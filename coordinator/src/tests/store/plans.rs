@@ -105,5 +105,5 @@ async fn judging_a_canary_costs_the_same_after_years() {
     farm.store().add_results(&slow, incoming, later(2 * day)).await.unwrap();
     let standing = farm.store().decided(&slow).await.unwrap();
     assert_eq!(standing.state, AgentState::Quarantined);
-    assert!(standing.reason.unwrap().contains("in 3 boxes of its class"));
+    assert!(standing.reason.unwrap().contains("in 3 agents of its class"));
 }

@@ -79,7 +79,7 @@ async fn an_op_is_left_out_and_taken_when_it_comes_again() {
 }
 
 #[tokio::test]
-async fn what_is_known_of_a_box_or_of_the_past_hides_nothing_else() {
+async fn what_is_known_of_an_agent_or_of_the_past_hides_nothing_else() {
     let farm = Farm::with_canaries().await;
     let [_, other] = [
         farm.join(&testing::enrolment("a", 8)).await,

@@ -1,4 +1,4 @@
-//! Boxes that fail what others measure: the task goes to another box, and the box is taken out.
+//! Agents that fail what others measure: the task goes to another agent, and the agent is quarantined.
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
@@ -7,7 +7,7 @@ use latlas_shared::{FailureKind, Measurement, RowStatus, Status, Table, testing}
 use uuid::Uuid;
 
 use crate::store::{Agent, Incoming};
-use crate::tests::harness::{Box, Farm, KEYS, later};
+use crate::tests::harness::{EnrolledAgent, Farm, KEYS, later};
 
 /// So many keys.
 fn keys(count: usize) -> Vec<String> {
@@ -18,7 +18,7 @@ async fn ask(farm: &Farm, keys: &[String]) -> latlas_shared::api::RequestStatus 
     farm.ask_for(&keys.iter().map(String::as_str).collect::<Vec<_>>(), false).await
 }
 
-/// What a box says that has no number for these tasks.
+/// The report of an agent that has no number for these tasks.
 fn failures(lease: &Lease, kind: Option<FailureKind>, reason: &str) -> Vec<Measurement> {
     let of = |task: &latlas_shared::api::Task| Measurement {
         task: Some(task.id),
@@ -31,7 +31,7 @@ fn failures(lease: &Lease, kind: Option<FailureKind>, reason: &str) -> Vec<Measu
     lease.tasks.iter().map(of).collect()
 }
 
-/// What a box says that has a number for these tasks.
+/// The report of an agent that has a number for these tasks.
 fn numbers(lease: &Lease) -> Vec<Measurement> {
     let of = |task: &latlas_shared::api::Task| Measurement {
         task: Some(task.id),
@@ -41,14 +41,14 @@ fn numbers(lease: &Lease) -> Vec<Measurement> {
     lease.tasks.iter().map(of).collect()
 }
 
-async fn entry(farm: &Farm, agent: &Box) -> AgentEntry {
+async fn entry(farm: &Farm, agent: &EnrolledAgent) -> AgentEntry {
     let page: Page<AgentEntry> = farm.get("/v1/agents").send().await.read(StatusCode::OK);
     page.items.into_iter().find(|a| a.agent_id == agent.enrolled.agent_id).unwrap()
 }
 
 /// A public report: a bad device takes jobs, fails each at once, and drains the queue.
 #[tokio::test]
-async fn a_broken_box_does_not_empty_the_queue() {
+async fn a_broken_agent_does_not_empty_the_queue() {
     let farm = Farm::new().await;
     let (bad, good) = (farm.enrol("bad", 8).await, farm.enrol("good", 8).await);
     let request = ask(&farm, &keys(8)).await;
@@ -60,7 +60,11 @@ async fn a_broken_box_does_not_empty_the_queue() {
     // It is not given what it has failed, and that it finds nothing hides nothing from the other.
     assert!(farm.lease(&bad, 64, 0).await.is_none());
     let lease = farm.lease(&good, 64, 0).await.unwrap();
-    assert_eq!(lease.tasks.len(), 8, "a box that reports takes no lease down, so they go together");
+    assert_eq!(
+        lease.tasks.len(),
+        8,
+        "an agent that reports takes no lease down, so they go together"
+    );
     farm.report(&good, numbers(&lease)).await;
     let status = farm.status(&request).await;
     assert_eq!((status.done, status.failed), (8, 0));
@@ -71,13 +75,13 @@ async fn a_broken_box_does_not_empty_the_queue() {
     let standing = entry(&farm, &bad).await.standing;
     assert_eq!((standing.state, standing.by.as_deref()), (BoxState::Quarantined, Some("failures")));
     let reason = standing.reason.unwrap();
-    assert!(reason.starts_with("it failed 8 tasks within a day that other boxes"), "{reason}");
+    assert!(reason.starts_with("it failed 8 tasks within a day that other agents"), "{reason}");
     assert!(reason.contains("-s1: the worker process died"), "{reason}");
     assert_eq!(entry(&farm, &good).await.standing.state, BoxState::Active);
 }
 
 #[tokio::test]
-async fn a_box_that_fails_all_it_gets_is_out_before_others_have_come_to_its_tasks() {
+async fn an_agent_that_fails_all_it_gets_is_out_before_others_have_come_to_its_tasks() {
     let farm = Farm::new().await;
     let (bad, good) = (farm.enrol("bad", 8).await, farm.enrol("good", 8).await);
     ask(&farm, &keys(12)).await;
@@ -108,7 +112,7 @@ async fn what_the_op_is_at_fault_for_is_tried_once() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_other_box_the_row_says_which_one_failed_it() {
+async fn where_there_is_no_other_agent_the_row_says_which_one_failed_it() {
     let farm = Farm::new().await;
     let agent = farm.enrol("only", 8).await;
     // Of another class, in quarantine, or not able to.
@@ -126,7 +130,7 @@ async fn where_there_is_no_other_box_the_row_says_which_one_failed_it() {
     assert_eq!((status.done, status.failed), (0, 1));
     assert_eq!(
         status.failures[KEYS[0]],
-        format!("on box only, and no other box of its class can try it: {reason}")
+        format!("on agent only, and no other agent of its class can try it: {reason}")
     );
 }
 
@@ -141,7 +145,7 @@ async fn report(farm: &Farm, agent: &Agent, measurements: Vec<Measurement>, now:
 }
 
 #[tokio::test]
-async fn a_task_waits_for_another_box_only_as_long_as_that_lives() {
+async fn a_task_waits_for_another_agent_only_as_long_as_that_lives() {
     let farm = Farm::new().await;
     let a = farm.join(&testing::enrolment("a", 8)).await;
     let b = farm.join(&testing::enrolment("b", 8)).await;
@@ -163,11 +167,11 @@ async fn a_task_waits_for_another_box_only_as_long_as_that_lives() {
     report(&farm, &b, hung, later(406)).await;
     let status = farm.status(&request).await;
     assert_eq!((status.done, status.failed), (0, 1));
-    assert!(status.failures[KEYS[0]].contains("box b"), "{:?}", status.failures);
+    assert!(status.failures[KEYS[0]].contains("agent b"), "{:?}", status.failures);
 }
 
 #[tokio::test]
-async fn what_is_refused_of_one_box_goes_to_another() {
+async fn what_is_refused_of_one_agent_goes_to_another() {
     let farm = Farm::new().await;
     let (odd, good) = (farm.enrol("odd", 8).await, farm.enrol("good", 8).await);
     let request = farm.ask_for(&KEYS[..1], false).await;
@@ -182,7 +186,7 @@ async fn what_is_refused_of_one_box_goes_to_another() {
 }
 
 #[tokio::test]
-async fn a_box_that_was_taken_out_comes_back_by_its_canary() {
+async fn an_agent_that_was_taken_out_comes_back_by_its_canary() {
     let farm = Farm::new().await;
     let bad = farm.join(&testing::enrolment("bad", 8)).await;
     let good = farm.join(&testing::enrolment("good", 8)).await;

@@ -1,4 +1,4 @@
-//! A box stays the agent that it was, whatever becomes of the farm's address and of its own state directory,
+//! A box stays the same agent, whatever becomes of the farm's address and of its own state directory,
 //! and one process speaks for it.
 
 use axum::http::{Method, StatusCode};
@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::DATABASE;
 use crate::store::{Store, copy};
-use crate::tests::harness::{Box, Farm, KEYS, later};
+use crate::tests::harness::{EnrolledAgent, Farm, KEYS, later};
 use crate::token::Role;
 
-/// What a box says that knows who it is.
+/// The enrolment of a box with a key.
 fn with_key(name: &str, key: char, boot: &str) -> EnrolRequest {
     EnrolRequest {
         box_key: Some(String::from(key).repeat(64)),
@@ -23,14 +23,14 @@ fn with_key(name: &str, key: char, boot: &str) -> EnrolRequest {
     }
 }
 
-async fn enrol(farm: &Farm, request: &EnrolRequest) -> Box {
+async fn enrol(farm: &Farm, request: &EnrolRequest) -> EnrolledAgent {
     let token = farm.token(Role::Enroll).await;
     let answer = farm.post("/v1/agents").token(&token).json(request).send().await;
-    Box { enrolled: answer.read::<Enrolled>(StatusCode::CREATED), memory_gib: 8 }
+    EnrolledAgent { enrolled: answer.read::<Enrolled>(StatusCode::CREATED), memory_gib: 8 }
 }
 
 /// It speaks, so that the coordinator knows which process it is.
-async fn speak(farm: &Farm, agent: &Box, request: &EnrolRequest) {
+async fn speak(farm: &Farm, agent: &EnrolledAgent, request: &EnrolRequest) {
     let beat = Heartbeat { instance: request.instance.clone(), ..Heartbeat::default() };
     assert_eq!(farm.beat(agent, &beat).await.status, StatusCode::OK);
 }
@@ -39,8 +39,8 @@ async fn agents(farm: &Farm) -> Vec<AgentEntry> {
     farm.get("/v1/agents").send().await.read::<Page<AgentEntry>>(StatusCode::OK).items
 }
 
-/// Measures a key again, as a box that was given the task.
-async fn measures(farm: &Farm, agent: &Box, micros: f64) {
+/// Measures a key again, as an agent that was given the task.
+async fn measures(farm: &Farm, agent: &EnrolledAgent, micros: f64) {
     farm.ask_for(&KEYS[..1], true).await;
     let lease = farm.lease(agent, 8, 0).await.unwrap();
     let task = &lease.tasks[0];
@@ -52,7 +52,7 @@ async fn measures(farm: &Farm, agent: &Box, micros: f64) {
     assert_eq!(farm.report(agent, vec![measurement]).await.stored, 1);
 }
 
-async fn only_row(farm: &Farm, agent: &Box) -> (f64, u32) {
+async fn only_row(farm: &Farm, agent: &EnrolledAgent) -> (f64, u32) {
     let path = format!("/v1/tables/{}", agent.enrolled.hardware_id);
     let table: Table = farm.get(&path).send().await.read(StatusCode::OK);
     assert_eq!(table.rows.len(), 1);
@@ -76,7 +76,7 @@ async fn the_farm_is_the_same_wherever_its_database_goes() {
 
 /// A public report: the address of the server changes, or a box loses its state, and boxes appear twice.
 #[tokio::test]
-async fn a_box_that_enrols_again_is_the_agent_that_it_was() {
+async fn an_agent_that_enrols_again_is_the_agent_that_it_was() {
     let farm = Farm::new().await;
     let request = with_key("box", 'a', "one boot");
     let first = enrol(&farm, &request).await;

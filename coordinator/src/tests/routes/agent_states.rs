@@ -1,4 +1,4 @@
-//! Trust in a box: its state, its leases, and what it measures meanwhile.
+//! States of agents: their leases, and what they measure meanwhile.
 
 use axum::http::{Method, StatusCode};
 use jiff::Timestamp;
@@ -9,23 +9,23 @@ use latlas_shared::{Status, Table, Telemetry, testing};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::tests::harness::{Box, Farm, KEYS, check, later};
+use crate::tests::harness::{EnrolledAgent, Farm, KEYS, check, later};
 use crate::token::Role;
 
-async fn table(farm: &Farm, agent: &Box) -> Table {
+async fn table(farm: &Farm, agent: &EnrolledAgent) -> Table {
     farm.get(&format!("/v1/tables/{}", agent.enrolled.hardware_id))
         .send()
         .await
         .read(StatusCode::OK)
 }
 
-async fn listed(farm: &Farm, agent: &Box) -> AgentEntry {
+async fn listed(farm: &Farm, agent: &EnrolledAgent) -> AgentEntry {
     let page: Page<AgentEntry> = farm.get("/v1/agents").send().await.read(StatusCode::OK);
     page.items.into_iter().find(|entry| entry.agent_id == agent.enrolled.agent_id).unwrap()
 }
 
 #[tokio::test]
-async fn a_box_in_quarantine_gets_no_work_and_counts_for_nothing() {
+async fn an_agent_in_quarantine_gets_no_work_and_counts_for_nothing() {
     let farm = Farm::new().await;
     let (odd, other) = (farm.enrol("odd", 8).await, farm.enrol("other", 8).await);
     let request = farm.ask_for_keys().await;
@@ -34,7 +34,7 @@ async fn a_box_in_quarantine_gets_no_work_and_counts_for_nothing() {
     let before = table(&farm, &odd).await;
     check("quarantined", &farm.decide(&odd, "quarantined", Some("its fan is broken")).await);
 
-    // Its work is dropped without an attempt, and given to another box.
+    // Its work is dropped without an attempt, and given to another agent.
     let beat = Heartbeat { leases: vec![lease.id], ..Heartbeat::default() };
     let orders: Orders = farm.beat(&odd, &beat).await.read(StatusCode::OK);
     assert_eq!(orders.cancelled_leases, [lease.id]);
@@ -72,7 +72,7 @@ async fn a_box_in_quarantine_gets_no_work_and_counts_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_box_that_drains_finishes_what_it_has() {
+async fn an_agent_that_drains_finishes_what_it_has() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     let request = farm.ask_for_keys().await;
@@ -104,7 +104,7 @@ async fn only_admins_decide_and_they_say_why() {
     let two_lines = farm.decide(&agent, "draining", Some("a\nb")).await;
     assert_eq!(two_lines.status, StatusCode::UNPROCESSABLE_ENTITY);
     check("state_unknown", &farm.decide(&agent, "asleep", Some("x")).await);
-    let nobody = Box {
+    let nobody = EnrolledAgent {
         enrolled: latlas_shared::api::Enrolled { agent_id: Uuid::nil(), ..agent.enrolled.clone() },
         ..agent.clone()
     };
@@ -143,7 +143,7 @@ async fn a_second_process_with_one_credential_is_refused() {
 }
 
 #[tokio::test]
-async fn a_box_that_is_unfit_gets_no_work_until_it_says_otherwise() {
+async fn an_agent_that_is_unfit_gets_no_work_until_it_says_otherwise() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     farm.ask_for_keys().await;
@@ -246,7 +246,7 @@ async fn a_number_that_can_t_be_makes_no_row() {
 /// Driver and kernel are in the digest, power mode in the hardware id, libtorch in the run config: whatever
 /// changes, nothing mixes into what was measured before.
 #[tokio::test]
-async fn a_box_that_has_changed_starts_anew() {
+async fn an_agent_that_has_changed_starts_anew() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     farm.report(&agent, vec![agent.measures(KEYS[0], 10.0)]).await;
