@@ -15,29 +15,29 @@ use crate::worker::{self, WorkerSettings};
 /// The largest reuse distance that a worker can make. It exceeds the caches of all common processors.
 const LARGEST_REUSE_DISTANCE: u64 = 64 << 20;
 
-/// Options that say how ops are executed.
+/// Options of the execution of ops.
 #[derive(Debug, Clone, Args)]
 pub struct Execution {
-    /// Where ops run: `cpu`, or `cuda:N`.
+    /// Device to measure: `cpu` or `cuda:N`
     #[arg(long, default_value = "cpu")]
     pub device: Device,
-    /// Intra-op threads.
+    /// Intra-op threads
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
-    /// Element type: `f32`, `f16` or `bf16`.
+    /// Element type: `f32`, `f16` or `bf16`
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
-    /// Order of maps in memory: `contiguous` or `channels_last`.
+    /// Order of maps in memory: `contiguous` or `channels_last`
     #[arg(long, default_value = "contiguous")]
     pub memory_format: MemoryFormat,
-    /// What happens to freed memory: `retain` or `system`.
+    /// Keep freed memory for reuse (`retain`), or return it to the system (`system`)
     #[arg(long, default_value = "retain")]
     pub allocator: Allocator,
-    /// Bytes of other memory between two uses of an op's weights, at which the row's latency is read.
+    /// Reuse distance of the row's latency: bytes of other memory touched between two uses of an op's weights
     #[arg(long, value_name = "BYTES", default_value_t = CONFIG_DEFAULT_REUSE_DISTANCE,
           value_parser = clap::value_parser!(u64).range(..=LARGEST_REUSE_DISTANCE))]
     pub reuse_distance: u64,
-    /// Measures the energy of one call too, a few seconds more for each row; null where no sensor is.
+    /// Also measure the energy per call. Adds a few seconds per row. The value is null without a sensor
     #[arg(long)]
     pub energy: bool,
 }

@@ -67,7 +67,7 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::NotFound => anyhow!("{name}: there is no such file"),
         io::ErrorKind::IsADirectory => anyhow!("{name}: it is a directory; name a file in it"),
-        io::ErrorKind::PermissionDenied => anyhow!("{name}: it may not be read by this user"),
+        io::ErrorKind::PermissionDenied => anyhow!("{name}: permission denied for this user"),
         _ => anyhow!("{name}: it cannot be read: {error}"),
     }
 }

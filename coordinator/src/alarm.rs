@@ -108,7 +108,7 @@ enum CommandError {
     Late(Duration),
     #[error("the coordinator stops")]
     Stopping,
-    #[error("the call of it ended early")]
+    #[error("the alarm task ended early")]
     Lost(#[source] JoinError),
 }
 

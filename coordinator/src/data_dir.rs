@@ -35,8 +35,8 @@ pub enum DataDirError {
     },
     /// It has no database.
     #[error(
-        "there is no database at {}: name the directory of the coordinator with --data DIR, as `serve` has \
-         it; a new farm begins with `latlas-coordinator serve`",
+        "there is no database at {}: give the data directory that `serve` uses with --data DIR. \
+         `latlas-coordinator serve` starts a new farm",
         path.join(DATABASE).display()
     )]
     Empty {

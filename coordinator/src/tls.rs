@@ -20,26 +20,26 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read.
-    #[error("{path} can't be read: it is a PEM file with {holds}")]
+    #[error("{path} can't be read: give a PEM file with {holds}")]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The content that it needs.
         holds: &'static str,
         /// Why not.
         #[source]
         cause: pem::Error,
     },
     /// A file of certificates has none.
-    #[error("{path} has no certificate in it: it is a PEM file with {holds}")]
+    #[error("{path} contains no certificate: give a PEM file with {holds}")]
     NoCertificate {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The content that it needs.
         holds: &'static str,
     },
-    /// Nobody's certificate could be of these authorities.
-    #[error("the certificates in {path} can't be authorities of clients")]
+    /// The certificates are no authorities.
+    #[error("the certificates in {path} can't be used as client CAs")]
     NoAuthority {
         /// The file.
         path: PathBuf,
@@ -89,7 +89,7 @@ impl Tls {
         key: &Path,
         client_authorities: Option<&Path>,
     ) -> Result<Tls, TlsError> {
-        let chain = read(certificates, "the server's certificate first")?;
+        let chain = read(certificates, "the server's certificate, then its chain")?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|cause| TlsError::Unreadable {
             path: key.to_owned(),
             holds: "one private key",
@@ -101,7 +101,7 @@ impl Tls {
             Some(path) => {
                 let no_authority = |cause| TlsError::NoAuthority { path: path.to_owned(), cause };
                 let mut roots = RootCertStore::empty();
-                for certificate in read(path, "the authorities of clients' certificates")? {
+                for certificate in read(path, "the certificates of the client CAs")? {
                     roots.add(certificate).map_err(|cause| no_authority(cause.into()))?;
                 }
                 WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))

@@ -24,56 +24,55 @@ mod informative;
 /// See `--order`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Order {
-    /// All at once, visited in a random order.
+    /// All at once, visited in random order
     #[default]
     Shuffled,
-    /// The rows that say most first.
+    /// The most informative rows first
     Informative,
 }
 
 /// Flags of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// A built-in space, or a YAML file with one.
+    /// A built-in space, or a YAML file with one
     #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["key", "network", "arch", "explain"])]
     space: Option<String>,
-    /// One op key; may be given again.
+    /// An op key; repeatable
     #[arg(long)]
     key: Vec<OpKey>,
-    /// A built-in network, or a file with one, measured as a whole; may be given again.
+    /// A built-in network, or a file with one, to measure as a whole; repeatable
     #[arg(long, value_name = "NAME|FILE")]
     network: Vec<String>,
-    /// A file of networks, one JSON object a line or one as JSON or YAML, each measured as a whole under its
-    /// name; `-` is standard input; may be given again.
+    /// A file of networks to measure as a whole: one JSON object a line, or one network as JSON or YAML. Each needs
+    /// a name; `-` is stdin; repeatable
     #[arg(long, value_name = "FILE")]
     arch: Vec<String>,
-    /// A file that defines ops of your own, for the networks and keys that have them; those of a `--space` file
-    /// are known without it; may be given again.
+    /// A file that defines the ops of your own that networks and keys use. The ops of a `--space` file are known
+    /// without it; repeatable
     #[arg(long, value_name = "FILE")]
     op_file: Vec<String>,
-    /// Measures one op key and shows why its row is what it is: visits, interval, curve.
+    /// Measure one op key and explain its row: visits, interval, curve
     #[arg(long, value_name = "KEY", conflicts_with_all = ["space", "key", "network", "arch", "out"])]
     explain: Option<OpKey>,
     #[command(flatten)]
     execution: Execution,
-    /// In which order: `informative` measures the rows of a space in batches, those first that lower the
-    /// error of predictions most, and stops when more rows do not help.
+    /// Order of the rows of a space. `informative` measures them in batches, the ones first that reduce the error of
+    /// predictions most, and stops when more rows do not help
     #[arg(long, value_enum, default_value_t, requires = "space", conflicts_with_all = ["key", "network", "arch"])]
     order: Order,
-    /// The expected error at which `--order informative` stops, in percent of all latencies; 3 when not
-    /// given.
+    /// Expected error, in percent of all latencies, at which `--order informative` stops. Default: 3
     #[arg(long, value_name = "PERCENT", requires = "order", value_parser = percent)]
     stop_at: Option<f64>,
-    /// Writes the measurements to a file instead of standard output.
+    /// Write the measurements to a file instead of stdout
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Fixes the order of visits; taken from the clock when not given.
+    /// Seed of the order of visits. Default: from the clock
     #[arg(long)]
     seed: Option<u64>,
 }
 
 impl BenchArgs {
-    /// Why these options exclude one another, if they do.
+    /// The reason why these options exclude one another, if they do.
     pub fn conflict(&self) -> Option<&'static str> {
         (self.stop_at.is_some() && self.order == Order::Shuffled).then_some(
             "--stop-at is for --order informative: a shuffled run has no order to stop in",
@@ -169,8 +168,7 @@ fn networks(names: &[String], files: &[String]) -> Result<Vec<(String, NetworkSp
     Ok(all)
 }
 
-/// Checks networks and makes their jobs. A measurement of a network is found by its name, so each has
-/// one, and another one.
+/// Checks networks and makes their jobs. Each network has a name of its own, which identifies its measurement.
 fn network_jobs(
     networks: Vec<(String, NetworkSpec)>,
     catalog: &Catalog,
@@ -179,7 +177,9 @@ fn network_jobs(
     let mut jobs = Vec::with_capacity(networks.len());
     for (place, spec) in networks {
         let Some(name) = spec.name.clone() else {
-            bail!("{place}: the network has no `name`, and its measurement is told by it: add one");
+            bail!(
+                "{place}: the network has no `name`: add one, because it identifies the measurement"
+            );
         };
         let network = WholeNetwork::new(&spec, catalog).with_context(|| place.clone())?;
         if let Some(other) = places.insert(name.clone(), place.clone()) {

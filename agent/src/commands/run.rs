@@ -15,21 +15,21 @@ use crate::options::{Execution, default_state_dir};
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Address of the coordinator, e.g. `http://127.0.0.1:8700`.
+    /// Address of the coordinator, e.g. `http://127.0.0.1:8700`
     #[arg(long, value_name = "URL", env = "LATLAS_COORDINATOR")]
     coordinator: String,
-    /// Certificates to trust beside the system's, as a PEM file: for a coordinator whose certificate is of
-    /// your own making.
+    /// PEM file of certificates to trust in addition to the system's, for a coordinator with a self-signed
+    /// certificate
     #[arg(long, value_name = "FILE", env = "LATLAS_CA_FILE", hide_env_values = true)]
     ca_file: Option<PathBuf>,
-    /// This box's own certificate and its private key in one PEM file, for a coordinator that asks for one.
+    /// PEM file of this box's client certificate and private key, for a coordinator that requires one
     #[arg(long, value_name = "FILE", env = "LATLAS_CLIENT_CERT", hide_env_values = true)]
     client_cert: Option<PathBuf>,
-    /// Token to enrol with; needed once, on the first start.
+    /// Enrol token. Needed only for the first start
     #[arg(long, value_name = "T", env = "LATLAS_ENROLL_TOKEN", hide_env_values = true)]
     enroll_token: Option<String>,
-    /// File that holds the token to enrol with, so that no list of processes shows it. It may be
-    /// gone once the agent has enrolled.
+    /// File with the enrol token, so that no list of processes shows it. The file can be removed once the agent
+    /// has enrolled
     #[arg(
         long,
         value_name = "FILE",
@@ -37,29 +37,28 @@ pub struct RunArgs {
         conflicts_with = "enroll_token"
     )]
     enroll_token_file: Option<PathBuf>,
-    /// Tells this box from all others, so that its farm knows it again when the state directory is lost: a text
-    /// of your own, the same at every start. Needed only where the machine does not tell, as in a container; by
-    /// default it is a hash of its machine id and of serial numbers.
+    /// Unique, permanent id of this box. The farm recognizes the box by it after the state directory is lost.
+    /// Default: a hash of machine id and serial numbers. Containers need it
     #[arg(long, value_name = "TEXT", env = "LATLAS_BOX_ID")]
     box_id: Option<String>,
-    /// Where the agent keeps its identity and what it has not sent yet [default: latlas-agent in
-    /// $XDG_STATE_HOME or ~/.local/state].
+    /// Directory of the agent's identity and of unsent measurements. Default: latlas-agent in $XDG_STATE_HOME or
+    /// ~/.local/state
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Name to enrol under, for people [default: the host's]. Later `latlas farm name` changes it.
+    /// Name of the agent in lists. Default: the host name. `latlas farm name` changes it later
     #[arg(long, value_name = "NAME", env = "LATLAS_AGENT_NAME", value_parser = name)]
     name: Option<String>,
     #[command(flatten)]
     execution: Execution,
-    /// Takes no work while tasks of this machine wait for a processor for more than this share of the time.
+    /// Take no work while tasks of this machine wait for a processor during more than this share of the time
     #[arg(long, value_name = "PERCENT", default_value_t = 90,
           value_parser = clap::value_parser!(u8).range(..=100))]
     busy_limit: u8,
-    /// Leaves when there is no task left.
+    /// Exit when no task is left
     #[arg(long)]
     once: bool,
-    /// Serves the agent's own numbers for Prometheus at `/metrics` of this address, without any
-    /// token: keep it to this machine or to a network of yours.
+    /// Serve the agent's own metrics for Prometheus at `/metrics` of this address. They need no token: use a
+    /// loopback address or a private network
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
 }

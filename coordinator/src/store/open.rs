@@ -82,10 +82,10 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// Its database has gone, and the log of that one lies where a new one would take it for its own.
+    /// The database was moved away without its log, and a new database would take that log for its own.
     #[error(
-        "{} left over from a database that is no longer at {path}: move them to where it is now, for its \
-         last changes may be in them, and a new database would be damaged by them",
+        "{} left over from a database that was moved away from {path}. Move these files next to that database: \
+         they may hold its last changes, and would damage a new database",
         names(.left)
     )]
     LeftOver {

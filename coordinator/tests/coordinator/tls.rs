@@ -183,11 +183,11 @@ fn files_that_are_no_certificate_or_no_key_are_named() {
     let missing = files.path("missing.pem");
     for (cert, key, ca, said) in [
         (&missing, &key, &root, "missing.pem can't be read"),
-        (&text, &key, &root, "text.pem has no certificate in it"),
+        (&text, &key, &root, "text.pem contains no certificate"),
         (&cert, &missing, &root, "missing.pem can't be read"),
         (&cert, &text, &root, "text.pem can't be read"),
         (&cert, &other, &root, "can't be served with the key in"),
-        (&cert, &key, &authorities, "authorities.pem has no certificate in it"),
+        (&cert, &key, &authorities, "authorities.pem contains no certificate"),
     ] {
         let output = coordinator(&["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(files.path("data"))

@@ -19,7 +19,9 @@ pub enum EstimateError {
         op: String,
     },
     /// Neither the op's own rows nor those of all ops give an estimate.
-    #[error("not measured, and not interpolated: {own}; nor from the rows of other ops: {across}")]
+    #[error(
+        "not measured, and not interpolated: {own}; estimating from other ops failed too: {across}"
+    )]
     NothingLearned {
         /// Why the op's own rows give none.
         own: NothingLearned,
@@ -40,7 +42,7 @@ pub enum NothingLearned {
         rows: usize,
     },
     /// Rows of too few ops.
-    #[error("that takes {FEWEST_OPS} ops, and the table has {ops}")]
+    #[error("it needs {FEWEST_OPS} ops, and the table has {ops}")]
     FewOps {
         /// How many ops have rows.
         ops: usize,
