@@ -1,8 +1,9 @@
 //! The researcher's side of Latlas: latency tables, profiling requests, predictions of whole networks,
 //! and a gatekeeper that judges candidates of an architecture search.
 //!
-//! Results go to stdout and everything else to stderr. Only [`commands`] does I/O. Pure functions decide:
-//! [`latlas_search::verdict::judge`], and the prediction in the crate `latlas_predict`. Nothing here knows libtorch.
+//! Results go to stdout and everything else to stderr. I/O is in [`commands`], `files`, `follow` and `progress`. Pure
+//! functions decide: [`latlas_search::verdict::judge`], and the prediction in the crate `latlas_predict`. Nothing here
+//! knows libtorch.
 
 pub mod cli;
 pub mod commands;

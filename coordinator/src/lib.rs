@@ -5,10 +5,13 @@
 //! - `rules` decides, in pure functions: when a lease expires, whom to trust, what to keep; the crate
 //!   `latlas_predict` merges measurements;
 //! - `http` is the interface: one file per resource, thin handlers;
-//! - `server` and `tls` are what the interface is served with, `limits` how often somebody may call;
-//! - `metrics` is what it counts of itself, and `alarm` what it tells the host without being asked;
+//! - `server` and `tls` serve it, `token` has the roles of callers, and `limits` bounds their rates;
+//! - `predictions` has what predictions share, `export` the formats of a table, and `watched` the requests whose
+//!   progress somebody watches;
+//! - `metrics` has the coordinator's own metrics, and `alarm` tells the host about incidents;
 //! - `app` has the parts together, and `serve` runs them;
-//! - `clock`, `op_book`, `token`, `export` and `data_dir` are what their names say.
+//! - `op_book` has the known ops, `clock` the time, `data_dir` the data directory, and `chain` prints an error with
+//!   its causes.
 //!
 //! It knows nothing of libtorch. It never connects to an agent: agents call it.
 

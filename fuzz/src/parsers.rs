@@ -1,5 +1,5 @@
-//! Each parser that reads what somebody else wrote, followed by everything that is done with what it has
-//! read. The law is the same for all: a text is taken or refused with a sentence, in bounded time and memory.
+//! Eight parsers of text from outside, each followed by everything that is done with the parsed value. The law is the
+//! same for all: a text is accepted, or refused with a sentence, in bounded time and memory.
 //!
 //! `cargo test` runs the same functions on `fuzz/seeds`, where every text that ever broke one is kept.
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Invalid;
 
-/// No tensor of a valid op, be it of values or of weights, has more elements than this (4 TiB in `f32`): far beyond any device, and
-/// small enough that sums of costs stay inside 64 bits.
+/// The most elements of a tensor of values or weights in a valid op (4 TiB in `f32`): far beyond any device, and small
+/// enough that sums of costs stay inside 64 bits.
 pub(crate) const MAX_ELEMENTS: u64 = 1 << 40;
 
 /// The shape of a tensor between primitives.

@@ -1,5 +1,5 @@
-//! The fault suite: the real programs, killed at random moments behind a network that fails, and what
-//! must hold of what is left.
+//! The fault suite: the real programs, killed at random moments behind a failing network, and the invariants that must
+//! hold afterwards.
 
 mod processes;
 mod simulated;

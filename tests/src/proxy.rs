@@ -1,5 +1,5 @@
-//! A network between agents and a coordinator that fails: it drops, delays, repeats and cuts what passes,
-//! loses answers after the coordinator has committed, hangs up in the midst of a call, and is away for a while when told to.
+//! A failing network between agents and a coordinator. It drops, delays, repeats and cuts messages, loses answers after
+//! the coordinator has committed, hangs up in the middle of a call, and is away for a while when told to.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -207,8 +207,9 @@ async fn deliver(
     Ok(refused)
 }
 
-/// Whether the coordinator itself refused what was sent, and will again. A refused credential, or another
-/// process that speaks for the agent, says nothing about the measurements, and an answer that is not understood is not the coordinator's.
+/// Whether the coordinator itself refused what was sent, and will refuse it again. A refused credential says nothing
+/// about the measurements, nor does a second process that speaks for the agent. An answer that is not understood does
+/// not come from the coordinator.
 fn is_final(error: &ClientError) -> bool {
     !is_cloned(error)
         && matches!(error.status(), Some(status) if (400..500).contains(&status)

@@ -1,14 +1,14 @@
-//! What tells this box from all others, whatever becomes of its disk's contents.
+//! Facts that identify this box among all others, independent of the state directory.
 
 use std::fs;
 
 use super::System;
 
 impl System {
-    /// Facts that stay with the box over boots and new state directories, and that no other box shares: the
-    /// installation's machine id, and with it a serial number or the addresses of its network cards, since the
-    /// copies of a disk have one machine id. None where they are missing, as in a container. Only what every user can read is among
-    /// them, so that it does not matter who starts the agent.
+    /// Facts that stay with the box over boots and new state directories, and that no other box shares: the machine id
+    /// of the installation, and a serial number or the addresses of its network cards. The machine id alone is not
+    /// enough, because copies of a disk share it. None where they are missing, as in a container. Every user can read
+    /// these facts, so the user who starts the agent makes no difference.
     pub fn box_facts(&self) -> Option<String> {
         let machine = self.tree.line("etc/machine-id").filter(|id| id != "uninitialized")?;
         let serial =

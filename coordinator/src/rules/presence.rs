@@ -188,9 +188,9 @@ impl Presence {
         self.known().clocks.get(&agent).copied()
     }
 
-    /// Whether a process that enrols with the key of an agent's box can be that box, whose agent has ended
-    /// without its state directory: none is known to speak for the agent, or one on the same boot, where the key is used by one
-    /// process at a time. One elsewhere that speaks is another box with the same key.
+    /// Whether a process that enrols with the key of an agent's box can be that box after the loss of its state
+    /// directory. It can if no process is known to speak for the agent, or if that process has the same boot id: one
+    /// process per boot uses a key. A process that speaks from elsewhere is another box with the same key.
     pub fn may_take_over(&self, agent: i64, speaker: Option<&Instance>, now: Timestamp) -> bool {
         let known = self.known();
         let Some(running) = known.running.get(&agent) else { return true };

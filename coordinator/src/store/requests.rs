@@ -263,8 +263,8 @@ async fn unsupported_networks(
     Ok(names)
 }
 
-/// `keys` is a JSON array of `[op id, key]`, `networks` one of ids. All of them go in with one statement
-/// each: a space may have many keys. `CROSS JOIN` is how SQLite is told to go through the keys and look tasks up, not the reverse.
+/// `keys` is a JSON array of `[op id, key]`, `networks` one of ids. Each array goes in with one statement, because a
+/// space may have many keys. `CROSS JOIN` makes SQLite go through the keys and look tasks up, not the reverse.
 async fn insert(
     tx: &mut Tx,
     request: &NewRequest,

@@ -24,8 +24,8 @@ pub(super) const ASSEMBLING: usize = 2;
 ///
 /// The order of locks. Who holds one may take those below it, and none above it.
 ///
-/// 1. The turn to look for work (`idle`), then a permit to build a version (`assembling`). They are held across calls of
-///    the database.
+/// 1. The turn to look for work (`idle`), then a permit to build a version (`assembling`). They are held across calls
+///    of the database.
 /// 2. A connection of the database.
 /// 3. The locks of the fields below. They are leaves: each is held for a few instructions, never while another one
 ///    is taken, and never across an `await`.
