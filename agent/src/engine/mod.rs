@@ -1,13 +1,12 @@
-//! The measuring engine: visits to many pieces of work, randomly interleaved over a whole run, until
-//! each has an interval that is narrow enough.
+//! The measuring engine. It visits many pieces of work, randomly interleaved over a whole run, until the interval of
+//! each is narrow enough.
 //!
-//! A machine that is shared is slow for seconds at a time. Samples that were taken in one go agree
-//! with one another and are wrong together; so each piece of work is visited many times for a few
-//! milliseconds, and convergence is judged between visits.
+//! A shared machine is slow for seconds at a time. Samples that are taken without a break agree with one another and
+//! are wrong together. So each piece of work is visited many times for a few milliseconds, and convergence is judged
+//! between visits.
 //!
-//! Visits come in spans, with a visit to the reference ops and to the smallest op at the end of each. A span
-//! whose visits are slow together is made again, within bounds, and counts as disturbed when that does not
-//! help.
+//! Visits come in spans. Each span ends with a visit to each reference op and to the smallest op. A span whose visits
+//! are slow together is made again, within bounds. If it is slow again, it counts as disturbed.
 
 mod open;
 mod protocol;
@@ -27,19 +26,19 @@ use crate::worker::{Fault, Pass, Visited, Work, WorkerProcess, WorkerSettings};
 use open::Open;
 use protocol::OtherWork;
 
-/// A worker that died may have been killed by somebody else: the row is tried once more.
+/// Another program may have killed a worker, so the row is tried once more.
 const MOST_DEATHS: u32 = 2;
 
 /// One piece of work to measure.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// What to run.
+    /// The op or network to run.
     pub work: Work,
-    /// How to sample it.
+    /// The rules of its sampling.
     pub protocol: Protocol,
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// Index of the job.
@@ -48,42 +47,40 @@ pub struct Outcome {
     pub status: Status,
     /// Why the status is not `ok`.
     pub reason: Option<String>,
-    /// What kind of failure it is, where there is no number.
+    /// The kind of failure, if there is no number.
     pub failure_kind: Option<FailureKind>,
     /// The number.
     pub latency: Option<Latency>,
-    /// Most memory that the worker held while it ran this, in bytes.
+    /// Peak memory of the worker while it ran this job, in bytes.
     pub peak_memory_bytes: Option<u64>,
     /// Samples that were set aside.
     pub rejected: u32,
     /// The samples that count.
     pub samples: Samples,
-    /// Energy of one call, where something measured it.
+    /// Energy of one call, if it was measured.
     pub energy: Option<Energy>,
-    /// The quiet quantile of each reference op so far, in microseconds; None for one that has not been
-    /// visited often enough to say.
+    /// The quiet quantile of each reference op so far, in microseconds; None for one with too few visits.
     pub references: Vec<Option<f64>>,
 }
 
-/// Ops that are visited all along a run and make no rows.
+/// Ops that are visited throughout a run and make no rows.
 #[derive(Debug, Clone, Default)]
 pub struct Gauges {
-    /// They tell how the machine fares.
+    /// Reference ops, which show the state of the machine.
     pub references: Vec<Job>,
-    /// An op that computes nothing: how much its calls differ is what the box can tell apart.
+    /// An op that computes nothing. The differences between its calls are the resolution of the box.
     pub smallest: Option<Job>,
 }
 
-/// Samples work, in a worker process or in a test's script.
+/// A source of samples: worker processes, or the script of a test.
 pub trait Sampler {
     /// Visits one piece of work.
     ///
     /// # Errors
-    /// The outer error means that nothing can be measured at all, the inner one that this work gave
-    /// no samples.
+    /// The outer error means that nothing can be measured at all, the inner one that this work gave no samples.
     fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>>;
 
-    /// The energy of one call, where something measures it. Asked once, of a job that has a latency.
+    /// The energy of one call, if there is a sensor. Called once for each job that has a latency.
     ///
     /// # Errors
     /// When nothing can be measured at all.
@@ -94,8 +91,8 @@ pub trait Sampler {
 
 /// Worker processes, started when needed; one of them works at a time.
 ///
-/// Whole networks have a worker of their own, as they have a process of their own where they are deployed, so
-/// that no op takes their place among what is kept ready: one that is made anew at each visit is slower.
+/// Whole networks have a worker of their own, as they have a process of their own in deployment. So no op displaces a
+/// network from the worker's cache of ready work: a network that is built anew at each visit is slower.
 pub struct Workers {
     settings: WorkerSettings,
     for_ops: Option<WorkerProcess>,
@@ -109,7 +106,7 @@ impl Workers {
         Workers { settings, for_ops: None, for_networks: None, meter: None }
     }
 
-    /// The same, with a sensor that tells the energy of each row.
+    /// The same, with an energy sensor.
     pub fn with_meter(mut self, meter: Option<Box<dyn Meter>>) -> Workers {
         self.meter = meter;
         self
@@ -124,7 +121,7 @@ impl Workers {
 
     fn running(&mut self, job: &Job) -> Result<&mut WorkerProcess> {
         if self.place(job).is_none() {
-            // A worker that is killed while it starts says nothing about the next one.
+            // A worker that is killed at its start does not mean that the next one will be.
             let started = WorkerProcess::start(&self.settings)
                 .or_else(|_| WorkerProcess::start(&self.settings))?;
             *self.place(job) = Some(started);
@@ -151,7 +148,7 @@ impl Sampler for Workers {
             Ok(worker.keep_busy(&job.work, seconds, job.protocol.visit_limit)?)
         });
         self.meter = Some(meter);
-        // The row has its latency, and a fault now costs no more than its energy.
+        // The row has its latency, so a fault now costs only its energy.
         Ok(energy.unwrap_or_else(|fault| {
             tracing::warn!("no energy: {fault}");
             *self.place(job) = None;
@@ -160,18 +157,18 @@ impl Sampler for Workers {
     }
 }
 
-/// Where the time of a run went.
+/// The time of a run, by purpose.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spent {
-    /// All of it.
+    /// The whole run.
     pub wall: Duration,
-    /// In producers and ops, warm-up included.
+    /// Producers and ops, warm-up included.
     pub ops: Duration,
-    /// In reading other memory between samples, which makes the reuse distance.
+    /// Reading of other memory between samples, which makes the reuse distance.
     pub reading: Duration,
-    /// Spans of visits.
+    /// Number of spans.
     pub spans: u32,
-    /// Spans that were made again, since the machine was disturbed.
+    /// Number of spans that were made again after a disturbance.
     pub redone: u32,
 }
 
@@ -198,13 +195,13 @@ impl std::fmt::Display for Spent {
     }
 }
 
-/// Fewest visits to a reference op, to tell how fast it runs.
+/// Fewest visits to a reference op from which its quiet quantile is computed.
 const REFERENCE_VISITS: usize = 6;
 
-/// Measures jobs and hands over each outcome as soon as it is known.
+/// Measures jobs and passes each outcome to `done` as soon as it is known.
 ///
-/// `gauges` are visited along with them. `seed` fixes the order of visits. `stop` is asked before each
-/// visit; when it says so the run ends, and what had not ended by then is not handed over.
+/// `gauges` are visited along with the jobs. `seed` fixes the order of visits. `stop` is called before each visit; once
+/// it returns true the run ends, and unfinished jobs have no outcome.
 ///
 /// # Errors
 /// When no worker can be started.
@@ -257,7 +254,7 @@ pub fn measure(
         still_open.extend(due);
         open = still_open;
     }
-    // What has stayed for the sake of the others only is not lost with a run that is stopped.
+    // A job that only stayed for the sake of others has an outcome even in a stopped run.
     let resolution = run.resolution();
     for job in open.into_iter().filter(|job| job.stayed(resolution)) {
         let outcome = job.measured(Status::Ok, None);
@@ -266,7 +263,7 @@ pub fn measure(
     Ok(run.spent(start.elapsed()))
 }
 
-/// What all spans of a run share.
+/// The state that all spans of a run share.
 struct Run<'a> {
     references: Vec<Open>,
     smallest: Option<Open>,
@@ -278,12 +275,12 @@ struct Run<'a> {
     reading_micros: f64,
 }
 
-/// A visit that was made and does not count yet.
+/// A visit that does not count yet.
 type Pending = (Vec<Pass>, Result<Visited, Fault>);
 
 impl Run<'_> {
-    /// Makes one visit to each job of a span and to the reference ops, again if the machine was
-    /// disturbed, and says what came of each job. None when the run is to stop.
+    /// Visits each job of a span and the reference ops, again if the machine was disturbed. Returns the outcome of each
+    /// job that has ended. None if the run has to stop.
     fn span(
         &mut self,
         jobs: &mut [Open],
@@ -328,7 +325,7 @@ impl Run<'_> {
         Ok(visited?.map(|()| pending))
     }
 
-    /// Visits what makes no rows. None when the run is to stop.
+    /// Visits the gauges. None if the run has to stop.
     fn read<'b>(
         &mut self,
         gauges: impl Iterator<Item = &'b mut Open>,
@@ -339,7 +336,7 @@ impl Run<'_> {
                 return Ok(None);
             }
             let (passes, result) = self.visit(gauge, round)?;
-            // What this device cannot run says nothing and costs nothing else.
+            // A gauge that this device cannot run is left out, and nothing else depends on it.
             if let Ok(visited) = result {
                 gauge.take(&passes, visited);
             }
@@ -375,7 +372,7 @@ impl Run<'_> {
         protocol::is_suspect(&of_jobs.chain(of_references).collect::<Vec<f64>>())
     }
 
-    /// An outcome with what is known of it at its end.
+    /// An outcome with its energy and the references of this moment.
     fn completed(&mut self, job: &Open, mut outcome: Outcome) -> Result<Outcome> {
         if outcome.latency.is_some() {
             outcome.energy = self.sampler.energy(&job.job)?;

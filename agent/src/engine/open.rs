@@ -1,4 +1,4 @@
-//! A job on its way: its visits so far, and what comes of them.
+//! A job in progress: its visits so far, and its outcome.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use super::protocol::{self, Decision, OtherWork};
 use super::{Job, MOST_DEATHS, Outcome};
 use crate::worker::{Fault, Pass, Visited};
 
-/// A job on its way.
+/// A job in progress.
 pub(super) struct Open {
     index: usize,
     pub(super) job: Job,
-    /// Per distance of the curve, the visits.
+    /// Visits, per distance of the curve.
     samples: Vec<Vec<Visit>>,
     host_samples: Vec<Vec<Visit>>,
-    /// Per distance, the most calls that a sample is the mean of.
+    /// The most calls of one sample, per distance.
     calls: Vec<u32>,
     pub(super) spent: Duration,
     deaths: u32,
     rejected: u32,
-    /// Samples at the reference distance that count although they were disturbed.
+    /// Disturbed samples at the reference distance that count.
     disturbed: u32,
     peak_memory_bytes: Option<u64>,
 }
@@ -44,7 +44,7 @@ impl Open {
         }
     }
 
-    /// Lets a visit count for nothing.
+    /// Discards a visit.
     pub(super) fn set_aside(&mut self, result: &Result<Visited, Fault>) {
         match result {
             Ok(visited) => {
@@ -53,13 +53,13 @@ impl Open {
                 self.rejected =
                     self.rejected.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
             }
-            // The disturbance may have been the end of the worker: that is not forgotten.
+            // The death of the worker may have been the disturbance, so it counts.
             Err(Fault::Died(_)) => self.deaths += 1,
             Err(_) => {}
         }
     }
 
-    /// Lets a visit count, as disturbed when it was of a suspect span; an outcome when it was the last.
+    /// Counts a visit, as disturbed if its span is suspect. Returns an outcome if it was the last visit.
     pub(super) fn settle(
         &mut self,
         passes: &[Pass],
@@ -86,7 +86,7 @@ impl Open {
         None
     }
 
-    /// What comes of it, when it is time to end, on a box of this [`protocol::resolution`].
+    /// The outcome, if the job ends now, on a box with this [`protocol::resolution`].
     pub(super) fn ending(
         &self,
         round: u32,
@@ -137,7 +137,7 @@ impl Open {
         place.expect("passes are made of the curve's distances")
     }
 
-    /// Whether it would have ended if other work were not pending.
+    /// Whether it has converged and only stayed because other work is pending.
     pub(super) fn stayed(&self, resolution: f64) -> bool {
         let protocol = &self.job.protocol;
         let visits = self.at_reference().len();
@@ -172,7 +172,7 @@ impl Open {
     pub(super) fn measured(&self, status: Status, reason: Option<String>) -> Outcome {
         let count = self.at_reference().iter().map(Vec::len).sum::<usize>();
         let share = f64::from(self.disturbed) / count as f64;
-        // Converged on disturbed samples is not converged on the op.
+        // Disturbed samples can converge to the disturbance instead of the op.
         let (status, reason) = if share > protocol::MOST_DISTURBED {
             let reason = format!(
                 "{:.0}% of its samples were taken while the machine was disturbed, and no better ones came",
@@ -188,7 +188,7 @@ impl Open {
             .curve
             .iter()
             .enumerate()
-            // A row that ran out of time early may not have come round to every distance.
+            // A row that ran out of time early may have no visit at some distances.
             .filter(|&(place, _)| !self.samples[place].is_empty())
             .map(|(place, &distance)| {
                 let (visits, host) = (&self.samples[place], &self.host_samples[place]);
@@ -224,7 +224,7 @@ fn point(
 ) -> CurvePoint {
     let pooled = stats::sorted(&visits.concat());
     let quiet = stats::quantile_of_sorted(&pooled, QUIET);
-    // With a single visit nothing is known but the samples themselves.
+    // A single visit has its samples and no variation between visits.
     let own =
         stats::repetition_interval(visits, QUIET).unwrap_or((pooled[0], pooled[pooled.len() - 1]));
     let (low, high) = protocol::published_interval(quiet, own, between_runs);

@@ -1,4 +1,4 @@
-//! The engine with visits that are made up.
+//! The engine on scripted visits.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn which(job: &Job) -> u32 {
     }
 }
 
-/// A sampler that answers by the number of the job and how often it has been visited.
+/// A sampler whose answer depends on the job and on the number of its visits.
 struct Script<F> {
     answer: F,
     visits: Vec<u32>,
@@ -215,7 +215,7 @@ fn a_stopped_run_hands_over_work_that_stayed() {
     assert_eq!((outcomes[0].job, outcomes[0].status), (0, Status::Ok));
 }
 
-/// What a job answers at its nth visit.
+/// The answer of a job at its nth visit.
 type Answer = fn(u32, u32) -> Result<f64, Fault>;
 
 /// A sampler whose every row costs some energy, which it counts.
@@ -255,7 +255,7 @@ fn a_row_with_a_latency_gets_its_energy_once() {
     assert_eq!(sampler.asked, [0, 2]);
 }
 
-/// Where the made-up machine is slow, by the number of the visit.
+/// The visits at which the simulated machine is slow, by number.
 fn run_on(slow: impl Fn(usize) -> bool) -> (Vec<Outcome>, super::Spent) {
     let visits = Cell::new(0);
     let answer = |index: u32, _| {

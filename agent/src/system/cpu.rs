@@ -1,11 +1,11 @@
-//! Facts about processors: clocks, caches, quotas and what the kernel does about memory.
+//! Facts about processors: clocks, caches, quotas and the kernel's memory settings.
 
 use std::collections::BTreeSet;
 
 use super::tree::{Tree, field, is_number};
 
-/// Instruction sets that change which kernel is run, as `/proc/cpuinfo` names them. A hypervisor that
-/// hides the processor's name does not hide these.
+/// Instruction sets that change the choice of kernels, by their names in `/proc/cpuinfo`. A hypervisor that hides the
+/// processor's name still shows them.
 const SIMD: [&str; 11] = [
     "avx2",
     "fma",
@@ -20,8 +20,7 @@ const SIMD: [&str; 11] = [
     "bf16",
 ];
 
-/// What all processors have in one file below their `cpufreq` directory, in ascending order without
-/// repetition.
+/// The values of one file in the `cpufreq` directories of all processors, in ascending order, each once.
 fn cpufreq(tree: &Tree, file: &str) -> BTreeSet<String> {
     tree.cpus().iter().filter_map(|cpu| tree.line(&format!("{cpu}/cpufreq/{file}"))).collect()
 }
@@ -30,22 +29,22 @@ fn cpufreq_numbers(tree: &Tree, file: &str) -> impl Iterator<Item = u64> {
     cpufreq(tree, file).into_iter().filter_map(|text| text.parse().ok())
 }
 
-/// The frequency governor, `a+b` when clusters differ.
+/// The frequency governor; `a+b` if clusters differ.
 pub fn governor(tree: &Tree) -> Option<String> {
     joined(cpufreq(tree, "scaling_governor"))
 }
 
-/// The highest frequency that any processor may take, in kHz.
+/// The highest allowed frequency of any processor, in kHz.
 pub fn max_khz(tree: &Tree) -> Option<u64> {
     cpufreq_numbers(tree, "scaling_max_freq").max()
 }
 
-/// The lowest frequency that any processor has now, in kHz.
+/// The lowest current frequency of any processor, in kHz.
 pub fn lowest_khz(tree: &Tree) -> Option<u64> {
     cpufreq_numbers(tree, "scaling_cur_freq").min()
 }
 
-/// Whether each processor's lowest allowed frequency is its highest; unknown without `cpufreq`.
+/// Whether the lowest and the highest allowed frequency of each processor are equal; unknown without `cpufreq`.
 pub fn clocks_are_fixed(tree: &Tree) -> Option<bool> {
     let limits: Vec<(u64, u64)> = tree
         .cpus()
@@ -67,7 +66,7 @@ pub fn family(cpuinfo: &str) -> Option<String> {
     Some(format!("i{implementer}p{}", field(cpuinfo, "CPU part")?))
 }
 
-/// The other facts that change latency, under the names that `docs/hardware.md` explains.
+/// The other facts that change latency. `docs/hardware.md` explains their names.
 pub fn facts(tree: &Tree, cpuinfo: &str) -> Vec<(&'static str, Option<String>)> {
     let cpu = "sys/devices/system/cpu";
     vec![
@@ -97,8 +96,8 @@ fn chosen(line: &str) -> Option<String> {
     Some(line.split_once('[')?.1.split_once(']')?.0.to_owned())
 }
 
-/// Whether clocks may rise above the nominal one: AMD and acpi-cpufreq say so, Intel's driver says
-/// the opposite.
+/// Whether clocks may exceed the nominal clock. The files of AMD and acpi-cpufreq contain this flag, and Intel's driver
+/// has the inverse.
 fn boost(tree: &Tree) -> Option<String> {
     let cpu = "sys/devices/system/cpu";
     let on = tree
@@ -108,7 +107,7 @@ fn boost(tree: &Tree) -> Option<String> {
     Some(if on { "on" } else { "off" }.to_owned())
 }
 
-/// Size of the first processor's data or unified cache of a level, as the kernel writes it: `512K`.
+/// Size of the first processor's data or unified cache of a level, in the kernel's notation: `512K`.
 fn cache(tree: &Tree, level: u64) -> Option<String> {
     let caches = "sys/devices/system/cpu/cpu0/cache";
     tree.entries(caches, |name| name.starts_with("index")).into_iter().find_map(|cache| {
@@ -128,8 +127,8 @@ fn simd(cpuinfo: &str) -> Option<String> {
     joined(SIMD.into_iter().filter(|name| flags.contains(name)).map(str::to_owned))
 }
 
-/// `yes` or `no` on x86, where the processor has a flag for it. Elsewhere only a hypervisor that gives
-/// its name is known, and its absence says nothing.
+/// `yes` or `no` on x86, where the processor has a flag for it. On other architectures a hypervisor is known only by
+/// its name, and a missing name leaves the fact unknown.
 fn hypervisor(tree: &Tree, cpuinfo: &str) -> Option<String> {
     if let Some(named) = tree.line("sys/hypervisor/type") {
         return Some(named);
@@ -139,7 +138,7 @@ fn hypervisor(tree: &Tree, cpuinfo: &str) -> Option<String> {
     Some(if present { "yes" } else { "no" }.to_owned())
 }
 
-/// The product as its firmware names it, which in a cloud is the provider and the instance type.
+/// The product name in the firmware; in a cloud, the provider and the instance type.
 fn machine(tree: &Tree) -> Option<String> {
     let part = |file| tree.line(&format!("sys/class/dmi/id/{file}"));
     joined_by([part("sys_vendor"), part("product_name")].into_iter().flatten(), " ")
@@ -151,8 +150,8 @@ fn numa_nodes(tree: &Tree) -> Option<String> {
     (nodes > 0).then(|| nodes.to_string())
 }
 
-/// How many processors' worth of time the control groups above this process allow: the least of them.
-/// None when nothing limits it, or nothing could be read.
+/// The smallest processor quota of the control groups above this process, in processors. None without a limit, or if
+/// nothing could be read.
 ///
 /// Format: the kernel's `admin-guide/cgroup-v2` (`cpu.max`: quota and period in microseconds) and
 /// `scheduler/sched-bwc` (`cpu.cfs_quota_us`, -1 for none).
@@ -185,7 +184,7 @@ fn quota(tree: &Tree) -> Option<f64> {
     quotas.into_iter().filter(|cpus| cpus.is_finite() && *cpus > 0.0).min_by(f64::total_cmp)
 }
 
-/// A control group and all above it: `/a/b`, `/a` and the empty path of the root.
+/// A control group and its ancestors: `/a/b`, `/a` and the empty path of the root.
 fn ancestors(path: &str) -> Vec<&str> {
     let mut all = vec![path.trim_end_matches('/')];
     while let Some((above, _)) = all[all.len() - 1].rsplit_once('/') {

@@ -1,4 +1,4 @@
-//! Everything about a box that changes latency and stays from boot to boot.
+//! The fingerprint: all facts about a box that change latency and survive a reboot.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use super::tree::{Tree, field};
 use super::{LIBTORCH_VERSION, System, cpu};
 
 impl System {
-    /// Everything about this box that changes latency. What changes from boot to boot or from moment to
-    /// moment is telemetry and not in it.
+    /// All facts about this box that change latency and survive a reboot. Facts that change from boot to boot or from
+    /// moment to moment belong to telemetry.
     ///
     /// # Errors
-    /// When the files that every Linux has are not there.
+    /// When a file is missing that every Linux has.
     pub fn fingerprint(&self, device: Device) -> Result<Fingerprint> {
         let tree = &self.tree;
         let cpuinfo = tree.required("proc/cpuinfo")?;
@@ -35,7 +35,7 @@ impl System {
                 facts.insert(name.to_owned(), value);
             }
         };
-        // Where the mode is something else, the governor is a fact beside it.
+        // A governor that is not the power mode is a fact of its own.
         note("governor", governor.filter(|governor| Some(governor) != power_mode.as_ref()));
         for (name, value) in cpu::facts(tree, &cpuinfo) {
             note(name, value);
@@ -65,8 +65,8 @@ impl System {
     }
 }
 
-/// Memory in bytes, rounded up to a whole GiB: what the kernel keeps for itself, and so `MemTotal`,
-/// differs by some MiB from one boot to the next.
+/// Memory in bytes, rounded up to a whole GiB, because the kernel's own share, and with it `MemTotal`, differs by some
+/// MiB from boot to boot.
 fn memory_bytes(tree: &Tree) -> Result<u64> {
     let kib: u64 = field(&tree.required("proc/meminfo")?, "MemTotal")
         .and_then(|value| value.split_whitespace().next()?.parse().ok())
@@ -74,7 +74,7 @@ fn memory_bytes(tree: &Tree) -> Result<u64> {
     Ok(kib.div_ceil(1 << 20) << 30)
 }
 
-/// The architecture that a `cpuinfo` is of, where its fields tell.
+/// The architecture of a `cpuinfo`, if its fields show it.
 fn architecture(cpuinfo: &str) -> Option<&'static str> {
     if field(cpuinfo, "CPU implementer").is_some() {
         return (field(cpuinfo, "CPU architecture") == Some("8")).then_some("aarch64");
@@ -82,12 +82,12 @@ fn architecture(cpuinfo: &str) -> Option<&'static str> {
     field(cpuinfo, "flags")?.split_whitespace().any(|flag| flag == "lm").then_some("x86_64")
 }
 
-/// The processor's name; on Arm boards, where the kernel has none, the board's.
+/// The name of the processor; on Arm boards, whose kernel has none, the name of the board.
 fn model(tree: &Tree, cpuinfo: &str) -> Option<String> {
     tree.line("proc/device-tree/model").or_else(|| field(cpuinfo, "model name").map(str::to_owned))
 }
 
-/// Version of the GPU's driver: L4T on a Jetson, else what NVML says, else what the kernel module says.
+/// Version of the GPU's driver: L4T on a Jetson, else from NVML, else from the kernel module.
 fn driver(tree: &Tree, jetson: Option<&Jetson<'_>>, gpu: &GpuFacts) -> Option<String> {
     let is_version =
         |word: &&str| word.contains('.') && word.split('.').all(super::tree::is_number);

@@ -1,17 +1,17 @@
-//! Whether a box should measure anything now. Pure.
+//! Fitness: whether a box should measure anything now. Pure.
 
 use latlas_shared::Telemetry;
 
-/// Degrees Celsius from which on a box should cool down first: most processors and GPUs lower their clocks
-/// by themselves between 90 and 105.
+/// Limit in degrees Celsius. At this temperature a box has to cool down first: most processors and GPUs lower their
+/// clocks by themselves between 90 and 105.
 const HOTTEST: f64 = 95.0;
 
-/// Reasons for held clocks that a person or the product has set and that say nothing of the moment.
+/// Throttle reasons that are settings of a person or of the product, and not a momentary state.
 const SETTINGS: [&str; 4] =
     ["applications_clocks_setting", "display_clock_setting", "sync_boost", "sw_power_cap"];
 
-/// Why a box should get no work now, if it should not. Judged while nothing is measured, so that its own
-/// work does not count. What could not be read speaks neither for nor against it.
+/// The reason why a box should get no work now, if there is one. Call it while nothing is measured, so that the agent's
+/// own work does not count. An unreadable sensor has no effect.
 ///
 /// `busy_limit` is a share of time in percent, as in [`Telemetry::cpu_pressure`].
 pub fn unfit(telemetry: &Telemetry, busy_limit: f64) -> Option<String> {

@@ -1,8 +1,7 @@
-//! The GPU's own library, NVML, behind a trait: what the card is, what state it is in, what it has
-//! consumed. Nobody else in this program knows NVML.
+//! The GPU's own library, NVML, behind a trait: facts, state and energy of the card. No other module of this program
+//! knows NVML.
 //!
-//! NVML is loaded when it is asked for. Where it is missing, or does not answer, a GPU's facts are
-//! unknown.
+//! NVML is loaded on first use. If it is missing or does not answer, a GPU's facts are unknown.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,25 +14,25 @@ use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
 
-/// How far back the card is asked for what processes have done.
+/// The past time for which the card is asked about processes.
 const BUSY_SECONDS: Duration = Duration::from_secs(2);
 
-/// What does not change while the box runs. What could not be read is absent.
+/// Facts that are constant while the box runs. An unreadable fact is absent.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GpuFacts {
     /// The product's name, such as `Tesla T4`.
     pub name: Option<String>,
-    /// Memory in bytes, as far as programs may use it.
+    /// Memory in bytes that programs may use.
     pub memory_bytes: Option<u64>,
     /// Version of the driver.
     pub driver: Option<String>,
-    /// The power limit in force, in watts, when it is another than the card's default.
+    /// The power limit in force, in watts, if it differs from the card's default.
     pub power_limit_watts: Option<u32>,
     /// Other facts that change latency.
     pub more: BTreeMap<String, String>,
 }
 
-/// What changes from moment to moment.
+/// State that changes from moment to moment.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GpuState {
     /// Clock of the processors, in MHz.
@@ -42,42 +41,41 @@ pub struct GpuState {
     pub memory_mhz: Option<u32>,
     /// Degrees Celsius.
     pub temperature_c: Option<f64>,
-    /// Why clocks are held down; empty when the card says that they are not.
+    /// Throttle reasons; empty if the card reports none.
     pub throttle: Option<Vec<String>>,
 }
 
 /// A process that has a context on the card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuProcess {
-    /// Its number, as the driver sees it.
+    /// Its process id, as the driver sees it.
     pub pid: u32,
-    /// The largest share of the last seconds, in percent, in which its kernels ran. None where the card does
-    /// not say.
+    /// The largest share of time, in percent, during which its kernels ran in the last seconds. None if the card does
+    /// not report it.
     pub busy_percent: Option<u32>,
 }
 
-/// A GPU that can be asked. Every answer may be absent.
+/// A GPU that can be queried. Every answer may be absent.
 pub trait Gpu: Send + Sync + Debug {
-    /// What it is.
+    /// Its constant facts.
     fn facts(&self) -> GpuFacts;
 
-    /// How it is now.
+    /// Its current state.
     fn state(&self) -> GpuState;
 
-    /// What it has consumed since its driver was loaded, in millijoule. Cards before Volta have no
-    /// such counter.
+    /// Energy since its driver was loaded, in millijoules. Cards before Volta have no such counter.
     fn energy_millijoules(&self) -> Option<u64>;
 
-    /// What it draws now, in milliwatt; many cards give a mean over about a second.
+    /// Power in milliwatts; on many cards the mean of about a second.
     fn power_milliwatts(&self) -> Option<u32>;
 
     /// The processes that can compute on it.
     fn processes(&self) -> Option<Vec<GpuProcess>>;
 }
 
-/// The GPU that CUDA calls `ordinal`; None when NVML is missing or cannot say which one that is.
+/// The GPU that CUDA calls `ordinal`; None if NVML is missing or cannot identify it.
 pub fn open(ordinal: u32) -> Option<Arc<dyn Gpu>> {
-    // The plain name belongs to development packages; containers have the numbered one alone.
+    // Only development packages have the plain name; containers have the numbered one.
     let nvml = Nvml::builder()
         .lib_path("libnvidia-ml.so.1".as_ref())
         .init()
@@ -97,17 +95,17 @@ pub fn open(ordinal: u32) -> Option<Arc<dyn Gpu>> {
     Some(Arc::new(NvmlGpu { nvml, index }))
 }
 
-/// A card as NVML lists it.
+/// A card in NVML's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Card {
     uuid: String,
     name: String,
 }
 
-/// NVML's index of the card that CUDA calls `ordinal`. NVML counts along the PCI bus and sees all cards,
-/// while CUDA counts the visible ones, the fastest first unless told otherwise.
+/// NVML's index of the card that CUDA calls `ordinal`. NVML counts all cards, along the PCI bus. CUDA counts the
+/// visible ones, by default the fastest first.
 ///
-/// None when it would be a guess: different cards, and no order that both agree on.
+/// None if the answer would be a guess: the cards differ, and the two orders may differ.
 fn nvml_index(ordinal: u32, visible: Option<&str>, by_bus: bool, cards: &[Card]) -> Option<u32> {
     let ordinal = ordinal as usize;
     let alike = cards.iter().all(|card| card.name == cards[0].name);
@@ -117,7 +115,7 @@ fn nvml_index(ordinal: u32, visible: Option<&str>, by_bus: bool, cards: &[Card])
             if let Ok(index) = entry.parse::<usize>() {
                 (alike || by_bus).then_some(index)?
             } else if entry.starts_with("GPU-") {
-                // CUDA takes any beginning that only one card has.
+                // CUDA accepts a unique prefix.
                 let mut fits =
                     (0..cards.len()).filter(|&index| cards[index].uuid.starts_with(entry));
                 let only = fits.next()?;
@@ -132,7 +130,7 @@ fn nvml_index(ordinal: u32, visible: Option<&str>, by_bus: bool, cards: &[Card])
     (place < cards.len()).then(|| u32::try_from(place).ok())?
 }
 
-/// A card as NVML sees it.
+/// A card, through NVML.
 #[derive(Debug)]
 struct NvmlGpu {
     nvml: Nvml,
@@ -140,7 +138,7 @@ struct NvmlGpu {
 }
 
 impl NvmlGpu {
-    /// Asks the card one question.
+    /// Makes one query.
     fn ask<T>(
         &self,
         question: impl FnOnce(&nvml_wrapper::Device<'_>) -> Result<T, NvmlError>,
@@ -158,7 +156,7 @@ impl Gpu for NvmlGpu {
             |clock: Clock| self.ask(|gpu| gpu.max_clock_info(clock)).map(|mhz| mhz.to_string());
         let set =
             |clock: Clock| self.ask(|gpu| gpu.applications_clock(clock)).map(|mhz| mhz.to_string());
-        // A partitioned card: CUDA sees a part of it, and NVML's answers are about the whole.
+        // On a partitioned card CUDA sees a part, and NVML describes the whole.
         let partitioned = self.ask(|gpu| gpu.mig_mode()).is_some_and(|mig| mig.current == 1);
         let more = [
             ("gpu_max_mhz", mhz(Clock::Graphics)),
@@ -217,7 +215,7 @@ impl Gpu for NvmlGpu {
 
     fn processes(&self) -> Option<Vec<GpuProcess>> {
         let listed = self.ask(|gpu| gpu.running_compute_processes())?;
-        // The card keeps samples of some seconds.
+        // The card keeps the samples of a few seconds.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = now.saturating_sub(BUSY_SECONDS).as_micros();
         let since = u64::try_from(since).unwrap_or(0);
@@ -227,7 +225,7 @@ impl Gpu for NvmlGpu {
             .and_then(|gpu| gpu.process_utilization_stats(since))
         {
             Ok(samples) => Some(samples),
-            // So it says that nothing has run.
+            // The card's answer if nothing has run.
             Err(NvmlError::NotFound) => Some(Vec::new()),
             Err(_) => None,
         };
@@ -239,8 +237,7 @@ impl Gpu for NvmlGpu {
     }
 }
 
-/// Processes with the largest of their samples; one without a sample has done nothing, if there are samples
-/// at all.
+/// Processes with their largest sample each. A process without a sample was idle, provided that there are samples.
 fn with_busy(pids: &[u32], samples: Option<&[(u32, u32)]>) -> Vec<GpuProcess> {
     let busy_percent = |pid: u32| {
         let own = samples?.iter().filter(|&&(of, _)| of == pid);
@@ -249,13 +246,13 @@ fn with_busy(pids: &[u32], samples: Option<&[(u32, u32)]>) -> Vec<GpuProcess> {
     pids.iter().map(|&pid| GpuProcess { pid, busy_percent: busy_percent(pid) }).collect()
 }
 
-/// The reasons' names in lower case. That nothing runs on the card is a reason for NVML and none for us.
+/// Names of the reasons, in lower case. NVML's reason `idle` is left out.
 fn throttle_names(reasons: ThrottleReasons) -> Vec<String> {
     let others = reasons - ThrottleReasons::GPU_IDLE - ThrottleReasons::NONE;
     others.iter_names().map(|(name, _)| name.to_lowercase()).collect()
 }
 
-/// A GPU that is made up.
+/// A fake GPU.
 #[cfg(test)]
 #[derive(Debug, Default)]
 pub struct FakeGpu {

@@ -1,13 +1,13 @@
 //! Facts about NVIDIA Jetson modules, from the device tree and the files of L4T.
 //!
-//! Sources: the Jetson Linux developer guide ("Platform power and performance"), `nvpmodel.conf` and the
-//! `jetson_clocks` script as they are installed, and NVIDIA's part numbers of modules.
+//! Sources: the Jetson Linux developer guide ("Platform power and performance"), the installed `nvpmodel.conf` and
+//! `jetson_clocks` script, and NVIDIA's part numbers of modules.
 
 use super::cpu;
 use super::tree::Tree;
 
-/// Part numbers of modules, as the device tree's `compatible` carries them, and their names. The text
-/// `model` beside it names the kit or the carrier board, and differently in each release.
+/// Part numbers of modules in the device tree's `compatible`, and their names. The text `model` names the kit or the
+/// carrier board instead, and differs between releases.
 const MODULES: [(&str, &str); 19] = [
     ("p3767-0000", "Jetson Orin NX"),
     ("p3767-0001", "Jetson Orin NX"),
@@ -30,7 +30,7 @@ const MODULES: [(&str, &str); 19] = [
     ("p2180", "Jetson TX1"),
 ];
 
-/// How the GPU of each Tegra is called among the devices that scale their frequency.
+/// Names of the GPUs of all Tegras among the devices that scale their frequency.
 const GPU_NAMES: [&str; 6] = ["gpu", "ga10b", "gv11b", "gp10b", "gm20b", "gb10b"];
 
 /// A Jetson.
@@ -52,8 +52,7 @@ impl Jetson<'_> {
         is_tegra.then_some(Jetson { tree, compatible })
     }
 
-    /// The module's name, such as `Jetson Orin Nano`; the device tree's own text when its part
-    /// number is not known.
+    /// The module's name, such as `Jetson Orin Nano`; the device tree's own text if the part number is unknown.
     pub fn name(&self) -> Option<String> {
         let part = |(part, name): &(&str, &str)| {
             let fits = |compatible: &String| compatible.contains(part);
@@ -67,8 +66,8 @@ impl Jetson<'_> {
         release(&self.tree.line("etc/nv_tegra_release")?)
     }
 
-    /// The name of the `nvpmodel` mode, such as `15W`; its number when the list of modes does not
-    /// say. Unknown without a status: what `nvpmodel` would choose at boot would be a guess.
+    /// The name of the `nvpmodel` mode, such as `15W`; its number if the list of modes has no name for it. Unknown
+    /// without a status: the mode that `nvpmodel` would choose at boot would be a guess.
     pub fn power_mode(&self) -> Option<String> {
         let status = self.tree.text("var/lib/nvpmodel/status")?;
         let id: u32 = status
@@ -95,12 +94,12 @@ impl Jetson<'_> {
         ]
     }
 
-    /// Clock of the GPU now, in MHz.
+    /// Current clock of the GPU, in MHz.
     pub fn gpu_mhz(&self) -> Option<u32> {
         u32::try_from(self.gpu_hz("cur_freq")? / 1_000_000).ok()
     }
 
-    /// Clock of the external memory controller now, in MHz. The kernel shows it to root alone.
+    /// Current clock of the external memory controller, in MHz. The kernel shows it to root alone.
     pub fn emc_mhz(&self) -> Option<u32> {
         let clocks =
             ["sys/kernel/debug/bpmp/debug/clk/emc/rate", "sys/kernel/debug/clk/emc/clk_rate"];
@@ -108,8 +107,8 @@ impl Jetson<'_> {
         u32::try_from(hz / 1_000_000).ok()
     }
 
-    /// `on` when processors and GPU are held at one clock each, which is what `jetson_clocks` does;
-    /// `off` when neither is, `partly` when one is; unknown when either cannot be read.
+    /// `on` if processors and GPU have fixed clocks, which is the effect of `jetson_clocks`; `off` if neither has,
+    /// `partly` if one has; unknown if either cannot be read.
     fn jetson_clocks(&self) -> Option<String> {
         let gpu = self.gpu_hz("min_freq")? == self.gpu_hz("max_freq")?;
         Some(
@@ -127,19 +126,19 @@ impl Jetson<'_> {
         self.tree.number(&format!("{}/{file}", gpus.first()?))
     }
 
-    /// The limit of the memory clock in Hz: what `nvpmodel` has set, else the highest rate.
+    /// The limit of the memory clock in Hz: the value that `nvpmodel` has set, else the highest rate.
     fn emc_limit_hz(&self) -> Option<u64> {
         let limits = [
             "sys/kernel/nvpmodel_clk_cap/emc",
             "sys/kernel/nvpmodel_emc_cap/emc_iso_cap",
             "sys/kernel/debug/bpmp/debug/clk/emc/max_rate",
         ];
-        // A cap of zero stands for none.
+        // A cap of zero means no cap.
         limits.into_iter().find_map(|path| self.tree.number(path).filter(|&hz| hz > 0))
     }
 
-    /// Which throttles of the kernel act now: cooling devices of which the module's thermal zones and
-    /// its current limiter make use. None when there is no such device to ask.
+    /// The kernel's active throttles: cooling devices of the module's thermal zones and of its current limiter. None if
+    /// there is no such device.
     pub fn throttles(&self) -> Option<Vec<String>> {
         let devices =
             self.tree.entries("sys/class/thermal", |name| name.starts_with("cooling_device"));
@@ -164,7 +163,7 @@ impl Jetson<'_> {
     }
 }
 
-/// Whether a name among the devices that scale their frequency is that of a Tegra's GPU.
+/// Whether a device that scales its frequency is a Tegra's GPU, by its name.
 fn is_gpu(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| GPU_NAMES.contains(&last))
 }

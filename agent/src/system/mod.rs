@@ -1,8 +1,7 @@
-//! What this box is, what state it is in, and what its sensors say of energy: read from `/proc`, `/sys`
-//! and a few files of `/etc` and `/var` below a root that tests replace by a recorded tree, and from
-//! the GPU's own library behind [`gpu::Gpu`].
+//! Fingerprint, state and energy sensors of this box. Sources: `/proc`, `/sys`, a few files of `/etc` and `/var`, and
+//! the GPU's own library behind [`gpu::Gpu`]. All files lie below a root, which tests replace by a recorded tree.
 //!
-//! What cannot be read is absent. Nothing here has a default, and nothing here fails a measurement.
+//! A fact that cannot be read is absent. No fact has a default, and no missing fact fails a measurement.
 
 mod box_key;
 mod cpu;
@@ -33,15 +32,15 @@ pub const LIBTORCH_VERSION: &str = env!("LATLAS_LIBTORCH_VERSION");
 #[derive(Debug, Clone)]
 pub struct System {
     tree: Tree,
-    /// The GPU that ops run on, when they do and its library can be asked.
+    /// The GPU that ops run on, if its library answers.
     gpu: Option<Arc<dyn Gpu>>,
     /// Versions and settings of the libraries that run the kernels, by name.
     libraries: BTreeMap<String, String>,
 }
 
 impl System {
-    /// This box, as far as ops on `device` are concerned. A GPU is asked only when ops run on it,
-    /// since asking wakes it. `libraries` are versions and settings of the libraries that run kernels.
+    /// This box, with the facts that concern ops on `device`. A query wakes a GPU, so a GPU is queried only if ops run
+    /// on it. `libraries` are versions and settings of the libraries that run kernels.
     pub fn for_device(device: Device, libraries: BTreeMap<String, String>) -> System {
         let mut system = System::at(Path::new("/"));
         system.libraries = libraries;

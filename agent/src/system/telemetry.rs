@@ -11,8 +11,7 @@ use super::{System, cpu};
 /// Disks and network cards have such files too.
 const CPU_CHIPS: [&str; 5] = ["coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal"];
 
-/// A zone that stands at 100 degrees on every Jetson of the JetPack 4 generation: nothing is
-/// behind it.
+/// A thermal zone without a sensor: it shows 100 degrees on every Jetson of the JetPack 4 generation.
 const NO_SENSOR: &str = "PMIC-Die";
 
 impl System {
@@ -59,21 +58,21 @@ fn hottest(tree: &Tree) -> Option<f64> {
         .chain(sensors)
         .filter_map(|path| tree.line(&path)?.parse::<f64>().ok())
         .map(|millis| millis / 1000.0)
-        // Sensors that are off give numbers such as -256 or 0.
+        // Sensors that are off show numbers such as -256 or 0.
         .filter(|celsius| (-40.0..150.0).contains(celsius) && *celsius != 0.0)
         .max_by(f64::total_cmp)
 }
 
-/// The kernel's `some avg10`: the share of the last ten seconds, 0 to 100, in which some task waited
-/// for a processor.
+/// The kernel's `some avg10`: the share of the last ten seconds, in percent, during which a task waited for a
+/// processor.
 fn cpu_pressure(tree: &Tree) -> Option<f64> {
     let text = tree.text("proc/pressure/cpu")?;
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
     some.split_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
 }
 
-/// Why clocks are held down, from all who can tell. Empty only when somebody said that nothing
-/// holds them; None when nobody could say.
+/// Throttle reasons from all sources. Empty if at least one source reports that clocks are not held down; None if no
+/// source can tell.
 fn throttle(tree: &Tree, jetson: Option<&Jetson<'_>>, gpu: GpuState) -> Option<Vec<String>> {
     let said = [gpu.throttle, jetson.and_then(Jetson::throttles), cpu_throttle(tree)];
     let mut said = said.into_iter().flatten().peekable();
@@ -81,8 +80,8 @@ fn throttle(tree: &Tree, jetson: Option<&Jetson<'_>>, gpu: GpuState) -> Option<V
     Some(said.flatten().collect())
 }
 
-/// Whether the processor has been held down, from Intel's counters of such events. They count since the
-/// boot: none at all means that nothing throttles, while some say nothing about now.
+/// Throttle reasons of the processor, from Intel's event counters. They count since the boot: zero means no throttling,
+/// and a positive number says nothing about the present.
 fn cpu_throttle(tree: &Tree) -> Option<Vec<String>> {
     let counts: Vec<u64> = tree
         .cpus()

@@ -22,7 +22,7 @@ impl Tree {
         self.root.join(path)
     }
 
-    /// The text of a file, when it can be read and is text.
+    /// The text of a file; none if it is unreadable or not UTF-8.
     pub fn text(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.path(path)).ok()
     }
@@ -30,26 +30,26 @@ impl Tree {
     /// The text of a file that every Linux has.
     ///
     /// # Errors
-    /// When it cannot be read; the message names it.
+    /// When the file cannot be read; the message names it.
     pub fn required(&self, path: &str) -> Result<String> {
         let path = self.path(path);
         fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
-    /// The first line of a file, without blanks and zeros around it, when there is something in it.
+    /// The first line of a file, trimmed of blanks and NUL bytes; none if it is empty.
     pub fn line(&self, path: &str) -> Option<String> {
         let text = self.text(path)?;
         let line = text.lines().next()?.trim_matches(['\0', ' ', '\t']).to_owned();
         (!line.is_empty()).then_some(line)
     }
 
-    /// The number in a file that holds nothing else.
+    /// The number in a file that contains nothing else.
     pub fn number(&self, path: &str) -> Option<u64> {
         self.line(path)?.parse().ok()
     }
 
-    /// Paths of the entries of a directory whose names `wanted` likes, in order of their names; none
-    /// when there is no such directory.
+    /// Paths of the entries of a directory whose names satisfy `wanted`, in order of their names; none if there is no
+    /// such directory.
     pub fn entries(&self, dir: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path(dir)) else { return vec![] };
         let mut names: Vec<String> = entries

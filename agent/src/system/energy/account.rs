@@ -1,10 +1,10 @@
-//! From a counter's readings to the energy of one call: pure arithmetic.
+//! The arithmetic from a counter's readings to the energy of one call. Pure.
 //!
-//! A counter shows `r(t) = floor(E(t - d) / q) * q`, with `E` the true energy, `q` its smallest step and
-//! `d` how long ago it was last updated, at most one tick. Between two readings that lie `T` apart, under a
-//! steady power `P`, the difference is therefore off by at most `P * tick + q`, and the power by that
-//! over `T`. That is the error of gross energy. Net energy has the idle power's error besides, and
-//! half of what the idle power before and after differ by.
+//! A counter shows `r(t) = floor(E(t - d) / q) * q`. `E` is the true energy, `q` the smallest step, and `d` the time
+//! since the last update, at most one tick. Under a steady power `P`, the difference of two readings is off by at most
+//! `P * tick + q`. Over a time `T` between them, the power is off by that divided by `T`. This is the error of gross
+//! energy. The error of net energy also includes the error of the idle power, and half of the difference between the
+//! idle power before and after.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 /// One reading of a meter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Look {
-    /// When, in seconds of the monotonic clock.
+    /// Time in seconds of the monotonic clock.
     pub at: f64,
     /// Energy so far, in joules.
     pub joules: f64,
-    /// The same by the meter's second method, where it has one.
+    /// The same by the meter's second method, if it has one.
     pub second_joules: Option<f64>,
 }
 
@@ -30,29 +30,29 @@ pub struct Tick {
     pub joules: f64,
 }
 
-/// What a device did in the window.
+/// The work of a device in the window.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Busy {
-    /// Calls that were made.
+    /// Number of calls.
     pub calls: u64,
-    /// When the first began, in seconds of the monotonic clock.
+    /// Begin of the first call, in seconds of the monotonic clock.
     pub start: f64,
-    /// When the last had ended.
+    /// End of the last call.
     pub end: f64,
 }
 
-/// Energy of one call, in millijoule.
+/// Energy of one call, in millijoules.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PerCall {
-    /// All of it.
+    /// All energy.
     pub gross_mj: f64,
-    /// Without what the device draws when idle.
+    /// Energy above the idle power.
     pub net_mj: f64,
-    /// Bounds the error of both, under steady power.
+    /// Bound of both errors, under steady power.
     pub uncertainty_mj: f64,
 }
 
-/// Why there is no energy.
+/// The reason why there is no energy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoEnergy {
     /// No call, or no time.
@@ -78,7 +78,7 @@ impl fmt::Display for NoEnergy {
 pub struct Power {
     /// The value.
     pub watts: f64,
-    /// How far it may be off.
+    /// Bound of its error.
     pub error: f64,
 }
 
@@ -93,19 +93,19 @@ pub fn power(looks: &[Look], tick: Tick) -> Result<Power, NoEnergy> {
         return Err(NoEnergy::TooFewReadings);
     }
     let joules = last.joules - first.joules;
-    // The true power may be more than the counter shows, and so may be its error.
+    // The true power can exceed the shown power, and so can its error.
     let most = (joules + tick.joules) / (seconds - tick.seconds);
     Ok(Power { watts: joules / seconds, error: (most * tick.seconds + tick.joules) / seconds })
 }
 
 /// The energy of one call.
 ///
-/// `looks` are readings in order of time; those outside the window of `busy` do not count, since work
-/// that prepared it may have been going on. The power within the window is multiplied by the time of
-/// one call. `idle` holds readings while nothing ran, one stretch before and one after.
+/// `looks` are readings in order of time. Readings outside the window of `busy` do not count, because preparing work
+/// may have run then. The power within the window is multiplied by the time of one call. `idle` has the readings while
+/// nothing ran, one stretch before and one after.
 ///
 /// # Errors
-/// When the readings do not carry it.
+/// When the readings are not sufficient.
 pub fn per_call(
     looks: &[Look],
     idle: &[&[Look]],
@@ -137,7 +137,7 @@ pub fn within<'a>(looks: &'a [Look], busy: &Busy) -> &'a [Look] {
     &looks[from..to.max(from)]
 }
 
-/// The mean of idle powers; its error is theirs and half of what they differ by.
+/// The mean of idle powers. Its error is their error plus half of their difference.
 fn baseline(idle: &[Power]) -> Option<Power> {
     let count = idle.len() as f64;
     let least = idle.iter().map(|power| power.watts).min_by(f64::total_cmp)?;
@@ -148,8 +148,7 @@ fn baseline(idle: &[Power]) -> Option<Power> {
     })
 }
 
-/// How much more the second method saw in the window than the first, as a share of the first; None
-/// when there is no second one.
+/// The relative difference of the second method from the first, in the window; None without a second method.
 pub fn disagreement(looks: &[Look], busy: &Busy) -> Option<f64> {
     let [first, .., last] = within(looks, busy) else { return None };
     let second = last.second_joules? - first.second_joules?;

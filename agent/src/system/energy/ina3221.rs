@@ -1,5 +1,5 @@
-//! INA3221: the power monitor on Jetson boards, one or two chips of three channels each. It tells power,
-//! which is integrated here.
+//! INA3221: the power monitor on Jetson boards, one or two chips of three channels each. It reports power, which is
+//! integrated here.
 //!
 //! Sources: the kernel's `hwmon/ina3221.rst` (mV, mA, `update_interval` in ms) for JetPack 5 and later; the
 //! `ina3221x` driver of L4T 32 (`in_power` in mW) for JetPack 4; the Jetson Linux developer guide and
@@ -10,15 +10,15 @@ use super::updates::Updates;
 use super::{Integral, Meter};
 use crate::system::tree::Tree;
 
-/// Rails that feed the whole module, so that all others are part of them.
+/// Rails that feed the whole module; all other rails are parts of them.
 const TOTAL: [&str; 3] = ["VDD_IN", "POM_5V_IN", "5V_IN"];
 
-/// How to read a rail; paths are below the root.
+/// The files of a rail, as paths below the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Files {
-    /// Millivolt and milliampere.
+    /// Millivolts and milliamperes.
     VoltageAndCurrent(String, String),
-    /// Milliwatt.
+    /// Milliwatts.
     Power(String),
 }
 
@@ -30,7 +30,7 @@ struct Rail {
 
 impl Rail {
     fn watts(&self, tree: &Tree) -> Option<f64> {
-        // Currents of a few mA may be negative: the chip's zero is not exact.
+        // Currents near zero may be negative by a few mA: the chip's zero is not exact.
         let number = |path: &str| tree.line(path)?.parse::<f64>().ok();
         match &self.files {
             Files::VoltageAndCurrent(voltage, current) => {
@@ -41,19 +41,19 @@ impl Rail {
     }
 }
 
-/// The rails that count, integrated.
+/// The integrated rails of a board.
 #[derive(Debug)]
 pub struct Ina3221 {
     tree: Tree,
     rails: Vec<Rail>,
-    /// Seconds between two updates, where the driver says so.
+    /// Seconds between two updates, if the driver reports them.
     interval: Option<f64>,
-    /// Where it does not: what was seen of them.
+    /// Otherwise, the observed updates.
     updates: Updates,
     integral: Integral,
 }
 
-/// Opens the board's monitor; None when there is none, or none of its rails can be read.
+/// Opens the board's monitor; None if there is none, or none of its rails can be read.
 pub fn open(tree: &Tree) -> Option<Ina3221> {
     let (mut rails, interval) = hwmon_rails(tree);
     if rails.is_empty() {
@@ -73,7 +73,7 @@ pub fn open(tree: &Tree) -> Option<Ina3221> {
     })
 }
 
-/// The rails that together are the board: the one that feeds all others, or else all of them.
+/// The rails that add up to the board: the one that feeds all others, or else all of them.
 fn chosen(rails: Vec<Rail>) -> Vec<Rail> {
     match rails.iter().find(|rail| TOTAL.contains(&rail.name.as_str())) {
         Some(total) => vec![total.clone()],
@@ -86,7 +86,7 @@ fn is_rail(name: &str) -> bool {
     !name.is_empty() && name != "NC" && !name.starts_with("sum of")
 }
 
-/// The directories below a driver's devices, such as `1-0040/hwmon/hwmon3`.
+/// The directories below the devices of a driver, such as `1-0040/hwmon/hwmon3`.
 fn below(tree: &Tree, driver: &str, steps: &[&str]) -> Vec<String> {
     let chips = tree.entries(driver, |name| name.contains("-00"));
     steps.iter().fold(chips, |dirs, step| {
@@ -94,7 +94,7 @@ fn below(tree: &Tree, driver: &str, steps: &[&str]) -> Vec<String> {
     })
 }
 
-/// JetPack 5 and later, and the longest interval between updates.
+/// The rails of JetPack 5 and later, and the longest interval between updates.
 fn hwmon_rails(tree: &Tree) -> (Vec<Rail>, Option<f64>) {
     let mut rails = vec![];
     let mut longest = None;
@@ -115,7 +115,7 @@ fn hwmon_rails(tree: &Tree) -> (Vec<Rail>, Option<f64>) {
     (rails, longest.map(|millis| millis as f64 * 1e-3))
 }
 
-/// JetPack 4.
+/// The rails of JetPack 4.
 fn iio_rails(tree: &Tree) -> Vec<Rail> {
     let mut rails = vec![];
     for dir in below(tree, "sys/bus/i2c/drivers/ina3221x", &["iio:device"]) {

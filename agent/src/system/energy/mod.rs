@@ -1,5 +1,5 @@
-//! The energy of one call: sensors, a pass that reads them while an op runs over and over, and the
-//! arithmetic from readings to millijoules. `docs/energy.md` explains it.
+//! The energy of one call: sensors, a pass that reads them while an op runs repeatedly, and the arithmetic from
+//! readings to millijoules. See `docs/energy.md`.
 
 mod account;
 mod ina3221;
@@ -18,17 +18,16 @@ pub use pass::{Plan, monotonic_seconds, run};
 
 use super::System;
 
-/// A sensor that tells how much energy has been drawn since it was opened.
+/// A sensor of the energy since it was opened.
 pub trait Meter: Send {
-    /// The sensor and its rails, as they are published: `ina3221 VDD_IN`.
+    /// The published name of the sensor and its rails: `ina3221 VDD_IN`.
     fn source(&self) -> String;
 
-    /// How finely it tells; None as long as it is not known. A sensor that does not say how often it is
-    /// updated finds out while it is read.
+    /// Its resolution; None while unknown. A sensor whose update period is not documented learns it from its readings.
     fn tick(&self) -> Option<Tick>;
 
-    /// Joules since it was opened; None when it cannot be read now. `now` is the monotonic clock in
-    /// seconds, which never decreases from call to call: a sensor of power is integrated over it.
+    /// Joules since it was opened; None if it cannot be read now. `now` is the monotonic clock in seconds, which never
+    /// decreases from call to call. A sensor of power is integrated over it.
     fn joules(&mut self, now: f64) -> Option<f64>;
 
     /// The same by a second method, read right after [`Meter::joules`].
@@ -37,7 +36,7 @@ pub trait Meter: Send {
     }
 }
 
-/// Why no sensor of energy can be read.
+/// The reason why no energy sensor can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NoMeter {
     /// The kernel shows the counter to root alone.
@@ -45,7 +44,7 @@ pub enum NoMeter {
     NeedsRoot {
         /// The counter's file below the root.
         path: String,
-        /// What the kernel says.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -54,11 +53,11 @@ pub enum NoMeter {
     Unreadable {
         /// The counter's file below the root.
         path: String,
-        /// What the kernel says.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// A file holds something else than a number.
+    /// A file does not contain a number.
     #[error("RAPL does not give numbers below /{dir}")]
     NoNumbers {
         /// The directory below the root.
@@ -73,11 +72,11 @@ pub enum NoMeter {
 }
 
 impl System {
-    /// The sensor for ops on `device`: the card's own counter for a GPU, the processor's for a processor,
-    /// and on a Jetson the board's power monitor for both.
+    /// The sensor for ops on `device`: the card's own counter for a GPU, the processor's counter for a CPU, and on a
+    /// Jetson the board's power monitor for both.
     ///
     /// # Errors
-    /// When there is none that can be read.
+    /// When no sensor can be read.
     pub fn meter(&self, device: Device) -> Result<Box<dyn Meter>, NoMeter> {
         let board = ina3221::open(&self.tree);
         match device {
@@ -95,7 +94,7 @@ impl System {
     }
 }
 
-/// Integrates a power that is read now and then, by the trapezoidal rule.
+/// Integrates readings of a power by the trapezoidal rule.
 #[derive(Debug, Default)]
 struct Integral {
     joules: f64,
@@ -103,7 +102,7 @@ struct Integral {
 }
 
 impl Integral {
-    /// Energy so far in joules, after the power was `watts` at `now`.
+    /// Adds the power `watts` at `now`. Returns the energy so far, in joules.
     fn add(&mut self, now: f64, watts: f64) -> f64 {
         if let Some((before, power)) = self.last {
             self.joules += (now - before).max(0.0) * (power + watts) / 2.0;

@@ -1,7 +1,7 @@
 //! The card's own counter of all energy since its driver was loaded (Volta and later).
 //!
-//! Its period of update differs by card, from 20 to 100 ms, so it is found out by watching it. The power
-//! that the card reports is integrated beside it: at idle the two have been seen to disagree by 40%.
+//! Its update period differs by card, from 20 to 100 ms, so the period is learned from the readings. The power that the
+//! card reports is integrated as a second method: at idle, differences of 40% between the two have been observed.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::system::gpu::Gpu;
 #[derive(Debug)]
 pub struct NvmlMeter {
     gpu: Arc<dyn Gpu>,
-    /// The counter when it was opened, in millijoule.
+    /// The counter at the time of opening, in millijoules.
     start: u64,
     updates: Updates,
     polled: Integral,
 }
 
-/// Opens the counter; None when the card has none.
+/// Opens the counter; None if the card has none.
 pub fn open(gpu: Arc<dyn Gpu>) -> Option<NvmlMeter> {
     let start = gpu.energy_millijoules()?;
     Some(NvmlMeter { gpu, start, updates: Updates::default(), polled: Integral::default() })
@@ -36,7 +36,7 @@ impl Meter for NvmlMeter {
     }
 
     fn joules(&mut self, now: f64) -> Option<f64> {
-        // Less than at the start: the driver was loaded anew, and what was before is lost.
+        // Less than at the start: the driver was reloaded, and the earlier energy is lost.
         let millijoules = self.gpu.energy_millijoules()?.checked_sub(self.start)? as f64;
         self.updates.see(now, millijoules);
         Some(millijoules * 1e-3)

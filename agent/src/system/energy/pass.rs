@@ -1,5 +1,4 @@
-//! One energy pass: the sensor is read while nothing runs, while one op runs over and over, and while
-//! nothing runs again.
+//! One energy pass: the sensor is read while nothing runs, while one op runs repeatedly, and while nothing runs again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,19 +11,19 @@ use nix::time::{ClockId, clock_gettime};
 use super::Meter;
 use super::account::{self, Busy, Look, Tick};
 
-/// The share by which a meter's two methods may differ before the row says so.
+/// The largest relative difference of a meter's two methods that a row does not mention.
 const MOST_DISAGREEMENT: f64 = 0.1;
 
-/// How long a pass takes.
+/// Times of a pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// Time between two readings.
     pub poll: Duration,
     /// The shortest window, in seconds.
     pub least_window: f64,
-    /// The longest one; the sensor's ticks decide between them.
+    /// The longest window. The sensor's ticks decide between the two.
     pub most_window: f64,
-    /// Ticks that a window has at least, where time allows: one tick over the window is the error.
+    /// Fewest ticks of a window, if time allows: the error is one tick divided by the window.
     pub ticks: f64,
 }
 
@@ -41,20 +40,20 @@ impl Plan {
     }
 }
 
-/// The clock that readings and windows share: seconds since some moment in the past, the same for all
-/// processes of this box.
+/// The clock of readings and windows: seconds since a moment in the past that is the same for all processes of this
+/// box.
 pub fn monotonic_seconds() -> f64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux always has this clock");
     Duration::from(time).as_secs_f64()
 }
 
-/// Measures the energy of one call. `work` is told for how many seconds to make calls, and says when
-/// it did; readings outside that time do not count.
+/// Measures the energy of one call. `work` makes calls for the given number of seconds and returns their times.
+/// Readings outside these times do not count.
 ///
-/// None, with the reason in the log, when the sensor did not carry it.
+/// None if the readings are not sufficient; the log has the reason.
 ///
 /// # Errors
-/// What `work` reports.
+/// The errors of `work`.
 pub fn run(
     meter: &mut dyn Meter,
     plan: &Plan,
@@ -87,7 +86,7 @@ pub fn run(
     }
 }
 
-/// The sensor, and how far its two methods are apart when that is much.
+/// The name of the sensor, with the difference of its two methods if it is large.
 fn described(meter: &dyn Meter, looks: &[Look], busy: &Busy) -> String {
     let source = meter.source();
     match account::disagreement(looks, busy).filter(|share| share.abs() > MOST_DISAGREEMENT) {
@@ -99,7 +98,7 @@ fn described(meter: &dyn Meter, looks: &[Look], busy: &Busy) -> String {
     }
 }
 
-/// Reads a sensor once. None is skipped: the readings around it go on.
+/// Reads a sensor once. A failed reading is skipped, and the others continue.
 fn look(meter: &mut dyn Meter) -> Option<Look> {
     let at = monotonic_seconds();
     let joules = meter.joules(at)?;
@@ -117,7 +116,7 @@ fn idle(meter: &mut dyn Meter, plan: &Plan, seconds: f64) -> Vec<Look> {
     looks
 }
 
-/// Readings while nothing runs, until enough updates were seen to know their period.
+/// Readings while nothing runs, until the update period is known.
 fn watch(meter: &mut dyn Meter, plan: &Plan) -> Vec<Look> {
     let mut looks = vec![];
     let end = monotonic_seconds() + plan.most_window;
@@ -132,7 +131,7 @@ fn watch(meter: &mut dyn Meter, plan: &Plan) -> Vec<Look> {
     }
 }
 
-/// Readings from a thread of its own, while `work` goes on in this one.
+/// Readings from a thread of its own, while `work` runs in this one.
 fn while_working<T>(
     meter: &mut dyn Meter,
     poll: Duration,

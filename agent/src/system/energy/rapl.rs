@@ -1,4 +1,4 @@
-//! RAPL: the processor's own energy counters, as the kernel's power capping shows them.
+//! RAPL: the processor's own energy counters, through the kernel's power capping interface.
 //!
 //! Source: the kernel's `power/powercap/powercap.rst`; the Intel manual, volume 3, 15.10.1, for the
 //! millisecond between updates and for the unit of 2^-14 J, and AMD's counters for 2^-16 J.
@@ -10,7 +10,7 @@ use super::account::Tick;
 use super::{Meter, NoMeter};
 use crate::system::tree::{Tree, is_number};
 
-/// Counters are updated about every millisecond; the kernel adds the time of a read.
+/// Counters are updated about every millisecond. The kernel adds the time of a read.
 const TICK: Tick = Tick { seconds: 2e-3, joules: 1.0 / 16384.0 };
 
 /// One package's counter.
@@ -19,7 +19,7 @@ struct Domain {
     name: String,
     /// Path below the root.
     dir: String,
-    /// Where the counter starts again from zero, in microjoule.
+    /// The value at which the counter wraps to zero, in microjoules.
     range: u64,
     last: u64,
 }
@@ -32,11 +32,11 @@ pub struct Rapl {
     microjoules: u64,
 }
 
-/// Opens the counters of all packages. Domains inside a package are part of it, and `psys` is more than the
-/// processor.
+/// Opens the counters of all packages. Domains inside a package are parts of it and are left out, as is `psys`, which
+/// covers more than the processor.
 ///
 /// # Errors
-/// When they are absent or cannot be read.
+/// When the counters are absent or cannot be read.
 pub fn open(tree: &Tree) -> Result<Rapl, NoMeter> {
     let base = "sys/class/powercap";
     let dirs = tree.entries(base, |name| name.strip_prefix("intel-rapl:").is_some_and(is_number));
@@ -47,7 +47,7 @@ pub fn open(tree: &Tree) -> Result<Rapl, NoMeter> {
             continue;
         }
         let counter = format!("{dir}/energy_uj");
-        // Since 2020 the kernel shows it to root alone, because it leaks what programs compute.
+        // Since 2020 the kernel shows it to root alone, because it leaks information about other programs.
         if let Err(source) = fs::read_to_string(tree.path(&counter)) {
             let path = counter;
             return Err(match source.kind() {
@@ -67,7 +67,7 @@ pub fn open(tree: &Tree) -> Result<Rapl, NoMeter> {
     Ok(Rapl { tree: tree.clone(), domains, microjoules: 0 })
 }
 
-/// What was counted from one reading to the next, when the counter may have started again once in between.
+/// The difference of two readings, between which the counter may have wrapped once.
 fn difference(before: u64, now: u64, range: u64) -> u64 {
     if now >= before { now - before } else { now + range.saturating_sub(before) }
 }
@@ -83,7 +83,7 @@ impl Meter for Rapl {
     }
 
     fn joules(&mut self, _now: f64) -> Option<f64> {
-        // All or nothing: a package that is missed once would be counted late.
+        // All or nothing: a package that is missed once would be counted in the next reading.
         let now = self
             .domains
             .iter()

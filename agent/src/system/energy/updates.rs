@@ -1,20 +1,20 @@
-//! How often a sensor is updated, found out by watching what it shows.
+//! The update period of a sensor, learned from its readings.
 
 use latlas_predict::stats;
 
-/// The most gaps that are kept: the first ones of a run tell as much as later ones.
+/// The most gaps that are kept. The first ones of a run are as informative as later ones.
 const MOST: usize = 256;
-/// The fewest gaps that tell a period.
+/// The fewest gaps that determine a period.
 const FEWEST: usize = 3;
-/// Readings that lie further apart than this, in seconds, belong to two stretches.
+/// Readings that are further apart than this, in seconds, belong to two stretches.
 const PAUSE: f64 = 1.0;
 
-/// What a sensor showed, as far as its updates are concerned.
+/// The observed updates of a sensor.
 #[derive(Debug, Default)]
 pub struct Updates {
-    /// The last reading: when, and what it showed.
+    /// Time and value of the last reading.
     last: Option<(f64, f64)>,
-    /// When it last changed.
+    /// Time of the last change.
     changed: Option<f64>,
     /// Seconds between changes.
     gaps: Vec<f64>,
@@ -23,7 +23,7 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// Takes note of a reading.
+    /// Adds a reading.
     pub fn see(&mut self, now: f64, shown: f64) {
         let Some((before, value)) = self.last.replace((now, shown)) else { return };
         if now - before > PAUSE {
@@ -43,10 +43,10 @@ impl Updates {
         }
     }
 
-    /// The longest time between two updates but for a tenth of them, in seconds, and the time between two
-    /// readings, by which each change is seen late. None before it is known.
+    /// The 90th percentile of the time between two updates, in seconds, plus the time between two readings, by which
+    /// each change is seen late. None while unknown.
     ///
-    /// A sensor that shows the same twice seems slower than it is, and so less certain.
+    /// A sensor that shows the same value twice seems slower than it is, which makes its error larger.
     pub fn period(&self) -> Option<f64> {
         if self.gaps.len() < FEWEST {
             return None;
