@@ -1,4 +1,4 @@
-//! The catalog: ops by name, and the spaces and networks that are built in.
+//! The catalog: ops by name, and the built-in spaces and networks.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -13,7 +13,7 @@ use crate::{Invalid, text};
 
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// Everything that has a name.
+/// Named ops, spaces and networks.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     ops: BTreeMap<String, Arc<Op>>,
@@ -64,12 +64,12 @@ impl Catalog {
         &BUILTIN
     }
 
-    /// This catalog and some more ops. An op that is there already, with the same digest, stays as it
-    /// is, prose and usual stride included; only its new aliases are added.
+    /// This catalog with more ops. An op that it already has, with the same digest, keeps its prose and usual stride;
+    /// only new aliases are added.
     ///
     /// # Errors
-    /// When a definition is not valid, or its name or an alias is taken by an op with another digest:
-    /// rows are found by name, so a name means one thing.
+    /// When a definition is not valid, or its name or an alias is taken by an op with another digest. Rows are found by
+    /// name, so a name means one op.
     pub fn with_ops(&self, defs: impl IntoIterator<Item = OpDef>) -> Result<Catalog, Invalid> {
         let mut catalog = self.clone();
         for def in defs {
@@ -114,7 +114,7 @@ impl Catalog {
     /// An op by name or alias.
     ///
     /// # Errors
-    /// When there is none; the message has the closest names.
+    /// When there is no such op; the message has the closest names.
     pub fn op(&self, name: &str) -> Result<&Arc<Op>, Invalid> {
         let canonical = self.aliases.get(name).map_or(name, String::as_str);
         self.ops.get(canonical).ok_or_else(|| {
@@ -147,7 +147,7 @@ impl Catalog {
         self.spaces.values()
     }
 
-    /// A built-in network as it is written.
+    /// A built-in network as its author wrote it.
     ///
     /// # Errors
     /// When there is none; the message lists them.
@@ -155,7 +155,7 @@ impl Catalog {
         self.networks.get(name).ok_or_else(|| unknown("network", name, self.networks.keys()))
     }
 
-    /// All built-in networks as they are written, by name.
+    /// All built-in networks as their authors wrote them, by name.
     pub fn networks(&self) -> impl Iterator<Item = &NetworkSpec> {
         self.networks.values()
     }
@@ -169,7 +169,7 @@ fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) 
     )
 }
 
-/// Names that begin with the one that was asked for come first: they are the same block and more.
+/// The closest names. Names that begin with the wanted one come first: they are variants of the same block.
 fn closest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
     let wanted = name.to_lowercase();
     let other = |known: &str| wanted.is_empty() || !known.to_lowercase().starts_with(&wanted);

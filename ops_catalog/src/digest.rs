@@ -1,4 +1,4 @@
-//! How digests are written: a prefix with the version of what was hashed, and the first 16 bytes of a SHA-256.
+//! The text form of digests: a prefix with the version of the hashed content, and the first 16 bytes of a SHA-256.
 
 /// Hexadecimal digits of a digest.
 const DIGITS: usize = 32;
@@ -8,22 +8,22 @@ pub fn write(prefix: &str, hash: &[u8]) -> String {
     format!("{prefix}{}", hex(&hash[..DIGITS / 2]))
 }
 
-/// A text that is no digest of the kind that was expected.
+/// A text that is not a digest of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{shown}` is not a digest that this program knows: `{prefix}` and {DIGITS} of 0-9 and a-f"
 )]
 pub struct DigestError {
-    /// The prefix that was expected.
+    /// The expected prefix.
     prefix: &'static str,
     /// The beginning of the text.
     shown: String,
 }
 
-/// Reads what [`write()`] wrote, and nothing else.
+/// Reads a text of [`write()`], and no other.
 ///
 /// # Errors
-/// When the prefix is another one, or the digits are not as they are written.
+/// When the prefix differs, or the digits are not in the form of [`write()`].
 pub fn read(prefix: &'static str, text: &str) -> Result<String, DigestError> {
     let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let is_written = |digits: &str| digits.len() == DIGITS && digits.bytes().all(is_digit);

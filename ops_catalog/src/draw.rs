@@ -1,4 +1,4 @@
-//! Random networks, to judge predictions by: the same seed gives the same networks for ever.
+//! Random networks for the evaluation of predictions. The same seed always gives the same networks.
 
 mod mobilenet;
 mod transformer;
@@ -26,7 +26,7 @@ impl Family {
     /// All of them.
     pub const ALL: [Family; 2] = [Family::Mobilenet, Family::Transformer];
 
-    /// Its name, which is also that of its space.
+    /// Its name, which is also the name of its space.
     pub fn name(self) -> &'static str {
         match self {
             Family::Mobilenet => "mobilenet",
@@ -34,7 +34,7 @@ impl Family {
         }
     }
 
-    /// Networks without end, named `FAMILY-SEED-INDEX`. Each depends on the seed and on its index alone.
+    /// An endless sequence of networks, named `FAMILY-SEED-INDEX`. Each depends only on the seed and its index.
     pub fn draw(self, seed: u64) -> impl Iterator<Item = NetworkSpec> {
         let mut seeds = Rng::with_seed(seed);
         (0u64..).map(move |index| {
@@ -89,7 +89,7 @@ fn layer(op: impl Into<String>, c_out: u32, stride: u32) -> NodeSpec {
     }
 }
 
-/// One of some things that there are.
+/// A random item.
 fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
     from[rng.usize(..from.len())]
 }

@@ -1,16 +1,16 @@
-//! The one error of this crate: a place in the user's data, and what is wrong there.
+//! The one error of this crate: a place in the user's data, and the problem there.
 
 use std::fmt;
 
-/// Something in a definition, a key, a space or a network is not usable.
+/// A problem in a definition, a key, a space or a network.
 ///
-/// `place` names it the way the user wrote it (`op MBConv3_3x3, node 2 (conv2d)`,
-/// `layers[4].stride`), `problem` says what is wrong and, where that is not obvious, the remedy.
+/// `place` names the part as the user wrote it (`op MBConv3_3x3, node 2 (conv2d)`, `layers[4].stride`). `problem` says
+/// what is wrong and, unless that is obvious, the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// Where, outermost first.
+    /// The place, outermost part first.
     pub place: String,
-    /// What is wrong and what to do.
+    /// The problem and its remedy.
     pub problem: String,
 }
 
@@ -25,7 +25,7 @@ impl Invalid {
         Invalid::new("", problem)
     }
 
-    /// The same problem, seen from one level further out.
+    /// The same problem, with an outer part of its place.
     pub fn within(self, outer: impl fmt::Display) -> Self {
         let place = if self.place.is_empty() {
             outer.to_string()
@@ -48,8 +48,8 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// A user's text as a message repeats it: at most 100 characters on one line, since messages go into
-/// logs and answers, and the text may be anything.
+/// A user's text in the form in which messages repeat it: at most 100 characters on one line. Messages go into logs and
+/// answers, and the text can be anything.
 pub(crate) fn shown(text: &str) -> String {
     let mut rest = text.chars();
     let mut short: String =

@@ -30,8 +30,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The largest batch. These bounds are generous for any real network, and small enough that the
-    /// number of elements of any tensor fits 64 bits.
+    /// The largest batch. These bounds are generous for any real network, and small enough that the number of elements
+    /// of any tensor fits into 64 bits.
     pub const MAX_BATCH: u32 = 1 << 12;
     /// The largest height, width and stride.
     pub const MAX_EXTENT: u32 = 1 << 14;
@@ -51,8 +51,7 @@ impl Shape {
         [self.batch, self.input_h, self.input_w, self.channels_in, self.channels_out, self.stride]
     }
 
-    /// Checks what is true of every op: sizes are positive, within limits, and the stride is not
-    /// larger than the input.
+    /// Checks the rules of every op: sizes are positive and within limits, and the stride is not larger than the input.
     ///
     /// # Errors
     /// Names the field and its bounds.
@@ -76,13 +75,13 @@ impl Shape {
 
 /// An op at a shape: the seed's primary key without the hardware.
 ///
-/// The canonical string, e.g. `MBConv6_3x3:n1-h56-w56-i24-o24-s1`, has no character that a shell,
-/// a URL path or a CSV field would need quoted.
+/// The canonical string, e.g. `MBConv6_3x3:n1-h56-w56-i24-o24-s1`, needs no quotes in a shell, a URL path or a CSV
+/// field.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OpKey {
     /// The op's name in the catalog.
     pub op: String,
-    /// The shape that it runs at.
+    /// The shape at which it runs.
     pub shape: Shape,
 }
 

@@ -1,4 +1,4 @@
-//! Ops as data: a definition, its checks, its digest, and the plan that it gives at a shape.
+//! Ops as data: a definition, its checks, its digest, and its plan at a shape.
 
 mod wiring;
 
@@ -33,13 +33,13 @@ pub enum Layout {
 }
 
 /// A condition on the shape under which a node is part of the op. A node whose condition does not hold
-/// passes its first input through, at no cost: that is how one definition covers a residual block
-/// with and without its shortcut.
+/// passes its first input through, at no cost. So one definition covers a residual block with and
+/// without its shortcut.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
-    /// The op's stride is 1 and its channels stay as they are.
+    /// The op's stride is 1, and its input and output have the same channels.
     KeepsShape,
     /// The opposite.
     ChangesShape,
@@ -87,7 +87,7 @@ pub struct OpDef {
     /// The kind of tensor that it takes.
     #[serde(default)]
     pub input: Layout,
-    /// The stride it has where an architecture cannot say one (the short form): 1 unless given.
+    /// The stride in the short form of a network, which has no strides; 1 when not given.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub usual_stride: u32,
     /// The graph.
@@ -128,9 +128,9 @@ pub enum Source {
     },
 }
 
-/// A hash of what an op computes: its wiring and primitives, not its name or its prose, so two
-/// different blocks never share a row by having one name. Written as `op1-` and 32 hexadecimal digits: the number
-/// changes with the meaning of the hash, so that digests of two meanings are never taken for one.
+/// A hash of the computation of an op: its wiring and primitives, without its name and prose. So two different blocks
+/// with one name never share a row. The text form is `op1-` and 32 hexadecimal digits. The number changes with the
+/// meaning of the hash, so digests of different meanings always differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct OpDigest(String);
@@ -179,31 +179,30 @@ pub struct Op {
 /// One primitive of an [`OpPlan`], with every size a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The node's id, or its primitive and its index among the nodes, as in `conv2d-2`. Unique in its op,
-    /// and the same at every shape, so weights are named by it.
+    /// The node's id, or its primitive and its index among the nodes, as in `conv2d-2`. It is unique in its op and the
+    /// same at every shape, so weights have it in their names.
     pub name: Arc<str>,
-    /// What it computes.
+    /// Its primitive.
     pub primitive: Primitive<u32>,
-    /// What it reads, by index into [`OpPlan::steps`].
+    /// Its inputs, by index into [`OpPlan::steps`].
     pub inputs: Vec<Source>,
-    /// Shapes of what it gives.
+    /// Shapes of its outputs.
     pub outputs: Vec<TensorShape>,
-    /// What it costs.
+    /// Its cost.
     pub cost: Cost,
-    /// Whether it stands for a convolution and a batch norm that was folded into it. Definitions are in
-    /// deployed form, so this is so for each biased convolution, unless the definition has a
-    /// normalization of its own.
+    /// Whether it is a convolution into which a batch norm was folded. Definitions are in deployed form, so this holds
+    /// for each biased convolution, unless the definition has a normalization of its own.
     pub folded_norm: bool,
 }
 
-/// An op at a shape: what the agent lowers and what costs are derived from.
+/// An op at a shape. The agent lowers it, and costs are derived from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpPlan {
     /// Shape of the input tensor.
     pub input: TensorShape,
-    /// Primitives in an order in which they can run; nodes whose condition does not hold are gone.
+    /// Primitives in an order in which they can run, without nodes whose condition does not hold.
     pub steps: Vec<Step>,
-    /// Which value is the output.
+    /// The output.
     pub result: Source,
     /// Shape of the output tensor.
     pub output: TensorShape,
@@ -215,9 +214,8 @@ impl Op {
     /// Checks a definition.
     ///
     /// # Errors
-    /// Names the op and the node, and says what is wrong: a bad name, an id that is unknown, used
-    /// twice or refers to a later node, a wrong number of inputs, a node that nothing uses, a usual
-    /// stride that the op cannot have.
+    /// Names the op, the node and the problem: a bad name; an id that is unknown, used twice or of a later node; a
+    /// wrong number of inputs; an unused node; a usual stride that the op cannot have.
     pub fn new(def: OpDef) -> Result<Op, Invalid> {
         check_op_name(&def.name)?;
         let in_op = |e: Invalid| e.within(format!("op {}", def.name));
@@ -280,7 +278,7 @@ impl Op {
         let mut steps: Vec<Step> = Vec::with_capacity(self.def.nodes.len());
         let mut cost = Cost::default();
         let normalizes = self.normalizes();
-        // Where each node's value is found among the steps, and which node each step is.
+        // The step of each node's value, and the node of each step.
         let mut places: Vec<Source> = Vec::with_capacity(self.def.nodes.len());
         let mut origins: Vec<usize> = Vec::with_capacity(self.def.nodes.len());
         for (index, (node, wires)) in self.def.nodes.iter().zip(&self.wiring).enumerate() {
@@ -329,7 +327,7 @@ impl Op {
         nodes.any(|node| matches!(node.apply, Primitive::BatchNorm | Primitive::LayerNorm))
     }
 
-    /// The input tensor at a shape, once the rules that do not depend on the nodes hold.
+    /// The input tensor at a shape, after the checks that do not depend on the nodes.
     fn input_at(&self, shape: &Shape) -> Result<TensorShape, Invalid> {
         shape.check()?;
         if shape.stride != 1 && !self.mentions(Variable::Stride) {
@@ -351,9 +349,9 @@ impl Op {
     }
 }
 
-/// A step whose value does not reach the result, which happens where only a conditional node reads it.
+/// A step whose value does not reach the result. This happens if only a conditional node reads it.
 ///
-/// Steps are read by later ones only, so what is read by any of them leads to the result.
+/// A step is only read by later ones, so a step that any other reads leads to the result.
 fn unused(steps: &[Step], result: Source) -> Option<usize> {
     let mut used = vec![false; steps.len()];
     for source in steps.iter().flat_map(|step| &step.inputs).chain([&result]) {
@@ -370,7 +368,7 @@ fn moved(wire: Source, places: &[Source]) -> Source {
         Source::Input => Source::Input,
         Source::Node { index, port } => match places[index] {
             Source::Node { index, port: 0 } => Source::Node { index, port },
-            // The node was passed over, and what it passes on may itself be one part of a split.
+            // The node was skipped, and the value that it passes on can be one part of a split.
             other => other,
         },
     }

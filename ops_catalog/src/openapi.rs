@@ -1,6 +1,6 @@
-//! Schemas of the types that are written otherwise than they are built, for an OpenAPI document.
+//! OpenAPI schemas of types whose text form differs from their fields.
 
-/// Describes a type that is written as text.
+/// The schema of a type whose form is a text.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! text_schema {
@@ -15,7 +15,7 @@ macro_rules! text_schema {
     };
 }
 
-/// Describes a type that is written in one of two ways.
+/// The schema of a type that has one of two forms.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! either_schema {

@@ -1,7 +1,7 @@
 //! The primitives that op definitions are made of, and their parameters.
 //!
-//! This module is the one place that knows what a primitive does to a shape (`shapes`) and what it
-//! costs (`cost`); the agent's lowering is the one place that knows how to run it.
+//! Only this module knows the effect of a primitive on shapes (`shapes`) and its cost (`cost`). Only the crate
+//! `latlas_lowering` knows how to run it.
 
 mod cost;
 mod shapes;
@@ -16,7 +16,7 @@ use crate::key::Shape;
 use crate::size::Size;
 use crate::tensor::TensorShape;
 
-/// As large as the largest map: more is a mistake, and would cost memory.
+/// The largest padding, as large as the largest map. More is a mistake, and would cost memory.
 const MAX_PADDING: u32 = 1 << 14;
 
 /// The activation inside a squeeze-and-excite block.
@@ -61,11 +61,10 @@ impl From<u32> for Size {
 
 /// A primitive with its parameters.
 ///
-/// Sizes are [`Size`]s in a definition, and plain numbers (`Primitive<u32>`) once the definition
-/// is taken at a shape.
+/// Sizes are [`Size`]s in a definition, and plain numbers (`Primitive<u32>`) at a shape.
 ///
-/// Where `padding` is not given it is `dilation * (kernel - 1) / 2`, rounded down: the padding that
-/// keeps a map's size at stride 1 for an odd kernel, and none for a pooling window of 2.
+/// The default of `padding` is `dilation * (kernel - 1) / 2`, rounded down. It keeps a map's size at stride 1 for an
+/// odd kernel, and is 0 for a pooling window of 2.
 #[derive(
     Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantNames,
 )]
@@ -76,8 +75,8 @@ impl From<u32> for Size {
     bound(deserialize = "S: Deserialize<'de> + From<u32>")
 )]
 pub enum Primitive<S = Size> {
-    /// 2-D convolution over a map, square kernel, with a bias unless told otherwise (deployed form:
-    /// batch norm is folded into it).
+    /// 2-D convolution over a map, with a square kernel and by default a bias (deployed form: a batch norm is folded
+    /// into it).
     Conv2d {
         /// Output channels.
         out: S,
@@ -145,10 +144,10 @@ pub enum Primitive<S = Size> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         padding: Option<u32>,
     },
-    /// Mean over a whole map, giving a 1x1 map.
+    /// Mean over a whole map; the output is a 1x1 map.
     GlobalAvgPool,
-    /// Multi-head self-attention with its input and output projections. A map is read as a sequence
-    /// of `h * w` tokens and becomes a map again.
+    /// Multi-head self-attention with its input and output projections. A map is read as a sequence of `h * w` tokens,
+    /// and the output is a map again.
     SelfAttention {
         /// Heads; they divide the channels.
         heads: S,
@@ -173,8 +172,8 @@ pub enum Primitive<S = Size> {
     Mul,
     /// Its inputs, one after the other along the channels.
     Concat,
-    /// Parts of its input along the channels, as `torch.chunk` makes them: equal where their number divides
-    /// the channels, else the last one is smaller. A later node reads part 1 of node `a` as `a.1`.
+    /// Parts of its input along the channels, as with `torch.chunk`: equal if their number divides the channels, else
+    /// the last one is smaller. A later node reads part 1 of node `a` as `a.1`.
     Split {
         /// Number of parts.
         parts: u32,
@@ -200,14 +199,14 @@ pub enum Primitive<S = Size> {
     ClassToken,
 }
 
-/// How many inputs a primitive takes.
+/// The number of inputs of a primitive.
 pub(crate) enum Arity {
     One,
     AtLeastTwo,
 }
 
-/// Rounds to a multiple of `divisor` without losing more than a tenth: `make_divisible` of the
-/// MobileNet reference code. A divisor of 0 is taken as 1, and what exceeds `u32` as its maximum.
+/// Rounds to a multiple of `divisor`, at most a tenth down: `make_divisible` of the MobileNet reference code. A divisor
+/// of 0 counts as 1, and a result beyond `u32` is its maximum.
 pub fn make_divisible(value: u32, divisor: u32) -> u32 {
     let (value, divisor) = (u64::from(value), u64::from(divisor.max(1)));
     let rounded = ((value + divisor / 2) / divisor * divisor).max(divisor);
@@ -221,7 +220,7 @@ impl Primitive {
 }
 
 impl<S> Primitive<S> {
-    /// The name that definitions and messages use.
+    /// The name in definitions and messages.
     pub fn name(&self) -> &'static str {
         self.into()
     }
@@ -266,7 +265,7 @@ impl<S> Primitive<S> {
 }
 
 impl Primitive<Size> {
-    /// The sizes of the definition, for rules that ask which variables it mentions.
+    /// The sizes of the definition, for rules about the variables that it mentions.
     pub(crate) fn sizes(&self) -> Vec<Size> {
         let mut sizes = vec![];
         let walked = self.clone().with_sizes(|size| {
@@ -377,7 +376,7 @@ fn check_factor(what: &str, value: u32) -> Result<(), Invalid> {
     Err(Invalid::here(format!("{what} is {value}; it lies between 1 and 1024")))
 }
 
-/// The padding that was given, or the one that the primitive's documentation promises.
+/// The given padding, or the documented default.
 fn same_padding(padding: Option<u32>, kernel: u32, dilation: u32) -> Result<Option<u32>, Invalid> {
     let padding =
         padding.map_or_else(|| u64::from(dilation) * u64::from(kernel - 1) / 2, u64::from);

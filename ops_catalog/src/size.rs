@@ -10,11 +10,10 @@ use crate::Invalid;
 use crate::error::shown;
 use crate::key::Shape;
 
-/// The largest size that a definition may ask for, so that nothing is allocated on the word of a
-/// hostile or mistyped definition.
+/// The largest size in a definition, so that a hostile or mistyped definition cannot allocate memory without bound.
 pub const MAX_SIZE: u32 = 1 << 20;
 
-/// A variable of the shape that an op is measured at.
+/// A variable of the shape of an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Variable {
     /// Channels of the op's input.
@@ -123,7 +122,7 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Digits and nothing else; the standard parser would also take a sign.
+/// A number of digits only; the standard parser also accepts a sign.
 fn number(text: &str) -> Option<u32> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }

@@ -10,11 +10,11 @@ use crate::size::Variable;
 use crate::spec::{Grid, SpaceDef};
 use crate::{Catalog, Invalid};
 
-/// The most keys that a space may spell out, repeated ones included: days of measuring on any device,
-/// so more is a mistake in a grid.
+/// The most keys of a space, repeated ones included. This many take days to measure on any device, so more is a mistake
+/// in a grid.
 const MAX_KEYS: usize = 100_000;
 
-/// A space with its keys spelled out.
+/// A space as a list of its keys.
 #[derive(Debug, Clone)]
 pub struct Space {
     /// Its name.
@@ -24,11 +24,10 @@ pub struct Space {
 }
 
 impl SpaceDef {
-    /// Spells out the keys; every one of them has a possible shape.
+    /// Lists the keys. Each has a possible shape.
     ///
     /// # Errors
-    /// Names the grid or key and what is wrong with it: an unknown op, an impossible shape, no key
-    /// at all, or too many.
+    /// Names the grid or key and its problem: an unknown op, an impossible shape, no key at all, or too many.
     pub fn resolve(&self, catalog: &Catalog) -> Result<Space, Invalid> {
         check_space_name(&self.name)?;
         self.entries(catalog)
@@ -62,7 +61,7 @@ impl SpaceDef {
     }
 }
 
-/// A space's name stands in command lines and addresses.
+/// Checks the name of a space, which appears in command lines and URLs.
 fn check_space_name(name: &str) -> Result<(), Invalid> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     if (1..=60).contains(&name.len()) && name.bytes().all(plain) {
@@ -74,12 +73,12 @@ fn check_space_name(name: &str) -> Result<(), Invalid> {
     ))
 }
 
-/// Keys in the order in which they came, each once.
+/// Keys in the order of their first occurrence, each once.
 #[derive(Default)]
 struct Keys {
     seen: HashSet<OpKey>,
     entries: Vec<(OpKey, Arc<Op>)>,
-    /// How many were offered, repeated ones included.
+    /// Number of added keys, repeated ones included.
     offered: usize,
 }
 

@@ -44,7 +44,7 @@ impl TensorShape {
         }
     }
 
-    /// The dimensions as libtorch orders them.
+    /// The dimensions in libtorch's order.
     pub fn dims(&self) -> Vec<i64> {
         match *self {
             TensorShape::Map { n, c, h, w } => [n, c, h, w].map(i64::from).to_vec(),
@@ -52,7 +52,7 @@ impl TensorShape {
         }
     }
 
-    /// Number of elements; the largest `u64` for a shape that no valid op has.
+    /// Number of elements; the largest `u64` if it does not fit, which no valid op has.
     pub fn elements(&self) -> u64 {
         self.factors().into_iter().fold(1, u64::saturating_mul)
     }
@@ -63,7 +63,7 @@ impl TensorShape {
         }
     }
 
-    /// Positions that share their channels: pixels of a map, tokens of a sequence.
+    /// Number of positions: pixels of a map, tokens of a sequence.
     pub(crate) fn positions(&self) -> u64 {
         match *self {
             TensorShape::Map { h, w, .. } => u64::from(h) * u64::from(w),
@@ -71,7 +71,7 @@ impl TensorShape {
         }
     }
 
-    /// Height and width as an op key has them: for a sequence its length and 1.
+    /// Height and width in an op key; for a sequence, its length and 1.
     pub(crate) fn rows(&self) -> (u32, u32) {
         match *self {
             TensorShape::Map { h, w, .. } => (h, w),
@@ -110,7 +110,7 @@ impl fmt::Display for TensorShape {
     }
 }
 
-/// The shape of tensors put one after the other along the channels.
+/// The shape of a concatenation along the channels.
 pub(crate) fn concatenated(inputs: &[TensorShape]) -> Result<TensorShape, Invalid> {
     let first = inputs[0];
     let mut channels = 0u32;

@@ -10,15 +10,14 @@ use crate::spec::NodeSpec;
 
 const RESOLUTIONS: [u32; 4] = [128, 160, 192, 224];
 
-/// Inverted residuals of one network, the first one and a closing one included.
+/// Number of inverted residuals of a network, the first one and a closing one included.
 const BLOCKS: RangeInclusive<usize> = 8..=18;
 
-/// A stage between stem and head: output channels, stride of its first block, and what the names of its
-/// blocks end in.
+/// A stage between stem and head: output channels, stride of its first block, and the suffix of its blocks' names.
 type Stage = (u32, u32, &'static str);
 
-/// What is the same in all networks of one manner.
-struct Manner {
+/// The constants of one design.
+struct Design {
     stem: NodeSpec,
     first: NodeSpec,
     stages: [Stage; 5],
@@ -28,8 +27,8 @@ struct Manner {
 }
 
 /// MobileNetV2 at width 1.0 (arXiv 1801.04381).
-fn v2() -> Manner {
-    Manner {
+fn v2() -> Design {
+    Design {
         stem: layer("Conv3x3_ReLU6", 32, 2),
         first: layer("MBConv1_3x3", 16, 1),
         stages: [(24, 2, ""), (32, 2, ""), (64, 2, ""), (96, 1, ""), (160, 2, "")],
@@ -42,11 +41,11 @@ fn v2() -> Manner {
     }
 }
 
-/// MobileNetV3 (arXiv 1905.02244) at a width of some quarters, which scales the head too.
-fn v3(quarters: u32) -> Manner {
+/// MobileNetV3 (arXiv 1905.02244) at a width in quarters, which also scales the head.
+fn v3(quarters: u32) -> Design {
     let width = |channels: u32| make_divisible(channels * quarters / 4, 8);
     let last = 6 * width(160);
-    Manner {
+    Design {
         stem: layer("Conv3x3_Hardswish", width(16), 2),
         first: layer("MBConv1_3x3_ReLU", width(16), 1),
         stages: [
@@ -66,27 +65,27 @@ fn v3(quarters: u32) -> Manner {
     }
 }
 
-/// Manner, resolution, number of blocks and how they are spread over the stages are drawn for the
-/// network; expansion, kernel and squeeze-and-excite for each block.
+/// Draws the design, the resolution, the number of blocks and their distribution over the stages for the network, and
+/// expansion, kernel and squeeze-and-excite for each block.
 pub(super) fn network(rng: &mut Rng) -> Drawn {
     let resolution = pick(rng, &RESOLUTIONS);
-    // Each width is a manner of its own, so that wide and narrow networks are equally many.
-    let manner = match rng.u32(1..=4) {
+    // Each width is a design of its own, so wide and narrow networks are equally frequent.
+    let design = match rng.u32(1..=4) {
         1 => v2(),
         quarters => v3(quarters),
     };
     let mut depths = [1; 5];
-    let fewest = 1 + depths.len() + usize::from(manner.closing.is_some());
+    let fewest = 1 + depths.len() + usize::from(design.closing.is_some());
     for _ in fewest..rng.usize(BLOCKS) {
         depths[rng.usize(..depths.len())] += 1;
     }
-    let mut layers = vec![manner.stem, manner.first];
-    for ((c_out, stride, ending), depth) in manner.stages.into_iter().zip(depths) {
+    let mut layers = vec![design.stem, design.first];
+    for ((c_out, stride, ending), depth) in design.stages.into_iter().zip(depths) {
         layers.push(block(rng, ending, c_out, stride));
         layers.extend((1..depth).map(|_| block(rng, ending, c_out, 1)));
     }
-    layers.extend(manner.closing.map(|(c_out, stride, ending)| block(rng, ending, c_out, stride)));
-    layers.extend(manner.head);
+    layers.extend(design.closing.map(|(c_out, stride, ending)| block(rng, ending, c_out, stride)));
+    layers.extend(design.head);
     Drawn { resolution, layers }
 }
 

@@ -10,7 +10,7 @@ const RESOLUTIONS: [u32; 4] = [128, 160, 192, 224];
 const PATCHES: [u32; 2] = [16, 32];
 const WIDTHS: [u32; 5] = [128, 192, 256, 384, 512];
 
-/// Encoder layers: channels of a head and width of the MLP are told by the name.
+/// Encoder layers. The name contains the channels of a head and the width of the MLP.
 const LAYERS: [&str; 4] = [
     "TransformerEncoder",
     "TransformerEncoder_MLP2",
@@ -20,12 +20,12 @@ const LAYERS: [&str; 4] = [
 
 const DEPTHS: RangeInclusive<u64> = 4..=14;
 
-/// Multiply-accumulates of the encoder that bound its depth: a few milliseconds, and less than a tenth of
-/// a second, on one core of a desktop's CPU.
+/// Bounds of the encoder's multiply-accumulates, which limit its depth: between a few milliseconds and a tenth of a
+/// second on one core of a desktop CPU.
 const WORK: RangeInclusive<u64> = 30_000_000..=3_000_000_000;
 
-/// Resolution, patch, width and depth are drawn for the network; heads and MLP for each layer, as in
-/// AutoFormer (arXiv 2107.00651).
+/// Draws resolution, patch, width and depth for the network, and heads and MLP for each layer, as in AutoFormer
+/// (arXiv 2107.00651).
 pub(super) fn network(rng: &mut Rng) -> Drawn {
     let resolution = pick(rng, &RESOLUTIONS);
     let patch = pick(rng, &PATCHES);
@@ -37,7 +37,7 @@ pub(super) fn network(rng: &mut Rng) -> Drawn {
     Drawn { resolution, layers }
 }
 
-/// Depths at which the encoder has about the work that it should have.
+/// Depths at which the work of the encoder is within [`WORK`].
 fn depths(resolution: u32, patch: u32, width: u32) -> RangeInclusive<u64> {
     let tokens = u64::from(resolution / patch).pow(2) + 1;
     // Four projections of attention and an MLP of four times the width.

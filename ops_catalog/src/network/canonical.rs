@@ -21,12 +21,11 @@ struct Line<'a> {
 }
 
 impl NetworkPlan {
-    /// A text that says what the network computes: its input, and its ops by their digests, with shapes and
-    /// wires. Names and the form of the definition are no part of it. The order of nodes, and of inputs that
-    /// are added, makes no difference.
+    /// A text of the network's computation: its input, and its ops by digest, with shapes and wires. It does not
+    /// contain names and does not depend on the form of the definition, nor on the order of nodes or of added inputs.
     ///
-    /// Two networks with one text are the same. Two spellings of one network have one text unless nodes look
-    /// alike to all their neighbours, near and far, and are still wired differently.
+    /// Networks with one text are the same. Two spellings of one network have one text, except if nodes have equal
+    /// surroundings, near and far, and are still wired differently.
     pub fn canonical(&self) -> String {
         let mut inputs = self.joined_additions();
         let ranks = self.ranks(&inputs);
@@ -60,8 +59,8 @@ impl NetworkPlan {
         serde_json::to_string(&(self.input, lines)).expect("plain data serializes to JSON")
     }
 
-    /// What each step reads. A chain of additions, which is how a plan adds several values, becomes one
-    /// addition of them all.
+    /// The inputs of each step. A plan adds several values by a chain of additions; here the chain becomes one
+    /// addition.
     fn joined_additions(&self) -> Vec<Vec<Value>> {
         let mut inputs: Vec<Vec<Value>> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
@@ -75,7 +74,7 @@ impl NetworkPlan {
         inputs
     }
 
-    /// A hash of each step's surroundings: everything that leads to it, and everything that it leads to.
+    /// A hash of the surroundings of each step: all steps that lead to it, and all steps to which it leads.
     fn ranks(&self, inputs: &[Vec<Value>]) -> Vec<Hash> {
         let mut ranks: Vec<Hash> = Vec::with_capacity(self.steps.len());
         for (step, inputs) in self.steps.iter().zip(inputs) {

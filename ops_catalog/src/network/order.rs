@@ -12,8 +12,8 @@ pub(super) struct Cycle {
     input: usize,
 }
 
-/// The nodes from which the output is reached, each after what it reads, so the output is last. The walk
-/// starts at the output, goes depth first, and takes the inputs of a node in their order.
+/// The nodes that lead to the output, each after its inputs, so the output is last. The walk starts at the output, goes
+/// depth first, and takes the inputs of a node in their order.
 pub(super) fn post_order(inputs: &[&[Value]], output: usize) -> Result<Vec<usize>, Cycle> {
     #[derive(Clone, Copy, PartialEq)]
     enum State {
@@ -23,8 +23,8 @@ pub(super) fn post_order(inputs: &[&[Value]], output: usize) -> Result<Vec<usize
     }
     let mut states = vec![State::New; inputs.len()];
     let mut order = Vec::with_capacity(inputs.len());
-    // Each entry is a node and how many of its inputs have been walked; a list instead of recursion,
-    // since a network may be as deep as it is long.
+    // Each entry is a node and the number of its inputs that have been walked. A list instead of recursion, because a
+    // network can be as deep as it is long.
     let mut path = vec![(output, 0)];
     states[output] = State::Open;
     while let Some((node, walked)) = path.last_mut() {
@@ -49,7 +49,7 @@ pub(super) fn post_order(inputs: &[&[Value]], output: usize) -> Result<Vec<usize
     Ok(order)
 }
 
-/// Sorts nodes so that each stands after what it reads, with the output last.
+/// Sorts nodes so that each follows its inputs, with the output last.
 pub(super) fn in_running_order(
     nodes: Vec<NetworkNode>,
     output: usize,

@@ -18,22 +18,22 @@ pub struct PlanStep {
     pub op: Arc<Op>,
     /// Its primitives.
     pub plan: OpPlan,
-    /// What it reads, by index into the steps: one value, or the parts that a merge brings together.
+    /// Its inputs, by index into the steps: one value, or the parts of a merge.
     pub inputs: Vec<Value>,
-    /// Set for the merging of several values, which is the op `Add` or `Concat` of the catalog.
+    /// The merge of several values, if it is one: the op `Add` or `Concat` of the catalog.
     pub merge: Option<Merge>,
-    /// Where the author wrote it.
+    /// Its place in the author's text.
     pub place: String,
 }
 
-/// A network as op keys: what is looked up, costed and run.
+/// A network as op keys: the form in which it is looked up, costed and run.
 #[derive(Debug, Clone)]
 pub struct NetworkPlan {
     /// Its input.
     pub input: Input,
     /// Ops in an order in which they can run.
     pub steps: Vec<PlanStep>,
-    /// Shape of its output, which is the last step's.
+    /// Shape of its output, which is the output of the last step.
     pub output: TensorShape,
     /// Sum of the steps' costs.
     pub cost: Cost,
@@ -55,7 +55,7 @@ impl Network {
             output: self.input.shape(),
             cost: Cost::default(),
         };
-        // Where each node's value is found among the steps, of which merges are some.
+        // The step of each node's value; merges are steps too.
         let mut places: Vec<Value> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let place = |input: &Value| match *input {
@@ -131,7 +131,7 @@ impl NetworkPlan {
         Value::Of(self.steps.len() - 1)
     }
 
-    /// Additions are made two at a time, so that each is a row that a table can have.
+    /// Adds values two at a time, so that each addition can be a row of a table.
     fn added(
         &mut self,
         inputs: &[Value],
@@ -151,7 +151,7 @@ impl NetworkPlan {
         Ok(sum)
     }
 
-    /// A concatenation is made at once: it is one copy, however many the parts are.
+    /// Concatenates all parts at once: the op is one copy, whatever their number.
     fn concatenated(
         &mut self,
         inputs: Vec<Value>,
@@ -175,7 +175,7 @@ impl NetworkPlan {
     ) -> Result<Value, Invalid> {
         let shape = key_shape(merged, channels_in, merged.channels(), 1);
         let mut plan = op.at(&shape)?;
-        // The catalog's merging ops take maps; sequences are merged element by element alike.
+        // The catalog's merging ops take maps. Sequences are merged elementwise in the same way.
         plan.output = merged;
         Ok(self.push(op, shape, plan, inputs, Some(merge), place))
     }

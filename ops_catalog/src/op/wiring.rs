@@ -1,4 +1,4 @@
-//! Which node of a definition reads what.
+//! The wiring of a definition: the inputs of each node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(super) fn node_label(index: usize, node: &Node) -> String {
     }
 }
 
-/// A name that no other node has: an id has no `-`.
+/// The name of a node. It is unique, because an id has no `-`.
 pub(super) fn node_name(index: usize, node: &Node) -> Arc<str> {
     match &node.id {
         Some(id) => id.as_str().into(),
@@ -49,7 +49,7 @@ pub(super) fn wire(def: &OpDef) -> Result<Vec<Vec<Source>>, Invalid> {
     Ok(wiring)
 }
 
-/// Every node but the last is read by a later one, so all of them lead to the last.
+/// Checks that a later node reads each node but the last, so all of them lead to the last.
 fn check_use(nodes: &[Node], wiring: &[Vec<Source>]) -> Result<(), Invalid> {
     let last = nodes.len() - 1;
     for (index, node) in nodes.iter().enumerate().take(last) {
@@ -152,7 +152,7 @@ fn resolve(
     let port = match part {
         None if outputs == 1 => 0,
         None => return problem(format!("`{id}` is a split: say which part, as in `{id}.0`")),
-        // Compared as text, so that a part has one spelling.
+        // A comparison as text, so each part has one spelling.
         Some(part) => match (0..outputs).find(|port| port.to_string() == part) {
             Some(port) => port,
             None => {

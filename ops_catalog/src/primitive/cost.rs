@@ -1,4 +1,4 @@
-//! What each primitive costs.
+//! The cost of each primitive.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,19 +6,19 @@ use super::Primitive;
 use crate::Invalid;
 use crate::tensor::{MAX_ELEMENTS, TensorShape};
 
-/// What an op or a network costs, from its definition alone.
+/// The cost of an op or a network, from its definition alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cost {
-    /// Multiply-accumulates of convolutions, linear layers and attention products, each counted
-    /// once: what papers on mobile networks and torchvision's model tables call FLOPs.
-    /// Elementwise work, pooling and normalization count nothing, as there.
+    /// Multiply-accumulates of convolutions, linear layers and attention products, each counted once. Papers on mobile
+    /// networks and torchvision's model tables call them FLOPs. As there, elementwise work, pooling and normalization
+    /// count zero.
     pub flops: u64,
     /// Learned parameters.
     pub params: u64,
-    /// Elements of everything that is stored to run it: the parameters, and the running
-    /// statistics of a batch norm that was not folded.
+    /// Elements that are stored to run it: the parameters, and the running statistics of batch norms that were not
+    /// folded.
     pub weight_elements: u64,
-    /// Elements read and written by its primitives: inputs and outputs of each, once.
+    /// Elements that its primitives read and write: the inputs and outputs of each, once.
     pub activation_elements: u64,
 }
 
@@ -115,7 +115,7 @@ fn weights(factors: &[u64]) -> Result<u64, Invalid> {
     Err(Invalid::here(format!("{count} weights are too many to measure")))
 }
 
-/// A product that leaves room for sums of a few of its kind.
+/// A product that is small enough for a sum of a few such products to fit.
 fn product(factors: &[u64]) -> Result<u64, Invalid> {
     factors
         .iter()

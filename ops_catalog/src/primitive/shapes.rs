@@ -1,11 +1,11 @@
-//! What each primitive does to shapes.
+//! The effect of each primitive on shapes.
 
 use super::Primitive;
 use crate::Invalid;
 use crate::tensor::{TensorShape, concatenated};
 
 impl Primitive<u32> {
-    /// Shapes of its outputs for the given input shapes.
+    /// The output shapes for the given input shapes.
     pub(super) fn output_shapes(
         &self,
         inputs: &[TensorShape],
@@ -99,7 +99,7 @@ fn upsampled(input: TensorShape, scale: u32) -> Result<TensorShape, Invalid> {
     TensorShape::Map { n, c, h: grown(h)?, w: grown(w)? }.checked()
 }
 
-/// The shape that all inputs have.
+/// The common shape of all inputs.
 fn alike(inputs: &[TensorShape]) -> Result<TensorShape, Invalid> {
     let first = inputs[0];
     match inputs.iter().find(|&&shape| shape != first) {
@@ -141,8 +141,7 @@ fn divides(what: &str, part: u32, channels: u32) -> Result<(), Invalid> {
     Err(Invalid::here(format!("{what} {part} does not divide the {channels} channels")))
 }
 
-/// Widths of the parts of a split: what `torch.chunk` gives, which is one width for all, and what is left
-/// for the last.
+/// Widths of the parts of a split, as with `torch.chunk`: one width for all, and the rest for the last.
 fn split_widths(parts: u32, channels: u32) -> Result<impl Iterator<Item = u32>, Invalid> {
     let width = channels.div_ceil(parts.max(1)).max(1);
     if channels.div_ceil(width) != parts {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::text::Tree;
 
-/// Any JSON value, kept digit by digit: a hash of 128 bits, written as a number, stays what it is.
+/// Any JSON value, with its digits unchanged: a number that is a hash of 128 bits keeps all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ExternalId(String);
 
@@ -33,7 +33,7 @@ impl Serialize for ExternalId {
 impl<'de> Deserialize<'de> for ExternalId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ExternalId, D::Error> {
         let written = Box::<RawValue>::deserialize(deserializer)?;
-        // It goes into lines, whatever lines it came from.
+        // Its form has no line breaks, because outputs have one object a line.
         Tree::json(written.get()).map(|tree| ExternalId::from(&tree)).map_err(de::Error::custom)
     }
 }

@@ -176,25 +176,24 @@ impl NetworkSpec {
     /// Reads one network from JSON, such as a line of a file of networks.
     ///
     /// # Errors
-    /// Syntax errors and unknown fields, with their column, and their line where there are several.
+    /// Syntax errors and unknown fields, with their column, and their line if there are several.
     pub fn from_json(text: &str) -> Result<NetworkSpec, Invalid> {
         text::read_json(text)
     }
 
-    /// Whether the first line of a text shows that each of its lines is a network in JSON: it holds a
-    /// whole object.
+    /// Whether each line of a text is a network in JSON, by its first line: it contains a whole object.
     pub fn is_one_a_line(first_line: &str) -> bool {
         let line = text::unmarked(first_line).trim();
-        // A mistake in the first line is a mistake in that line alone.
+        // A mistake in the first line concerns that line only.
         (line.starts_with("{\"") && line.ends_with('}'))
             || (line.starts_with('{') && serde_json::from_str::<IgnoredAny>(line).is_ok())
     }
 
-    /// Reads the networks of a text: one, in YAML or JSON, or many, one JSON object a line, each with
-    /// the number of its line. Empty lines between them are passed over.
+    /// Reads the networks of a text: one, in YAML or JSON, or many, one JSON object a line, each with the number of its
+    /// line. Empty lines are skipped.
     ///
     /// # Errors
-    /// Syntax errors and unknown fields, with line and column; a text that holds nothing.
+    /// Syntax errors and unknown fields, with line and column; an empty text.
     pub fn read_all(text: &str) -> Result<Vec<(Option<usize>, NetworkSpec)>, Invalid> {
         let text = text::unmarked(text);
         if text.trim().is_empty() {

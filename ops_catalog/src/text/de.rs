@@ -1,4 +1,4 @@
-//! A tree as values, with every refusal in the words of this project.
+//! From a tree to values. Every error is in the words of this project.
 
 mod access;
 mod refused;
@@ -13,7 +13,7 @@ use super::tree::{Style, Tree, Value};
 use super::words::wanted;
 use crate::error::shown;
 
-/// How serde_json names the type that holds a value as it was written.
+/// serde_json's name of the type that keeps a value's text.
 const AS_WRITTEN: &str = "$serde_json::private::RawValue";
 
 /// A value of a tree, to be read.
@@ -27,7 +27,7 @@ impl<'a> Reader<'a> {
         Reader { tree, top: true }
     }
 
-    /// Says that the value is another than the one wanted.
+    /// The error for a value of another kind.
     fn other<T>(&self, expected: &dyn Expected) -> Result<T, Refused> {
         let mut problem = mismatch(&self.tree.described(), expected);
         if let Value::Scalar(style, text) = &self.tree.value {
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A scalar whose kind its own spelling decides.
+    /// A scalar whose kind depends on its spelling.
     fn scalar<V: Visitor<'a>>(
         &self,
         style: Style,
@@ -187,7 +187,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         };
         let name = visitor_name(&visitor);
         visitor.visit_str(text).map_err(|error: Refused| {
-            // A type of a library refuses in its own words; what it wants is known from its name.
+            // A library's type words its own error; its name tells what it accepts.
             let words = wanted(&name);
             let foreign = words != name && words != "a text";
             let error = match foreign {
@@ -315,7 +315,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 }
 
-/// What a visitor calls itself.
+/// The name that a visitor gives itself.
 fn visitor_name<'de, V: Visitor<'de>>(visitor: &V) -> String {
     (visitor as &dyn Expected).to_string()
 }

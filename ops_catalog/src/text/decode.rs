@@ -1,13 +1,13 @@
-//! Bytes as text.
+//! From bytes to text.
 
 use std::borrow::Cow;
 
 use crate::Invalid;
 
-/// The mark that some editors put in front of UTF-8.
+/// The byte order mark that some editors put in front of UTF-8.
 const MARK: &str = "\u{feff}";
 
-/// How the bytes of a text are to be read, as its beginning shows.
+/// The encoding of a text, by its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// UTF-8, with or without a byte order mark.
@@ -16,19 +16,19 @@ pub enum Encoding {
     Utf16Le,
     /// UTF-16, most significant byte first.
     Utf16Be,
-    /// UTF-32, which nobody writes on purpose.
+    /// UTF-32, which is not supported.
     Utf32,
     /// Compressed, by the named program.
     Compressed(&'static str),
 }
 
-/// What the first bytes of a text show; four are enough.
+/// The encoding that the first bytes of a text show; four bytes are enough.
 pub fn encoding(head: &[u8]) -> Encoding {
     match head {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Encoding::Utf32,
         [0xff, 0xfe, ..] => Encoding::Utf16Le,
         [0xfe, 0xff, ..] => Encoding::Utf16Be,
-        // A text begins with ASCII in all formats here, so the place of the zeros tells the order.
+        // All formats here begin with ASCII, so the position of the zeros shows the order.
         [1..=127, 0, 1..=127, 0, ..] => Encoding::Utf16Le,
         [0, 1..=127, 0, 1..=127, ..] => Encoding::Utf16Be,
         [0x1f, 0x8b, ..] => Encoding::Compressed("gzip"),
@@ -45,10 +45,10 @@ pub fn unmarked(text: &str) -> &str {
     text.strip_prefix(MARK).unwrap_or(text)
 }
 
-/// Bytes as text: UTF-8 with or without a mark, or UTF-16.
+/// Bytes as text: UTF-8 with or without a byte order mark, or UTF-16.
 ///
 /// # Errors
-/// When they are compressed, or in no encoding that is certain.
+/// When the bytes are compressed, or their encoding is uncertain.
 pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, Invalid> {
     match encoding(bytes) {
         Encoding::Utf8 => utf8(bytes).map(Cow::Borrowed),

@@ -1,4 +1,4 @@
-//! JSON as a tree.
+//! From JSON to a tree.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::de::Refused;
 use super::tree::{Key, MAX_DEPTH, Mark, Style, Tree, Value, add_field};
 use crate::error::shown;
 
-/// Parses a text that holds one value.
+/// Parses a text with one value.
 pub(super) fn parse(text: &str) -> Result<Tree, Refused> {
     let mut parser = Parser { text, at: 0, line: 1, line_start: 0 };
     parser.space();
@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str) -> Result<Tree, Refused> {
         .refused(format!("it is not JSON: {} follows after the end of the value", parser.found())))
 }
 
-/// Whether a text is a number as JSON writes it.
+/// Whether a text is a number in JSON's notation.
 pub(super) fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -44,7 +44,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     line: usize,
-    /// Where the line begins.
+    /// The begin of the line.
     line_start: usize,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Parser<'a> {
         Refused::at(self.mark(), problem)
     }
 
-    /// What stands here, for a message.
+    /// A description of the text at this place, for a message.
     fn found(&self) -> String {
         match self.rest().chars().next() {
             None => "the end".to_owned(),

@@ -1,10 +1,10 @@
-//! Text as people have it: bytes as text, text as a tree with positions, a tree as values.
+//! Text from outside: from bytes to text, from text to a tree with positions, from a tree to values.
 //!
-//! Every file, every line of a stream and every body of a call is read here, so that all formats take the
-//! same spellings and a refusal is in one set of words: a place (line, column, field path), what is wrong,
-//! and the remedy. No message of a library passes through.
+//! Files, lines of a stream and bodies of calls are read here, so all formats accept the same spellings, and all errors
+//! have one form: the place (line, column, field path), the problem, and the remedy. No message of a library passes
+//! through.
 //!
-//! Pure: where bytes come from is the caller's.
+//! Pure: the caller does the I/O.
 
 mod de;
 mod decode;
@@ -20,11 +20,11 @@ pub use self::decode::{Encoding, decode, encoding, unmarked};
 pub use self::tree::Tree;
 use crate::Invalid;
 
-/// More text than any definition, space or network of sensible size.
+/// The most bytes of a text: more than any sensible definition, space or network.
 const MAX_TEXT: usize = 16 << 20;
 
-/// Phrases of the libraries that read for this project. No message has one of them: what they say names types
-/// and options of programs, and not what to do. For tests.
+/// Phrases of the libraries behind this module. No message contains one of them, because they name types and options of
+/// programs and no remedy. For tests.
 pub const FOREIGN_PHRASES: [&str; 30] = [
     "invalid type",
     "invalid value",
@@ -58,10 +58,10 @@ pub const FOREIGN_PHRASES: [&str; 30] = [
     "Cannot parse",
 ];
 
-/// Reads one value from YAML or JSON: a file that a person wrote.
+/// Reads one value from YAML or JSON, such as a file that a person wrote.
 ///
 /// # Errors
-/// With line, column and field path.
+/// The problem, with line, column and field path.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Invalid> {
     if text.len() > MAX_TEXT {
         return Err(Invalid::here(format!(
@@ -72,13 +72,13 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Invalid> {
     Tree::yaml(text)?.read()
 }
 
-/// Reads one value from JSON: a line of a stream, or what a program wrote.
+/// Reads one value from JSON, such as a line of a stream or the output of a program.
 ///
 /// # Errors
-/// With line, column and field path.
+/// The problem, with line, column and field path.
 pub fn read_json<T: DeserializeOwned>(text: &str) -> Result<T, Invalid> {
     let text = unmarked(text);
-    // The tree has positions and takes more spellings; what is plain JSON of the wanted form needs neither.
+    // The tree has positions and accepts more spellings. Plain JSON of the wanted form needs neither.
     match serde_json::from_str(text) {
         Ok(value) => Ok(value),
         Err(_) => Tree::json(text)?.read(),

@@ -1,6 +1,6 @@
-//! Numbers as people write them.
+//! Numbers in the notations of people.
 
-/// Why a text is not the number that it should be.
+/// The reason why a text is not the wanted number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NumberError {
     #[error("`{text}` is not a number{remedy}")]
@@ -13,7 +13,7 @@ pub(super) enum NumberError {
     NotWhole(String),
 }
 
-/// Whether a text begins as a number does, so that it means to be one.
+/// Whether a text begins like a number, and so is meant as one.
 pub(super) fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let mut bytes = unsigned.bytes();
@@ -26,7 +26,7 @@ pub(super) fn is_number(text: &str) -> bool {
     }
 }
 
-/// A whole number, however it is written, if that is certain: `8`, `8.0`, `1e1`, `600e6`, `0x10`.
+/// A whole number in any unambiguous notation: `8`, `8.0`, `1e1`, `600e6`, `0x10`.
 pub(super) fn whole(text: &str) -> Result<i128, NumberError> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -93,7 +93,7 @@ pub(super) fn real(text: &str) -> Result<f64, NumberError> {
     text.parse().map_err(|_| no_number(text))
 }
 
-/// Some readers take a number with a leading zero as octal, so what it means is not certain.
+/// Refuses a leading zero, because some readers take such a number as octal.
 fn check_leading_zero(text: &str, whole: &str) -> Result<(), NumberError> {
     let plain = whole.trim_start_matches('0');
     if whole.len() > 1 && whole.starts_with('0') && whole.bytes().all(|b| b.is_ascii_digit()) {

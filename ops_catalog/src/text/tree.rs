@@ -1,4 +1,4 @@
-//! A text as a tree of values, each with its position and its digits as they were written.
+//! A text as a tree of values, each with its position and its original digits.
 
 use std::fmt;
 
@@ -12,24 +12,24 @@ use crate::error::shown;
 /// The deepest nesting: more is hostile.
 pub(super) const MAX_DEPTH: usize = 100;
 
-/// The most values of a YAML text, those that aliases repeat included.
+/// The most values of a YAML text, repetitions by aliases included.
 pub(super) const MAX_VALUES: usize = 250_000;
 
-/// A place in the text, from 1.
+/// A place in the text; lines and columns count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) line: usize,
     pub(super) column: usize,
 }
 
-/// How a scalar was written.
+/// The notation of a scalar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// Without quotes in YAML, or in a query: what it is depends on what is wanted.
+    /// Without quotes in YAML, or in a query: its kind depends on the wanted type.
     Plain,
     /// A number, `true`, `false` or `null` in JSON.
     Bare,
-    /// Text, whatever it looks like.
+    /// Text, also if it looks like a number.
     Quoted,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Key {
     pub(super) text: String,
 }
 
-/// A text that has been parsed, and not yet been read as anything.
+/// A parsed text that has not been read as a type yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tree {
     pub(super) at: Mark,
@@ -69,11 +69,11 @@ impl Tree {
     /// # Errors
     /// What is not YAML, with its place.
     pub fn yaml(text: &str) -> Result<Tree, Invalid> {
-        // What is JSON is read as such: the two differ in what `1e1` and a tab are.
+        // JSON is tried first: JSON and YAML differ in the meaning of `1e1` and of a tab.
         Tree::parsed(text, |text| match json::parse(text) {
             Ok(tree) => Ok(tree),
             Err(problem) => yaml::parse(text).map_err(|other| {
-                // Of a text that means to be JSON, the first mistake is the one in its JSON.
+                // For a text that is meant as JSON, the JSON error is the relevant one.
                 let means_json = text.trim_start().starts_with(['{', '[']) && text.contains('"');
                 if means_json { problem } else { other }
             }),
@@ -89,7 +89,7 @@ impl Tree {
         }
     }
 
-    /// Named texts, such as the parameters of a call: each is what its field wants it to be.
+    /// Named texts, such as the parameters of a call. The type of each depends on its field.
     pub fn of_texts(pairs: impl IntoIterator<Item = (String, String)>) -> Tree {
         let at = Mark { line: 0, column: 0 };
         let fields = pairs.into_iter().map(|(name, text)| {
@@ -115,7 +115,7 @@ impl Tree {
         }
     }
 
-    /// The text that it is, if it is one.
+    /// Its text, if it is a text.
     pub fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Scalar(Style::Quoted, text) => Some(text),
@@ -134,7 +134,7 @@ impl Tree {
         }
     }
 
-    /// What stands there, for a message.
+    /// A description of the value, for a message.
     pub(super) fn described(&self) -> String {
         match &self.value {
             Value::List(_) => "a list".to_owned(),
@@ -146,7 +146,7 @@ impl Tree {
     }
 }
 
-/// As JSON on one line, every number with the digits that it was written with.
+/// As JSON on one line, every number with its original digits.
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -180,7 +180,7 @@ impl fmt::Display for Tree {
     }
 }
 
-/// Adds a field, unless it is there already.
+/// Adds a field, unless the object already has it.
 pub(super) fn add_field(
     fields: &mut Vec<(Key, Tree)>,
     seen: &mut std::collections::HashMap<String, Mark>,

@@ -1,6 +1,6 @@
-//! What a value should be, in plain words.
+//! The wanted kind of a value, in plain words.
 
-/// What a type calls itself in serde, for people.
+/// A type's name in serde, in words for people.
 pub(super) fn wanted(expected: &str) -> String {
     let fields = "an object, written `name: value`";
     let whole = match expected {
@@ -40,7 +40,7 @@ pub(super) fn wanted(expected: &str) -> String {
     if begins("unit struct") || begins("unit variant") {
         return "nothing".to_owned();
     }
-    // What types of this project call themselves.
+    // Types of this project have names for people.
     expected.to_owned()
 }
 

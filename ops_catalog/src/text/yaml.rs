@@ -1,4 +1,4 @@
-//! YAML as a tree.
+//! From YAML to a tree.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Tag}
 use super::de::Refused;
 use super::tree::{Key, MAX_DEPTH, MAX_VALUES, Mark, Style, Tree, Value, add_field};
 
-/// Parses a text that holds one document.
+/// Parses a text with one document.
 pub(super) fn parse(text: &str) -> Result<Tree, Refused> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
@@ -93,7 +93,7 @@ impl Builder {
         Ok(())
     }
 
-    /// A value that is whole, with how many values it has inside.
+    /// Takes a complete value, with the number of values inside it.
     fn value(&mut self, tree: Tree, anchor: usize, size: usize) -> Result<(), Refused> {
         self.values += size;
         if self.values > MAX_VALUES {
@@ -107,7 +107,7 @@ impl Builder {
         }
         match self.open.last_mut().map(|open| &mut open.what) {
             None if self.document.is_none() => self.document = Some(tree),
-            // `---` at the end of a file begins a document without a value.
+            // A `---` at the end of a file begins an empty document.
             None if tree.is_null() => {}
             None => return self.second_document(tree),
             Some(What::List(items)) => items.push(tree),
@@ -154,7 +154,7 @@ fn count(tree: &Tree) -> usize {
     }
 }
 
-/// The name of one of YAML's own tags; others mean something to one program alone.
+/// The name of one of YAML's own tags. Other tags have a meaning for one program only.
 fn tag_of(tag: Option<&Tag>, at: Mark) -> Result<Option<&'static str>, Refused> {
     const KNOWN: [&str; 7] = ["str", "int", "float", "bool", "null", "seq", "map"];
     let Some(tag) = tag else { return Ok(None) };

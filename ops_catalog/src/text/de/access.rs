@@ -1,4 +1,4 @@
-//! The parts of a value: items of a list, fields of a map, and a name with what belongs to it.
+//! The parts of a value: items of a list, fields of a map, and a variant's name with its content.
 
 use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
@@ -9,7 +9,7 @@ use super::{Reader, Refused};
 use crate::error::shown;
 use crate::text::tree::{Key, Mark, Style, Tree, Value};
 
-/// The values of a list, one after the other.
+/// The values of a list, in order.
 pub(super) struct List<'a> {
     pub(super) items: std::slice::Iter<'a, Tree>,
     pub(super) index: usize,
@@ -35,7 +35,7 @@ impl<'de> SeqAccess<'de> for &mut List<'de> {
     }
 }
 
-/// The fields of a map, one after the other.
+/// The fields of a map, in order.
 pub(super) struct Fields<'a> {
     fields: std::slice::Iter<'a, (Key, Tree)>,
     value: Option<(&'a Key, &'a Tree)>,
@@ -61,7 +61,7 @@ impl<'de> MapAccess<'de> for Fields<'de> {
             value: Value::Scalar(Style::Plain, key.text.clone()),
             one_line: false,
         };
-        // A field's name is text unless the map's keys are numbers.
+        // The name of a field is text, unless the keys of the map are numbers.
         let read = match name.is_null() {
             true => seed.deserialize(key.text.as_str().into_deserializer()),
             false => seed.deserialize(FieldName { name: &name }),
@@ -76,7 +76,7 @@ impl<'de> MapAccess<'de> for Fields<'de> {
     }
 }
 
-/// The name of a field: text, or a number where the keys of a map are numbers.
+/// The name of a field: text, or a number if the keys of the map are numbers.
 struct FieldName<'a> {
     name: &'a Tree,
 }
@@ -127,7 +127,7 @@ impl<'de> Deserializer<'de> for FieldName<'_> {
     }
 }
 
-/// A name out of several, with or without something that belongs to it.
+/// The name of a variant, with or without content.
 pub(super) struct Named<'a> {
     pub(super) at: Mark,
     pub(super) name: &'a str,

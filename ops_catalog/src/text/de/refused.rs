@@ -1,4 +1,4 @@
-//! Why a text is refused, and where.
+//! The error of a refused text, and its place.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::error::shown;
 use crate::text::tree::Mark;
 use crate::text::words::{names, wanted};
 
-/// Why a text is not what it should be.
+/// The error of a refused text.
 #[derive(Debug)]
 pub(in crate::text) struct Refused {
     at: Option<Mark>,
@@ -27,7 +27,7 @@ impl Refused {
         Refused { at: None, path: vec![], problem: problem.into() }
     }
 
-    /// The same, seen from where the value stands.
+    /// The same, with the place of the value.
     pub(super) fn from(mut self, at: Mark) -> Refused {
         self.at.get_or_insert(at);
         self
@@ -38,7 +38,7 @@ impl Refused {
         self
     }
 
-    /// With its place as people count.
+    /// As an [`Invalid`], with lines and columns counted from 1.
     pub(in crate::text) fn invalid(self, one_line: bool) -> Invalid {
         let mut path = String::new();
         for segment in self.path.iter().rev() {
