@@ -110,8 +110,8 @@ impl Store {
             .await
     }
 
-    /// Computes everything that is derived from measurements again, from nothing. Versions that were served stay as they
-    /// are.
+    /// Computes everything that is derived from measurements again, from nothing. Versions that were served stay as
+    /// they are.
     ///
     /// # Errors
     /// When the store fails; then nothing has changed.

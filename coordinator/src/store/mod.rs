@@ -6,8 +6,8 @@
 //! - `hub` is the live state in memory. Its effects belong to the commit of a change (`effects`).
 //! - Two things are written later: when agents and tokens were last heard of (`heard`), and what is derived from
 //!   measurements (`derive`).
-//! - Rules are elsewhere ([`crate::rules::lease`], [`latlas_predict::merge`], [`crate::rules::admission`]): methods here
-//!   read, ask them, and write. `now` is always an argument.
+//! - Rules are elsewhere ([`crate::rules::lease`], [`latlas_predict::merge`], [`crate::rules::admission`]): methods
+//!   here read, ask them, and write. `now` is always an argument.
 //! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
 //!   generated files next to the code, and every query here is run by a test on a real file.
 

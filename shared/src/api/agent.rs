@@ -75,8 +75,8 @@ pub struct Heartbeat {
     pub leases: Vec<Uuid>,
     /// The box at this moment.
     pub telemetry: Telemetry,
-    /// Visits made so far for the leases above. The number grows as long as the work goes on. An agent that reports none
-    /// is not checked for a hang.
+    /// Visits made so far for the leases above. The number grows as long as the work goes on. An agent that reports
+    /// none is not checked for a hang.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visits: Option<u64>,
     /// Why the box should get no work now: too hot, held down, or busy. Null when it is fit.
@@ -117,8 +117,8 @@ pub struct LeaseRequest {
     pub max_tasks: u32,
     /// How long to wait for one, in seconds.
     pub wait_seconds: u32,
-    /// A random id for the lease. A retry with the same id, after a lost answer, gets the same lease. The agent can give
-    /// the lease back without having seen it. The coordinator chooses an id where it is missing.
+    /// A random id for the lease. A retry with the same id, after a lost answer, gets the same lease. The agent can
+    /// give the lease back without having seen it. The coordinator chooses an id where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<Uuid>,
     /// The process that asks; see [`Heartbeat::instance`].
