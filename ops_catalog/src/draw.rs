@@ -2,6 +2,7 @@
 
 mod mobilenet;
 mod transformer;
+mod walk;
 
 use std::fmt;
 use std::str::FromStr;

@@ -11,8 +11,9 @@ use super::values::id;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A FILE is YAML: `name`, then `grids`, `keys` or `networks` to measure, and under `ops` the definitions of ops that the
-catalog does not have. Whole networks are measured too. They do not become rows of the table; `latlas accuracy`
-compares the table's predictions with them. With --wait the exit code is 1 if something could not be measured.
+catalog does not have. Whole networks are measured too: those that are asked for, and five that are made of the space's
+own keys. They do not become rows of the table. They calibrate its predictions, and `latlas accuracy` compares the
+predictions with them. With --wait the exit code is 1 if something could not be measured.
 
 Example:
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --space mobilenet --wait
@@ -28,6 +29,10 @@ pub struct Profile {
     /// Id of the run config; by default the first of the hardware
     #[arg(long)]
     pub config: Option<String>,
+    /// Whole networks, made of the space's own keys, that are measured too and calibrate the table's predictions: a
+    /// number, or `none`
+    #[arg(long, value_name = "N|none", default_value = "5", value_parser = calibrate)]
+    pub calibrate: u32,
     /// Measure again what is already measured
     #[arg(long)]
     pub remeasure: bool,
@@ -37,6 +42,13 @@ pub struct Profile {
     /// Print the request's state as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+fn calibrate(text: &str) -> Result<u32, String> {
+    match text {
+        "none" => Ok(0),
+        _ => text.parse().map_err(|_| "write a number of networks, or `none`".to_owned()),
+    }
 }
 
 /// What `latlas profile` measures.

@@ -235,6 +235,7 @@ async fn submit(
         space: None,
         definition: None,
         networks: wanted.networks.iter().map(|network| network.choice.clone()).collect(),
+        calibrate: if wanted.space.is_some() { command.calibrate } else { 0 },
         remeasure: command.remeasure,
     };
     let networks = wanted.check(client).await?;

@@ -170,8 +170,7 @@ fn a_request_is_made_and_its_id_printed() {
     let desk = desk(&farm);
     let profile = "profile --hardware test-box-2c.cpu --space quick --config c1 --remeasure";
     assert_snapshot!(report(&farm, &desk.run(profile)));
-    let body =
-        r#"{"hardware_id":"test-box-2c.cpu","config":"c1","space":"quick","remeasure":true}"#;
+    let body = r#"{"hardware_id":"test-box-2c.cpu","config":"c1","space":"quick","calibrate":5,"remeasure":true}"#;
     assert!(farm.requests()[0].ends_with(body), "{}", farm.requests()[0]);
 }
 

@@ -23,6 +23,12 @@ use super::paging::Paging;
 use crate::app::App;
 use crate::store::{Actor, CancelError, NewRequest};
 
+/// The most networks that calibrate one space. From some forty on, more change nothing.
+const MOST_CALIBRATION_NETWORKS: usize = 100;
+
+/// The same for everybody, so that two requests for one space ask for the same networks.
+const CALIBRATION_SEED: u64 = 1;
+
 /// The most networks of one request: each is spelled out.
 const MOST_NETWORKS: usize = 1000;
 
@@ -139,7 +145,7 @@ async fn create(
         app.store().ops().novelty(def.clone())?;
     }
     let remeasure = body.remeasure;
-    let wanted = spelled_out(&app, space, body.networks).await?;
+    let wanted = spelled_out(&app, space, body.networks, body.calibrate as usize).await?;
     let request = NewRequest {
         table,
         space: wanted.space,
@@ -159,9 +165,12 @@ async fn create(
 /// What is spelled out has bounds; the number of keys is the catalog's affair.
 fn check_counts(body: &ProfileRequest) -> Result<(), ApiError> {
     let ops = body.definition.as_ref().map_or(0, |space| space.ops.len());
-    for (what, count, most) in
-        [("networks", body.networks.len(), MOST_NETWORKS), ("definition.ops", ops, MOST_OPS)]
-    {
+    let calibrate = body.calibrate as usize;
+    for (what, count, most) in [
+        ("networks", body.networks.len(), MOST_NETWORKS),
+        ("calibrate", calibrate, MOST_CALIBRATION_NETWORKS),
+        ("definition.ops", ops, MOST_OPS),
+    ] {
         if count > most {
             return Err(ApiError::Invalid(format!(
                 "{what}: there are {count}, and one request takes at most {most}: send several requests"
@@ -199,16 +208,20 @@ async fn spelled_out(
     app: &App,
     space: Option<SpaceDef>,
     networks: Vec<NetworkChoice>,
+    calibrate: usize,
 ) -> Result<Wanted, ApiError> {
     let known = app.store().ops();
     let work = tokio::task::spawn_blocking(move || {
         let catalog = known.catalog();
         let resolved = space.as_ref().map(|space| space.resolve(catalog)).transpose()?;
+        let own = resolved.as_ref().map(|space| space.networks(calibrate, CALIBRATION_SEED));
         // Tasks are handed out in this order, so a table predicts much of its space early.
         let keys = resolved.map(|space| in_order(&space)).unwrap_or_default();
         let (space, ops) = space.map(|space| (space.name, space.ops)).unzip();
         let ops: Vec<OpDef> = ops.unwrap_or_default();
         // Networks may use the ops that come with the space.
+        let own = own.into_iter().flatten().map(|spec| NetworkChoice::Defined(Box::new(spec)));
+        let networks: Vec<NetworkChoice> = networks.into_iter().chain(own).collect();
         let networks = whole_networks(&networks, &catalog.with_ops(ops.iter().cloned())?)?;
         Ok::<_, Invalid>(Wanted { space, ops, keys, networks })
     });

@@ -318,6 +318,16 @@ async fn insert_tasks(
     keys: &str,
     networks: &str,
 ) -> Result<(), StoreError> {
+    // Networks come first: the agent measures them along with the first rows, and the table is calibrated after
+    // minutes.
+    sqlx::query(
+        "INSERT INTO tasks (table_id, network_id)
+         SELECT ?1, value FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING",
+    )
+    .bind(table.id.0)
+    .bind(networks)
+    .execute(&mut **tx)
+    .await?;
     sqlx::query(
         "INSERT INTO tasks (table_id, op_id, key)
          SELECT ?1, wanted.value ->> 0, wanted.value ->> 1 FROM json_each(?2) AS wanted WHERE true
@@ -325,14 +335,6 @@ async fn insert_tasks(
     )
     .bind(table.id.0)
     .bind(keys)
-    .execute(&mut **tx)
-    .await?;
-    sqlx::query(
-        "INSERT INTO tasks (table_id, network_id)
-         SELECT ?1, value FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING",
-    )
-    .bind(table.id.0)
-    .bind(networks)
     .execute(&mut **tx)
     .await?;
     sqlx::query(

@@ -115,3 +115,29 @@ fn families_have_names() {
         &["family resnet", "no such family", "are mobilenet, transformer"],
     );
 }
+
+/// Every op of a network over a space is a key of the space, and the same seed gives the same networks.
+#[test]
+fn networks_over_a_space_have_only_its_keys() {
+    let catalog = builtin();
+    for def in catalog.spaces() {
+        let (name, space) = (&def.name, def.resolve(catalog).unwrap());
+        let networks = space.networks(5, 7);
+        assert_eq!(networks, space.networks(5, 7));
+        for spec in &networks {
+            let plan = Network::new(spec, catalog).unwrap().plan(catalog).unwrap();
+            assert!(plan.steps.len() >= 4, "{name}: {spec:?}");
+            for step in &plan.steps {
+                assert!(
+                    space.entries.iter().any(|(key, _)| *key == step.key),
+                    "{name}: {}",
+                    step.key
+                );
+            }
+        }
+        let count = networks.len();
+        let longest = networks.iter().map(|spec| spec.layers.as_ref().unwrap().len()).max();
+        println!("{name}: {} keys, {count} networks, longest {longest:?}", space.entries.len());
+        assert!(count == 5 || space.entries.len() < 60, "{name}: {count} networks");
+    }
+}

@@ -31,9 +31,18 @@ pub struct ProfileRequest {
     /// Whole networks, to compare predictions with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<NetworkChoice>,
+    /// How many whole networks, made of the space's own keys, are measured too, so that the table can calibrate its
+    /// predictions; `latlas profile` asks for 5. A space whose keys hardly fit one another has fewer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub calibrate: u32,
     /// Measure again what is already measured.
     #[serde(default)]
     pub remeasure: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A network that is asked for: the name of a built-in one, or a definition.

@@ -273,6 +273,7 @@ async fn load(arguments: Load) -> Result<()> {
                 networks: Vec::new(),
             }),
             networks: Vec::new(),
+            calibrate: 0,
             remeasure: true,
         };
         tasks.spawn(ask(researcher.clone(), request, Arc::clone(&seen)));

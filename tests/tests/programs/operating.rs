@@ -82,7 +82,16 @@ fn farm_with_work(space: &str) -> RealFarm {
     });
     farm.agent().ok();
     let space = farm.file("space.yaml", space);
-    farm.latlas(&["profile", "--hardware", &hardware_id(), "--space", &space]).ok();
+    farm.latlas(&[
+        "profile",
+        "--calibrate",
+        "none",
+        "--hardware",
+        &hardware_id(),
+        "--space",
+        &space,
+    ])
+    .ok();
     farm
 }
 
@@ -175,7 +184,16 @@ fn logs_hold_no_token_at_any_level() {
     loud(&mut agent);
     let first = run(agent.arg("--once"));
     let space = farm.file("space.yaml", FEW);
-    farm.latlas(&["profile", "--hardware", &hardware_id(), "--space", &space]).ok();
+    farm.latlas(&[
+        "profile",
+        "--calibrate",
+        "none",
+        "--hardware",
+        &hardware_id(),
+        "--space",
+        &space,
+    ])
+    .ok();
     let second = run(&mut agent);
     assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}", second.stderr);
     let identity = fs::read_to_string(farm.state().join("identity.json")).unwrap();
@@ -248,8 +266,17 @@ async fn a_box_that_is_drained_finishes_its_lease_and_leaves() {
     assert_eq!(done, 2, "{said}");
     assert_eq!(number(&pool, "SELECT count(*) FROM leases").await, 0);
     // It is let in again, finds nothing to do for as long as it is draining, and leaves.
-    farm.latlas(&["profile", "--hardware", &hardware_id(), "--space", "space.yaml", "--remeasure"])
-        .ok();
+    farm.latlas(&[
+        "profile",
+        "--calibrate",
+        "none",
+        "--hardware",
+        &hardware_id(),
+        "--space",
+        "space.yaml",
+        "--remeasure",
+    ])
+    .ok();
     let mut again = Agent::start(&mut farm.agent_command());
     again.says("new fans");
     assert_eq!(again.ends().0, Some(0));
@@ -292,8 +319,17 @@ async fn a_coordinator_without_room_loses_nothing_and_goes_on_when_there_is_some
     agent.says(" tasks");
     farm.disk_is_full(true);
     agent.says("the results are kept");
-    let refused =
-        farm.latlas(&["profile", "--hardware", &hardware_id(), "--space", "quick"]).fails(1);
+    let refused = farm
+        .latlas(&[
+            "profile",
+            "--calibrate",
+            "none",
+            "--hardware",
+            &hardware_id(),
+            "--space",
+            "quick",
+        ])
+        .fails(1);
     assert!(refused.contains("nothing of this call was kept"), "{refused}");
     let pool = database(&farm).await;
     let stored = "SELECT count(*) FROM measurements";
@@ -301,6 +337,8 @@ async fn a_coordinator_without_room_loses_nothing_and_goes_on_when_there_is_some
     farm.disk_is_full(false);
     let mut wait = farm.latlas_command(&[
         "profile",
+        "--calibrate",
+        "none",
         "--hardware",
         &hardware_id(),
         "--space",
@@ -359,7 +397,7 @@ fn a_farm_works_over_tls() {
     };
     over_tls(farm.agent_command().arg("--once")).ok();
     let space = farm.file("space.yaml", FEW);
-    let ask = ["profile", "--hardware", &hardware_id(), "--space", &space];
+    let ask = ["profile", "--calibrate", "none", "--hardware", &hardware_id(), "--space", &space];
     over_tls(&mut farm.latlas_command(&ask)).ok();
     over_tls(farm.agent_command().arg("--once")).ok();
     let tables = over_tls(&mut farm.latlas_command(&["table", "list"])).ok();

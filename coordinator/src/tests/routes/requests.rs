@@ -14,6 +14,26 @@ fn on_the_usual_class(more: Value) -> Value {
     body
 }
 
+/// A space can bring networks of its own keys, which are handed out before its rows.
+#[tokio::test]
+async fn a_space_is_calibrated_by_networks_of_its_own_keys() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let token = farm.token(Role::Researcher).await;
+    let ask = async |calibrate: u32| {
+        let body = on_the_usual_box(json!({"space": "quick", "calibrate": calibrate}));
+        farm.post("/v1/requests").token(&token).json(&body).send().await
+    };
+    let status: RequestStatus = ask(5).await.read(StatusCode::CREATED);
+    assert_eq!((status.networks, status.total), (5, 44));
+    let again: RequestStatus = ask(5).await.read(StatusCode::CREATED);
+    assert_eq!(again.total, 44, "the same networks");
+    let lease = farm.lease(&agent, 64, 0).await.unwrap();
+    let networks = lease.tasks.iter().take_while(|task| matches!(task.work, TaskWork::Network(_)));
+    assert_eq!(networks.count(), 5);
+    assert_eq!(ask(101).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
 #[tokio::test]
 async fn a_request_is_followed_to_its_end() {
     let farm = Farm::new().await;
