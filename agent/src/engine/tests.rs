@@ -283,8 +283,8 @@ fn a_span_in_which_all_is_slow_is_made_again() {
     assert_eq!((spent.spans, spent.redone), (6, 1));
     for (index, outcome) in outcomes.iter().enumerate() {
         assert_eq!(outcome.status, Status::Ok);
-        // 8 samples at the reference distance and 2 at each of two others.
-        assert_eq!(outcome.rejected, 12);
+        // 8 samples at the reference distance, 2 where predictions read and 2 at each of two others.
+        assert_eq!(outcome.rejected, 16);
         let latency = outcome.latency.as_ref().unwrap();
         assert_eq!(latency.at(8 << 20).unwrap().median_micros, 100.0 + index as f64);
         assert_eq!(outcome.references, [Some(110.0), Some(111.0)]);

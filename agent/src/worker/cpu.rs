@@ -11,9 +11,12 @@ use latlas_shared::Allocator;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
+use tch::Tensor;
 
 use super::backend::{Backend, Call, Samples};
-use super::disturbance::{self, Counters, MOST_BLOCK_RETAKES, MOST_RETAKES, online_cpus, retake};
+use super::disturbance::{
+    self, Counters, MOST_BLOCK_RETAKES, MOST_RETAKES, UsualClock, online_cpus, retake,
+};
 use super::{Pass, WorkerSettings};
 
 /// Sets threads, pinning and allocator. Comes before anything else in the worker, since glibc and
@@ -84,13 +87,13 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// A backend for reuse distances of up to so many bytes.
+    /// A backend for reuse distances of up to so many bytes, for ops that run on so many threads.
     ///
     /// # Errors
-    /// When the system does not say which processors this process runs on.
-    pub fn new(largest_reuse_distance: u64) -> Result<CpuBackend> {
+    /// When the system does not say which processors this process runs on, or there is too little memory.
+    pub fn new(largest_reuse_distance: u64, threads: u32) -> Result<CpuBackend> {
         Ok(CpuBackend {
-            eviction: Eviction::new(largest_reuse_distance),
+            eviction: Eviction::new(largest_reuse_distance, threads)?,
             clock: Clock::calibrate(),
             watch: Watch::new(allowed_cpus()?),
         })
@@ -104,7 +107,7 @@ impl CpuBackend {
         spent: &mut Samples,
     ) -> Result<(f64, bool)> {
         let before = Instant::now();
-        self.eviction.read(distance);
+        self.eviction.read(distance)?;
         let start = Instant::now();
         spent.reading_micros += (start - before).as_secs_f64() * 1e6;
         call.produce()?;
@@ -167,7 +170,7 @@ struct Watch {
     stat: Option<File>,
     pressure: Option<File>,
     clocks: Vec<File>,
-    fastest_khz: Option<u64>,
+    usual_clock: UsualClock,
 }
 
 impl Watch {
@@ -187,7 +190,7 @@ impl Watch {
             pressure: open("/proc/pressure/cpu"),
             clocks,
             cpus,
-            fastest_khz: None,
+            usual_clock: UsualClock::default(),
         }
     }
 
@@ -217,9 +220,11 @@ impl Watch {
 
     fn disturbed_since(&mut self, before: Counters, elapsed_micros: f64) -> bool {
         let after = self.counters();
-        self.fastest_khz = self.fastest_khz.max(after.khz);
-        disturbance::of_block(before, after, elapsed_micros, self.fastest_khz, self.owns_machine)
-            .is_some()
+        if let Some(khz) = after.khz {
+            self.usual_clock.add(khz);
+        }
+        let usual = self.usual_clock.khz();
+        disturbance::of_block(before, after, elapsed_micros, usual, self.owns_machine).is_some()
     }
 }
 
@@ -230,31 +235,50 @@ fn involuntary_switches() -> Result<i64> {
 }
 
 /// Memory that nothing else uses, read to move everything else further away.
-struct Eviction {
-    lines: Vec<[u64; 8]>,
+enum Eviction {
+    /// For ops on one thread.
+    Here(Vec<[u64; 8]>),
+    /// For ops on several threads. Each core has caches of its own, and in a network each touches its part of the
+    /// memory. So libtorch reads, on the threads on which it runs ops.
+    OnAllThreads(Tensor),
 }
 
 impl Eviction {
     /// A buffer of at least `bytes`, written once so that its pages exist.
-    fn new(bytes: u64) -> Eviction {
+    fn new(bytes: u64, threads: u32) -> Result<Eviction> {
+        if threads > 1 {
+            let words = i64::try_from(bytes / 4)?;
+            let kind = (tch::Kind::Float, tch::Device::Cpu);
+            return Ok(Eviction::OnAllThreads(Tensor::f_ones([words], kind)?));
+        }
         let lines = usize::try_from(bytes / 64).unwrap_or(usize::MAX);
-        Eviction { lines: vec![[1; 8]; lines] }
+        Ok(Eviction::Here(vec![[1; 8]; lines]))
     }
 
-    /// Reads the first `bytes`, one word of each cache line, at four places in turns: a processor that
-    /// waits for the lines of one stream fetches those of others meanwhile.
-    fn read(&self, bytes: u64) {
-        let lines = usize::try_from(bytes / 64).unwrap_or(usize::MAX).min(self.lines.len());
-        let quarter = lines / 4;
-        let lines = &self.lines[..4 * quarter];
-        let mut sums = [0u64; 4];
-        for line in 0..quarter {
-            for (place, sum) in sums.iter_mut().enumerate() {
-                *sum = sum.wrapping_add(lines[place * quarter + line][0]);
+    fn read(&self, bytes: u64) -> Result<()> {
+        match self {
+            Eviction::Here(lines) => read(lines, bytes),
+            Eviction::OnAllThreads(words) if bytes > 0 => {
+                let count = i64::try_from(bytes / 4)?.min(words.size1()?);
+                let _ = black_box(words.f_narrow(0, 0, count)?.f_sum(tch::Kind::Float)?);
             }
+            Eviction::OnAllThreads(_) => {}
         }
-        black_box(sums);
+        Ok(())
     }
+}
+
+/// Reads the first `bytes`, one word of each cache line, at four places in turns: a processor that waits for
+/// the lines of one stream fetches those of others meanwhile.
+fn read(lines: &[[u64; 8]], bytes: u64) {
+    let quarter = usize::try_from(bytes / 64).unwrap_or(usize::MAX).min(lines.len()) / 4;
+    let mut sums = [0u64; 4];
+    for line in 0..quarter {
+        for (place, sum) in sums.iter_mut().enumerate() {
+            *sum = sum.wrapping_add(lines[place * quarter + line][0]);
+        }
+    }
+    black_box(sums);
 }
 
 /// A monotonic clock that knows what reading it costs.

@@ -6,6 +6,8 @@
 //! for one sample. Both are bounded. What is still disturbed after that is kept and counted, and a row
 //! with many of those is `degraded`.
 
+use std::collections::VecDeque;
+
 /// How often a disturbed sample is taken again before it is kept.
 pub const MOST_RETAKES: u32 = 3;
 
@@ -15,7 +17,7 @@ pub const MOST_BLOCK_RETAKES: u32 = 1;
 /// The share of a block in which tasks waited for a processor, from which on the block is disturbed.
 const MOST_PRESSURE: f64 = 0.5;
 
-/// The share of the fastest clock seen so far, below which a block is disturbed.
+/// The share of the usual clock of the run, below which a block is disturbed.
 const LEAST_CLOCK: f64 = 0.9;
 
 /// What the system counts at one moment; None where it does not.
@@ -42,7 +44,7 @@ pub enum Disturbance {
 
 /// Whether a block between two readings was disturbed, and by what.
 ///
-/// `fastest_khz` is the fastest clock that this worker has seen. `owns_machine` says that the worker runs
+/// `usual_khz` is the clock that this worker usually sees ([`UsualClock`]). `owns_machine` says that the worker runs
 /// on all processors there are: pressure is counted for the whole machine, and a task that waits for
 /// one that the worker does not use takes nothing from it. (On two processors that others kept busy, one
 /// of them the worker's, the blocks with full pressure and those with none differed by 0.7% at the
@@ -51,7 +53,7 @@ pub fn of_block(
     before: Counters,
     after: Counters,
     elapsed_micros: f64,
-    fastest_khz: Option<u64>,
+    usual_khz: Option<u64>,
     owns_machine: bool,
 ) -> Option<Disturbance> {
     let grown = |before: Option<u64>, after: Option<u64>| Some(after?.saturating_sub(before?));
@@ -62,8 +64,40 @@ pub fn of_block(
     if owns_machine && waited.is_some_and(|micros| micros as f64 > MOST_PRESSURE * elapsed_micros) {
         return Some(Disturbance::Pressure);
     }
-    let slow = |khz: u64| fastest_khz.is_some_and(|most| (khz as f64) < LEAST_CLOCK * most as f64);
+    let slow = |khz: u64| usual_khz.is_some_and(|usual| (khz as f64) < LEAST_CLOCK * usual as f64);
     after.khz.is_some_and(slow).then_some(Disturbance::Frequency)
+}
+
+/// The usual clock of a run: the median of the last blocks. One boost at the start of a run says nothing of the
+/// rest of it, and on a box whose clock is never steady every block would be slower than the fastest.
+#[derive(Debug, Clone, Default)]
+pub struct UsualClock {
+    seen: VecDeque<u64>,
+}
+
+impl UsualClock {
+    /// Blocks that are remembered.
+    const LAST: usize = 201;
+    /// Fewest blocks to know what is usual.
+    const FEWEST: usize = 9;
+
+    /// Remembers the clock of one more block.
+    pub fn add(&mut self, khz: u64) {
+        if self.seen.len() == UsualClock::LAST {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(khz);
+    }
+
+    /// The usual clock; none as long as too few blocks were seen.
+    pub fn khz(&self) -> Option<u64> {
+        if self.seen.len() < UsualClock::FEWEST {
+            return None;
+        }
+        let mut sorted: Vec<u64> = self.seen.iter().copied().collect();
+        sorted.sort_unstable();
+        Some(sorted[sorted.len() / 2])
+    }
 }
 
 /// What [`retake`] came to.
@@ -148,6 +182,20 @@ mod tests {
         assert_eq!(check(waited, false), None);
         let slow = Counters { khz: Some(1_700_000), ..QUIET };
         assert_eq!(check(slow, false), Some(Disturbance::Frequency));
+    }
+
+    /// A boost in the first blocks of a run does not make the rest of it disturbed; a real drop does.
+    #[test]
+    fn a_boost_at_the_start_disturbs_nothing_later() {
+        let mut clock = UsualClock::default();
+        assert_eq!(clock.khz(), None);
+        (0..5).for_each(|_| clock.add(4_500_000));
+        (0..20).for_each(|_| clock.add(3_000_000));
+        let at = |khz| Counters { khz: Some(khz), ..QUIET };
+        let check = |khz| of_block(QUIET, at(khz), 1000.0, clock.khz(), true);
+        assert_eq!((check(3_000_000), check(2_000_000)), (None, Some(Disturbance::Frequency)));
+        (0..500).for_each(|_| clock.add(2_000_000));
+        assert_eq!(clock.khz(), Some(2_000_000));
     }
 
     #[test]

@@ -68,7 +68,9 @@ impl WorkerSettings {
 
     fn backend(&self) -> Result<Box<dyn Backend>> {
         match self.device {
-            Device::Cpu => Ok(Box::new(cpu::CpuBackend::new(self.largest_reuse_distance)?)),
+            Device::Cpu => {
+                Ok(Box::new(cpu::CpuBackend::new(self.largest_reuse_distance, self.threads)?))
+            }
             Device::Cuda(index) => Ok(Box::new(cuda::open(index, self)?)),
         }
     }
