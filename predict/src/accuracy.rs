@@ -12,7 +12,7 @@ use latlas_shared::{Accuracy, Calibration, MeasuredNetwork, MissingOp, NetworkDi
 use ops_catalog::{NetworkPlan, OpKey, Primitive};
 
 use crate::Predictor;
-use crate::predictor::{calibrated, calibration, features};
+use crate::predictor::{Features, Micros, calibration};
 
 /// The most networks that are listed. All of them count in the summaries.
 const MOST_LISTED: usize = 1000;
@@ -36,20 +36,20 @@ const MOST_MISSING: usize = 3;
 /// Holds a table's predictions against networks that were measured under its hardware id and run
 /// config, and fits a calibration on all of them: what the table's next predictions are made with. No
 /// calibration is fitted on a network of which less than half rests on measured rows.
-pub fn judge(
-    predictor: &Predictor,
-    networks: &[MeasuredNetwork],
-) -> (Accuracy, Option<Calibration>) {
-    let plain = Calibration::default();
-    let mut examples: Vec<Example> = Vec::new();
+pub fn judge(predictor: &Predictor, networks: &[MeasuredNetwork]) -> (Accuracy, Calibration) {
+    let quickest = predictor.index().quickest_micros();
+    let plain = calibration::prior(quickest);
+    let mut examples: Vec<(&NetworkDigest, calibration::Example)> = Vec::new();
     let mut all: Vec<NetworkAccuracy> = Vec::new();
     for truth in networks {
-        let (_, measured, _) = truth.latency.latency_micros();
-        let (mut network, prediction) = compared(predictor, truth);
-        if let Some(prediction) = prediction.map(|p| calibrated(p, &plain)) {
-            network.prediction = Some(comparison(&prediction, measured));
-            let digest = truth.network.digest.clone();
-            examples.push(Example { digest, prediction, measured });
+        let (_, measured_micros, _) = truth.latency.latency_micros();
+        let (mut network, predicted) = compared(predictor, truth, &plain);
+        if let Some((prediction, features)) = predicted {
+            network.prediction = Some(comparison(&prediction, measured_micros));
+            if prediction.measured_share >= LEAST_MEASURED {
+                let example = calibration::Example { features, measured_micros };
+                examples.push((&truth.network.digest, example));
+            }
         }
         all.push(network);
     }
@@ -64,43 +64,31 @@ pub fn judge(
     let families = by_family.iter().map(|(family, of)| (family.clone(), summary(of))).collect();
     let overall = summary(&all.iter().collect::<Vec<_>>());
     all.truncate(MOST_LISTED);
-    examples.retain(|example| example.prediction.measured_share >= LEAST_MEASURED);
-    examples.sort_by(|a, b| a.digest.cmp(&b.digest));
-    let calibrated = FITTED_ON.iter().filter_map(|&n| cross_fitted(&examples, n)).collect();
-    let calibration = (!examples.is_empty()).then(|| fit(&examples));
+    examples.sort_by_key(|(digest, _)| *digest);
+    let examples: Vec<calibration::Example> = examples.into_iter().map(|(_, one)| one).collect();
+    let cross_fitted = |&n: &usize| cross_fitted(&examples, n, quickest);
+    let calibrated = FITTED_ON.iter().filter_map(cross_fitted).collect();
+    let calibration = calibration::fit(&examples, quickest);
     (Accuracy { overall, calibrated, families, networks: all }, calibration)
 }
 
-/// A network that a calibration may be fitted on.
-struct Example {
-    digest: NetworkDigest,
-    prediction: Prediction,
-    measured: f64,
-}
-
-fn fit(examples: &[Example]) -> Calibration {
-    let pairs: Vec<_> = examples.iter().map(|e| (features(&e.prediction), e.measured)).collect();
-    calibration::fit(&pairs)
-}
-
 /// None when the networks are too few to be fitted on and judged.
-fn cross_fitted(examples: &[Example], fitted_on: usize) -> Option<Calibrated> {
+fn cross_fitted(
+    examples: &[calibration::Example],
+    fitted_on: usize,
+    quickest_micros: f64,
+) -> Option<Calibrated> {
     if examples.len() < fitted_on + FEWEST_JUDGED {
         return None;
     }
     let groups = examples.chunks_exact(fitted_on).enumerate();
     let summaries: Vec<Summary> = groups
         .map(|(index, group)| {
-            let calibration = fit(group);
+            let calibration = calibration::fit(group, quickest_micros);
             let from = index * fitted_on;
             let judged = examples[..from].iter().chain(&examples[from + fitted_on..]);
-            let pairs: Vec<(f64, Comparison)> = judged
-                .map(|e| {
-                    let prediction = calibrated(e.prediction.clone(), &calibration);
-                    (e.measured, comparison(&prediction, e.measured))
-                })
-                .collect();
-            let pairs: Vec<_> = pairs.iter().map(|(measured, p)| (*measured, p)).collect();
+            let pairs: Vec<(f64, Micros)> =
+                judged.map(|one| (one.measured_micros, one.predicted(&calibration))).collect();
             summary_of(pairs.len(), &pairs)
         })
         .collect();
@@ -111,8 +99,13 @@ fn cross_fitted(examples: &[Example], fitted_on: usize) -> Option<Calibrated> {
 }
 
 fn summary(networks: &[&NetworkAccuracy]) -> Summary {
-    let pairs: Vec<(f64, &Comparison)> =
-        networks.iter().filter_map(|n| Some((n.measured_micros, n.prediction.as_ref()?))).collect();
+    let micros = |p: &Comparison| Micros {
+        low: p.low_micros,
+        latency: p.predicted_micros,
+        high: p.high_micros,
+    };
+    let pair = |n: &&NetworkAccuracy| Some((n.measured_micros, micros(n.prediction.as_ref()?)));
+    let pairs: Vec<(f64, Micros)> = networks.iter().filter_map(pair).collect();
     summary_of(networks.len(), &pairs)
 }
 
@@ -132,48 +125,69 @@ fn mean(summaries: &[Summary]) -> Option<Summary> {
         within_10: mean(|s| s.within_10),
         kendall_tau: mean(|s| s.kendall_tau),
         covered: mean(|s| s.covered),
+        half_width: mean(|s| s.half_width),
+        interval_score: mean(|s| s.interval_score),
     })
 }
 
-fn summary_of(networks: usize, pairs: &[(f64, &Comparison)]) -> Summary {
-    let mean = |value: &dyn Fn(&(f64, &Comparison)) -> f64| {
-        (!pairs.is_empty()).then(|| pairs.iter().map(value).sum::<f64>() / pairs.len() as f64)
+/// Pairs of what was measured, in microseconds, and its prediction.
+fn summary_of(networks: usize, pairs: &[(f64, Micros)]) -> Summary {
+    let mean = |value: &dyn Fn(f64, &Micros) -> f64| {
+        let sum: f64 = pairs.iter().map(|(measured, micros)| value(*measured, micros)).sum();
+        (!pairs.is_empty()).then(|| sum / pairs.len() as f64)
     };
-    let share = |holds: &dyn Fn(&(f64, &Comparison)) -> bool| {
-        mean(&|pair| if holds(pair) { 1.0 } else { 0.0 })
+    let error = |measured: f64, micros: &Micros| micros.latency / measured - 1.0;
+    let share = |holds: &dyn Fn(f64, &Micros) -> bool| {
+        mean(&|measured, micros| if holds(measured, micros) { 1.0 } else { 0.0 })
     };
     let ranks: Vec<(f64, f64)> =
-        pairs.iter().map(|(measured, p)| (*measured, p.predicted_micros)).collect();
+        pairs.iter().map(|(measured, micros)| (*measured, micros.latency)).collect();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Summary {
         networks: count(networks),
         predicted: count(pairs.len()),
-        mape: mean(&|(_, p)| p.error.abs()),
-        bias: mean(&|(_, p)| p.error),
-        within_5: share(&|(_, p)| p.error.abs() <= 0.05),
-        within_10: share(&|(_, p)| p.error.abs() <= 0.10),
+        mape: mean(&|measured, micros| error(measured, micros).abs()),
+        bias: mean(&error),
+        within_5: share(&|measured, micros| error(measured, micros).abs() <= 0.05),
+        within_10: share(&|measured, micros| error(measured, micros).abs() <= 0.10),
         kendall_tau: kendall::tau_b(&ranks),
-        covered: share(&|(measured, p)| (p.low_micros..=p.high_micros).contains(measured)),
+        covered: share(&|measured, micros| (micros.low..=micros.high).contains(&measured)),
+        half_width: mean(&|_, micros| (micros.high - micros.low) / 2.0 / micros.latency),
+        interval_score: mean(&interval_score),
     }
 }
+
+/// The score of a 95% interval, relative to what was measured: its width, and 40 times how far outside the
+/// measured value lies (Gneiting and Raftery 2007, JASA 102:359, section 6.2). Smaller is better, and an honest
+/// interval scores best.
+fn interval_score(measured: f64, micros: &Micros) -> f64 {
+    let outside = (micros.low - measured).max(measured - micros.high).max(0.0);
+    (micros.high - micros.low + 2.0 / 0.05 * outside) / measured
+}
+
+/// A prediction of a network and what a calibration is fitted on.
+type Predicted = (Prediction, [Features; calibration::FOOTPRINTS.len()]);
 
 /// A network, its prediction still to be filled in.
 fn compared(
     predictor: &Predictor,
     truth: &MeasuredNetwork,
-) -> (NetworkAccuracy, Option<Prediction>) {
+    plain: &Calibration,
+) -> (NetworkAccuracy, Option<Predicted>) {
     let (low, measured, high) = truth.latency.latency_micros();
     let (family, outcome) = match truth.network.plan() {
         Ok(plan) => {
-            let prediction = predictor.predict_plan(&plan);
+            let predicted = predictor
+                .predict_with(&plan, plain)
+                .and_then(|prediction| Ok((prediction, predictor.features(&plan)?)));
             let written = truth.network.spec.family.clone();
             let family = written.unwrap_or_else(|| family(&plan).to_owned());
-            (Some(family), prediction.map_err(|missing| without(&missing)))
+            (Some(family), predicted.map_err(|missing| without(&missing)))
         }
         Err(invalid) => (None, Err(invalid.to_string())),
     };
-    let (prediction, unpredicted) = match outcome {
-        Ok(prediction) => (Some(prediction), None),
+    let (predicted, unpredicted) = match outcome {
+        Ok(predicted) => (Some(predicted), None),
         Err(why) => (None, Some(why)),
     };
     let network = NetworkAccuracy {
@@ -187,7 +201,7 @@ fn compared(
         prediction: None,
         unpredicted,
     };
-    (network, prediction)
+    (network, predicted)
 }
 
 /// The kind of a network, by which accuracy is told apart: `transformer` if it has attention, whatever
@@ -241,6 +255,7 @@ fn comparison(prediction: &Prediction, measured: f64) -> Comparison {
 /// The ops whose intervals reach furthest in the direction of the error.
 fn carriers(prediction: &Prediction, upwards: bool) -> Vec<Carrier> {
     let mut by_key: BTreeMap<&OpKey, Carrier> = BTreeMap::new();
+    let total: f64 = prediction.ops.iter().map(|op| op.latency_micros).sum();
     for op in &prediction.ops {
         let reach = if upwards {
             op.high_micros - op.latency_micros
@@ -255,7 +270,7 @@ fn carriers(prediction: &Prediction, upwards: bool) -> Vec<Carrier> {
             origin: op.origin,
         });
         carrier.count += 1;
-        carrier.share += op.latency_micros / prediction.latency_micros;
+        carrier.share += op.latency_micros / total;
         carrier.reach_micros += reach;
     }
     let mut all: Vec<Carrier> = by_key.into_values().collect();

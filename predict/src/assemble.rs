@@ -56,16 +56,14 @@ pub fn assemble(
         ops,
         rows,
     };
-    if !networks.is_empty() {
-        let index = Arc::new(TableIndex::new(table)?);
-        // A network whose rows are partly missing is predicted as a user would have it predicted.
-        let predictor = Predictor::new(Arc::clone(&index), Missing::Interpolate);
-        let (accuracy, calibration) = accuracy::judge(&predictor, &networks);
-        drop(predictor);
-        table = Arc::into_inner(index).expect("the predictor is gone").into_table();
-        table.accuracy = Some(accuracy);
-        table.calibration = calibration;
-    }
+    let index = Arc::new(TableIndex::new(table)?);
+    // A network whose rows are partly missing is predicted as a user would have it predicted.
+    let predictor = Predictor::new(Arc::clone(&index), Missing::Interpolate);
+    let (accuracy, calibration) = accuracy::judge(&predictor, &networks);
+    drop(predictor);
+    table = Arc::into_inner(index).expect("the predictor is gone").into_table();
+    table.accuracy = (!networks.is_empty()).then_some(accuracy);
+    table.calibration = Some(calibration);
     table.version = Table::content_version(
         &table.hardware_id,
         &table.run_config,

@@ -8,6 +8,7 @@ use latlas_shared::{Row, RowStatus, Table, TableError, shown_key};
 use ops_catalog::{Catalog, Invalid, Op, OpDigest, OpKey, Shape};
 
 use crate::interpolate::{Estimate, EstimateError, Interpolator};
+use crate::stats;
 
 /// A table made ready for look-ups.
 ///
@@ -20,6 +21,8 @@ pub struct TableIndex {
     by_digest: HashMap<OpDigest, HashMap<Shape, usize>>,
     /// Rows of definitions that are not the catalog's of that name: they say why a key is missing.
     foreign: HashMap<OpKey, usize>,
+    quickest_micros: f64,
+    unquiet_share: f64,
     /// Made when the first estimate is asked for. What it learns stays as long as the index.
     interpolator: OnceLock<Interpolator>,
 }
@@ -58,7 +61,36 @@ impl TableIndex {
                 }
             }
         }
-        Ok(TableIndex { table, catalog, by_digest, foreign, interpolator: OnceLock::new() })
+        // A table without a number predicts nothing.
+        let numbers = table.rows.iter().filter_map(|row| row.latency_micros);
+        let quickest_micros = numbers.reduce(f64::min).unwrap_or(0.0);
+        let reference = table.run_config.reuse_distance_bytes as f64;
+        let shares: Vec<f64> = table
+            .rows
+            .iter()
+            .filter_map(|row| Some(row.unquiet_micros(reference)? / row.latency_micros?))
+            .collect();
+        let unquiet_share = if shares.is_empty() { 0.0 } else { stats::median(&shares) };
+        Ok(TableIndex {
+            table,
+            catalog,
+            by_digest,
+            foreign,
+            quickest_micros,
+            unquiet_share,
+            interpolator: OnceLock::new(),
+        })
+    }
+
+    /// Latency of the quickest row, in microseconds: the scale of what happens between two ops on this box.
+    pub fn quickest_micros(&self) -> f64 {
+        self.quickest_micros
+    }
+
+    /// How far the medians of the rows lie above their quiet quantiles, as a share of the latter: the median
+    /// over all rows. It says how busy the box was.
+    pub fn unquiet_share(&self) -> f64 {
+        self.unquiet_share
     }
 
     /// The table, given back.

@@ -64,6 +64,8 @@ pub(crate) struct Estimate {
     pub micros: f64,
     /// The factor `exp(error)` up or down contains about 90% of left-out rows.
     pub error: f64,
+    /// What one more byte of reuse distance adds, in microseconds.
+    pub micros_per_byte: f64,
 }
 
 /// Rows of one op.
@@ -193,12 +195,15 @@ impl<'a> Rows<'a> {
         let larger = |row: &Row| {
             let of_row = Sizes::new(self.op(), &row.shape())?;
             let (_, micros, _) = row.read_curve(reuse_distance_bytes)?;
-            of_row.contains(sizes).then(|| (of_row.log_work() - sizes.log_work(), micros))
+            let less_work = of_row.log_work() - sizes.log_work();
+            let slope = row.micros_per_byte(reuse_distance_bytes);
+            of_row.contains(sizes).then_some((less_work, micros, slope))
         };
         let rows = self.iter().filter_map(larger);
-        let (less_work, micros) = rows.min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let (less_work, micros, slope) = rows.min_by(|a, b| a.0.total_cmp(&b.0))?;
         let error = less_work / 2.0 + OWN_REASONS.ln();
-        let estimate = Estimate { micros: micros * (-less_work / 2.0).exp(), error };
+        let share = (-less_work / 2.0).exp();
+        let estimate = Estimate { micros: micros * share, error, micros_per_byte: slope * share };
         (error <= WIDEST_FACTOR.ln()).then_some(estimate)
     }
 }
@@ -251,18 +256,19 @@ impl Curves {
         reuse_distance_bytes: f64,
     ) -> Result<Estimate, NothingLearned> {
         let guesses = self.regression.at(features);
-        let estimate =
-            |guess: &Guess| Estimate { micros: (guess.value + log_work).exp(), error: guess.error };
+        let micros = |guess: &Guess| (guess.value + log_work).exp();
         let x = reuse_distance_bytes;
         let above = self.distances.partition_point(|&distance| (distance as f64) < x);
         let below = above.saturating_sub(1);
         let above = above.min(self.distances.len() - 1);
-        let (a, b) = (estimate(&guesses[below]), estimate(&guesses[above]));
+        let (a, b) = (micros(&guesses[below]), micros(&guesses[above]));
         let (x0, x1) = (self.distances[below] as f64, self.distances[above] as f64);
-        let share = if below == above { 0.0 } else { (x - x0) / (x1 - x0) };
+        let level = below == above;
+        let micros_per_byte = if level { 0.0 } else { (b - a) / (x1 - x0) };
         let estimate = Estimate {
-            micros: a.micros + (b.micros - a.micros) * share,
-            error: a.error.max(b.error),
+            micros: if level { a } else { a + micros_per_byte * (x - x0) },
+            error: guesses[below].error.max(guesses[above].error),
+            micros_per_byte,
         };
         if estimate.error > WIDEST_FACTOR.ln() {
             return Err(NothingLearned::TooUncertain { factor: estimate.error.exp() });

@@ -13,12 +13,13 @@ mod predictor;
 pub mod profile_order;
 pub mod regression;
 pub mod stats;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod two_clock;
 
 pub use assemble::{TableContent, assemble};
 pub use index::TableIndex;
 pub use interpolate::{EstimateError, NothingLearned, OutsideRange};
 pub use predictor::{
-    Features, Micros, NoLatency, PackedOp, PackedTable, PredictError, Predictor, calibrated,
-    calibration, features,
+    Features, Micros, NoLatency, PackedOp, PackedTable, PredictError, Predictor, calibration,
 };

@@ -3,6 +3,7 @@
 pub mod calibration;
 mod error;
 mod packed;
+mod sums;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,16 +12,20 @@ use latlas_shared::{Calibration, Contribution, Missing, MissingOp, Origin, Predi
 use ops_catalog::{Cost, Network, NetworkPlan, Op, OpKey, PlanStep, Shape};
 
 use crate::TableIndex;
-use crate::two_clock::{self, OpTimes};
+use crate::two_clock::OpTimes;
+use sums::{OpCost, Sums};
 
-pub use calibration::Features;
+pub use calibration::{Features, Micros};
 pub use error::{NoLatency, PredictError};
-pub use packed::{Micros, PackedOp, PackedTable};
+pub use packed::{PackedOp, PackedTable};
 
-/// Bytes that lie between two uses of one weight in any network, beside all of its weights: activations,
-/// and what a runtime touches on the way from op to op. Found on four sets of 51 networks each, measured
-/// on a processor, whose errors it brought from 5.5% to 3.6% on average; see `docs/predict-method.md`.
-const TOUCHED_BESIDE_WEIGHTS: f64 = (8 << 20) as f64;
+/// Half the width of a 95% interval of a normal error, in standard deviations.
+const NORMAL_95: f64 = 1.96;
+
+/// From an interval of 90%, which an estimate has, to one of 95%, which a measured row has.
+const FROM_90_TO_95: f64 = NORMAL_95 / 1.645;
+
+const MIB: f64 = (1 << 20) as f64;
 
 /// Predicts networks from one table under one rule for missing rows.
 pub struct Predictor {
@@ -34,24 +39,42 @@ struct Times {
     low: f64,
     latency: f64,
     high: f64,
+    micros_per_mib: f64,
+    unquiet: f64,
     /// Both of a GPU's clocks.
     clocks: Option<OpTimes>,
     origin: Origin,
 }
 
 impl Times {
-    /// What two clocks add up. On a processor, where issuing and running are one, the host's stands still
-    /// and they come to the sum.
-    fn on_two_clocks(&self) -> OpTimes {
-        self.clocks.unwrap_or(OpTimes { host_micros: 0.0, device_micros: self.latency })
+    fn cost(&self) -> OpCost {
+        let on_a_processor = OpTimes { host_micros: 0.0, device_micros: self.latency };
+        OpCost {
+            latency: self.latency,
+            error: (self.high - self.low) / 2.0 / NORMAL_95,
+            unquiet: self.unquiet,
+            clocks: self.clocks.unwrap_or(on_a_processor),
+        }
     }
 }
 
+/// A network's ops at one footprint, not calibrated yet.
+struct Parts {
+    sums: Sums,
+    ops: Vec<Contribution>,
+    merges: usize,
+    cost: Cost,
+    reuse_distance_bytes: f64,
+}
+
 impl Predictor {
-    /// A predictor that owns its table, alone or together with others.
+    /// A predictor that owns its table, alone or together with others. A table without a calibration gets the
+    /// one of a box that nothing is known of.
     pub fn new(index: impl Into<Arc<TableIndex>>, missing: Missing) -> Predictor {
         let index = index.into();
-        let calibration = index.table().calibration.clone().unwrap_or_default();
+        let calibration = index.table().calibration.clone();
+        let calibration =
+            calibration.unwrap_or_else(|| calibration::prior(index.quickest_micros()));
         Predictor { index, missing, calibration }
     }
 
@@ -84,58 +107,67 @@ impl Predictor {
     /// # Errors
     /// When rows are missing: all of them, each once.
     pub fn predict_plan(&self, plan: &NetworkPlan) -> Result<Prediction, Vec<MissingOp>> {
-        self.predict_at(plan, self.footprint(plan))
+        let parts = self.parts(plan, self.calibration.footprint_mib)?;
+        Ok(parts.prediction(&self.calibration))
     }
 
-    /// How many bytes lie between two uses of one weight when this network runs over and over.
-    pub fn footprint(&self, plan: &NetworkPlan) -> f64 {
-        let element_bytes = self.index.table().run_config.dtype.bytes();
-        footprint(plan.cost.weight_bytes(element_bytes) as f64)
-    }
-
-    /// The latency of a plan as a part of something larger, whose footprint is given. Predictions at
-    /// one footprint add up.
+    /// The latency of a network under another calibration than the predictor's.
     ///
     /// # Errors
-    /// When rows are missing: all of them, each once.
-    pub fn predict_at(
+    /// As for [`Predictor::predict_plan`].
+    pub(crate) fn predict_with(
         &self,
         plan: &NetworkPlan,
-        reuse_distance_bytes: f64,
+        calibration: &Calibration,
     ) -> Result<Prediction, Vec<MissingOp>> {
+        Ok(self.parts(plan, calibration.footprint_mib)?.prediction(calibration))
+    }
+
+    /// What a calibration is fitted on: a network's features at each of [`calibration::FOOTPRINTS`].
+    ///
+    /// # Errors
+    /// As for [`Predictor::predict_plan`].
+    pub(crate) fn features(
+        &self,
+        plan: &NetworkPlan,
+    ) -> Result<[Features; calibration::FOOTPRINTS.len()], Vec<MissingOp>> {
+        let at = |mib: f64| self.parts(plan, mib).map(|parts| parts.features());
+        let all =
+            calibration::FOOTPRINTS.into_iter().map(at).collect::<Result<Vec<Features>, _>>()?;
+        Ok(all.try_into().expect("as many features as footprints"))
+    }
+
+    /// The reuse distance of a network with so many bytes of weights: what is touched when it runs over and over.
+    fn footprint_bytes(weight_bytes: f64, footprint_mib: f64) -> f64 {
+        weight_bytes + footprint_mib * MIB
+    }
+
+    fn parts(&self, plan: &NetworkPlan, footprint_mib: f64) -> Result<Parts, Vec<MissingOp>> {
+        let element_bytes = self.index.table().run_config.dtype.bytes();
+        let weights = plan.cost.weight_bytes(element_bytes) as f64;
+        let reuse_distance_bytes = Predictor::footprint_bytes(weights, footprint_mib);
         let mut missing: Vec<MissingOp> = Vec::new();
         let mut asked: HashSet<&OpKey> = HashSet::new();
-        let mut ops = Vec::with_capacity(plan.steps.len());
+        let mut ops: Vec<Contribution> = Vec::with_capacity(plan.steps.len());
+        let mut sums = Sums::default();
         for step in &plan.steps {
-            match self.contribution(step, reuse_distance_bytes) {
-                Ok(contribution) => ops.push(contribution),
+            match self.times(&step.op, &step.key.shape, reuse_distance_bytes) {
+                Ok(times) => {
+                    let same_row = ops.last().is_some_and(|last| last.key == step.key);
+                    sums.add(&times.cost(), times.micros_per_mib, same_row);
+                    ops.push(contribution(step, &times));
+                }
                 Err(why) if asked.insert(&step.key) => {
                     missing.push(MissingOp { key: step.key.clone(), why: why.to_string() });
                 }
                 Err(_) => {}
             }
         }
-        if missing.is_empty() {
-            let merges = plan.steps.iter().filter(|step| step.merge.is_some()).count();
-            let plain = summed(ops, merges, plan.cost, reuse_distance_bytes);
-            Ok(calibrated(plain, &self.calibration))
-        } else {
-            Err(missing)
+        if !missing.is_empty() {
+            return Err(missing);
         }
-    }
-
-    fn contribution(&self, step: &PlanStep, distance: f64) -> Result<Contribution, NoLatency> {
-        let times = self.times(&step.op, &step.key.shape, distance)?;
-        Ok(Contribution {
-            place: step.place.clone(),
-            key: step.key.clone(),
-            latency_micros: times.latency,
-            low_micros: times.low,
-            high_micros: times.high,
-            host_micros: times.clocks.map(|clocks| clocks.host_micros),
-            device_micros: times.clocks.map(|clocks| clocks.device_micros),
-            origin: times.origin,
-        })
+        let merges = plan.steps.iter().filter(|step| step.merge.is_some()).count();
+        Ok(Parts { sums, ops, merges, cost: plan.cost, reuse_distance_bytes })
     }
 
     fn times(&self, op: &Op, shape: &Shape, distance: f64) -> Result<Times, NoLatency> {
@@ -147,7 +179,10 @@ impl Predictor {
                     let clocks = row.host_micros(distance).zip(row.device_micros(distance));
                     let clocks = clocks
                         .map(|(host_micros, device_micros)| OpTimes { host_micros, device_micros });
-                    Ok(Times { low, latency, high, clocks, origin: Origin::Measured })
+                    let micros_per_mib = row.micros_per_byte(distance) * MIB;
+                    let unquiet = row.unquiet_micros(distance).unwrap_or(0.0);
+                    let origin = Origin::Measured;
+                    Ok(Times { low, latency, high, micros_per_mib, unquiet, clocks, origin })
                 }
                 // Its neighbours' numbers would hide that this device cannot run it.
                 None => Err(NoLatency::Failed {
@@ -162,7 +197,7 @@ impl Predictor {
             });
         }
         let estimate = self.index.estimate(op, shape, distance)?;
-        let factor = estimate.error.exp();
+        let factor = (FROM_90_TO_95 * estimate.error).exp();
         let host = self.index.host_micros(op, distance);
         // What is learned are latencies. Where the host is the slower one, they say of the device only that
         // it needs no longer.
@@ -171,6 +206,8 @@ impl Predictor {
             low: (estimate.micros / factor).max(at_least),
             latency: estimate.micros.max(at_least),
             high: (estimate.micros * factor).max(at_least),
+            micros_per_mib: estimate.micros_per_byte * MIB,
+            unquiet: estimate.micros * self.index.unquiet_share(),
             clocks: host.map(|host_micros| OpTimes { host_micros, device_micros: estimate.micros }),
             origin: Origin::Interpolated,
         })
@@ -188,103 +225,45 @@ impl Predictor {
     }
 }
 
-/// The reuse distance of a network with so many bytes of weights.
-fn footprint(weight_bytes: f64) -> f64 {
-    weight_bytes + TOUCHED_BESIDE_WEIGHTS
-}
-
-/// Correlation of the errors of two ops in one prediction: a machine is slow for an hour, and one row may
-/// stand for several ops. With it, what the rows alone say contained 92% to 98% of 51 networks in each of
-/// four runs.
-const CORRELATION: f64 = 0.1;
-
-/// How far the intervals of ops reach to one side, while they are added up.
-#[derive(Debug, Clone, Copy, Default)]
-struct Reach {
-    sum: f64,
-    squares: f64,
-}
-
-impl Reach {
-    fn add(&mut self, micros: f64) {
-        self.sum += micros;
-        self.squares += micros * micros;
-    }
-
-    /// Standard deviations of correlated errors add up so; their intervals are a multiple of them.
-    fn micros(self) -> f64 {
-        (CORRELATION * self.sum * self.sum + (1.0 - CORRELATION) * self.squares).sqrt()
+fn contribution(step: &PlanStep, times: &Times) -> Contribution {
+    Contribution {
+        place: step.place.clone(),
+        key: step.key.clone(),
+        latency_micros: times.latency,
+        low_micros: times.low,
+        high_micros: times.high,
+        host_micros: times.clocks.map(|clocks| clocks.host_micros),
+        device_micros: times.clocks.map(|clocks| clocks.device_micros),
+        origin: times.origin,
     }
 }
 
-/// An estimate with its interval: how far those of its ops reach, as shares of their sum, and half the width
-/// of the relative error of the model, independent of it.
-fn interval(latency: f64, below: f64, above: f64, half_width: f64) -> Micros {
-    Micros {
-        // Nothing takes no time, however wide the interval.
-        low: latency * (1.0 - below.hypot(half_width)).max(0.01),
-        latency,
-        high: latency * (1.0 + above.hypot(half_width)),
+impl Parts {
+    fn features(&self) -> Features {
+        self.sums.features(self.merges as f64)
     }
-}
 
-fn summed(
-    ops: Vec<Contribution>,
-    merges: usize,
-    cost: Cost,
-    reuse_distance_bytes: f64,
-) -> Prediction {
-    let sum = |part: fn(&Contribution) -> f64| ops.iter().map(part).sum::<f64>();
-    let measured = sum(|op| match op.origin {
-        Origin::Measured => op.latency_micros,
-        Origin::Interpolated => 0.0,
-    });
-    // Without host times the two clocks come to the sum.
-    let times = ops.iter().map(|op| OpTimes {
-        host_micros: op.host_micros.unwrap_or(0.0),
-        device_micros: op.device_micros.unwrap_or(op.latency_micros),
-    });
-    let ops_micros = two_clock::network_micros(times, 0.0);
-    Prediction {
-        latency_micros: ops_micros,
-        low_micros: ops_micros,
-        high_micros: ops_micros,
-        ops_micros,
-        merges: u32::try_from(merges).unwrap_or(u32::MAX),
-        calibration_networks: 0,
-        measured_share: measured / sum(|op| op.latency_micros),
-        reuse_distance_bytes,
-        flops: cost.flops,
-        params: cost.params,
-        ops,
+    fn prediction(self, calibration: &Calibration) -> Prediction {
+        let features = self.features();
+        let estimate = calibration::apply(calibration, &features);
+        let Micros { low, latency, high } = estimate.interval(calibration);
+        let measured = self.ops.iter().filter(|op| op.origin == Origin::Measured);
+        let measured: f64 = measured.map(|op| op.latency_micros).sum();
+        Prediction {
+            latency_micros: latency,
+            low_micros: low,
+            high_micros: high,
+            uncertainty: estimate.error,
+            ops_micros: features.ops_micros,
+            merges: u32::try_from(self.merges).unwrap_or(u32::MAX),
+            calibration_networks: calibration.networks,
+            measured_share: measured / self.sums.latency_micros(),
+            reuse_distance_bytes: self.reuse_distance_bytes,
+            flops: self.cost.flops,
+            params: self.cost.params,
+            ops: self.ops,
+        }
     }
-}
-
-/// The same ops under another calibration.
-pub fn calibrated(mut prediction: Prediction, calibration: &Calibration) -> Prediction {
-    let total: f64 = prediction.ops.iter().map(|op| op.latency_micros).sum();
-    let (mut below, mut above) = (Reach::default(), Reach::default());
-    for op in &prediction.ops {
-        below.add(op.latency_micros - op.low_micros);
-        above.add(op.high_micros - op.latency_micros);
-    }
-    let Micros { low, latency, high } = interval(
-        calibration::apply(calibration, features(&prediction)),
-        below.micros() / total,
-        above.micros() / total,
-        calibration::half_width(calibration),
-    );
-    prediction.latency_micros = latency;
-    prediction.low_micros = low;
-    prediction.high_micros = high;
-    prediction.calibration_networks = calibration.networks;
-    prediction
-}
-
-/// What a calibration is fitted on, beside the measured latency.
-pub fn features(prediction: &Prediction) -> Features {
-    let (ops, merges) = (prediction.ops.len() as f64, f64::from(prediction.merges));
-    Features { ops_micros: prediction.ops_micros, ops, merges }
 }
 
 #[cfg(test)]

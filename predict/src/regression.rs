@@ -6,7 +6,7 @@
 //! kernel fits it better than a smooth one, and features that say little get great lengths. The
 //! intervals do not rest on the errors' being Gaussian: they are scaled by what leaving out points shows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 
@@ -178,7 +178,8 @@ impl Regression {
             let process = Process::learn(&seen)?;
             let width_of = |scores: DMatrix<f64>| widths(vec![scores]);
             if let Some(groups) = groups {
-                let width = width_of(left_out::groups(&seen, &process, &groups)?);
+                let (scores, groups) = left_out::groups(&seen, &process, &groups)?;
+                let width = widths_of_groups(&scores, &groups);
                 let width_between = width.clone();
                 return Some(Regression { scale, process, levels: vec![], width, width_between });
             }
@@ -305,6 +306,29 @@ fn widths(scores: Vec<DMatrix<f64>>) -> Vec<f64> {
         sorted[rank.min(sorted.len()) - 1]
     };
     (0..scores[0].ncols()).map(width).collect()
+}
+
+/// The same where each score belongs to a group, and a point of one more group is guessed. Then groups are what is
+/// exchangeable, so each has the same weight, however many points it has (Dunn, Wasserman and Ramdas
+/// 2022, arXiv 1809.07441, section 3).
+fn widths_of_groups(scores: &DMatrix<f64>, groups: &[usize]) -> Vec<f64> {
+    let mut sizes: HashMap<usize, f64> = HashMap::new();
+    groups.iter().for_each(|&group| *sizes.entry(group).or_default() += 1.0);
+    let needed = COVERAGE * (sizes.len() + 1) as f64;
+    let width = |quantity: usize| {
+        let weight = |&group: &usize| 1.0 / sizes[&group];
+        let mut all: Vec<(f64, f64)> =
+            scores.column(quantity).iter().copied().zip(groups.iter().map(weight)).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut reached = 0.0;
+        let enough = all.iter().find(|(_, weight)| {
+            reached += weight;
+            // Sums of thirds may miss a whole number.
+            reached >= needed - 1e-9
+        });
+        enough.or(all.last()).expect("there is a score").0
+    };
+    (0..scores.ncols()).map(width).collect()
 }
 
 impl Scale {

@@ -71,7 +71,7 @@ fn interval(visits: &[Visit], q: f64, factor: f64) -> Option<(f64, f64)> {
         * count
         / (count - 1.0);
     let variance = factor * factor * between.max(q * (1.0 - q) / total);
-    let t = student_t_975(visits.len() - 1);
+    let t = student_t_975(visits.len() as f64 - 1.0);
     // As many independent samples would have this variance.
     let independent = q * (1.0 - q) / variance;
     let (_, upper) = wilson(q, independent, t);
@@ -93,10 +93,11 @@ fn wilson(share: f64, samples: f64, z: f64) -> (f64, f64) {
     (centre - spread, centre + spread)
 }
 
-/// The 97.5th percentile of Student's t.
-fn student_t_975(degrees_of_freedom: usize) -> f64 {
+/// The 97.5th percentile of Student's t: half the width of a 95% interval in standard errors. `degrees_of_freedom`
+/// is above 0.
+pub fn student_t_975(degrees_of_freedom: f64) -> f64 {
     use statrs::distribution::{ContinuousCDF, StudentsT};
-    StudentsT::new(0.0, 1.0, degrees_of_freedom as f64)
+    StudentsT::new(0.0, 1.0, degrees_of_freedom)
         .map(|t| t.inverse_cdf(0.975))
         .expect("there is at least one degree of freedom")
 }
@@ -104,6 +105,7 @@ fn student_t_975(degrees_of_freedom: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Chance, MACHINES, Machine};
     use proptest::prelude::*;
 
     #[test]
@@ -158,64 +160,22 @@ mod tests {
         assert_eq!(quantile_interval(&[vec![1.0], vec![]], QUIET), None);
     }
 
-    /// Uniform numbers in 0..1, the same in every run.
-    struct Uniform(u64);
-
-    impl Uniform {
-        fn next(&mut self) -> f64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            ((self.0 >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-        }
-
-        /// Box and Muller.
-        fn normal(&mut self) -> f64 {
-            (-2.0 * self.next().ln()).sqrt() * (std::f64::consts::TAU * self.next()).cos()
-        }
-    }
-
-    /// The samples of visit number `index` of a run of `RUN` visits.
-    type Machine = fn(&mut Uniform, usize) -> Visit;
-
     const RUN: usize = 15;
 
-    const MACHINES: [(&str, Machine); 6] = [
-        ("normal", |u, _| (0..8).map(|_| 100.0 + 3.0 * u.normal()).collect()),
-        ("lognormal", |u, _| (0..8).map(|_| 100.0 * (0.2 * u.normal()).exp()).collect()),
-        ("bimodal", |u, _| {
-            (0..8).map(|_| if u.next() < 0.4 { 100.0 } else { 140.0 } + u.normal()).collect()
-        }),
-        // Each visit is as slow as the machine happens to be then.
-        ("between visits", |u, _| {
-            let slow = 1.0 + 0.3 * u.next();
-            (0..8).map(|_| slow * (100.0 + u.normal())).collect()
-        }),
-        // Whole visits are taken by a neighbour.
-        ("neighbour", |u, _| {
-            let slow = if u.next() < 0.3 { 1.8 } else { 1.0 };
-            (0..8).map(|_| slow * (100.0 + 2.0 * u.normal())).collect()
-        }),
-        ("drifting", |u, index| {
-            let slow = 1.0 + 0.1 * index as f64 / RUN as f64;
-            (0..8).map(|_| slow * (100.0 + 2.0 * u.normal())).collect()
-        }),
-    ];
-
-    fn run(machine: Machine, uniform: &mut Uniform) -> Vec<Visit> {
-        (0..RUN).map(|index| machine(uniform, index)).collect()
+    fn run(machine: Machine, chance: &mut Chance) -> Vec<Visit> {
+        (0..RUN).map(|index| machine(chance, index as f64 / RUN as f64)).collect()
     }
 
     #[test]
     fn the_interval_covers_the_truth_on_every_kind_of_machine() {
         for (name, machine) in MACHINES {
-            let mut uniform = Uniform(0x9e37_79b9_7f4a_7c15);
-            let long: Vec<Visit> = (0..3000).flat_map(|_| run(machine, &mut uniform)).collect();
+            let mut chance = Chance::new(1);
+            let long: Vec<Visit> = (0..3000).flat_map(|_| run(machine, &mut chance)).collect();
             let truth = quantile_of_sorted(&pooled(&long), QUIET);
             let trials = 600;
             let covered = (0..trials)
                 .filter(|_| {
-                    let visits = run(machine, &mut uniform);
+                    let visits = run(machine, &mut chance);
                     let (low, high) = quantile_interval(&visits, QUIET).unwrap();
                     low <= truth && truth <= high
                 })
@@ -228,13 +188,13 @@ mod tests {
     #[test]
     fn a_repetition_falls_into_its_interval() {
         for (name, machine) in MACHINES {
-            let mut uniform = Uniform(0xd1b5_4a32_d192_ed03);
+            let mut chance = Chance::new(2);
             let trials = 600;
             let covered = (0..trials)
                 .filter(|_| {
                     let (low, high) =
-                        repetition_interval(&run(machine, &mut uniform), QUIET).unwrap();
-                    let again = pooled(&run(machine, &mut uniform));
+                        repetition_interval(&run(machine, &mut chance), QUIET).unwrap();
+                    let again = pooled(&run(machine, &mut chance));
                     let again = quantile_of_sorted(&again, QUIET);
                     low <= again && again <= high
                 })

@@ -60,6 +60,11 @@ pub struct Summary {
     pub kendall_tau: Option<f64>,
     /// Share whose measured latency lies inside the predicted interval.
     pub covered: Option<f64>,
+    /// Mean of half the width of the interval over the predicted latency.
+    pub half_width: Option<f64>,
+    /// Mean interval score: the width of the interval, and 40 times how far outside the measured latency lies, both
+    /// over the measured latency. Smaller is better.
+    pub interval_score: Option<f64>,
 }
 
 /// One network, predicted and measured. Times are microseconds.

@@ -29,7 +29,7 @@ pub use merged::{BetweenAgents, MeasuredNetwork};
 pub use names::UnknownName;
 pub use network::{NetworkDigest, WholeNetwork, is_builtin};
 pub use prediction::{
-    ASSUMED_ERROR, Calibration, Contribution, Missing, MissingOp, Origin, Prediction,
+    Calibration, Contribution, Missing, MissingOp, Origin, Prediction, Uncertainty,
 };
 pub use run_config::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Dtype, LIBTORCH_EAGER, MemoryFormat, RunConfig,

@@ -5,9 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::UnknownName;
 
-/// The standard deviation of a prediction's relative error that is assumed as long as no network was measured.
-pub const ASSUMED_ERROR: f64 = 0.04;
-
 /// What happens to an op whose row is missing.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(
@@ -69,27 +66,24 @@ pub struct Contribution {
 }
 
 /// The latency of a network on one class of hardware. Times are microseconds.
-///
-/// The interval holds the intervals of the ops (95% for a measured row, 90% for an interpolated one), added up
-/// as errors that are a little correlated; and, added in squares, what a sum of ops can't know: how far
-/// measured networks are from their calibrated predictions, or an assumed 4% (one standard deviation) as
-/// long as none was measured.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     /// The estimate: the ops, corrected by the table's calibration.
     pub latency_micros: f64,
-    /// Lower end of the interval.
+    /// Lower end of the 95% interval.
     pub low_micros: f64,
-    /// Upper end of the interval.
+    /// Upper end of the 95% interval.
     pub high_micros: f64,
+    /// What the width of the interval comes from.
+    pub uncertainty: Uncertainty,
     /// The ops alone: their sum on a processor, and on a GPU what the two clocks of host and device come
     /// to.
     pub ops_micros: f64,
     /// Merges among the ops: places where branches come together.
     pub merges: u32,
-    /// Networks that the calibration was fitted on; 0 for none, and then the estimate is that of the
-    /// ops alone.
+    /// Networks that the calibration was fitted on. With 0 the calibration is the one of a box that nothing is
+    /// known of, and the interval is as wide.
     pub calibration_networks: u32,
     /// Share of the latency, 0 to 1, that rests on measured rows.
     pub measured_share: f64,
@@ -103,6 +97,25 @@ pub struct Prediction {
     pub ops: Vec<Contribution>,
 }
 
+/// Independent parts of the relative error of a prediction, as standard deviations. Their squares add up.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Uncertainty {
+    /// Errors of the rows, measured or interpolated.
+    pub rows: f64,
+    /// What is not known of this hardware: the coefficients of the calibration. Measured networks reduce it.
+    pub calibration: f64,
+    /// What a sum of ops leaves out in any single network.
+    pub model: f64,
+}
+
+impl Uncertainty {
+    /// All parts together.
+    pub fn total(&self) -> f64 {
+        self.rows.hypot(self.calibration).hypot(self.model)
+    }
+}
+
 /// An op without which there is no prediction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingOp {
@@ -112,32 +125,35 @@ pub struct MissingOp {
     pub why: String,
 }
 
-/// A correction of the sum of ops, and how far off it still is.
+/// How the latency of a whole network follows from its ops on one hardware, learned from networks that were
+/// measured there. `latlas_predict` has the model, and fits it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// Factor on the sum of the ops.
     pub scale: f64,
+    /// MiB that lie between two uses of a weight, beside all weights of the network. Rows are read at the sum of
+    /// both.
+    pub footprint_mib: f64,
+    /// Share of the differences between the ops' medians and their quiet quantiles that a network sees.
+    pub unquiet: f64,
     /// Microseconds for each op.
     pub per_op_micros: f64,
     /// Microseconds for each merge of branches.
     pub per_merge_micros: f64,
-    /// Standard deviation of a network's relative error.
-    pub relative_error: f64,
+    /// Covariance of these five, in this order and their units.
+    pub covariance: [[f64; Calibration::COEFFICIENTS]; Calibration::COEFFICIENTS],
+    /// Factor on the errors of rows and model, found on networks that were left out.
+    pub noise: f64,
+    /// How many standard deviations of the errors of rows and model a 95% interval reaches to each side. It reaches
+    /// 1.96 of those of the coefficients.
+    pub reach: f64,
     /// Networks that it was fitted on.
     pub networks: u32,
 }
 
-impl Default for Calibration {
-    /// The plain sum, with the error that is assumed before any network is measured.
-    fn default() -> Calibration {
-        Calibration {
-            scale: 1.0,
-            per_op_micros: 0.0,
-            per_merge_micros: 0.0,
-            relative_error: ASSUMED_ERROR,
-            networks: 0,
-        }
-    }
+impl Calibration {
+    /// Number of coefficients.
+    pub const COEFFICIENTS: usize = 5;
 }

@@ -196,6 +196,27 @@ impl Row {
         nearest?.host_micros
     }
 
+    /// What one more byte of reuse distance adds to the latency there, in microseconds; 0 beyond the ends of the
+    /// curve.
+    pub fn micros_per_byte(&self, reuse_distance_bytes: f64) -> f64 {
+        let bytes = |point: &CurvePoint| point.reuse_distance_bytes as f64;
+        let within = |pair: &&[CurvePoint]| {
+            (bytes(&pair[0])..bytes(&pair[1])).contains(&reuse_distance_bytes)
+        };
+        self.curve.windows(2).find(within).map_or(0.0, |pair| {
+            let (a, b) = (pair[0].latency_micros().1, pair[1].latency_micros().1);
+            (b - a) / (bytes(&pair[1]) - bytes(&pair[0]))
+        })
+    }
+
+    /// The difference between the median and the quiet quantile of the samples: what the other users of the machine
+    /// cost, in microseconds. None when the row has no number.
+    pub fn unquiet_micros(&self, reuse_distance_bytes: f64) -> Option<f64> {
+        let unquiet =
+            |point: &CurvePoint| (0.0, (point.median_micros - point.quiet_micros).max(0.0), 0.0);
+        self.read(reuse_distance_bytes, unquiet).map(|(_, micros, _)| micros)
+    }
+
     fn read(
         &self,
         reuse_distance_bytes: f64,

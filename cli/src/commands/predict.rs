@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use latlas_predict::{PredictError, Predictor, TableIndex};
-use latlas_shared::{Missing, MissingOp, Origin, Prediction};
+use latlas_shared::{HardwareId, Missing, MissingOp, Origin, Prediction, Uncertainty};
 use ops_catalog::{Catalog, ExternalId, Network, NetworkSpec, OpKey};
 use serde::Serialize;
 
@@ -275,6 +275,16 @@ fn basis(prediction: &Prediction) -> String {
     }
 }
 
+/// Why intervals are wide although the rows are good, and what to do about it.
+fn wide(prediction: &Prediction, hardware: &HardwareId) -> Option<String> {
+    (prediction.calibration_networks == 0).then(|| {
+        format!(
+            "intervals are wide, since no whole network was measured on this hardware; measure five that a space \
+             is made of:\n  latlas profile --hardware {hardware} --space NAME --calibrate 5"
+        )
+    })
+}
+
 fn write_predictions(
     out: &mut dyn Write,
     all: &[(String, Prediction)],
@@ -301,7 +311,12 @@ fn write_predictions(
             percent(Some(prediction.measured_share)),
         ]);
     }
-    Ok(columns.write(out)?)
+    columns.write(out)?;
+    if let Some(wide) = all.first().and_then(|(_, prediction)| wide(prediction, &table.hardware_id))
+    {
+        writeln!(out, "{wide}")?;
+    }
+    Ok(())
 }
 
 /// How a network is called in a listing: as its author did, or by its place.
@@ -333,6 +348,16 @@ fn write_prediction(
         duration(prediction.high_micros),
         basis(prediction)
     )?;
+    let half = (prediction.high_micros - prediction.low_micros) / 2.0 / total;
+    let Uncertainty { rows, calibration, model } = prediction.uncertainty;
+    writeln!(
+        out,
+        "  interval   ±{:.1}%; standard deviations: rows {:.1}%, calibration {:.1}%, model {:.1}%",
+        100.0 * half,
+        100.0 * rows,
+        100.0 * calibration,
+        100.0 * model
+    )?;
     writeln!(
         out,
         "  measured   {:.1}% of the latency, {measured} of {}",
@@ -343,17 +368,22 @@ fn write_prediction(
     writeln!(out, "  params     {}", quantity(prediction.params))?;
     writeln!(out, "  footprint  {}", bytes(prediction.reuse_distance_bytes))?;
     writeln!(out, "  most expensive")?;
+    let sum: f64 = prediction.ops.iter().map(|op| op.latency_micros).sum();
     let mut ops: Vec<_> = prediction.ops.iter().collect();
     ops.sort_by(|a, b| b.latency_micros.total_cmp(&a.latency_micros));
     let mut columns = TextTable::new(["    SHARE", "LATENCY", "OP", "WHERE", ""]);
     for op in ops.iter().take(SHOWN_OPS) {
         columns.push([
-            format!("    {:.1}%", 100.0 * op.latency_micros / total),
+            format!("    {:.1}%", 100.0 * op.latency_micros / sum),
             duration(op.latency_micros),
             op.key.to_string(),
             op.place.clone(),
             if op.origin == Origin::Interpolated { "interpolated" } else { "" }.to_owned(),
         ]);
     }
-    Ok(columns.write(out)?)
+    columns.write(out)?;
+    if let Some(wide) = wide(prediction, &table.hardware_id) {
+        writeln!(out, "  {}", wide.replace('\n', "\n  "))?;
+    }
+    Ok(())
 }

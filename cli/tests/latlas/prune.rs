@@ -48,12 +48,12 @@ fn a_file_is_read_like_stdin() {
 #[test]
 fn the_upper_end_of_the_interval_can_be_held_against_the_budget() {
     let desk = desk();
-    // The estimate is 32.75 us and the upper end 36.5 us.
+    // The estimate is 33.9 us, and the upper end far above it: no network was measured.
     for (limits, verdict) in [
-        ("max_latency_ms: 0.033\n", "accepted"),
-        ("max_latency_ms: 0.033\nlatency_bound: estimate\n", "accepted"),
-        ("max_latency_ms: 0.033\nlatency_bound: upper\n", "rejected"),
-        ("max_latency_ms: 0.037\nlatency_bound: upper\n", "accepted"),
+        ("max_latency_ms: 0.035\n", "accepted"),
+        ("max_latency_ms: 0.035\nlatency_bound: estimate\n", "accepted"),
+        ("max_latency_ms: 0.035\nlatency_bound: upper\n", "rejected"),
+        ("max_latency_ms: 0.070\nlatency_bound: upper\n", "accepted"),
     ] {
         desk.put("limits.yaml", limits);
         let ran = desk.run_with(PRUNE, GRAPH);

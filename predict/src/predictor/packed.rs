@@ -5,33 +5,14 @@ use std::collections::HashMap;
 
 use ops_catalog::{Op, OpDigest, Shape};
 
-use super::calibration::{self, Features};
-use super::{NoLatency, Predictor, Reach, footprint};
-use crate::two_clock::{OpTimes, TwoClocks};
+use super::calibration::Micros;
+use super::sums::{OpCost, Sums};
+use super::{MIB, NoLatency, Predictor};
+use crate::two_clock::OpTimes;
 
 /// An op at a shape, as a [`PackedTable`] knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PackedOp(u32);
-
-/// A latency and its interval, in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Micros {
-    /// Lower end of the 95% interval.
-    pub low: f64,
-    /// The latency.
-    pub latency: f64,
-    /// Upper end.
-    pub high: f64,
-}
-
-/// What one op costs at one reuse distance, in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Cost {
-    low: f64,
-    latency: f64,
-    high: f64,
-    clocks: OpTimes,
-}
 
 /// A table's curves at common distances, side by side. Gives the same numbers as [`Predictor`].
 pub struct PackedTable {
@@ -39,10 +20,9 @@ pub struct PackedTable {
     /// Reuse distances of all curves, ascending, in bytes.
     distances: Vec<f64>,
     /// For each op, its cost at each distance.
-    costs: Vec<Cost>,
+    costs: Vec<OpCost>,
     weight_bytes: Vec<f64>,
     ids: HashMap<(OpDigest, Shape), PackedOp>,
-    half_width: f64,
 }
 
 impl PackedTable {
@@ -57,7 +37,6 @@ impl PackedTable {
             costs: Vec::new(),
             weight_bytes: Vec::new(),
             ids: HashMap::new(),
-            half_width: calibration::half_width(predictor.calibration()),
             predictor,
         }
     }
@@ -72,12 +51,9 @@ impl PackedTable {
             return Ok(id);
         }
         let plan = op.at(shape)?;
-        let cost = |&distance: &f64| {
-            let times = self.predictor.times(op, shape, distance)?;
-            let clocks = times.on_two_clocks();
-            Ok(Cost { low: times.low, latency: times.latency, high: times.high, clocks })
-        };
-        let costs: Vec<Cost> = self.distances.iter().map(cost).collect::<Result<_, NoLatency>>()?;
+        let cost = |&distance: &f64| Ok(self.predictor.times(op, shape, distance)?.cost());
+        let costs: Vec<OpCost> =
+            self.distances.iter().map(cost).collect::<Result<_, NoLatency>>()?;
         let id = PackedOp(u32::try_from(self.weight_bytes.len()).map_err(|_| NoLatency::Full)?);
         self.costs.extend(costs);
         let element_bytes = self.predictor.index().table().run_config.dtype.bytes();
@@ -93,44 +69,50 @@ impl PackedTable {
         if ops.is_empty() || ops.iter().any(|op| op.0 as usize >= known) {
             return None;
         }
+        let calibration = self.predictor.calibration();
         let weights: f64 = ops.iter().map(|op| self.weight_bytes[op.0 as usize]).sum();
-        let (point, share) = self.place(footprint(weights));
-        let next = usize::from(share > 0.0);
-        let (mut below, mut latency, mut above) = (Reach::default(), 0.0, Reach::default());
-        let mut clocks = TwoClocks::default();
+        let Place { point, share, per_mib } =
+            self.place(Predictor::footprint_bytes(weights, calibration.footprint_mib));
+        let next = usize::from(per_mib > 0.0);
+        let mut sums = Sums::default();
+        let mut last = None;
         for op in ops {
             let at = op.0 as usize * self.distances.len() + point;
             let (a, b) = (&self.costs[at], &self.costs[at + next]);
             let between = |a: f64, b: f64| a + (b - a) * share;
-            let micros = between(a.latency, b.latency);
-            latency += micros;
-            below.add(micros - between(a.low, b.low));
-            above.add(between(a.high, b.high) - micros);
-            // The nearer point's, as for a single prediction.
+            // The nearer point's host time, as for a single prediction.
             let nearest = if share < 0.5 { a } else { b };
-            clocks.issue(OpTimes {
-                host_micros: nearest.clocks.host_micros,
-                device_micros: between(a.clocks.device_micros, b.clocks.device_micros),
-            });
+            let cost = OpCost {
+                latency: between(a.latency, b.latency),
+                error: between(a.error, b.error),
+                unquiet: between(a.unquiet, b.unquiet),
+                clocks: OpTimes {
+                    host_micros: nearest.clocks.host_micros,
+                    device_micros: between(a.clocks.device_micros, b.clocks.device_micros),
+                },
+            };
+            sums.add(&cost, (b.latency - a.latency) * per_mib, last == Some(op));
+            last = Some(op);
         }
-        let ops_micros = clocks.finish(0.0);
-        let features = Features { ops_micros, ops: ops.len() as f64, merges: merges as f64 };
-        let estimate = calibration::apply(self.predictor.calibration(), features);
-        Some(super::interval(
-            estimate,
-            below.micros() / latency,
-            above.micros() / latency,
-            self.half_width,
-        ))
+        Some(sums.micros(merges as f64, calibration))
     }
 
-    /// The distance at or below this one, by its index, and how far on to the next it is, 0 to 1.
-    fn place(&self, distance: f64) -> (usize, f64) {
+    fn place(&self, distance: f64) -> Place {
         let above = self.distances.iter().take_while(|&&d| d <= distance).count();
         if above == 0 || above == self.distances.len() {
-            return (above.saturating_sub(1), 0.0);
+            return Place { point: above.saturating_sub(1), share: 0.0, per_mib: 0.0 };
         }
         let (a, b) = (self.distances[above - 1], self.distances[above]);
-        (above - 1, (distance - a) / (b - a))
+        Place { point: above - 1, share: (distance - a) / (b - a), per_mib: MIB / (b - a) }
     }
+}
+
+/// Where a reuse distance lies among those of the curves.
+struct Place {
+    /// The distance at or below it, by its index.
+    point: usize,
+    /// How far on to the next it is, 0 to 1.
+    share: f64,
+    /// One over the MiB from there to the next; 0 beyond the ends, where curves are level.
+    per_mib: f64,
 }

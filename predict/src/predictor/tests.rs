@@ -1,7 +1,6 @@
 use super::*;
-use latlas_shared::CurvePoint;
-use latlas_shared::Row;
 use latlas_shared::testing::{failed, key, row, table};
+use latlas_shared::{CurvePoint, Row, Table};
 use ops_catalog::{Catalog, NetworkSpec};
 use proptest::prelude::*;
 use serde_json::json;
@@ -43,7 +42,7 @@ fn layers() -> impl Strategy<Value = Layers> {
 
 proptest! {
     #[test]
-    fn a_network_costs_what_its_parts_cost_at_its_footprint(first in layers(), second in layers()) {
+    fn the_ops_of_a_network_cost_what_those_of_its_parts_cost(first in layers(), second in layers()) {
         let whole: Layers = first.iter().chain(&second).copied().collect();
         let whole = plan(&network(3, 1024, &whole));
         let first = plan(&network(3, 1024, &first));
@@ -51,11 +50,13 @@ proptest! {
         let second = plan(&network(cut.channels_in, cut.input_h, &second));
         let index = table_of(&whole, 1.0);
         let predictor = Predictor::new(Arc::clone(&index), Missing::Error);
-        let distance = predictor.footprint(&whole);
-        let [a, b] = [first, second].map(|part| predictor.predict_at(&part, distance).unwrap());
+        // Curves are level beyond their last point, so the footprint does not matter there.
+        let calibration = Calibration { footprint_mib: 1024.0, ..calibration::prior(1.0) };
+        let predictor = predictor.with_calibration(calibration);
+        let [a, b] = [first, second].map(|part| predictor.predict_plan(&part).unwrap());
         let whole = predictor.predict_plan(&whole).unwrap();
-        let sum = a.latency_micros + b.latency_micros;
-        prop_assert!((sum / whole.latency_micros - 1.0).abs() < 1e-12);
+        let sum = a.ops_micros + b.ops_micros;
+        prop_assert!((sum / whole.ops_micros - 1.0).abs() < 1e-12);
         prop_assert_eq!(a.flops + b.flops, whole.flops);
         prop_assert_eq!(a.params + b.params, whole.params);
     }
@@ -89,7 +90,7 @@ proptest! {
             }
         }
         let index = Arc::new(TableIndex::new(table).unwrap());
-        let calibration = Calibration { scale, per_op_micros: 0.5, ..Calibration::default() };
+        let calibration = Calibration { scale, per_op_micros: 0.5, ..calibration::prior(1.0) };
         let predictor = || {
             Predictor::new(Arc::clone(&index), Missing::Error).with_calibration(calibration.clone())
         };
@@ -253,11 +254,15 @@ fn a_calibration_is_fitted_on_the_two_clocks() {
     let predictor = Predictor::new(Arc::clone(&index), Missing::Error);
     // What is true is 3% more than host time for each op and device time for the last.
     let truth = |count: usize| 1.03 * (40.0 * count as f64 + 5.0);
-    let networks: Vec<(Features, f64)> = plans
+    let networks: Vec<calibration::Example> = plans
         .iter()
-        .map(|plan| (features(&predictor.predict_plan(plan).unwrap()), truth(plan.steps.len())))
+        .map(|plan| calibration::Example {
+            features: predictor.features(plan).unwrap(),
+            measured_micros: truth(plan.steps.len()),
+        })
         .collect();
-    let calibrated = predictor.with_calibration(calibration::fit(&networks));
+    let quickest = predictor.index().quickest_micros();
+    let calibrated = predictor.with_calibration(calibration::fit(&networks, quickest));
     for plan in &plans {
         let error = calibrated.predict_plan(plan).unwrap().latency_micros / truth(plan.steps.len());
         assert!((error - 1.0).abs() < 0.01, "{error}");
@@ -268,24 +273,44 @@ fn a_calibration_is_fitted_on_the_two_clocks() {
 fn a_calibration_moves_the_estimate_and_its_interval() {
     let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1)]));
     let mut table = table_of(&plan, 1.0).table().clone();
-    let plain = {
+    let prediction = |table: &Table| {
         let index = Arc::new(TableIndex::new(table.clone()).unwrap());
-        Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap()
+        Predictor::new(index, Missing::Error).predict_plan(&plan).unwrap()
     };
-    assert_eq!(plain.latency_micros, plain.ops_micros);
+    let plain = prediction(&table);
+    assert_eq!(plain.calibration_networks, 0);
+    let unquiet = table.rows[0].unquiet_micros(plain.reuse_distance_bytes).unwrap();
     table.calibration = Some(Calibration {
         scale: 1.1,
+        unquiet: 0.5,
         per_op_micros: 1.0,
         per_merge_micros: 100.0,
-        relative_error: 0.01,
+        covariance: [[0.0; 5]; 5],
+        noise: 0.4,
         networks: 20,
+        ..calibration::prior(10.0)
     });
-    let index = Arc::new(TableIndex::new(table).unwrap());
-    let moved = Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap();
-    assert!((moved.latency_micros - (1.1 * plain.ops_micros + 1.0)).abs() < 1e-9);
-    assert_eq!(moved.calibration_networks, 20);
+    let moved = prediction(&table);
+    let expected = 1.1 * plain.ops_micros + 0.5 * unquiet + 1.0;
+    assert!((moved.latency_micros - expected).abs() < 1e-9, "{moved:?}");
+    assert_eq!((moved.calibration_networks, moved.uncertainty.calibration), (20, 0.0));
+    assert!((moved.uncertainty.rows - 0.4 * plain.uncertainty.rows).abs() < 1e-12);
     let width = |p: &Prediction| (p.high_micros - p.low_micros) / p.latency_micros;
     assert!(width(&moved) < width(&plain));
+}
+
+/// Rows of one machine are wrong independently, but one row that stands for three ops is wrong three times.
+#[test]
+fn a_row_that_is_used_again_is_wrong_again() {
+    let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1); 4]));
+    let index = table_of(&plan, 1.0);
+    let one =
+        |row: &Row| (row.curve[0].ci95_high_micros - row.curve[0].ci95_low_micros) / 2.0 / 1.96;
+    let row = &index.table().rows[0];
+    let expected = one(row) / row.curve[0].quiet_micros;
+    let prediction =
+        Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap();
+    assert!((prediction.uncertainty.rows / expected - 1.0).abs() < 1e-9, "{prediction:?}");
 }
 
 #[test]
@@ -302,7 +327,7 @@ fn a_packed_table_predicts_graphs_and_knows_its_own_ops() {
     let spec = NetworkSpec::from_json(&spec.to_string()).unwrap();
     let plan = plan(&Network::new(&spec, Catalog::builtin()).unwrap());
     let index = table_of(&plan, 1.0);
-    let calibration = Calibration { per_merge_micros: 3.0, ..Calibration::default() };
+    let calibration = Calibration { per_merge_micros: 3.0, ..calibration::prior(1.0) };
     let predictor =
         || Predictor::new(Arc::clone(&index), Missing::Error).with_calibration(calibration.clone());
     let mut packed = PackedTable::new(predictor());

@@ -77,17 +77,23 @@ pub(super) fn points(seen: &Seen, process: &Process) -> Option<DMatrix<f64>> {
     Some(by_rows(&scores))
 }
 
-/// Scores of points whose group is left out, one row per point. The groups are left out in parts.
-pub(super) fn groups(seen: &Seen, process: &Process, groups: &[usize]) -> Option<DMatrix<f64>> {
-    let mut scores = Vec::new();
+/// Scores of points whose group is left out, one row per point, and the group of each. The groups are left out in
+/// parts.
+pub(super) fn groups(
+    seen: &Seen,
+    process: &Process,
+    groups: &[usize],
+) -> Option<(DMatrix<f64>, Vec<usize>)> {
+    let (mut scores, mut of) = (Vec::new(), Vec::new());
     for fold in 0..FOLDS {
         let is_out = |i: &usize| groups[*i] % FOLDS == fold;
         let (out, rest): (Vec<usize>, Vec<usize>) = (0..seen.places.len()).partition(is_out);
         if !out.is_empty() {
             scores.extend(scores_of(seen, process, &out, &rest)?);
+            of.extend(out.iter().map(|&point| groups[point]));
         }
     }
-    Some(by_rows(&scores))
+    Some((by_rows(&scores), of))
 }
 
 /// Scores of points whose level is left out, every other inner level of a feature at a time. Empty

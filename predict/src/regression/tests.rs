@@ -245,3 +245,15 @@ fn many_points_are_learned_from_some() {
     assert!(error < 0.06 && error < 0.8 * error_of_few, "{error} {error_of_few}");
     assert!((0.83..=0.96).contains(&inside), "{inside}");
 }
+
+/// A group with many points has no more say than one with a single point.
+#[test]
+fn groups_count_alike_whatever_their_size() {
+    // Nine groups of one point with scores 1 to 9, and one group of ninety points with score 0.
+    let scores: Vec<f64> = (1..=9).map(f64::from).chain([0.0; 90]).collect();
+    let groups: Vec<usize> = (1..=9).chain([0; 90]).collect();
+    let scores = DMatrix::from_column_slice(scores.len(), 1, &scores);
+    // Rank 0.9 (10 + 1) of ten groups: the last but none.
+    assert_eq!(widths_of_groups(&scores, &groups), [9.0]);
+    assert_eq!(widths(vec![scores]), [0.0]);
+}

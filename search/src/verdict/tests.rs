@@ -17,6 +17,7 @@ fn prediction(plan: &NetworkPlan, micros: f64) -> Prediction {
         latency_micros: micros,
         low_micros: micros * 0.9,
         high_micros: micros * 1.25,
+        uncertainty: latlas_shared::Uncertainty { rows: 0.0, calibration: 0.0, model: 0.0 },
         ops_micros: 0.0,
         merges: 0,
         calibration_networks: 0,

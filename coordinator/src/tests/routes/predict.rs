@@ -27,8 +27,9 @@ async fn a_network_is_the_sum_of_its_ops() {
     for _ in 0..2 {
         let answer = farm.post("/v1/predict").json(&network(8)).send().await;
         let answer: PredictAnswer = answer.read(StatusCode::OK);
-        // At 8 MiB, and the weights lie little beyond.
-        assert!((answer.prediction.latency_micros - 15.0).abs() < 1e-3);
+        // The curves rise by half from 8 to 64 MiB. They are read at 12 MiB, and the weights lie little beyond.
+        let expected = 15.0 * (1.0 + 0.5 * 4.0 / 56.0);
+        assert!((answer.prediction.latency_micros - expected).abs() < 1e-3, "{answer:?}");
     }
     check("predict_missing_rows", &farm.post("/v1/predict").json(&network(16)).send().await);
 }

@@ -1,0 +1,206 @@
+use super::*;
+use crate::testing::Chance;
+use proptest::prelude::*;
+
+/// A device: what its networks cost beyond the ops, and where their rows are to be read.
+#[derive(Debug, Clone, Copy)]
+struct Device {
+    scale: f64,
+    footprint_mib: f64,
+    per_op_micros: f64,
+    /// Relative error that no feature explains.
+    error: f64,
+}
+
+const QUICKEST: f64 = 5.0;
+
+/// A network of so many ops whose sum grows by a share from a footprint of 0 to one of 32 MiB, and no further.
+fn network(ops: f64, micros: f64, cold_share: f64, rows_error: f64) -> impl Fn(f64) -> Features {
+    move |mib: f64| {
+        let slope = micros * cold_share / 32.0;
+        Features {
+            ops_micros: micros + slope * mib.min(32.0),
+            micros_per_mib: if mib < 32.0 { slope } else { 0.0 },
+            unquiet_micros: 0.02 * micros,
+            ops,
+            merges: 0.0,
+            rows_error,
+        }
+    }
+}
+
+impl Device {
+    fn example(&self, features: impl Fn(f64) -> Features, error: f64) -> Example {
+        let at = features(self.footprint_mib);
+        let model = self.scale * at.ops_micros + self.per_op_micros * at.ops;
+        Example {
+            features: FOOTPRINTS.map(features),
+            measured_micros: model * (1.0 + self.error * error),
+        }
+    }
+}
+
+/// A network of a device.
+fn drawn(chance: &mut Chance, device: &Device) -> Example {
+    let ops = chance.between(15.0, 60.0).round();
+    let cold = chance.between(0.02, 0.25);
+    let micros = ops * chance.between(60.0, 600.0);
+    let error = chance.normal();
+    device.example(network(ops, micros, cold, 0.005), error)
+}
+
+fn error(calibration: &Calibration, example: &Example) -> f64 {
+    example.predicted(calibration).latency / example.measured_micros - 1.0
+}
+
+fn covered(calibration: &Calibration, example: &Example) -> bool {
+    let Micros { low, high, .. } = example.predicted(calibration);
+    (low..=high).contains(&example.measured_micros)
+}
+
+/// Over devices such as the prior allows for, an interval holds what it says, whatever it was fitted on.
+#[test]
+fn intervals_cover_on_devices_that_nobody_tuned_to() {
+    let mut chance = Chance::new(17);
+    for (fitted_on, widest) in [(0, 0.14), (5, 0.10), (20, 0.08), (60, 0.08)] {
+        let (mut inside, mut width, mut judged) = (0, 0.0, 0);
+        for _ in 0..120 {
+            let device = Device {
+                scale: 1.0 + 0.02 * chance.normal(),
+                footprint_mib: (12.0 + 5.0 * chance.normal()).max(0.0),
+                per_op_micros: 1.5 * chance.normal(),
+                error: 0.025,
+            };
+            let networks: Vec<Example> =
+                (0..fitted_on).map(|_| drawn(&mut chance, &device)).collect();
+            let calibration = fit(&networks, QUICKEST);
+            for _ in 0..20 {
+                let example = drawn(&mut chance, &device);
+                let Micros { low, latency, high } = example.predicted(&calibration);
+                inside += i32::from(covered(&calibration, &example));
+                width += (high - low) / 2.0 / latency;
+                judged += 1;
+            }
+        }
+        let (share, width) = (f64::from(inside) / f64::from(judged), width / f64::from(judged));
+        assert!(
+            (0.92..=0.985).contains(&share),
+            "{fitted_on} networks: {share} inside, {width} wide"
+        );
+        assert!(width <= widest, "{fitted_on} networks: {width} wide");
+    }
+}
+
+/// A footprint beyond what the prior expects is found, and the networks are predicted.
+#[test]
+fn a_footprint_is_found() {
+    let mut chance = Chance::new(3);
+    for footprint_mib in [0.0, 5.0, 12.0, 20.0, 27.0] {
+        let device = Device { scale: 1.0, footprint_mib, per_op_micros: 0.0, error: 0.002 };
+        let networks: Vec<Example> = (0..100).map(|_| drawn(&mut chance, &device)).collect();
+        let calibration = fit(&networks, QUICKEST);
+        // The prior is worth four networks with an error of 2.5%.
+        assert!((calibration.footprint_mib - footprint_mib).abs() < 3.0, "{calibration:?}");
+        let errors = networks.iter().map(|one| error(&calibration, one).abs());
+        assert!(errors.sum::<f64>() / 100.0 < 0.01, "{footprint_mib}: {calibration:?}");
+    }
+}
+
+#[test]
+fn without_networks_it_is_the_prior() {
+    assert_eq!(fit(&[], QUICKEST), prior(QUICKEST));
+    let features = network(20.0, 1000.0, 0.1, 0.01)(12.0);
+    let Estimate { micros, error } = apply(&prior(QUICKEST), &features);
+    assert!((micros - 1037.5).abs() < 1e-9, "{micros}");
+    assert_eq!((error.rows, error.model), (0.01, MODEL_ERROR));
+}
+
+/// Huber's problem is convex: the fit ends where it no longer moves.
+#[test]
+fn a_fit_is_settled() {
+    let mut chance = Chance::new(29);
+    for count in [1, 2, 5, 20, 60] {
+        let device = Device { scale: 1.05, footprint_mib: 17.0, per_op_micros: 2.0, error: 0.1 };
+        let networks: Vec<Example> = (0..count).map(|_| drawn(&mut chance, &device)).collect();
+        let fitted = fit(&networks, QUICKEST);
+        let precision = Matrix::from_diagonal(&spread(QUICKEST).map(|spread| spread.powi(-2)));
+        let means = Vector::from([
+            fitted.scale,
+            fitted.footprint_mib,
+            fitted.unquiet,
+            fitted.per_op_micros,
+            fitted.per_merge_micros,
+        ]);
+        let covariance = Matrix::from_fn(|i, j| fitted.covariance[i][j]);
+        let (again, _) =
+            step(&networks, &Fit { means, covariance, noise: fitted.noise }, &precision);
+        for i in 0..COEFFICIENTS {
+            let moved = (again.means[i] - means[i]).abs() / spread(QUICKEST)[i];
+            assert!(moved < 1e-3, "{count} networks, coefficient {i}: {moved}");
+        }
+        assert!((again.noise / fitted.noise - 1.0).abs() < 1e-3, "{count} networks");
+    }
+}
+
+fn examples(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Example>> {
+    let one = (60.0f64..600.0, 15.0f64..60.0, 0.0f64..0.25, -0.05f64..0.05);
+    prop::collection::vec(one, count).prop_map(|all| {
+        let device = Device { scale: 1.0, footprint_mib: 12.0, per_op_micros: 0.0, error: 1.0 };
+        all.into_iter()
+            .map(|(micros, ops, cold, error)| {
+                device.example(network(ops, micros * ops, cold, 0.01), error)
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    /// Whatever happened to one network in twenty, the predictions of others hardly move, and their intervals become
+    /// less than twice as wide.
+    #[test]
+    fn one_network_that_is_far_off_spoils_no_other(
+        clean in examples(20..40),
+        factor in prop_oneof![0.05f64..0.5, 2.0f64..20.0],
+    ) {
+        let mut spoiled = clean.clone();
+        spoiled[0].measured_micros *= factor;
+        let (one, other) = (fit(&clean[1..], QUICKEST), fit(&spoiled, QUICKEST));
+        for example in &clean[1..] {
+            let (one, other) = (example.predicted(&one), example.predicted(&other));
+            prop_assert!((other.latency / one.latency - 1.0).abs() < 0.05, "{one:?} {other:?}");
+            let width = |micros: Micros| (micros.high / micros.low).ln();
+            prop_assert!(width(other) < 2.0 * width(one), "{one:?} {other:?}");
+        }
+    }
+
+    /// Networks that are far off in all directions are no exceptions.
+    #[test]
+    fn a_model_that_does_not_hold_says_so(mut all in examples(20..60)) {
+        for (network, factor) in all.iter_mut().zip([0.5, 1.0, 1.6, 0.7, 1.4].iter().cycle()) {
+            network.measured_micros *= factor;
+        }
+        let fitted = fit(&all, QUICKEST);
+        let inside = all.iter().filter(|one| covered(&fitted, one)).count();
+        prop_assert!(inside * 10 >= all.len() * 9, "{inside} of {}: {fitted:?}", all.len());
+    }
+
+    #[test]
+    fn the_order_of_networks_does_not_matter(mut networks in examples(1..20)) {
+        let one = fit(&networks, QUICKEST);
+        networks.reverse();
+        let other = fit(&networks, QUICKEST);
+        prop_assert!((one.scale - other.scale).abs() < 1e-6);
+        prop_assert!((one.footprint_mib - other.footprint_mib).abs() < 1e-3);
+        prop_assert!((one.noise / other.noise - 1.0).abs() < 1e-3);
+    }
+
+    /// One network never moves the answer further than to itself.
+    #[test]
+    fn one_network_is_not_overfitted(networks in examples(1..2), ratio in 0.8f64..1.3) {
+        let mut one = networks[0].clone();
+        let plain = one.predicted(&prior(QUICKEST)).latency;
+        one.measured_micros = plain * ratio;
+        let said = one.predicted(&fit(&[one.clone()], QUICKEST)).latency / plain;
+        prop_assert!(said >= ratio.min(1.0) - 1e-6 && said <= ratio.max(1.0) + 1e-6, "{said}");
+    }
+}
