@@ -130,9 +130,8 @@ pub struct Random {
 }
 
 impl Random {
-    /// Weights that depend on the seed and on their names alone. Each weight sets the seed of libtorch's
-    /// generators, which the whole process shares. [`Random::default`] draws from these generators as they
-    /// are.
+    /// Weights that depend on the seed and on their names alone. Each has a generator of its own, since the one of
+    /// libtorch, from which [`Random::default`] draws, is shared by all threads of the process.
     pub fn seeded(seed: u64) -> Random {
         Random { seed: Some(seed) }
     }
@@ -140,19 +139,32 @@ impl Random {
 
 impl Weights for Random {
     fn get(&self, name: &str, spec: &Spec) -> Result<Tensor, WeightError> {
-        if let Some(seed) = self.seed {
-            tch::manual_seed((seed ^ fnv1a(name)).cast_signed());
-        }
         let dims = spec.dims();
         let options = (Kind::Float, tch::Device::Cpu);
         let made = match spec.init {
-            Init::Normal { deviation } => Tensor::f_randn(&dims, options)
-                .and_then(|mut values| values.f_mul_scalar_(deviation)),
+            Init::Normal { deviation } => match self.seed {
+                Some(seed) => normal(seed ^ fnv1a(name), &dims),
+                None => Tensor::f_randn(&dims, options),
+            }
+            .and_then(|mut values| values.f_mul_scalar_(deviation)),
             Init::Ones => Tensor::f_ones(&dims, options),
             Init::Zeros => Tensor::f_zeros(&dims, options),
         };
         made.map_err(|source| WeightError::Torch { name: name.to_owned(), wanted: dims, source })
     }
+}
+
+/// Standard normal values (Box and Muller).
+fn normal(seed: u64, dims: &[i64]) -> Result<Tensor, TchError> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let count = dims.iter().product::<i64>().unsigned_abs();
+    let values: Vec<f32> = (0..count)
+        .map(|_| {
+            let (radius, angle) = (1.0 - rng.f32(), rng.f32());
+            (-2.0 * radius.ln()).sqrt() * (std::f32::consts::TAU * angle).cos()
+        })
+        .collect();
+    Tensor::f_from_slice(&values)?.f_reshape(dims)
 }
 
 /// A hash that is the same in every release and on every machine.

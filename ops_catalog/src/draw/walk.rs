@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::layer;
-use crate::network::{Input, LayerSpec, NetworkSpec};
+use crate::spec::{Input, LayerSpec, NetworkSpec};
 use crate::{Op, OpKey, Space, TensorShape};
 
 /// Fewest ops of such a network. A shorter one says little of what is between ops.

@@ -21,7 +21,7 @@ async fn a_space_is_calibrated_by_networks_of_its_own_keys() {
     let agent = farm.enrol("box", 8).await;
     let token = farm.token(Role::Researcher).await;
     let ask = async |calibrate: u32| {
-        let body = on_the_usual_box(json!({"space": "quick", "calibrate": calibrate}));
+        let body = on_the_usual_class(json!({"space": "quick", "calibrate": calibrate}));
         farm.post("/v1/requests").token(&token).json(&body).send().await
     };
     let status: RequestStatus = ask(5).await.read(StatusCode::CREATED);
