@@ -40,7 +40,10 @@ async fn a_log_that_a_killed_coordinator_has_left_is_not_mixed_into_a_restored_d
         coordinator(&restore, &data).fails(1),
         coordinator(&["serve", "--listen", "127.0.0.1:0"], &data).fails(1),
     ] {
-        assert!(refused.contains("latlas.db-wal") && refused.contains("move them"), "{refused}");
+        assert!(
+            refused.contains("latlas.db-wal") && refused.contains("Move these files"),
+            "{refused}"
+        );
     }
     assert_eq!(fs::read(data.join("latlas.db-wal")).unwrap(), log, "it is left alone");
     assert!(!data.join("latlas.db").exists());
