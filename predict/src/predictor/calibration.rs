@@ -46,13 +46,13 @@ const PRIOR: [f64; 3] = [1.0, 12.0, 0.0];
 
 /// Standard deviations of the prior: scale, MiB of footprint, unquiet share; of the costs per op and per merge in
 /// units of the table's quickest row.
-const PRIOR_SPREAD: [f64; COEFFICIENTS] = [0.02, 5.0, 0.2, 0.3, 0.5];
+const PRIOR_SPREAD: [f64; COEFFICIENTS] = [0.02, 4.5, 0.2, 0.5, 0.5];
 
 /// Relative error of the model itself, as one standard deviation, before it is learned.
 pub const MODEL_ERROR: f64 = 0.025;
 
 /// As many networks is that assumption worth.
-const ASSUMED_WEIGHT: f64 = 5.0;
+const ASSUMED_WEIGHT: f64 = 6.0;
 
 /// Errors beyond this many standard deviations count as if they were so large.
 const BOUND: f64 = 2.0;

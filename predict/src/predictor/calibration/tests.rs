@@ -67,7 +67,7 @@ fn intervals_cover_on_devices_that_nobody_tuned_to() {
         for _ in 0..120 {
             let device = Device {
                 scale: 1.0 + 0.02 * chance.normal(),
-                footprint_mib: (12.0 + 5.0 * chance.normal()).max(0.0),
+                footprint_mib: (12.0 + 4.5 * chance.normal()).max(0.0),
                 per_op_micros: 1.5 * chance.normal(),
                 error: 0.025,
             };
