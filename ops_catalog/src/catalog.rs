@@ -182,18 +182,6 @@ fn closest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
 
 /// Levenshtein distance, case ignored, on at most 60 characters.
 fn edit_distance(a: &str, b: &str) -> usize {
-    let lower =
-        |s: &str| -> Vec<char> { s.chars().take(60).flat_map(char::to_lowercase).collect() };
-    let (a, b) = (lower(a), lower(b));
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
+    let lower = |s: &str| s.chars().take(60).flat_map(char::to_lowercase).collect::<String>();
+    strsim::levenshtein(&lower(a), &lower(b))
 }

@@ -5,7 +5,7 @@ const DIGITS: usize = 32;
 
 /// The text of a hash, at least 16 bytes long.
 pub fn write(prefix: &str, hash: &[u8]) -> String {
-    format!("{prefix}{}", hex(&hash[..DIGITS / 2]))
+    format!("{prefix}{}", hex::encode(&hash[..DIGITS / 2]))
 }
 
 /// A text that is not a digest of the expected kind.
@@ -32,11 +32,6 @@ pub fn read(prefix: &'static str, text: &str) -> Result<String, DigestError> {
     }
     let shown = text.chars().filter(|c| !c.is_control()).take(60).collect();
     Err(DigestError { prefix, shown })
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use ops_catalog::digest::{self, hex};
+use ops_catalog::digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -243,7 +243,7 @@ fn shorten(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
-    let hash = hex(&Sha256::digest(text)[..2]);
+    let hash = hex::encode(&Sha256::digest(text)[..2]);
     let kept: String = text.chars().take(most - hash.len() - 1).collect();
     format!("{}-{hash}", kept.trim_end_matches(['-', '.']))
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use ops_catalog::digest::hex;
 use ops_catalog::{Invalid, OpDef, OpDigest, OpKey, Shape, text};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -313,7 +312,7 @@ impl Table {
     ) -> String {
         let content = (TABLE_SCHEMA, hardware_id, run_config, ops, rows, accuracy, calibration);
         let text = serde_json::to_string(&content).expect("plain data serializes to JSON");
-        hex(&Sha256::digest(text)[..16])
+        hex::encode(&Sha256::digest(text)[..16])
     }
 
     /// Reads a table from JSON and checks it.
