@@ -164,6 +164,17 @@ impl RealFarm {
         command
     }
 
+    /// `latlas profile` as a researcher, without calibration networks: tests that count tasks want no others.
+    pub fn profile(&self, hardware: &str, args: &[&str]) -> Ran {
+        run(&mut self.profile_command(hardware, args))
+    }
+
+    /// The same, not yet run.
+    pub fn profile_command(&self, hardware: &str, args: &[&str]) -> Command {
+        let profile = ["profile", "--calibrate", "none", "--hardware", hardware];
+        self.latlas_command(&[&profile, args].concat())
+    }
+
     /// `latlas farm` as the farm's host.
     pub fn host(&self, args: &[&str]) -> Ran {
         run(self.latlas_command(&[&["farm"], args].concat()).env("LATLAS_TOKEN", &self.admin))

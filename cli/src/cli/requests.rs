@@ -30,9 +30,9 @@ pub struct Profile {
     #[arg(long)]
     pub config: Option<String>,
     /// Whole networks, made of the space's own keys, that are measured too and calibrate the table's predictions: a
-    /// number, or `none`
-    #[arg(long, value_name = "N|none", default_value = "5", value_parser = calibrate)]
-    pub calibrate: u32,
+    /// number, or `none`; 5 when not given
+    #[arg(long, value_name = "N|none", value_parser = calibrate)]
+    pub calibrate: Option<u32>,
     /// Measure again what is already measured
     #[arg(long)]
     pub remeasure: bool,

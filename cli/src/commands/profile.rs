@@ -76,6 +76,23 @@ fn beside(network: &NetworkAccuracy) -> String {
     }
 }
 
+/// Networks that calibrate a space when nothing else is asked for.
+const CALIBRATION_NETWORKS: u32 = 5;
+
+/// How many networks of its own keys a request brings. A request without a space has no keys to make them of.
+fn calibrate(asked: Option<u32>, has_space: bool) -> Result<u32> {
+    match (asked, has_space) {
+        (asked, true) => Ok(asked.unwrap_or(CALIBRATION_NETWORKS)),
+        (None | Some(0), false) => Ok(0),
+        (Some(_), false) => Err(Usage(
+            "--calibrate makes networks of the keys of a space: give --space. The networks that you ask for calibrate \
+             the table anyway"
+                .to_owned(),
+        )
+        .into()),
+    }
+}
+
 /// The content of a request.
 struct Wanted {
     space: Option<Space>,
@@ -235,7 +252,7 @@ async fn submit(
         space: None,
         definition: None,
         networks: wanted.networks.iter().map(|network| network.choice.clone()).collect(),
-        calibrate: if wanted.space.is_some() { command.calibrate } else { 0 },
+        calibrate: calibrate(command.calibrate, wanted.space.is_some())?,
         remeasure: command.remeasure,
     };
     let networks = wanted.check(client).await?;

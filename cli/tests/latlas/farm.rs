@@ -175,6 +175,20 @@ fn a_request_is_made_and_its_id_printed() {
 }
 
 #[test]
+fn calibration_networks_need_a_space() {
+    let farm = FakeCoordinator::new(&[]);
+    let desk = desk(&farm);
+    let profile = "profile --hardware test-box-2c.cpu --network demo_conv --calibrate";
+    let refused = desk.run(&format!("{profile} 5"));
+    assert_eq!(refused.code, 2, "{}", refused.report());
+    assert!(refused.stderr.contains("give --space"), "{}", refused.report());
+    let refused = desk.run(&format!("{profile} some"));
+    assert_eq!(refused.code, 2, "{}", refused.report());
+    assert!(refused.stderr.contains("a number of networks, or `none`"), "{}", refused.report());
+    assert!(farm.requests().is_empty(), "nothing was sent");
+}
+
+#[test]
 fn a_file_s_ops_are_submitted_before_its_space() {
     let farm = FakeCoordinator::new(&[
         ("GET /v1/ops", "200", &page("")),

@@ -149,9 +149,7 @@ fn a_coordinator_that_cannot_use_its_directory() {
 fn what_a_researcher_is_told() {
     let farm = RealFarm::start();
     let hardware = hardware_id();
-    let said = farm
-        .latlas(&["profile", "--calibrate", "none", "--hardware", &hardware, "--space", "quick"])
-        .fails(1);
+    let said = farm.profile(&hardware, &["--space", "quick"]).fails(1);
     assert!(said.contains(&hardware), "an unknown hardware id is named: {said}");
     let said = farm.latlas(&["table", "get", &hardware, "-o", "t.json"]).fails(1);
     assert!(said.contains(&hardware), "{said}");

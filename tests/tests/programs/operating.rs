@@ -82,16 +82,7 @@ fn farm_with_work(space: &str) -> RealFarm {
     });
     farm.agent().ok();
     let space = farm.file("space.yaml", space);
-    farm.latlas(&[
-        "profile",
-        "--calibrate",
-        "none",
-        "--hardware",
-        &hardware_id(),
-        "--space",
-        &space,
-    ])
-    .ok();
+    farm.profile(&hardware_id(), &["--space", &space]).ok();
     farm
 }
 
@@ -184,16 +175,7 @@ fn logs_hold_no_token_at_any_level() {
     loud(&mut agent);
     let first = run(agent.arg("--once"));
     let space = farm.file("space.yaml", FEW);
-    farm.latlas(&[
-        "profile",
-        "--calibrate",
-        "none",
-        "--hardware",
-        &hardware_id(),
-        "--space",
-        &space,
-    ])
-    .ok();
+    farm.profile(&hardware_id(), &["--space", &space]).ok();
     let second = run(&mut agent);
     assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}", second.stderr);
     let identity = fs::read_to_string(farm.state().join("identity.json")).unwrap();
@@ -266,17 +248,7 @@ async fn a_box_that_is_drained_finishes_its_lease_and_leaves() {
     assert_eq!(done, 2, "{said}");
     assert_eq!(number(&pool, "SELECT count(*) FROM leases").await, 0);
     // It is let in again, finds nothing to do for as long as it is draining, and leaves.
-    farm.latlas(&[
-        "profile",
-        "--calibrate",
-        "none",
-        "--hardware",
-        &hardware_id(),
-        "--space",
-        "space.yaml",
-        "--remeasure",
-    ])
-    .ok();
+    farm.profile(&hardware_id(), &["--space", "space.yaml", "--remeasure"]).ok();
     let mut again = Agent::start(&mut farm.agent_command());
     again.says("new fans");
     assert_eq!(again.ends().0, Some(0));
@@ -319,32 +291,13 @@ async fn a_coordinator_without_room_loses_nothing_and_goes_on_when_there_is_some
     agent.says(" tasks");
     farm.disk_is_full(true);
     agent.says("the results are kept");
-    let refused = farm
-        .latlas(&[
-            "profile",
-            "--calibrate",
-            "none",
-            "--hardware",
-            &hardware_id(),
-            "--space",
-            "quick",
-        ])
-        .fails(1);
+    let refused = farm.profile(&hardware_id(), &["--space", "quick"]).fails(1);
     assert!(refused.contains("nothing of this call was kept"), "{refused}");
     let pool = database(&farm).await;
     let stored = "SELECT count(*) FROM measurements";
     assert_eq!(number(&pool, stored).await, 0);
     farm.disk_is_full(false);
-    let mut wait = farm.latlas_command(&[
-        "profile",
-        "--calibrate",
-        "none",
-        "--hardware",
-        &hardware_id(),
-        "--space",
-        "space.yaml",
-        "--wait",
-    ]);
+    let mut wait = farm.profile_command(&hardware_id(), &["--space", "space.yaml", "--wait"]);
     run(&mut wait).ok();
     assert_eq!(number(&pool, stored).await, 2);
     signal(&agent.process, "TERM");
@@ -397,8 +350,7 @@ fn a_farm_works_over_tls() {
     };
     over_tls(farm.agent_command().arg("--once")).ok();
     let space = farm.file("space.yaml", FEW);
-    let ask = ["profile", "--calibrate", "none", "--hardware", &hardware_id(), "--space", &space];
-    over_tls(&mut farm.latlas_command(&ask)).ok();
+    over_tls(&mut farm.profile_command(&hardware_id(), &["--space", &space])).ok();
     over_tls(farm.agent_command().arg("--once")).ok();
     let tables = over_tls(&mut farm.latlas_command(&["table", "list"])).ok();
     assert!(tables.contains(&hardware_id()), "{tables}");

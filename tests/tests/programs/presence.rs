@@ -68,16 +68,7 @@ fn a_box_that_stops_is_stopped_and_a_request_says_that_nobody_is_there() {
     // The wait says so at once, and ends when somebody else ends the request.
     let space = farm.file("space.yaml", MANY);
     let hardware = hardware_id();
-    let mut command = farm.latlas_command(&[
-        "profile",
-        "--calibrate",
-        "none",
-        "--hardware",
-        &hardware,
-        "--space",
-        &space,
-        "--wait",
-    ]);
+    let mut command = farm.profile_command(&hardware, &["--space", &space, "--wait"]);
     let (mut wait, mut said) =
         Running::start(&mut command, "no agent works on it: the only agent of");
     let line = until(&mut said, "lab 7 (");
@@ -113,8 +104,7 @@ fn a_box_drops_the_work_of_a_cancelled_request() {
     farm.agent().ok();
     let space = farm.file("space.yaml", MANY);
     let hardware = hardware_id();
-    farm.latlas(&["profile", "--calibrate", "none", "--hardware", &hardware, "--space", &space])
-        .ok();
+    farm.profile(&hardware, &["--space", &space]).ok();
     let (_agent, mut said) = Running::start(&mut farm.agent_command(), " with 24 tasks");
     let requests = farm.latlas(&["request", "list", "--json"]).ok();
     let request: Value = serde_json::from_str(requests.lines().next().unwrap()).unwrap();

@@ -8,16 +8,7 @@ fn measure(farm: &RealFarm, c_out: u32) {
         "name: one\ngrids:\n  - {{ops: [Conv1x1], resolution: [4], c_in: [4], c_out: [{c_out}], stride: [1]}}\n"
     );
     let space = farm.file("space.yaml", &space);
-    farm.latlas(&[
-        "profile",
-        "--calibrate",
-        "none",
-        "--hardware",
-        &hardware_id(),
-        "--space",
-        &space,
-    ])
-    .ok();
+    farm.profile(&hardware_id(), &["--space", &space]).ok();
     farm.agent().ok();
 }
 

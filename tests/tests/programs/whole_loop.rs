@@ -42,8 +42,7 @@ fn measured_farm() -> (RealFarm, String) {
     let hardware = hardware_id();
     farm.agent().ok();
     let space = farm.file("space.yaml", SPACE);
-    farm.latlas(&["profile", "--calibrate", "none", "--hardware", &hardware, "--space", &space])
-        .ok();
+    farm.profile(&hardware, &["--space", &space]).ok();
     farm.agent().ok();
     (farm, hardware)
 }
@@ -61,17 +60,7 @@ async fn a_measured_farm_serves_everybody() {
 
 fn a_measured_space_becomes_a_table_and_a_prediction(farm: &RealFarm, hardware: &str) {
     // The same request again finds everything measured, so waiting for it ends at once.
-    farm.latlas(&[
-        "profile",
-        "--calibrate",
-        "none",
-        "--hardware",
-        hardware,
-        "--space",
-        "space.yaml",
-        "--wait",
-    ])
-    .ok();
+    farm.profile(hardware, &["--space", "space.yaml", "--wait"]).ok();
 
     farm.latlas(&["table", "get", hardware, "-o", "table.json"]).ok();
     let table = json(&std::fs::read_to_string(farm.dir.path().join("table.json")).unwrap());
@@ -97,22 +86,12 @@ async fn a_measured_network_becomes_the_accuracy_of_its_table() {
     let hardware = hardware_id();
     farm.agent().ok();
     let (space, network) = (farm.file("space.yaml", SPACE), farm.file("network.json", NETWORK));
-    let ask = [
-        "profile",
-        "--calibrate",
-        "none",
-        "--hardware",
-        &hardware,
-        "--space",
-        &space,
-        "--arch",
-        &network,
-    ];
-    let asked = farm.latlas(&ask).ok();
+    let ask = ["--space", &space, "--arch", &network];
+    let asked = farm.profile(&hardware, &ask).ok();
     assert!(asked.contains("wanted    small + 1 network\n"), "{asked}");
     farm.agent().ok();
     // Everything is measured, so the wait ends at once.
-    farm.latlas(&[&ask[..], &["--wait"]].concat()).ok();
+    farm.profile(&hardware, &[&ask[..], &["--wait"]].concat()).ok();
 
     farm.latlas(&["table", "get", &hardware, "-o", "table.json"]).ok();
     let table = json(&std::fs::read_to_string(farm.dir.path().join("table.json")).unwrap());
@@ -194,8 +173,7 @@ async fn the_seed_s_view_has_the_numbers_of_the_http_interface(farm: &RealFarm, 
 
 fn a_new_op_is_measured_without_a_rebuild(farm: &RealFarm, hardware: &str) {
     let file = farm.file("ghost.yaml", NEW_OP);
-    farm.latlas(&["profile", "--calibrate", "none", "--hardware", hardware, "--op-file", &file])
-        .ok();
+    farm.profile(hardware, &["--op-file", &file]).ok();
     farm.agent().ok();
     farm.latlas(&["table", "get", hardware, "-o", "table.json"]).ok();
     let table = json(&std::fs::read_to_string(farm.dir.path().join("table.json")).unwrap());
