@@ -17,7 +17,8 @@
 //!
 //! **Outliers.** Huber's weights (Huber and Ronchetti, Robust Statistics, 7.8): beyond the bound a network pulls as
 //! hard as one at the bound. Errors are relative to the prior's prediction and not to the measured
-//! latency, so one wrong measurement has no leverage, and the problem is convex: one answer, whatever the start.
+//! latency, so one wrong measurement has no leverage. At one footprint and noise the problem is convex, and has one
+//! answer.
 //!
 //! **Interval.** The variance of a prediction has three parts: the covariance of the coefficients, the errors of the
 //! rows, and an error of the model. The last two are scaled together by `noise`, which is fitted to the errors of
@@ -32,7 +33,7 @@ use super::NORMAL_95;
 use crate::stats;
 
 /// Number of coefficients.
-pub const COEFFICIENTS: usize = Calibration::COEFFICIENTS;
+const COEFFICIENTS: usize = Calibration::COEFFICIENTS;
 
 type Vector = SVector<f64, COEFFICIENTS>;
 type Matrix = SMatrix<f64, COEFFICIENTS, COEFFICIENTS>;
@@ -40,9 +41,9 @@ type Matrix = SMatrix<f64, COEFFICIENTS, COEFFICIENTS>;
 /// Place of the footprint among the coefficients.
 const FOOTPRINT: usize = 1;
 
-/// Prior of scale, footprint in MiB, and unquiet share. Two kinds of processors were measured: the footprint
-/// was 8 to 12 MiB on one and 17 on the other (`docs/predict-method.md`).
-const PRIOR: [f64; 3] = [1.0, 12.0, 0.0];
+/// Means of the prior: scale, footprint in MiB, unquiet share, costs per op and per merge. Two kinds of processors were
+/// measured: the footprint was 8 to 12 MiB on one and 17 on the other (`docs/predict-method.md`).
+const PRIOR: [f64; COEFFICIENTS] = [1.0, 12.0, 0.0, 0.0, 0.0];
 
 /// Standard deviations of the prior: scale, MiB of footprint, unquiet share; of the costs per op and per merge in
 /// units of the table's quickest row.
@@ -157,16 +158,12 @@ impl Estimate {
 pub fn prior(quickest_micros: f64) -> Calibration {
     let spread = spread(quickest_micros);
     calibration(
-        &prior_means(),
+        &Vector::from(PRIOR),
         &Matrix::from_diagonal(&spread.component_mul(&spread)),
         1.0,
         t(0),
         0,
     )
-}
-
-fn prior_means() -> Vector {
-    Vector::from_fn(|i, _| PRIOR.get(i).copied().unwrap_or(0.0))
 }
 
 fn spread(quickest_micros: f64) -> Vector {
@@ -303,7 +300,7 @@ pub fn fit(networks: &[Example], quickest_micros: f64) -> Calibration {
 /// The prior, with the noise that the networks have there.
 fn start(networks: &[Example], spread: &Vector) -> Fit {
     let covariance = Matrix::from_diagonal(&spread.component_mul(spread));
-    let prior = Fit { means: prior_means(), covariance, noise: 1.0 };
+    let prior = Fit { means: Vector::from(PRIOR), covariance, noise: 1.0 };
     let sizes: Vec<f64> = networks
         .iter()
         .map(|network| {
@@ -321,7 +318,7 @@ fn step(networks: &[Example], fit: &Fit, precision: &Matrix) -> (Fit, Vec<LeftOu
         networks.iter().map(|network| Scaled::of(network, fit.means[FOOTPRINT])).collect();
     let weights: Vec<f64> = scaled.iter().map(|one| one.weight(fit)).collect();
     let mut matrix = *precision;
-    let mut right = precision * prior_means();
+    let mut right = precision * Vector::from(PRIOR);
     for (one, weight) in scaled.iter().zip(&weights) {
         let precision = weight / (one.variance * fit.noise.powi(2));
         matrix += precision * one.x * one.x.transpose();
