@@ -109,13 +109,6 @@ pub struct Uncertainty {
     pub model: f64,
 }
 
-impl Uncertainty {
-    /// All parts together.
-    pub fn total(&self) -> f64 {
-        self.rows.hypot(self.calibration).hypot(self.model)
-    }
-}
-
 /// An op without which there is no prediction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingOp {
