@@ -14,9 +14,9 @@ pub fn describe(measurement: &Measurement) -> String {
     let value = latency.and_then(|latency| latency.at(measurement.reference_distance()));
     let number = match value {
         Some(point) => {
-            let (_, micros, _) = point.latency_micros();
+            let (low, micros, high) = point.latency_micros();
             let bound = if point.host_bound() { "  host-bound" } else { "" };
-            format!("{micros:>10.1} us  ±{:.1}%{bound}", 100.0 * point.ci95_rel())
+            format!("{micros:>10.1} us  ±{:.1}%{bound}", 100.0 * (high - low) / 2.0 / micros)
         }
         None => "failed".to_owned(),
     };
@@ -77,9 +77,12 @@ fn report(measurement: &Measurement, text: &mut String) -> std::fmt::Result {
         100.0 * point.ci95_rel(),
         point.median_micros
     )?;
-    if let Some(host) = point.host_micros {
+    if let Some((low, host, high)) = point.host_interval() {
         let bound = if point.host_bound() { ": the device waits for the host" } else { "" };
-        writeln!(text, "issuing a call costs the host {host:.2} us{bound}")?;
+        writeln!(
+            text,
+            "issuing a call costs the host {host:.2} us, 95% interval {low:.2} to {high:.2} us{bound}"
+        )?;
     }
     writeln!(text, "set aside as disturbed: {} samples", measurement.rejected)?;
     for (key, micros) in &measurement.references {

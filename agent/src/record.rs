@@ -159,9 +159,12 @@ impl Recorder {
 }
 
 impl Run {
-    /// Lets jobs publish intervals that hold what this box does between runs, as far as its earlier runs
-    /// tell.
-    pub fn prepare(&self, jobs: &mut [Job]) {
+    /// Adapts the protocols of jobs to the device. Jobs publish intervals that hold what this box does between
+    /// runs, as far as its earlier runs tell.
+    pub fn prepare(&self, device: Device, jobs: &mut [Job]) {
+        if let Device::Cuda(_) = device {
+            jobs.iter_mut().for_each(|job| job.protocol.sample_blocks());
+        }
         let history = self.history.as_ref().map_or(&[][..], |history| &history.runs);
         if let Some(between_runs) = references::between_runs(history) {
             jobs.iter_mut().for_each(|job| job.protocol.between_runs = between_runs);

@@ -198,14 +198,11 @@ fn merged_curve(latencies: &[&Latency]) -> Vec<CurvePoint> {
 fn merged_point(reuse_distance_bytes: u64, points: &[CurvePoint]) -> CurvePoint {
     let all = |field: fn(&CurvePoint) -> f64| points.iter().map(field).collect::<Vec<f64>>();
     let sum = |field: fn(&CurvePoint) -> u32| points.iter().map(field).fold(0, u32::saturating_add);
-    let quiet_micros = stats::median(&all(|p| p.quiet_micros));
-    let (ci95_low_micros, ci95_high_micros) = match points {
-        [only] => (only.ci95_low_micros, only.ci95_high_micros),
-        _ => {
-            let factor = class_interval(points).exp();
-            (quiet_micros / factor, quiet_micros * factor)
-        }
-    };
+    let device: Vec<Interval> =
+        points.iter().map(|p| (p.ci95_low_micros, p.quiet_micros, p.ci95_high_micros)).collect();
+    let (ci95_low_micros, quiet_micros, ci95_high_micros) = of_class(&device);
+    // None unless each agent has one.
+    let host: Option<Vec<Interval>> = points.iter().map(CurvePoint::host_interval).collect();
     CurvePoint {
         reuse_distance_bytes,
         quiet_micros,
@@ -215,8 +212,24 @@ fn merged_point(reuse_distance_bytes: u64, points: &[CurvePoint]) -> CurvePoint 
         samples: sum(|p| p.samples),
         visits: sum(|p| p.visits),
         calls_per_sample: points.iter().map(|p| p.calls_per_sample).max().unwrap_or(1),
-        host_micros: host_micros(points),
+        host_micros: None,
+        host_ci95_low_micros: None,
+        host_ci95_high_micros: None,
     }
+    .with_host(host.map(|host| of_class(&host)))
+}
+
+/// Lower end, value, and upper end of a 95% interval, in microseconds.
+type Interval = (f64, f64, f64);
+
+/// The typical box of a class: the median of the agents' values, with its interval. There is at least one agent.
+fn of_class(agents: &[Interval]) -> Interval {
+    if let [only] = agents {
+        return *only;
+    }
+    let median = stats::median(&agents.iter().map(|(_, value, _)| *value).collect::<Vec<f64>>());
+    let factor = class_interval(agents).exp();
+    (median / factor, median, median * factor)
 }
 
 /// Relative spread of boxes of one class that is assumed beside what was seen, worth [`ASSUMED_AGENTS`] agents.
@@ -233,23 +246,18 @@ const MEDIAN_OVER_MEAN: [f64; 4] = [1.0, 1.16, 1.09, 1.25];
 /// random effects, where the spread between the agents holds both their differences and their own
 /// errors (Hartung and Knapp 2001, Statistics in Medicine 20:3875). It is never narrower than the agents' own
 /// intervals allow.
-fn class_interval(points: &[CurvePoint]) -> f64 {
-    let count = points.len() as f64;
-    let logs: Vec<f64> = points.iter().map(|point| point.quiet_micros.ln()).collect();
+fn class_interval(agents: &[Interval]) -> f64 {
+    let count = agents.len() as f64;
+    let logs: Vec<f64> = agents.iter().map(|(_, value, _)| value.ln()).collect();
     let mean = logs.iter().sum::<f64>() / count;
     let squares: f64 = logs.iter().map(|value| (value - mean).powi(2)).sum();
     let freedom = ASSUMED_AGENTS + count - 1.0;
     let spread = ((ASSUMED_AGENTS * ASSUMED_SPREAD.powi(2) + squares) / freedom).sqrt();
-    let median = MEDIAN_OVER_MEAN[(points.len() - 2).min(MEDIAN_OVER_MEAN.len() - 1)];
+    let median = MEDIAN_OVER_MEAN[(agents.len() - 2).min(MEDIAN_OVER_MEAN.len() - 1)];
     let between = stats::student_t_975(freedom) * spread * median;
-    let within = points.iter().map(CurvePoint::ci95_rel).sum::<f64>() / count;
+    let widths = agents.iter().map(|(low, value, high)| (high - low) / 2.0 / value);
+    let within = widths.sum::<f64>() / count;
     between.max(within) / count.sqrt()
-}
-
-/// The median of the agents' host times; none unless each has one.
-fn host_micros(points: &[CurvePoint]) -> Option<f64> {
-    let times: Option<Vec<f64>> = points.iter().map(|point| point.host_micros).collect();
-    Some(stats::median(&times?))
 }
 
 /// The order of rows in a table: by key, and by definition where one name had several.

@@ -27,7 +27,7 @@ import arithmetic  # noqa: E402
 import common  # noqa: E402
 import machine  # noqa: E402
 from machine import Problem  # noqa: E402
-from phases import PHASES, Check  # noqa: E402
+from phases import DTYPES, PHASES, Check  # noqa: E402
 from programs import OutOfTime, Programs, last_line  # noqa: E402
 
 
@@ -115,6 +115,9 @@ def arguments():
     parser.add_argument("--minutes", type=float, default=4, help="how long all of it may take (4)")
     parser.add_argument("--only", action="append", choices=names, help="run this phase; may be given again")
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to see whether everything runs (cuda:0)")
+    parser.add_argument(
+        "--dtype", action="append", choices=["f32", "f16", "bf16"], help="of the phase prediction (f32 and bf16)"
+    )
     parser.add_argument("--quick", action="store_true", help="few ops: whether everything runs, not how well")
     parser.add_argument("--programs", type=Path, help="the folder of latlas-agent and latlas (this program's)")
     # The process that times ops in PyTorch.
@@ -152,7 +155,7 @@ def main():
             results.problem = str(problem) or "there was no time for the first question"
             results.write()
             sys.exit(f"gpu-check: {results.problem}")
-        check = Check(programs, data_file, asked.quick)
+        check = Check(programs, data_file, asked.quick, asked.dtype or DTYPES)
         wanted = [(phase, share) for phase, share in PHASES if not asked.only or phase.__name__ in asked.only]
         # The first start of a program reads gigabytes of libraries, and comes out of nobody's share.
         began = time.monotonic()

@@ -3,6 +3,7 @@
 It runs in a process of its own, which leaves the GPU to the agent when it ends.
 """
 
+import functools
 import json
 import time
 
@@ -14,7 +15,11 @@ torch = pytorch.torch
 
 # A block of calls lasts about so long: events and waiting are a small part of it.
 BLOCK_MICROS = 3000
+# The most calls of a block on a GPU: the queue of launches takes about a thousand.
+MOST_CALLS = 32
 BLOCKS = 15
+# The device is kept busy for so many times as long as the host needs to issue a block.
+MARGIN = 1.5
 
 
 def time_ops(programs, keys):
@@ -29,9 +34,12 @@ def time_ops(programs, keys):
         print(json.dumps(dict(time_op(key, device != "cpu"), key=key)), flush=True)
 
 
-def events(op, x, calls):
-    """Microseconds of one call on the device, from two events around so many."""
+def events(op, x, calls, busy_cycles=0):
+    """Microseconds of one call on the device, from two events around so many. The device is kept busy for so many of
+    its cycles before, while the host issues the calls."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    if busy_cycles:
+        torch.cuda._sleep(busy_cycles)
     op(x)
     op(x)
     start.record()
@@ -40,6 +48,16 @@ def events(op, x, calls):
     end.record()
     end.synchronize()
     return arithmetic.per_call(start.elapsed_time(end), calls)
+
+
+def cycles_while_issuing(op, x, calls):
+    """For how many of its cycles the device has to be busy, so that the host issues so many calls meanwhile."""
+    cycles = 10_000_000
+    micros = events(lambda _: torch.cuda._sleep(cycles), None, 1)
+    torch.cuda.synchronize()
+    issuing = clock(op, x, calls)
+    torch.cuda.synchronize()
+    return round(MARGIN * issuing * (calls + 2) * cycles / micros)
 
 
 def clock(op, x, calls):
@@ -70,15 +88,19 @@ def replayed(op, x, calls=20):
 
 
 def time_op(key, on_gpu):
-    """Of one op: microseconds on the device as blocks of calls have it, in a replayed graph, and the most memory
-    that it took, in bytes."""
-    measure = events if on_gpu else clock
+    """Of one op: microseconds on the device as blocks of calls have it that need not wait for the host, in a replayed
+    graph, and the most memory that it took, in bytes."""
     with torch.inference_mode():
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         reference = pytorch.Reference(key)
         op, x = reference.op, reference.input
-        calls = arithmetic.calls_of_block(measure(op, x, 3), BLOCK_MICROS)
+        if on_gpu:
+            calls = arithmetic.calls_of_block(events(op, x, 3), BLOCK_MICROS, MOST_CALLS)
+            measure = functools.partial(events, busy_cycles=cycles_while_issuing(op, x, calls))
+        else:
+            calls = arithmetic.calls_of_block(clock(op, x, 3), BLOCK_MICROS)
+            measure = clock
         # The first block brings clocks and caches to where they stay.
         values = [measure(op, x, calls) for _ in range(BLOCKS + 1)][1:]
         in_graph = replayed(op, x) if on_gpu else None

@@ -31,6 +31,12 @@ pub struct CurvePoint {
     /// Null on a processor, where issuing and running are one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_micros: Option<f64>,
+    /// Lower end of the 95% interval of `host_micros`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ci95_low_micros: Option<f64>,
+    /// Upper end of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ci95_high_micros: Option<f64>,
 }
 
 fn one() -> u32 {
@@ -83,9 +89,29 @@ impl CurvePoint {
     /// What one call costs, called over and over: on a GPU the larger of the host's and the device's
     /// time, as lower end, value and upper end of its interval.
     pub fn latency_micros(&self) -> (f64, f64, f64) {
-        let at_least = self.host_micros.unwrap_or(0.0);
-        let [low, value, high] = [self.ci95_low_micros, self.quiet_micros, self.ci95_high_micros];
-        (low.max(at_least), value.max(at_least), high.max(at_least))
+        let (low, value, high) = self.host_interval().unwrap_or_default();
+        (
+            self.ci95_low_micros.max(low),
+            self.quiet_micros.max(value),
+            self.ci95_high_micros.max(high),
+        )
+    }
+
+    /// The host's time as lower end, value and upper end of its interval; None on a processor.
+    pub fn host_interval(&self) -> Option<(f64, f64, f64)> {
+        let value = self.host_micros?;
+        let end = |end: Option<f64>| end.unwrap_or(value);
+        Some((end(self.host_ci95_low_micros), value, end(self.host_ci95_high_micros)))
+    }
+
+    /// The point with a host's time: lower end, value and upper end of its interval.
+    pub fn with_host(self, interval: Option<(f64, f64, f64)>) -> CurvePoint {
+        CurvePoint {
+            host_ci95_low_micros: interval.map(|(low, _, _)| low),
+            host_micros: interval.map(|(_, value, _)| value),
+            host_ci95_high_micros: interval.map(|(_, _, high)| high),
+            ..self
+        }
     }
 }
 
@@ -139,7 +165,9 @@ impl Latency {
             times.iter().all(|t| t.is_finite() && *t > 0.0)
                 && p.ci95_low_micros <= p.quiet_micros
                 && p.quiet_micros <= p.ci95_high_micros
-                && p.host_micros.is_none_or(|t| t.is_finite() && t > 0.0)
+                && p.host_interval().is_none_or(|(low, value, high)| {
+                    0.0 < low && low <= value && value <= high && high.is_finite()
+                })
                 && p.samples > 0
                 && p.visits > 0
                 && p.calls_per_sample > 0
@@ -157,7 +185,7 @@ impl Latency {
         let possible = |micros: f64| micros > 0.0 && micros <= LONGEST_MICROS;
         let bounded = self.curve.iter().all(|point| {
             let times = [point.ci95_high_micros, point.median_micros];
-            times.into_iter().chain(point.host_micros).all(possible)
+            times.into_iter().chain(point.host_interval().map(|(_, _, high)| high)).all(possible)
         });
         if !self.is_sound() || !bounded {
             return Err(CurveError::Unsound);
@@ -203,6 +231,15 @@ mod tests {
         assert_eq!(point(100.0, Some(10.0)).latency_micros(), (95.0, 100.0, 105.0));
         assert_eq!(point(100.0, Some(102.0)).latency_micros(), (102.0, 102.0, 105.0));
         assert_eq!(point(2.0, Some(10.0)).latency_micros(), (10.0, 10.0, 10.0));
+    }
+
+    #[test]
+    fn the_interval_of_a_host_bound_op_is_that_of_its_host_time() {
+        let of_host = |device| point(device, None).with_host(Some((9.0, 10.0, 12.0)));
+        assert_eq!(of_host(2.0).latency_micros(), (9.0, 10.0, 12.0));
+        assert_eq!(of_host(100.0).latency_micros(), (95.0, 100.0, 105.0));
+        let backwards = point(2.0, None).with_host(Some((11.0, 10.0, 12.0)));
+        assert!(!Latency { curve: vec![backwards] }.is_sound());
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub fn point(reuse_distance_bytes: u64, micros: f64) -> CurvePoint {
         visits: 10,
         calls_per_sample: 1,
         host_micros: None,
+        host_ci95_low_micros: None,
+        host_ci95_high_micros: None,
     }
 }
 

@@ -274,7 +274,7 @@ impl Bench {
     ) -> Result<Spent> {
         let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = jobs.into_iter().unzip();
         let Bench { recorder, run, stop, out, finished, total, .. } = self;
-        run.prepare(&mut jobs);
+        run.prepare(recorder.fingerprint.device, &mut jobs);
         let expected = *finished + jobs.len();
         let mut failed_write = None;
         let spent = engine::measure(

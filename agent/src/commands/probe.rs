@@ -3,12 +3,12 @@
 use std::io::{self, Write as _};
 
 use anyhow::Result;
-use latlas_shared::{Fingerprint, HardwareId, RunConfig, Telemetry};
+use latlas_shared::{Device, Fingerprint, HardwareId, RunConfig, Telemetry};
 use serde::Serialize;
 
 use crate::options::Execution;
 use crate::system::System;
-use crate::worker;
+use crate::worker::{self, WorkerProcess};
 
 /// Shown for facts that could not be read.
 const UNKNOWN: &str = "unknown";
@@ -38,7 +38,11 @@ struct EnergySensor {
 /// # Errors
 /// When the box cannot be read.
 pub fn probe(execution: &Execution, json: bool) -> Result<()> {
-    execution.worker_settings()?;
+    let settings = execution.worker_settings()?;
+    if let Device::Cuda(_) = execution.device {
+        // A worker runs a kernel when it starts.
+        WorkerProcess::start(&settings)?;
+    }
     let system = System::for_device(execution.device, worker::libraries(execution.device));
     let fingerprint = system.fingerprint(execution.device)?;
     let run_config = execution.run_config();
@@ -99,7 +103,7 @@ fn fingerprint_lines(f: &Fingerprint) -> Vec<(&'static str, Option<String>)> {
         ("processors", Some(f.cpus.to_string())),
         ("memory, rounded up", Some(gib(f.memory_bytes))),
     ];
-    if f.device != latlas_shared::Device::Cpu {
+    if f.device != Device::Cpu {
         lines.push(("gpu", f.gpu.clone()));
         lines.push(("gpu memory", f.gpu_memory_bytes.map(gib)));
         lines.push(("driver", f.driver.clone()));

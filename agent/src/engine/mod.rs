@@ -162,6 +162,8 @@ impl Sampler for Workers {
 pub struct Spent {
     /// The whole run.
     pub wall: Duration,
+    /// Making of weights and inputs.
+    pub preparing: Duration,
     /// Producers and ops, warm-up included.
     pub ops: Duration,
     /// Reading of other memory between samples, which makes the reuse distance.
@@ -180,12 +182,13 @@ impl Spent {
 
 impl std::fmt::Display for Spent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rest = self.wall.saturating_sub(self.ops + self.reading);
+        let rest = self.wall.saturating_sub(self.preparing + self.ops + self.reading);
         write!(
             f,
-            "{:.1} s: {:.1}% running ops, {:.1}% reading memory to make the reuse distance, {:.1}% \
-             the engine's own; {} of {} spans made again",
+            "{:.1} s: {:.1}% preparing ops, {:.1}% running them, {:.1}% reading memory to make the reuse distance, \
+             {:.1}% the engine's own; {} of {} spans made again",
             self.wall.as_secs_f64(),
+            self.percent(self.preparing),
             self.percent(self.ops),
             self.percent(self.reading),
             self.percent(rest),
@@ -221,6 +224,7 @@ pub fn measure(
         stop,
         spans: 0,
         redone: 0,
+        preparing_micros: 0.0,
         ops_micros: 0.0,
         reading_micros: 0.0,
     };
@@ -271,6 +275,7 @@ struct Run<'a> {
     stop: &'a dyn Fn() -> bool,
     spans: u32,
     redone: u32,
+    preparing_micros: f64,
     ops_micros: f64,
     reading_micros: f64,
 }
@@ -351,6 +356,7 @@ impl Run<'_> {
         let result = self.sampler.visit(&job.job, &passes)?;
         job.spent += start.elapsed();
         if let Ok(visited) = &result {
+            self.preparing_micros += visited.preparing_micros;
             self.ops_micros += visited.ops_micros;
             self.reading_micros += visited.reading_micros;
         }
@@ -359,14 +365,15 @@ impl Run<'_> {
 
     fn is_suspect(&self, jobs: &[Open], pending: &[Pending]) -> bool {
         let of_jobs = jobs.iter().zip(pending).filter_map(|(job, (passes, result))| {
-            let visit = passes
+            let visited = result.as_ref().ok()?;
+            let (_, samples) = passes
                 .iter()
-                .zip(&result.as_ref().ok()?.passes)
+                .zip(&visited.passes)
                 .find(|(pass, _)| pass.reuse_distance_bytes == job.job.protocol.reference)?;
-            protocol::slowness(job.at_reference(), &visit.1.micros)
+            protocol::slowness(job.bounding(), &open::cost_of(visited, &samples.micros))
         });
         let of_references = self.references.iter().filter_map(|reference| {
-            let (last, before) = reference.at_reference().split_last()?;
+            let (last, before) = reference.bounding().split_last()?;
             protocol::slowness(before, last)
         });
         protocol::is_suspect(&of_jobs.chain(of_references).collect::<Vec<f64>>())
@@ -382,13 +389,13 @@ impl Run<'_> {
     }
 
     fn resolution(&self) -> f64 {
-        let calls = self.smallest.as_ref().map(|smallest| smallest.at_reference().concat());
+        let calls = self.smallest.as_ref().map(|smallest| smallest.bounding().concat());
         protocol::resolution(&calls.unwrap_or_default())
     }
 
     fn quiet_references(&self) -> Vec<Option<f64>> {
         let quiet = |reference: &Open| {
-            let visits = reference.at_reference();
+            let visits = reference.bounding();
             (visits.len() >= REFERENCE_VISITS)
                 .then(|| stats::quantile_of_sorted(&stats::sorted(&visits.concat()), QUIET))
         };
@@ -399,6 +406,7 @@ impl Run<'_> {
         let of_micros = |micros: f64| Duration::from_secs_f64(micros / 1e6);
         Spent {
             wall,
+            preparing: of_micros(self.preparing_micros),
             ops: of_micros(self.ops_micros),
             reading: of_micros(self.reading_micros),
             spans: self.spans,

@@ -16,7 +16,9 @@ pub(super) struct Open {
     pub(super) job: Job,
     /// Visits, per distance of the curve.
     samples: Vec<Vec<Visit>>,
-    host_samples: Vec<Vec<Visit>>,
+    /// Visits of the host's times, over all distances: the host does not care where weights are. Empty where issuing
+    /// and running are one.
+    host: Vec<Visit>,
     /// The most calls of one sample, per distance.
     calls: Vec<u32>,
     pub(super) spent: Duration,
@@ -33,7 +35,7 @@ impl Open {
         Open {
             index,
             job,
-            host_samples: samples.clone(),
+            host: Vec::new(),
             calls: vec![1; samples.len()],
             samples,
             spent: Duration::ZERO,
@@ -102,7 +104,7 @@ impl Open {
             Decision::Converged => Some(self.measured(Status::Ok, None)),
             Decision::Continue if !(stays && other_work == OtherWork::MostlyDone) => None,
             Decision::Continue | Decision::OutOfTime => {
-                let reason = match protocol::quiet(self.at_reference()) {
+                let reason = match protocol::quiet(self.bounding()) {
                     Some(quiet) => format!(
                         "after {} visits the 95% interval is still {:.1}% wide on each side, and {:.1}% is \
                          asked for",
@@ -119,6 +121,7 @@ impl Open {
 
     pub(super) fn take(&mut self, passes: &[Pass], visited: Visited) {
         self.peak_memory_bytes = self.peak_memory_bytes.max(visited.peak_memory_bytes);
+        self.host.extend(host_visit(&visited));
         for (pass, samples) in passes.iter().zip(visited.passes) {
             self.rejected += samples.rejected;
             if pass.reuse_distance_bytes == self.job.protocol.reference {
@@ -127,7 +130,6 @@ impl Open {
             let place = self.place(pass.reuse_distance_bytes);
             self.calls[place] = self.calls[place].max(samples.calls);
             self.samples[place].push(samples.micros);
-            self.host_samples[place].push(samples.host_micros);
         }
     }
 
@@ -147,7 +149,16 @@ impl Open {
     }
 
     fn decide(&self, resolution: f64) -> Decision {
-        self.job.protocol.decide(self.at_reference(), self.spent, resolution)
+        self.job.protocol.decide(self.bounding(), self.spent, resolution)
+    }
+
+    /// The visits of the larger of the host's and the device's time at the reference distance: what a call costs.
+    pub(super) fn bounding(&self) -> &[Visit] {
+        if is_larger(&self.host.concat(), &self.at_reference().concat()) {
+            &self.host
+        } else {
+            self.at_reference()
+        }
     }
 
     pub(super) fn at_reference(&self) -> &[Visit] {
@@ -182,6 +193,8 @@ impl Open {
         } else {
             (status, reason)
         };
+        let between_runs = self.job.protocol.between_runs;
+        let host = (!self.host.is_empty()).then(|| interval(&self.host, between_runs));
         let curve = self
             .job
             .protocol
@@ -191,9 +204,9 @@ impl Open {
             // A row that ran out of time early may have no visit at some distances.
             .filter(|&(place, _)| !self.samples[place].is_empty())
             .map(|(place, &distance)| {
-                let (visits, host) = (&self.samples[place], &self.host_samples[place]);
-                let point = point(distance, visits, host, self.job.protocol.between_runs);
-                CurvePoint { calls_per_sample: self.calls[place], ..point }
+                let point = point(distance, &self.samples[place], between_runs);
+                let calls_per_sample = self.calls[place];
+                CurvePoint { calls_per_sample, ..point }.with_host(host)
             })
             .collect();
         Outcome {
@@ -215,20 +228,39 @@ impl Open {
     }
 }
 
-/// Summarizes the visits at one distance.
-fn point(
-    reuse_distance_bytes: u64,
-    visits: &[Visit],
-    host: &[Visit],
-    between_runs: f64,
-) -> CurvePoint {
+/// The host's times of a visit; none where issuing and running are one.
+fn host_visit(visited: &Visited) -> Option<Visit> {
+    let times = visited.passes.iter().flat_map(|samples| samples.host_micros.iter().copied());
+    Some(times.collect::<Visit>()).filter(|visit| !visit.is_empty())
+}
+
+fn is_larger(host: &[f64], device: &[f64]) -> bool {
+    !host.is_empty() && !device.is_empty() && stats::median(host) > stats::median(device)
+}
+
+/// What a call costs in a visit whose samples at the reference distance are these: the larger of the host's and the
+/// device's times.
+pub(super) fn cost_of(visited: &Visited, at_reference: &[f64]) -> Visit {
+    host_visit(visited)
+        .filter(|host| is_larger(host, at_reference))
+        .unwrap_or_else(|| at_reference.to_vec())
+}
+
+/// The quiet quantile of some visits and its published interval: lower end, value, upper end.
+fn interval(visits: &[Visit], between_runs: f64) -> (f64, f64, f64) {
     let pooled = stats::sorted(&visits.concat());
     let quiet = stats::quantile_of_sorted(&pooled, QUIET);
     // A single visit has its samples and no variation between visits.
     let own =
         stats::repetition_interval(visits, QUIET).unwrap_or((pooled[0], pooled[pooled.len() - 1]));
     let (low, high) = protocol::published_interval(quiet, own, between_runs);
-    let host = stats::sorted(&host.concat());
+    (low, quiet, high)
+}
+
+/// Summarizes the visits at one distance.
+fn point(reuse_distance_bytes: u64, visits: &[Visit], between_runs: f64) -> CurvePoint {
+    let (low, quiet, high) = interval(visits, between_runs);
+    let pooled = stats::sorted(&visits.concat());
     CurvePoint {
         reuse_distance_bytes,
         quiet_micros: quiet,
@@ -238,6 +270,8 @@ fn point(
         samples: u32::try_from(pooled.len()).unwrap_or(u32::MAX),
         visits: u32::try_from(visits.len()).unwrap_or(u32::MAX),
         calls_per_sample: 1,
-        host_micros: (!host.is_empty()).then(|| stats::quantile_of_sorted(&host, QUIET)),
+        host_micros: None,
+        host_ci95_low_micros: None,
+        host_ci95_high_micros: None,
     }
 }

@@ -102,6 +102,49 @@ fn work_that_jumps_between_visits_does_not_count_as_converged() {
     assert_eq!(visits.len(), 60);
 }
 
+/// A device that runs each op in 2, behind a host whose times are given by visit.
+struct Behind<H> {
+    host: H,
+    visits: u32,
+}
+
+impl<H: Fn(u32) -> f64> Sampler for Behind<H> {
+    fn visit(&mut self, _: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
+        self.visits += 1;
+        let pass = |p: &Pass| Samples {
+            micros: vec![2.0; p.samples as usize],
+            host_micros: vec![(self.host)(self.visits); p.samples as usize],
+            calls: 32,
+            ..Samples::default()
+        };
+        let passes = passes.iter().map(pass).collect();
+        Ok(Ok(Visited { passes, ..Visited::default() }))
+    }
+}
+
+fn run_behind(host: impl Fn(u32) -> f64) -> (Outcome, u32) {
+    let mut sampler = Behind { host, visits: 0 };
+    let mut outcomes = vec![];
+    measure(jobs(1), Gauges::default(), &mut sampler, 7, &|| false, &mut |o| outcomes.push(o))
+        .unwrap();
+    (outcomes.remove(0), sampler.visits)
+}
+
+#[test]
+fn a_host_bound_op_converges_when_its_host_time_does() {
+    let (steady, visits) = run_behind(|_| 10.0);
+    assert_eq!((steady.status, visits), (Status::Ok, 6));
+    for point in &steady.latency.unwrap().curve {
+        let (low, value, high) = point.host_interval().unwrap();
+        assert!(low < 10.0 && value == 10.0 && high > 10.0, "{point:?}");
+    }
+    // The device's time is as steady, and nobody waits for it.
+    let (jumping, visits) = run_behind(|nth| 10.0 + f64::from(nth * 7 % 60));
+    assert_eq!((jumping.status, visits), (Status::NotConverged, 60));
+    let (hidden, visits) = run_behind(|nth| 1.0 + 0.001 * f64::from(nth * 7 % 60));
+    assert_eq!((hidden.status, visits), (Status::Ok, 6));
+}
+
 #[test]
 fn a_refusal_costs_its_row_only() {
     let (outcomes, visits) = run(2, |index, _| match index {

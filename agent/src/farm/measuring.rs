@@ -101,7 +101,7 @@ impl Farm {
                 let _ = sender.send(answer(&recorder, &run, &task, refusal(reason)));
             }
             let mut jobs: Vec<Job> = tasks.iter().map(|task| job(task, reference)).collect();
-            run.prepare(&mut jobs);
+            run.prepare(recorder.fingerprint.device, &mut jobs);
             // Asked before each visit.
             let stopped = || {
                 progress.step();

@@ -18,8 +18,7 @@ pub struct Samples {
     pub rejected: u32,
     /// Samples among those above that were disturbed too, and kept because no better one came.
     pub disturbed: u32,
-    /// Microseconds in producer and op over all calls of the pass, kept or not; 0 where the device
-    /// does not tell.
+    /// Microseconds in producer and op over all calls of the pass, kept or not.
     pub ops_micros: f64,
     /// Microseconds in reading other memory, to make the reuse distance; 0 where that is not how it is
     /// made.

@@ -52,8 +52,9 @@ pub struct VisitRequest {
 pub struct Visited {
     /// Samples, one entry per pass.
     pub passes: Vec<Samples>,
-    /// Microseconds in producers and ops over the whole visit, warm-up included; 0 where the device
-    /// does not tell.
+    /// Microseconds in making weights and inputs, where the work was not ready.
+    pub preparing_micros: f64,
+    /// Microseconds in producers and ops over the whole visit, warm-up included.
     pub ops_micros: f64,
     /// Microseconds in reading other memory for the reuse distance; 0 where that is not how it is made.
     pub reading_micros: f64,

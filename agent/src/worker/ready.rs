@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ops_catalog::{Catalog, Cost, Network, Op};
@@ -150,7 +151,7 @@ impl ReadyCache {
     /// When it does not fit into memory, libtorch cannot run it, or its output is not finite.
     pub fn visit(&mut self, request: &VisitRequest) -> Result<Visited> {
         reset_peak_memory();
-        let mut ops_micros = self.bring_to_front(&request.work)?;
+        let (preparing_micros, mut ops_micros) = self.bring_to_front(&request.work)?;
         let ready = self.entries.front_mut().context("it was just brought to the front")?;
         // The first call of a visit finds its weights where other work has left them; after it, they
         // have always been used one reuse distance ago.
@@ -169,7 +170,14 @@ impl ReadyCache {
         let reading_micros = passes.iter().map(|samples| samples.reading_micros).sum();
         // libtorch keeps what it has once taken of a GPU's memory, so what it holds is the most that it held.
         let peak_memory_bytes = self.backend.held_bytes()?.or_else(peak_memory);
-        Ok(Visited { passes, ops_micros, reading_micros, peak_memory_bytes, busy })
+        Ok(Visited {
+            passes,
+            preparing_micros,
+            ops_micros,
+            reading_micros,
+            peak_memory_bytes,
+            busy,
+        })
     }
 
     /// Asked after work has failed.
@@ -180,14 +188,15 @@ impl ReadyCache {
         self.backend.finish().context("the device's context is lost")
     }
 
-    /// Returns the microseconds in producers and ops that this took.
-    fn bring_to_front(&mut self, work: &Work) -> Result<f64> {
+    /// Returns the microseconds that its preparation took, and those of its warm-up in producers and ops.
+    fn bring_to_front(&mut self, work: &Work) -> Result<(f64, f64)> {
         if let Some(place) = self.entries.iter().position(|ready| ready.work == *work) {
             if let Some(ready) = self.entries.remove(place) {
                 self.entries.push_front(ready);
             }
-            return Ok(0.0);
+            return Ok((0.0, 0.0));
         }
+        let start = Instant::now();
         let plan = Plan::new(work)?;
         let cost = plan.cost();
         let copy_bytes = cost.weight_bytes(self.element_bytes);
@@ -220,9 +229,10 @@ impl ReadyCache {
         let input = copies[0].random_input()?;
         let mut ready = Ready { work: work.clone(), copies, input, copy_bytes, bytes };
         ready.check_output()?;
+        let preparing_micros = start.elapsed().as_secs_f64() * 1e6;
         let ops_micros = ready.warm_up(&mut *self.backend)?;
         self.entries.push_front(ready);
-        Ok(ops_micros)
+        Ok((preparing_micros, ops_micros))
     }
 }
 

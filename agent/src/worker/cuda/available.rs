@@ -104,6 +104,19 @@ pub fn check(index: u32) -> Result<()> {
     bail!("cuda:{index} cannot be used. {}", obstacles.join(" "))
 }
 
+/// Why a first kernel did not run, from libtorch's words, and what to do.
+pub fn no_kernel(words: &str) -> String {
+    let first = words.lines().next().unwrap_or_default();
+    let remedy = if words.contains("no kernel image") {
+        "This libtorch has no kernels for the GPU's architecture. Take one that has: docs/setup.md."
+    } else if words.contains("out of memory") {
+        "Other processes hold the GPU's memory; `nvidia-smi` names them."
+    } else {
+        "`nvidia-smi` and the system's log may say more."
+    };
+    format!("A first kernel did not run: {first}. {remedy}")
+}
+
 /// Settings that change latency on a CUDA device, for the fingerprint. Call it only where [`check`] has
 /// found a device.
 pub fn facts() -> BTreeMap<String, String> {
@@ -176,6 +189,15 @@ mod tests {
             assert!(text.contains(expected), "{census:?}: {text}");
             assert_eq!(census.obstacles(index).len(), 1, "{text}");
         }
+    }
+
+    #[test]
+    fn a_first_kernel_that_does_not_run_has_a_remedy() {
+        let words = "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors might";
+        let text = no_kernel(words);
+        assert!(text.contains("for the GPU's architecture") && !text.contains("might"), "{text}");
+        assert!(no_kernel("CUDA out of memory. Tried").contains("hold the GPU's memory"));
+        assert!(no_kernel("CUDA error: unknown").contains("nvidia-smi"));
     }
 
     #[test]

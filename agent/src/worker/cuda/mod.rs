@@ -7,9 +7,10 @@ mod driver;
 mod library;
 mod queue;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use latlas_predict::stats::median;
 use latlas_shared::HOST_BOUND_SHARE;
+use tch::Tensor;
 
 pub use available::{check, facts};
 
@@ -35,10 +36,10 @@ const HOST_CALLS: std::ops::RangeInclusive<usize> = 4..=32;
 /// The most copies of one op's weights: making one costs host time, whatever its size.
 const MOST_COPIES: u64 = 256;
 /// How long the calls before the first sample of a pass need to go on, even if not every copy was used.
-const SETTLED_MICROS: f64 = 10_000.0;
-/// Calls of a block behind filler: so few that they fit into the queue together with it. The host has
-/// issued all of them before the device gets to the first.
-const FILLED_CALLS: usize = 32;
+const SETTLED_MICROS: f64 = 5_000.0;
+/// Calls of a block behind filler. The most are so few that they fit into the queue together with it: the host
+/// has issued all of them before the device gets to the first.
+const FILLED_CALLS: std::ops::RangeInclusive<usize> = 4..=32;
 /// A piece of filler takes at least so many times as long to run as to issue.
 const FILLER_GAIN: f64 = 4.0;
 /// Sizes of filler that are tried; the last has 32 times the side of the first, which takes long on any
@@ -82,11 +83,29 @@ pub struct CudaBackend<Q, C> {
 /// When CUDA is not there, or the driver refuses.
 pub fn open(index: u32, settings: &WorkerSettings) -> Result<CudaBackend<Driver, GpuContention>> {
     check(index)?;
+    run_a_kernel(index)?;
     // Autotuning may choose another algorithm in each process, and so another latency.
     tch::Cuda::cudnn_set_benchmark(false);
     let driver = Driver::open(index)?;
     let memory = driver.memory(settings.memory_limit)?;
     CudaBackend::new(driver, GpuContention::of(index), memory, settings.largest_reuse_distance)
+}
+
+/// Runs one kernel. A driver and a libtorch that both know the device may still not go together: libtorch has kernels
+/// for some architectures only.
+///
+/// # Errors
+/// What stood in the way, and what to do.
+fn run_a_kernel(index: u32) -> Result<()> {
+    let sum = || -> Result<f64, tch::TchError> {
+        let options = (tch::Kind::Float, tch::Device::Cuda(index as usize));
+        f64::try_from(&Tensor::f_ones([2], options)?.f_sum(tch::Kind::Float)?)
+    };
+    match sum() {
+        Ok(2.0) => Ok(()),
+        Ok(sum) => bail!("cuda:{index} cannot be used. It adds 1 and 1 to {sum}."),
+        Err(e) => bail!("cuda:{index} cannot be used. {}", available::no_kernel(&e.to_string())),
+    }
 }
 
 /// Calls that go from one copy to the next.
@@ -168,14 +187,19 @@ impl<Q: Queue, C: Contention> CudaBackend<Q, C> {
         self.queue.between_marks()
     }
 
-    /// The device's time for [`FILLED_CALLS`] calls that are issued faster than they are run, in microseconds,
-    /// of an op that is run faster than it is issued: they are issued while the device is busy otherwise.
-    fn filled_block(&mut self, host_micros: f64, rotation: &mut Rotation) -> Result<f64> {
+    /// The device's time for so many calls, in microseconds, of an op that is run faster than it is issued: they
+    /// are issued while the device is busy otherwise.
+    fn filled_block(
+        &mut self,
+        calls: usize,
+        host_micros: f64,
+        rotation: &mut Rotation,
+    ) -> Result<f64> {
         let filler = self.filler()?;
-        let ahead = FILLER_MARGIN * host_micros * (LEAD_CALLS + FILLED_CALLS) as f64;
+        let ahead = FILLER_MARGIN * host_micros * (LEAD_CALLS + calls) as f64;
         let pieces = 1 + (ahead / filler.gain_micros).ceil() as usize;
         self.queue.occupy(filler.size, pieces.min(MOST_PIECES))?;
-        let micros = self.device_block(FILLED_CALLS, rotation)?;
+        let micros = self.device_block(calls, rotation)?;
         Ok((micros - filler.marks_micros).max(1e-3))
     }
 
@@ -228,11 +252,16 @@ impl<Q: Queue, C: Contention> CudaBackend<Q, C> {
         Ok((elapsed - self.clock_micros).max(1e-3))
     }
 
+    /// The least that a block on the device lasts, in microseconds.
+    fn long_enough(&self) -> f64 {
+        self.block_micros / OVERHEAD_SHARE
+    }
+
     /// How many calls make up a block on the device. Grows the block until overhead is a small enough
     /// share of it, and goes on until the copies have been used as they will be in the samples. Gives what one
     /// call took in the last block too.
     fn device_calls(&mut self, rotation: &mut Rotation) -> Result<(usize, f64)> {
-        let long_enough = self.block_micros / OVERHEAD_SHARE;
+        let long_enough = self.long_enough();
         let (mut calls, mut used, mut spent) = (1, 0, 0.0);
         loop {
             let micros = self.device_block(calls, rotation)?;
@@ -266,18 +295,22 @@ impl<Q: Queue, C: Contention> CudaBackend<Q, C> {
         self.queue.synchronize()?;
         let host_calls = self.host_calls(rotation)?;
         let (device_calls, expected) = self.device_calls(rotation)?;
+        let mut filled_calls = *FILLED_CALLS.end();
         let mut most_calls = 1;
         for _ in 0..pass.samples {
             let host = self.host_block(host_calls, rotation)? / host_calls as f64;
             samples.host_micros.push(host);
             // Where both are the device's time, it does not matter which way it is found.
             let (calls, micros) = if host >= HOST_BOUND_SHARE * expected {
-                (FILLED_CALLS, self.filled_block(host, rotation)?)
+                (filled_calls, self.filled_block(filled_calls, host, rotation)?)
             } else {
                 (device_calls, self.device_block(device_calls, rotation)?)
             };
             most_calls = most_calls.max(calls);
-            samples.micros.push((micros / calls as f64).max(1e-3));
+            let per_call = (micros / calls as f64).max(1e-3);
+            samples.micros.push(per_call);
+            filled_calls = ((self.long_enough() / per_call).ceil() as usize)
+                .clamp(*FILLED_CALLS.start(), *FILLED_CALLS.end());
         }
         samples.calls = u32::try_from(most_calls)?;
         Ok(samples)
@@ -316,6 +349,7 @@ impl<Q: Queue, C: Contention> Backend for CudaBackend<Q, C> {
     }
 
     fn sample(&mut self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
+        let start = self.queue.host_micros();
         let taken = retake(MOST_BLOCK_RETAKES, || {
             let samples = self.sample_once(pass, call)?;
             anyhow::Ok((samples, self.contention.is_present()))
@@ -327,6 +361,7 @@ impl<Q: Queue, C: Contention> Backend for CudaBackend<Q, C> {
         for block in taken.rejected {
             samples.rejected += u32::try_from(block.micros.len())?;
         }
+        samples.ops_micros = self.queue.host_micros() - start;
         Ok(samples)
     }
 

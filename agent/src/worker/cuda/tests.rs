@@ -153,6 +153,24 @@ fn samples_say_how_many_calls_they_are_the_mean_of() {
 }
 
 #[test]
+fn a_host_bound_op_is_issued_no_more_often_than_its_block_needs() {
+    let world = world(Parameters { dispatch: 90.0, kernel: 26.0, ..TYPICAL });
+    let mut backend = backend(&world);
+    let timed = (backend.long_enough() / 26.0).ceil() as usize;
+    assert!(FILLED_CALLS.contains(&timed) && timed < *FILLED_CALLS.end(), "{timed}");
+    let mut calls = |samples| {
+        let before = world.borrow().calls;
+        let pass = Pass { reuse_distance_bytes: 0, samples };
+        backend.sample(pass, &mut FakeCall(world.clone())).unwrap();
+        world.borrow().calls - before
+    };
+    // Of each sample: the calls for the host's time, those before the mark, and those that are timed.
+    let (few, many) = (calls(10), calls(110));
+    let of_one = (many - few) as f64 / 100.0;
+    assert_close(of_one, (5 + LEAD_CALLS + timed) as f64, 0.02);
+}
+
+#[test]
 fn a_call_that_takes_no_time_ends() {
     let nothing = Parameters { kernel: 0.0, fetch: 0.0, dispatch: 0.0, ..TYPICAL };
     let (device, host) = measure(nothing, 0);
