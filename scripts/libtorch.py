@@ -15,12 +15,17 @@ import sys
 import zipfile
 from pathlib import Path
 
+import bindings
+from bindings import Problem
+
 # What tch 0.26 accepts, which Cargo.lock names; it changes together with tch.
 VERSION = "2.13.0"
 
 WORKSPACE = Path(__file__).resolve().parent.parent
 LINK = WORKSPACE / ".libtorch"
 MANIFEST = "latlas-manifest.json"
+# A file that NVIDIA's system for Jetsons has.
+JETSON = Path("/etc/nv_tegra_release")
 LIBRARIES = ("lib/libtorch.so", "lib/libtorch_cpu.so", "lib/libc10.so")
 # Older releases define their version in the second of these.
 VERSION_HEADERS = (
@@ -33,17 +38,18 @@ VERSION_HEADERS = (
 NOT_FOR_CPU = re.compile(r"cuda|nvrtc|nvshmem|python|libshm|global_deps|/libtorch\.so")
 
 
-class Problem(Exception):
-    """Something that the user has to put right; the text says what and how."""
-
-
 def main():
     if sys.platform != "linux":
         raise Problem("only Linux is supported.")
     # torch-sys takes LIBTORCH_USE_PYTORCH as set whatever its value, and asks
     # it first. Setup has to see things the same way.
     if "LIBTORCH_USE_PYTORCH" in os.environ:
-        directory = from_python()
+        directory = from_python("LIBTORCH_USE_PYTORCH is set")
+    elif "LIBTORCH" not in os.environ and "LATLAS_TORCH" not in os.environ and JETSON.is_file():
+        directory = from_python(
+            "This is a Jetson, and the packages that setup fetches don't know its GPU. LATLAS_TORCH=cpu is for its "
+            "processor alone"
+        )
     elif "LIBTORCH" in os.environ and os.environ["LIBTORCH"] != str(LINK):
         directory = from_variable()
     else:
@@ -51,25 +57,34 @@ def main():
         # started by cargo comes here too.
         directory = from_cache(wanted_kind())
     directory = directory.resolve()
-    point_link_at(directory)
-    print(f"setup: libtorch is ready in {directory}")
+    version = version_of(directory)
+    if version == VERSION:
+        point_link_at(directory)
+        print(f"setup: libtorch is ready in {directory}")
+        return
+    # The checkout is for one libtorch. For another, the agent alone is built, in a copy.
+    build = bindings.Build(directory, version)
+    print(f"setup: torch {version} in {directory} goes with tch {build.tch}; building the agent for it", flush=True)
+    build.prepare()
+    agent = os.path.relpath(build.agent())
+    print(f"setup: the agent is {agent}; scripts/install-agent --binary {agent} --libtorch {directory}/lib installs it")
 
 
-def from_python():
+def from_python(reason):
     """The torch directory of the Python that torch-sys would ask."""
     python = "python" if "VIRTUAL_ENV" in os.environ else "python3"
     code = "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
     try:
         found = subprocess.run([python, "-c", code], capture_output=True, text=True)
     except OSError as error:
-        raise Problem(f"LIBTORCH_USE_PYTORCH is set, but {python} does not start ({error}).")
+        raise Problem(f"{reason}, but {python} does not start ({error}).")
     if found.returncode != 0:
         raise Problem(
-            f"LIBTORCH_USE_PYTORCH is set, but {python} has no torch. Install torch {VERSION} "
-            "for it, or unset the variable and setup fetches libtorch itself."
+            f"{reason}, but {python} has no torch. Install one for it: any from 2.1 to 2.13 that docs/setup.md "
+            "lists, on a Jetson that of docs/jetson.md."
         )
     directory = Path(found.stdout.strip())
-    check(directory, "LIBTORCH_USE_PYTORCH")
+    check(directory, f"{python}'s torch")
     return directory
 
 
@@ -84,24 +99,32 @@ def from_variable():
     return directory
 
 
-def check(directory, origin, wanted=VERSION):
-    """Raises unless the directory holds a libtorch of the wanted version that loads."""
+def version_of(directory):
+    """The version in a libtorch's headers, which has no suffix; "unknown" where they have none."""
+    for name in VERSION_HEADERS:
+        if (directory / name).is_file():
+            found = re.search(r'TORCH_VERSION\s+\\?\s*"(.+?)"', (directory / name).read_text())
+            if found:
+                return found[1]
+            # Releases before 2.9 put the text together from these.
+            parts = [
+                re.search(rf"define TORCH_VERSION_{part} (\d+)", (directory / name).read_text())
+                for part in ("MAJOR", "MINOR", "PATCH")
+            ]
+            if all(parts):
+                return ".".join(part[1] for part in parts)
+    return "unknown"
+
+
+def check(directory, origin):
+    """Raises unless the directory holds a libtorch that there are bindings for and that loads."""
     for name in LIBRARIES + ("include/torch/csrc/api/include/torch/torch.h",):
         if not (directory / name).is_file():
             raise Problem(
                 f"{origin} names {directory}, where there is no {name}. A complete libtorch "
-                f"{wanted} is needed; docs/setup.md tells how to get one."
+                "is needed; docs/setup.md tells how to get one."
             )
-    version = "unknown"
-    for name in VERSION_HEADERS:
-        if (directory / name).is_file():
-            found = re.search(r'TORCH_VERSION\s+\\?\s*"(.+?)"', (directory / name).read_text())
-            version = found.group(1) if found else version
-    if version != wanted and "LIBTORCH_BYPASS_VERSION_CHECK" not in os.environ:
-        raise Problem(
-            f"{origin} names {directory}, whose version is {version}, but {wanted} is needed. Set "
-            "LIBTORCH_BYPASS_VERSION_CHECK=1 for setup and for cargo to try it all the same."
-        )
+    bindings.tch_for(version_of(directory))
     # A broken library may crash the process that loads it, so it gets its own.
     code = "import ctypes, sys; [ctypes.CDLL(path) for path in sys.argv[1:]]"
     command = [sys.executable, "-c", code] + [str(directory / name) for name in LIBRARIES]
@@ -160,7 +183,7 @@ def make(home, kind, version, lock):
         (fill_cpu if kind == "cpu" else fill_cuda)(tree, Pip(work, version, lock))
         # torch-sys compares this file with the version that it was written for.
         (tree / "torch/build-version").write_text(version + "\n")
-        check(tree / "torch", "The fetched package", version)
+        check(tree / "torch", "The fetched package")
         write_manifest(tree)
         os.replace(tree, home)
     finally:
@@ -209,8 +232,9 @@ def fill_cpu(tree, pip):
     """Unpacks the CPU half of the torch wheel and the CUDA libraries that it links to."""
     # libtorch is the same for every version of Python. Naming one fetches the
     # same wheel everywhere, even with a Python that is too old for torch.
-    platform_tag = f"manylinux_2_28_{platform.machine()}"
-    target = ["--python-version", "3.12", "--platform", platform_tag]
+    target = ["--python-version", "3.11"]
+    for tag in ("manylinux_2_28", "manylinux2014", "manylinux1"):
+        target += ["--platform", f"{tag}_{platform.machine()}"]
     pip.download("--no-deps", *target, f"torch=={pip.version}")
     (wheel,) = pip.wheels.glob("torch-*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -225,6 +249,11 @@ def fill_cpu(tree, pip):
     toolkit = re.search(r"^Requires-Dist: cuda-toolkit\[.*\] *== *([\w.]+)", metadata, re.MULTILINE)
     if toolkit:
         pip.download(f"cuda-toolkit[cudart,cupti]=={toolkit.group(1)}")
+    # Before 2.11 each of NVIDIA's libraries is named by itself.
+    for name, version in re.findall(
+        r"^Requires-Dist: (nvidia-cuda-(?:runtime|cupti)-\w+) *\(?== *([\w.]+)", metadata, re.MULTILINE
+    ):
+        pip.download("--no-deps", f"{name}=={version}")
     for wheel in pip.wheels.glob("nvidia_*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():

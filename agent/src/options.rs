@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use latlas_lowering::LIBTORCH_VERSION;
 use latlas_shared::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, MemoryFormat, RunConfig,
 };
 
 use crate::record::Recorder;
-use crate::system::LIBTORCH_VERSION;
 use crate::worker::{self, WorkerSettings};
 
 /// The largest reuse distance that a worker can make. It exceeds the caches of all common processors.

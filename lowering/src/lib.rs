@@ -44,6 +44,12 @@ pub use crate::weights::{
     Axis, Init, Random, Sliced, Spec, Stored, Variables, Weight, WeightError, Weights,
 };
 
+/// Version of the libtorch that this was built with.
+pub const LIBTORCH_VERSION: &str = env!("LATLAS_LIBTORCH_VERSION");
+
+/// Version of the oneDNN in it; None if it has none.
+pub const ONEDNN_VERSION: Option<&str> = option_env!("LATLAS_ONEDNN_VERSION");
+
 /// Where tensors live and how they are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {

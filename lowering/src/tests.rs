@@ -446,6 +446,10 @@ fn every_placement_computes_the_same_op() {
         Catalog::builtin().op("MBConv6_3x3_SE").unwrap().at(&shape(14, 14, 8, 8, 1)).unwrap();
     for (kind, channels_last) in [(Kind::Float, true), (Kind::BFloat16, false), (Kind::Half, true)]
     {
+        // Older releases have no convolutions in half precision on a processor.
+        if kind == Kind::Half && cfg!(torch_before_2_5) {
+            continue;
+        }
         let lowered = {
             let placement = Placement { kind, channels_last, ..CPU };
             LoweredOp::new(&plan, placement, Form::Deployed, &Random::default()).unwrap()

@@ -341,17 +341,21 @@ impl<W: Weights> Weights for Variables<'_, W> {
             return Ok(variable);
         }
         let initial = self.initial.get(name, spec)?;
-        let placed = initial
-            .f_to_kind(self.store.kind())
-            .and_then(|tensor| tensor.f_to_device(self.store.device()))
-            // A variable is a leaf of its own.
-            .and_then(|tensor| tensor.f_detach_copy());
-        let placed = placed.map_err(|source| WeightError::Torch {
+        let made = if spec.trained {
+            path.f_zeros(last, &initial.size())
+        } else {
+            path.f_zeros_no_train(last, &initial.size())
+        };
+        // Copying brings it to the store's device and kind.
+        let filled = made.and_then(|mut made| {
+            tch::no_grad(|| made.f_copy_(&initial))?;
+            Ok(made)
+        });
+        filled.map_err(|source| WeightError::Torch {
             name: name.to_owned(),
             wanted: spec.dims(),
             source,
-        })?;
-        Ok(path.add(last, placed, spec.trained))
+        })
     }
 }
 

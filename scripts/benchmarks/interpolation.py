@@ -125,8 +125,6 @@ def prepare():
     if not (VENV / "bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
     subprocess.run([VENV / "bin/python", "-m", "pip", "--quiet", "install", SKLEARN], check=True)
-    build = ["cargo", "build", "--release", "--locked", "-p", "latlas_shared", "--example", "learn"]
-    subprocess.run(build, cwd=common.ROOT, check=True)
 
 
 def main():

@@ -7,13 +7,7 @@ import common
 
 
 def main():
-    done = subprocess.run(
-        ["cargo", "run", "--quiet", "--release", "--locked", "-p", "latlas_shared"]
-        + ["--example", "prediction_speed"],
-        cwd=common.ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    done = subprocess.run([common.BIN / "examples/prediction_speed"], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit("the example prediction_speed did not end as it should")
     packed, single = (float(word) for word in done.stdout.split())

@@ -11,6 +11,7 @@ use ops_catalog::text;
 
 use crate::farm::{Farm, Settings};
 use crate::options::{Execution, default_state_dir};
+use crate::system::Hours;
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -54,6 +55,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 90,
           value_parser = clap::value_parser!(u8).range(..=100))]
     busy_limit: u8,
+    /// Take work only in these hours of the day, by the box's local time, such as 20:00-06:30. Work that has begun is
+    /// finished
+    #[arg(long, value_name = "FROM-TO")]
+    hours: Option<Hours>,
     /// Exit when no task is left
     #[arg(long)]
     once: bool,
@@ -84,6 +89,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         name: args.name.filter(|name| !name.is_empty()),
         once: args.once,
         busy_limit: args.busy_limit.into(),
+        hours: args.hours,
         metrics: args.metrics,
         worker,
     };

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::record::Recorder;
 use crate::spool::Spool;
+use crate::system::Hours;
 use crate::worker::WorkerSettings;
 use identity::Identity;
 use metrics::Metrics;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub once: bool,
     /// Percent of the time that tasks of this machine may wait for a processor, for it to take work.
     pub busy_limit: f64,
+    /// When this box may work, if not always.
+    pub hours: Option<Hours>,
     /// Where the agent's own numbers are served, if they are.
     pub metrics: Option<SocketAddr>,
     /// How ops are run.
@@ -82,6 +85,7 @@ pub struct Farm {
     worker: WorkerSettings,
     once: bool,
     busy_limit: f64,
+    hours: Option<Hours>,
     /// This process.
     instance: Instance,
     metrics: Arc<Metrics>,
@@ -134,6 +138,7 @@ impl Farm {
             worker: settings.worker,
             once: settings.once,
             busy_limit: settings.busy_limit,
+            hours: settings.hours,
             metrics,
             lease: None,
             asking: None,

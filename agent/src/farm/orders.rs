@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use jiff::Timestamp;
+use jiff::{Timestamp, ZonedDateTime};
 use latlas_client::ClientError;
 use latlas_shared::Fingerprint;
 use latlas_shared::api::{
@@ -160,7 +160,8 @@ impl Farm {
                  --enroll-token, so that it enrols as what it is now"
             );
         }
-        let unfit = unfit(&system.telemetry(), self.busy_limit);
+        let at_this_hour = self.hours.and_then(|hours| hours.unfit(ZonedDateTime::now().time()));
+        let unfit = at_this_hour.or_else(|| unfit(&system.telemetry(), self.busy_limit));
         let orders = self.beat(vec![], None, unfit.clone()).await?;
         let reason = orders.reason.unwrap_or_default();
         match (orders.state, unfit) {

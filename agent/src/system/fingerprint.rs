@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use latlas_lowering::LIBTORCH_VERSION;
 use latlas_shared::{Device, Fingerprint};
 
 use super::gpu::GpuFacts;
 use super::jetson::Jetson;
 use super::tree::{Tree, field};
-use super::{LIBTORCH_VERSION, System, cpu};
+use super::{System, cpu};
 
 impl System {
     /// All facts about this box that change latency and survive a reboot. Facts that change from boot to boot or from

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -169,6 +171,7 @@ impl Gpu for NvmlGpu {
                 self.ask(|gpu| gpu.is_ecc_enabled()).map(|ecc| on_off(ecc.currently_enabled)),
             ),
             ("gpu_persistence", self.ask(|gpu| gpu.is_in_persistent_mode()).map(on_off)),
+            ("gpu_mps", Some(on_off(mps_pipes(env::var_os("CUDA_MPS_PIPE_DIRECTORY")).exists()))),
             ("gpu_mig", self.ask(|gpu| gpu.mig_mode()).map(|mig| on_off(mig.current == 1))),
             (
                 "cuda_driver",
@@ -235,6 +238,12 @@ impl Gpu for NvmlGpu {
         let pids: Vec<u32> = listed.iter().map(|process| process.pid).collect();
         Some(with_busy(&pids, samples.as_deref()))
     }
+}
+
+/// The pipe of NVIDIA's multi-process service, through which other processes' kernels run beside ours. It exists while
+/// the service runs. `directory` is the user's choice.
+fn mps_pipes(directory: Option<OsString>) -> PathBuf {
+    directory.map_or_else(|| PathBuf::from("/tmp/nvidia-mps"), PathBuf::from).join("control")
 }
 
 /// Processes with their largest sample each. A process without a sample was idle, provided that there are samples.

@@ -21,12 +21,9 @@ use std::sync::Arc;
 
 use latlas_shared::Device;
 
-pub use fitness::unfit;
+pub use fitness::{Hours, unfit};
 use gpu::Gpu;
 use tree::Tree;
-
-/// Version of the libtorch that this program was built with.
-pub const LIBTORCH_VERSION: &str = env!("LATLAS_LIBTORCH_VERSION");
 
 /// Everything that describes a box.
 #[derive(Debug, Clone)]

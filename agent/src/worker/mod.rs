@@ -80,7 +80,7 @@ impl WorkerSettings {
 /// libtorch's headers have its version. cuDNN is asked where a GPU is used.
 pub fn libraries(device: Device) -> BTreeMap<String, String> {
     let mut versions = BTreeMap::new();
-    if let Some(version) = option_env!("LATLAS_ONEDNN_VERSION") {
+    if let Some(version) = latlas_lowering::ONEDNN_VERSION {
         versions.insert("onednn".to_owned(), version.to_owned());
     }
     if matches!(device, Device::Cuda(_)) && tch::Cuda::is_available() {

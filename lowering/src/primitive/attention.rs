@@ -55,6 +55,7 @@ fn over_tokens(
         0.0,
         false,
         None,
+        #[cfg(not(torch_before_2_5))]
         false,
     )?;
     let joined = attended.f_transpose(1, 2)?.f_reshape([n, l, c])?;

@@ -97,6 +97,24 @@ fn a_box_that_stops_is_stopped_and_a_request_says_that_nobody_is_there() {
     assert!(said.contains("the credential of this agent was refused"), "{said}");
 }
 
+#[test]
+fn a_box_takes_no_work_outside_of_its_hours() {
+    let farm = RealFarm::start();
+    let now = jiff::ZonedDateTime::now();
+    let [from, to] = [2, 4].map(|hours| {
+        let then = now.saturating_add(jiff::Span::new().hours(hours));
+        then.strftime("%H:%M").to_string()
+    });
+    let hours = format!("{from}-{to}");
+    let (_agent, mut said) =
+        Running::start(farm.agent_command().args(["--hours", &hours]), "takes work");
+    until(&mut said, &format!("no work now: it works from {from} to {to} only"));
+    let listed = agents(&farm);
+    assert!(listed[0].to_string().contains(&format!("works from {from} to {to}")), "{listed:?}");
+    let refused = run(farm.agent_command().args(["--hours", "noon"]));
+    assert!(refused.fails(2).contains("hours are written as FROM-TO"));
+}
+
 /// An agent at work hears with a heartbeat that its request was cancelled, and goes on without it.
 #[test]
 fn a_box_drops_the_work_of_a_cancelled_request() {
