@@ -1,7 +1,7 @@
-"""Prints predictions of networks beside their measured latencies.
+"""Prints predictions of networks next to their measured latencies.
 
-Usage: compare.py PREDICTIONS MEASUREMENTS, both NDJSON, as `latlas predict --json` and
-`latlas-agent bench --network` print them.
+Usage: compare.py PREDICTIONS MEASUREMENTS, both NDJSON, as printed by `latlas predict --json` and `latlas-agent bench
+--network`.
 """
 
 import json

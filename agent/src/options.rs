@@ -87,7 +87,7 @@ impl Execution {
             threads: self.threads,
             allocator: self.allocator,
             largest_reuse_distance: LARGEST_REUSE_DISTANCE,
-            // Other programs need the rest.
+            // The rest is left to other programs.
             memory_limit: system.available_memory() / 2,
         })
     }

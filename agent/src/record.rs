@@ -18,11 +18,11 @@ use crate::system::System;
 use crate::system::energy::Meter;
 use crate::worker;
 
-/// What all measurements of one run have in common.
+/// The fields that all measurements of one run share.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     system: System,
-    /// Whether rows are to have their energy.
+    /// Whether rows include energy.
     with_energy: bool,
     /// The box.
     pub fingerprint: Fingerprint,
@@ -32,22 +32,22 @@ pub struct Recorder {
     pub run_config: RunConfig,
 }
 
-/// Time between two looks at the box during a run.
+/// Time between two telemetry readings during a run.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A run, from its beginning on.
+/// A run that has started.
 #[derive(Debug)]
 pub struct Run {
     at: Timestamp,
-    /// The end is the beginning and what has passed since: a wall clock that is set back in between
-    /// does not make a measurement end before it began.
+    /// The end of a measurement is its start plus the monotonic time since then. So a wall clock that is set back in
+    /// between does not put the end before the start.
     monotonic: Instant,
     before: Telemetry,
-    /// When the box was last looked at, and its worst state so far.
+    /// The time of the last telemetry reading, and the worst state so far.
     during: RefCell<(Instant, Telemetry)>,
-    /// Earlier runs; None where they could not be read.
+    /// Earlier runs; None if they could not be read.
     history: Option<History>,
-    /// The references as the last row saw them.
+    /// The values of the references at the last row.
     references: RefCell<Values>,
 }
 
@@ -63,12 +63,12 @@ impl Recorder {
         Ok(Recorder { system, with_energy, fingerprint, hardware_id, run_config })
     }
 
-    /// The box, for what is not recorded.
+    /// The box, for facts that are not recorded.
     pub fn system(&self) -> &System {
         &self.system
     }
 
-    /// The sensor of energy, when rows are to have it and there is one.
+    /// The energy sensor, if rows include energy and the box has a sensor.
     pub fn meter(&self) -> Option<Box<dyn Meter>> {
         if !self.with_energy {
             return None;
@@ -80,8 +80,7 @@ impl Recorder {
             .ok()
     }
 
-    /// Notes the time and the state of the box. What the references were in earlier runs lies in the
-    /// state directory.
+    /// Records the time and the state of the box. Reference values of earlier runs are in the state directory.
     pub fn start(&self, state: &Path) -> Run {
         let history = History::open(state, self.hardware_id.as_str(), &self.run_config.id());
         let before = self.system.telemetry();
@@ -97,8 +96,8 @@ impl Recorder {
         }
     }
 
-    /// Looks at the box, if it has not been looked at for a while. Made between visits, so that looking
-    /// disturbs no sample.
+    /// Reads the telemetry if the last reading is old enough. Called between visits, so that reading disturbs no
+    /// sample.
     pub fn look(&self, run: &Run) {
         let mut during = run.during.borrow_mut();
         if during.0.elapsed() >= LOOK {
@@ -159,8 +158,8 @@ impl Recorder {
 }
 
 impl Run {
-    /// Adapts the protocols of jobs to the device. Jobs publish intervals that hold what this box does between
-    /// runs, as far as its earlier runs tell.
+    /// Adapts the protocols of jobs to the device. The published intervals then include the variation between runs of
+    /// this box, as far as its earlier runs determine it.
     pub fn prepare(&self, device: Device, jobs: &mut [Job]) {
         if let Device::Cuda(_) = device {
             jobs.iter_mut().for_each(|job| job.protocol.sample_blocks());
@@ -171,7 +170,7 @@ impl Run {
         }
     }
 
-    /// Remembers how fast the references ran, for later runs.
+    /// Stores the reference values for later runs.
     pub fn end(self) {
         let references = self.references.into_inner();
         if let Some(mut history) = self.history

@@ -1,5 +1,5 @@
-//! The reference ops of a box: measured in every run, and compared with the runs before. A machine
-//! that is slow as a whole is slow for them too, which no statistic of one run can tell.
+//! The reference ops of a box. They are measured in every run and compared with earlier runs. A machine that is slow as
+//! a whole also slows down the reference ops. Statistics of a single run cannot show that.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,34 +13,34 @@ use ops_catalog::{Catalog, OpKey};
 use crate::engine::{Gauges, Job, Protocol};
 use crate::worker::Work;
 
-/// One bound by arithmetic, one by memory.
+/// One compute-bound op and one memory-bound op.
 const KEYS: [&str; 2] =
     ["Conv3x3:n1-h28-w28-i64-o64-s1", "DepthwiseConv3x3:n1-h112-w112-i32-o32-s1"];
 
-/// An op that computes nothing, of one number.
+/// An op on one number that computes nothing.
 const SMALLEST: &str = "Identity:n1-h1-w1-i1-o1-s1";
 
-/// Runs that are remembered, for each run config.
+/// Number of runs that are kept, for each run config.
 const REMEMBERED: usize = 20;
 
-/// Fewest earlier runs to compare with.
+/// Fewest earlier runs for a comparison.
 const FEWEST_RUNS: usize = 3;
 
 /// A run whose references are slower than usual by more than this factor is marked.
 const MOST_SHIFT: f64 = 1.1;
 
-/// Fewest steps of a reference from one run to the next, to tell how much a box moves between runs.
+/// Fewest changes of a reference between consecutive runs that determine the variation between runs.
 const FEWEST_MOVES: usize = 10;
 
 /// Quiet quantiles in microseconds, by op key.
 pub type Values = BTreeMap<OpKey, f64>;
 
-/// Their keys.
+/// The keys of the reference ops.
 pub fn keys() -> Vec<OpKey> {
     KEYS.iter().map(|key| key.parse().expect("they are op keys")).collect()
 }
 
-/// Them and the smallest op as work, for a run whose rows are read at this reuse distance.
+/// The reference ops and the smallest op as work, for a run whose rows are read at this reuse distance.
 ///
 /// # Errors
 /// When the catalog has no such op.
@@ -56,8 +56,8 @@ pub fn gauges(reuse_distance: u64) -> Result<Gauges> {
     })
 }
 
-/// How much slower than in earlier runs the references are: the median over the ops of the ratio to
-/// each one's own median. None as long as there are too few runs.
+/// The slowdown of the references against earlier runs: the median over the ops of the ratio to each op's own median.
+/// None if there are too few runs.
 pub fn shift(now: &Values, history: &[Values]) -> Option<f64> {
     let ratio = |(key, value): (&OpKey, &f64)| {
         let before: Vec<f64> = history.iter().filter_map(|run| run.get(key).copied()).collect();
@@ -67,9 +67,9 @@ pub fn shift(now: &Values, history: &[Values]) -> Option<f64> {
     (!ratios.is_empty()).then(|| stats::median(&ratios))
 }
 
-/// By which share a box moves between two runs in 95% of cases, from how its references did from each run to
-/// the next. None as long as there are too few of these; within bounds, since twenty runs may all have
-/// been lucky, or one of them made while something else ran.
+/// The relative change of a box between two runs in 95% of cases, from the changes of its references between
+/// consecutive runs. None if there are too few changes. The value is clamped, because all twenty runs may have been
+/// lucky, or another program may have run during one of them.
 pub fn between_runs(history: &[Values]) -> Option<f64> {
     let moves: Vec<f64> = history
         .windows(2)
@@ -82,7 +82,7 @@ pub fn between_runs(history: &[Values]) -> Option<f64> {
         .then(|| stats::quantile_of_sorted(&stats::sorted(&moves), 0.95).clamp(0.02, 0.1))
 }
 
-/// Why a row of such a run is not to be trusted, if it is not.
+/// The reason why rows of such a run are not trusted, if there is one.
 pub fn complaint(shift: Option<f64>) -> Option<String> {
     let shift = shift.filter(|&shift| shift > MOST_SHIFT)?;
     Some(format!(
@@ -95,15 +95,15 @@ pub fn complaint(shift: Option<f64>) -> Option<String> {
 #[derive(Debug, Clone)]
 pub struct History {
     path: PathBuf,
-    /// The oldest first.
+    /// The runs, oldest first.
     pub runs: Vec<Values>,
 }
 
 impl History {
-    /// The history below a state directory; empty when there is none.
+    /// The history in a state directory; empty if there is none.
     ///
     /// # Errors
-    /// When the file is there and is something else.
+    /// When the file exists and is not a history.
     pub fn open(state: &Path, hardware_id: &str, config: &str) -> Result<History> {
         let path = state.join("references").join(format!("{hardware_id}.{config}.json"));
         let runs = match fs::read(&path) {
@@ -116,10 +116,10 @@ impl History {
         Ok(History { path, runs })
     }
 
-    /// Adds a run, and forgets the oldest when there are many.
+    /// Adds a run, and drops the oldest run beyond the limit.
     ///
     /// # Errors
-    /// When the file cannot be written; it then is what it was.
+    /// When the file cannot be written; it then stays unchanged.
     pub fn add(&mut self, run: Values) -> Result<()> {
         self.runs.push(run);
         let surplus = self.runs.len().saturating_sub(REMEMBERED);

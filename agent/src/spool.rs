@@ -1,5 +1,4 @@
-//! Measurements on their way: on disk before they are sent, and until the coordinator has said that
-//! it has them.
+//! Unsent measurements. They are on disk from before they are sent until the coordinator has acknowledged them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,8 +27,8 @@ struct Entry {
 pub struct Spool {
     unsent: PathBuf,
     refused: PathBuf,
-    /// The files of the folder, oldest first. One process speaks for an agent, so nobody else adds to them, and a
-    /// folder that has grown long is read once.
+    /// The files of the folder, oldest first. Only one process works for an agent, so no other process adds files, and
+    /// even a large folder is read only once.
     waiting: Mutex<BTreeSet<PathBuf>>,
 }
 
@@ -37,7 +36,7 @@ impl Spool {
     /// Opens the spool below a state directory.
     ///
     /// # Errors
-    /// When the folders cannot be made or read.
+    /// When the folders cannot be created or read.
     pub fn open(state: &Path) -> Result<Spool> {
         let (unsent, refused) = (state.join("spool"), state.join("refused"));
         for dir in [&unsent, &refused] {
@@ -55,15 +54,15 @@ impl Spool {
         self.unsent.join(format!("{id}.json"))
     }
 
-    /// Where the unsent measurements lie.
+    /// The folder of unsent measurements.
     pub fn folder(&self) -> &Path {
         &self.unsent
     }
 
-    /// Stores a measurement; when this returns it survives a loss of power.
+    /// Stores a measurement. When this returns, the measurement survives a power loss.
     ///
     /// # Errors
-    /// When it cannot be written, for example on a full disk. Nothing half-written stays behind.
+    /// When it cannot be written, for example on a full disk. No partial file stays behind.
     pub fn add(&self, measurement: &Measurement) -> Result<()> {
         let path = self.path(measurement.id);
         write(measurement, &path)
@@ -72,8 +71,8 @@ impl Spool {
         Ok(())
     }
 
-    /// The oldest unsent measurements, at most `most`. A file that is damaged, or of another version's format, is
-    /// moved out of the way of the others, with what is wrong beside it.
+    /// The oldest unsent measurements, at most `most`. A file that is damaged or has the format of another version is
+    /// moved aside, with the reason next to it.
     ///
     /// # Errors
     /// When a file cannot be read or moved.
@@ -100,12 +99,12 @@ impl Spool {
         Ok(measurements)
     }
 
-    /// How many are unsent.
+    /// The number of unsent measurements.
     pub fn len(&self) -> usize {
         self.waiting().len()
     }
 
-    /// Forgets a measurement that the coordinator has.
+    /// Deletes a measurement that the coordinator has acknowledged.
     ///
     /// # Errors
     /// When the file cannot be removed.
@@ -116,7 +115,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Moves a measurement that the coordinator will never take out of the way, with its answer.
+    /// Moves aside a measurement that the coordinator refuses for good, with its answer.
     ///
     /// # Errors
     /// When it cannot be moved.
@@ -124,8 +123,8 @@ impl Spool {
         self.set_aside(&self.path(id), answer)
     }
 
-    /// Lays a measurement that the coordinator will never take, and that was never in the spool,
-    /// beside the other refused ones. Where the disk has no room for it, the log is where it is told.
+    /// Stores a measurement that was refused for good and was never in the spool, next to the other refused ones. If
+    /// the disk is full, the refusal is only in the log.
     pub fn add_refused(&self, measurement: &Measurement, answer: &str) {
         let target = self.refused.join(format!("{}.json", measurement.id));
         match write(measurement, &target) {
@@ -148,15 +147,14 @@ impl Spool {
     }
 }
 
-/// The measurements in a folder. Version-7 UUIDs sort by the time at which they were made.
+/// The measurements in a folder. Version-7 UUIDs sort by creation time.
 fn files(folder: &Path) -> Result<BTreeSet<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let paths = entries.flatten().map(|entry| entry.path());
     Ok(paths.filter(|path| path.extension().is_some_and(|e| e == "json")).collect())
 }
 
-/// Writes an answer beside a refused measurement. It was logged too, so that a full disk takes no more
-/// than the copy.
+/// Writes an answer next to a refused measurement. The answer was logged too, so a full disk loses only the copy.
 fn note(refused: &Path, answer: &str) {
     let note = refused.with_extension("answer.txt");
     if let Err(e) = fs::write(&note, answer) {
@@ -164,13 +162,13 @@ fn note(refused: &Path, answer: &str) {
     }
 }
 
-/// Writes a measurement so that the file is there whole or not at all, also after a loss of power.
+/// Writes a measurement atomically, also with respect to a power loss.
 fn write(measurement: &Measurement, path: &Path) -> Result<()> {
     let entry = Entry { format: FORMAT, measurement: measurement.clone() };
     Ok(write_whole(path, &serde_json::to_vec(&entry)?, Readers::Umask)?)
 }
 
-/// Reads a file; the inner error says why it is of no use.
+/// Reads a file; the inner error is the reason why it is unusable.
 fn read(path: &Path) -> Result<Result<Measurement, String>> {
     #[derive(Deserialize)]
     struct OnlyFormat {
@@ -220,7 +218,7 @@ pub mod tests {
         let (first, second) = (measurement(), measurement());
         spool.add(&first).unwrap();
         spool.add(&second).unwrap();
-        // A new process finds them again, oldest first.
+        // A new process finds the measurements again, oldest first.
         let spool = Spool::open(dir.path()).unwrap();
         assert_eq!(spool.oldest(10).unwrap(), [first.clone(), second.clone()]);
         assert_eq!(spool.oldest(1).unwrap(), std::slice::from_ref(&first));

@@ -1,4 +1,4 @@
-//! Which agents work on a request, in words.
+//! A textual description of the agents that work on a request.
 
 use jiff::Timestamp;
 use latlas_shared::api::{AbsentBox, BoxState, RequestStatus, Unattended};
@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::text::{age, count, plain};
 
-/// Why no agent takes the tasks of a request, with a line for each agent and the remedies; none while one does.
+/// Why no agent takes the tasks of a request, with a line for each agent and the remedies; none if at least one agent
+/// takes them.
 pub(crate) fn nobody(status: &RequestStatus, now: Timestamp) -> Option<String> {
     let Unattended { boxes, more } = status.unattended.as_ref()?;
     let (hardware, config) = (&status.hardware_id, plain(&status.config));
@@ -47,7 +48,7 @@ fn absent(one: &AbsentBox, now: Timestamp) -> String {
     text
 }
 
-/// What a person can do, given the states of the agents.
+/// The remedies for the states of the agents.
 fn remedy(boxes: &[AbsentBox], request: Uuid) -> String {
     let any = |states: &[BoxState]| boxes.iter().any(|one| states.contains(&one.standing.state));
     let mut ways = Vec::new();
@@ -63,17 +64,17 @@ fn remedy(boxes: &[AbsentBox], request: Uuid) -> String {
     format!("The request waits until one does. {}.", ways.join("; "))
 }
 
-/// The agents and their states, to see whether there is anything new to say.
+/// The agents and their states. A change means that there is something new to report.
 pub(crate) fn gist(unattended: &Unattended) -> Vec<(Uuid, BoxState)> {
     unattended.boxes.iter().map(|one| (one.agent_id, one.standing.state)).collect()
 }
 
-/// The beginning of an id, which is enough to name it in most farms.
+/// The first characters of an id, which are enough to identify it in most farms.
 pub(crate) fn short(id: Uuid) -> String {
     id.to_string().chars().take(8).collect()
 }
 
-/// Where a request stands, in a word.
+/// The state of a request, in one word.
 pub(crate) fn word(status: &RequestStatus) -> &'static str {
     match status {
         RequestStatus { cancelled: Some(_), .. } => "cancelled",
@@ -84,7 +85,7 @@ pub(crate) fn word(status: &RequestStatus) -> &'static str {
     }
 }
 
-/// `cancelled by ada 5 min ago, with 3 tasks left`; none for a request that was not.
+/// `cancelled by ada 5 min ago, with 3 tasks left`; none if the request was not cancelled.
 pub(crate) fn cancelled(status: &RequestStatus, now: Timestamp) -> Option<String> {
     let cancelled = status.cancelled.as_ref()?;
     let by = if cancelled.by.is_empty() { "a token without a label" } else { &cancelled.by };

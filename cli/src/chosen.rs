@@ -1,4 +1,4 @@
-//! Networks and ops as they are chosen on a command line.
+//! Networks and ops that are named on a command line.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use ops_catalog::{Catalog, NetworkSpec, SpaceDef};
 
 use crate::files;
 
-/// `-`, or a name that nothing built in has.
+/// Whether the text is `-` or has a character that no built-in name has.
 pub(crate) fn names_a_file(text: &str) -> bool {
     text == "-" || text.contains(['/', '\\', '.'])
 }
 
-/// A space, or definitions of ops, from a file.
+/// Reads a space, or definitions of ops, from a file.
 ///
 /// # Errors
 /// Names the file and the place.
@@ -21,10 +21,10 @@ pub(crate) fn read_space(path: &Path) -> Result<SpaceDef> {
     SpaceDef::from_yaml(&text).map_err(|error| anyhow!("{}: {error}", files::name(path)))
 }
 
-/// A catalog and the ops of some files.
+/// A catalog extended by the ops of some files.
 ///
 /// # Errors
-/// Names the file, when it cannot be used or an op in it has a name that another op has.
+/// Names the file, if it cannot be used or one of its ops has the name of another op.
 pub(crate) fn with_op_files(catalog: &Catalog, op_files: &[PathBuf]) -> Result<Catalog> {
     let mut catalog = catalog.clone();
     for path in op_files {
@@ -34,7 +34,7 @@ pub(crate) fn with_op_files(catalog: &Catalog, op_files: &[PathBuf]) -> Result<C
     Ok(catalog)
 }
 
-/// The networks of a file, each with its place: one, in YAML or JSON, or one JSON object a line.
+/// Reads the networks of a file, each with its place: one network in YAML or JSON, or one JSON object per line.
 ///
 /// # Errors
 /// Names the file and the line.
@@ -49,13 +49,13 @@ pub(crate) fn read_networks(path: &Path) -> Result<Vec<(String, NetworkSpec)>> {
     Ok(specs.into_iter().map(|(line, spec)| (place(line), spec)).collect())
 }
 
-/// A built-in network by its name, or why not.
+/// Looks up a built-in network by its name.
 ///
 /// # Errors
-/// When there is none of this name.
+/// When no network has this name.
 pub(crate) fn builtin_network<'a>(name: &str, catalog: &'a Catalog) -> Result<&'a NetworkSpec> {
     catalog.network_spec(name).map_err(|error| {
-        // The name of a space is no mistake in spelling.
+        // The name of a space is not a misspelled name of a network.
         match catalog.space(name) {
             Ok(_) => anyhow!("--network {name}: `{name}` is a space: write --space {name}"),
             Err(_) => anyhow!(error),
@@ -63,10 +63,10 @@ pub(crate) fn builtin_network<'a>(name: &str, catalog: &'a Catalog) -> Result<&'
     })
 }
 
-/// A built-in space by its name, or why not.
+/// Looks up a built-in space by its name.
 ///
 /// # Errors
-/// When there is none of this name.
+/// When no space has this name.
 pub(crate) fn builtin_space<'a>(name: &str, catalog: &'a Catalog) -> Result<&'a SpaceDef> {
     catalog.space(name).map_err(|error| match catalog.network_spec(name) {
         Ok(_) => anyhow!("--space {name}: `{name}` is a network: write --network {name}"),
@@ -76,7 +76,7 @@ pub(crate) fn builtin_space<'a>(name: &str, catalog: &'a Catalog) -> Result<&'a 
     })
 }
 
-/// How the rows that networks lack are measured, with the arguments that chose the networks.
+/// A hint how to measure the missing rows of networks, with the arguments that chose the networks.
 pub(crate) fn how_to_measure(
     networks: &[String],
     archs: &[PathBuf],
@@ -108,7 +108,7 @@ pub(crate) fn how_to_measure(
     )
 }
 
-/// An argument as a shell takes it.
+/// An argument, quoted for a shell.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:@%+=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

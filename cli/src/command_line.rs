@@ -1,18 +1,18 @@
-//! Reading of the command line, and what all pages of help have in common.
+//! Parsing of the command line, and the common parts of all help pages.
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use latlas_program::command_line::without_empty_variables;
 
 use crate::cli::Cli;
 
-/// The line that stands for the options of all commands, on every page of help but the first.
+/// The line that replaces the global options on every help page except the first.
 const GLOBAL: &str =
     "Options of all commands (--coordinator, --ca-file, --client-cert): latlas --help";
 
 /// Reads the command line, or reports its error and exits.
 pub fn parse() -> Cli {
     let mut command = without_empty_variables(Cli::command());
-    // Options of all commands reach the subcommands when the command is built.
+    // Building the command adds the global options to the subcommands.
     command.build();
     let help = command.get_after_help().map(|help| reflowed(&help.to_string()));
     let command = command.after_help(help.unwrap_or_default()).mut_subcommands(short);
@@ -20,7 +20,7 @@ pub fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// A page of help without the options that all commands have.
+/// A help page without the global options.
 fn short(command: clap::Command) -> clap::Command {
     let help = command.get_after_help().map(ToString::to_string);
     let command = command
@@ -30,8 +30,8 @@ fn short(command: clap::Command) -> clap::Command {
     command.after_help(format!("{GLOBAL}\n\n{help}"))
 }
 
-/// A text whose paragraphs are one line each, to be wrapped to the terminal. Lines that are indented, such as
-/// examples, stay as they are.
+/// A text whose paragraphs are one line each, so that they can be wrapped to the terminal. Indented lines, such as
+/// examples, stay unchanged.
 fn reflowed(help: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in help.lines() {

@@ -43,10 +43,11 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
     Ok(Box::new(file))
 }
 
-/// Opens a file whose lines are read as they come: UTF-8 without a mark, whatever the file is in.
+/// Opens a file whose lines are read as they arrive: UTF-8 without a byte order mark, whatever the
+/// file's encoding is.
 ///
 /// # Errors
-/// Names the file, when it cannot be read, is compressed, or is in no encoding that is certain.
+/// Names the file, if it cannot be read, is compressed, or its encoding is not certain.
 pub(crate) fn open_lines(path: &Path) -> Result<Box<dyn Read>> {
     let mut file = open(path)?;
     let mut head = Vec::new();
@@ -72,10 +73,10 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
     }
 }
 
-/// The text of a file, which has some.
+/// The text of a file that is not empty.
 ///
 /// # Errors
-/// Names the file, when it cannot be read, is empty, or is no text.
+/// Names the file, if it cannot be read, is empty, or is not text.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
@@ -85,7 +86,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 /// The content of a file, as text.
 ///
 /// # Errors
-/// Names the file, when it is empty or no text.
+/// Names the file, if it is empty or not text.
 pub(crate) fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let text = decode(&bytes).map_err(|problem| anyhow!("{}: {problem}", name(path)))?;
     if text.trim().is_empty() {
@@ -94,7 +95,7 @@ pub(crate) fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
     Ok(text.into_owned())
 }
 
-/// Reads a table and makes it ready for look-ups.
+/// Reads a table and prepares it for look-ups.
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
@@ -106,17 +107,17 @@ pub(crate) fn read_table(path: &Path) -> Result<TableIndex> {
 /// Writes a file in one step: readers see the old content or the new.
 ///
 /// # Errors
-/// Names the file, which is then unchanged.
+/// Names the file, which then stays unchanged.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     write_whole_io(path, content)
         .map_err(|error| anyhow!("{}: it cannot be written: {error}", path.display()))
 }
 
 fn write_whole_io(path: &Path, content: &[u8]) -> io::Result<()> {
-    // A link stays a link; its target is replaced.
+    // A symbolic link stays a link; its target is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
-        // A device or a pipe has no old content to keep; opening a directory fails as it should.
+        // A device or a pipe has no old content to keep; opening a directory fails as intended.
         return File::options().write(true).open(&target)?.write_all(content);
     }
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -1,4 +1,4 @@
-//! Following a request until nothing more will happen to it.
+//! Follows a request until its state is final.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -16,21 +16,21 @@ use crate::progress::ProgressDisplay;
 /// Time between two polls when there is no stream of events.
 const BETWEEN_POLLS: Duration = Duration::from_secs(2);
 
-/// How long a coordinator may be away, for example to restart, before the wait ends.
+/// How long a coordinator may be unreachable, for example during a restart, before the wait ends.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long no task may be running before the user is told, although there are agents for it.
+/// The user is told if no task runs for this long although there are agents for the request.
 const WAITS_LONG: Duration = Duration::from_secs(30);
 
-/// How often the user is told again that no agent works on it.
+/// How often the user is reminded that no agent works on the request.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// How long to wait for an event before the user is told how long nothing has happened.
+/// How long to wait for an event before the user is told how long there has been no event.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
 
 /// How a wait ended.
 pub(crate) enum Ending {
-    /// All tasks are done or given up, or the request was cancelled.
+    /// All tasks are done or failed, or the request was cancelled.
     Finished(Box<RequestStatus>),
     /// The user pressed Ctrl-C.
     Interrupted,
@@ -39,7 +39,7 @@ pub(crate) enum Ending {
 /// Waits for the end of a request, and shows its progress.
 ///
 /// # Errors
-/// When the coordinator refuses, or stays away.
+/// When the coordinator refuses, or stays unreachable.
 pub(crate) async fn follow(client: &Client, status: &RequestStatus) -> Result<Ending, ClientError> {
     let id = status.id;
     let mut watch = Watch::new();
@@ -55,7 +55,7 @@ pub(crate) async fn follow(client: &Client, status: &RequestStatus) -> Result<En
 /// What the user has seen so far.
 struct Watch {
     progress: ProgressDisplay,
-    /// Since when no agent works on it.
+    /// Since when no agent works on the request.
     idle_since: Option<Instant>,
     said: bool,
     /// The last state without an agent, and when the user was told.
@@ -102,7 +102,8 @@ impl Watch {
         self.nobody = Some((status, Instant::now()));
     }
 
-    /// Repeats at intervals that no agent works on the request, and tells once that tasks wait long for their turn.
+    /// Reminds the user at intervals that no agent works on the request, and reports once that tasks wait long for
+    /// their turn.
     fn look_around(&mut self) {
         if let Some((status, said_at)) = &self.nobody
             && said_at.elapsed() >= AGAIN
@@ -131,7 +132,7 @@ async fn settled(
     }
 }
 
-/// The last state that the stream of events gives; None if it breaks before the request is finished.
+/// The last state from the stream of events; None if the stream breaks before the request is finished.
 async fn streamed(client: &Client, id: Uuid, watch: &mut Watch) -> Option<RequestStatus> {
     let path = format!("v1/requests/{id}/events");
     let mut events = pin!(client.events(&path).await.ok()?);

@@ -1,9 +1,9 @@
-//! The researcher's side of Latlas: latency tables, profiling requests, predictions of whole networks,
-//! and a gatekeeper that judges candidates of an architecture search.
+//! The researcher's side of Latlas: latency tables, profiling requests, predictions of whole networks, and a filter
+//! that judges candidates of an architecture search.
 //!
-//! Results go to stdout and everything else to stderr. I/O is in [`commands`], `files`, `follow` and `progress`. Pure
-//! functions decide: [`latlas_search::verdict::judge`], and the prediction in the crate `latlas_predict`. Nothing here
-//! knows libtorch.
+//! Results go to stdout and everything else to stderr. I/O is in [`commands`], `files`, `follow` and `progress`.
+//! Decisions are pure functions: [`latlas_search::verdict::judge`], and the prediction in the crate `latlas_predict`.
+//! This crate does not depend on libtorch.
 
 pub mod cli;
 pub mod commands;
@@ -58,13 +58,13 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
     };
     let result = result.and_then(|()| Ok(out.flush()?));
     if result.as_ref().is_err_and(is_broken_pipe) {
-        // The reader of the results, such as `head`, has enough of them.
+        // The reader of the results, such as `head`, has stopped reading.
         return ExitCode::SUCCESS;
     }
     exit::code(result, LogFormat::Text)
 }
 
-/// Only writing to stdout gives a bare [`io::Error`] of this kind: the HTTP client has errors of its own.
+/// Only writing to stdout returns a bare [`io::Error`] of this kind: the HTTP client has its own error types.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let cause = error.downcast_ref::<io::Error>();
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// The longest line, in bytes. A longer one is an error; no network has as many.
+/// The longest line, in bytes. A longer line is an error; no network needs as many.
 const MAX_LINE: usize = 16 << 20;
 
 /// Why a line is not text.
@@ -19,7 +19,7 @@ pub(crate) enum LineError {
 pub(crate) struct Lines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
-    /// Bytes of the line as it came; no more than `limit` of them are kept.
+    /// Number of bytes of the line as read; at most `limit` of them are kept.
     length: usize,
     limit: usize,
     number: usize,
@@ -35,13 +35,14 @@ impl<R: Read> Lines<R> {
         Lines { reader, line: Vec::new(), length: 0, limit, number: 0 }
     }
 
-    /// Whether the next line has not arrived yet. Then earlier answers are flushed, since the author of the lines may
-    /// wait for them.
+    /// Whether the next line has not arrived yet. In that case earlier answers are flushed, since the writer of the
+    /// lines may wait for them.
     pub(crate) fn would_wait(&self) -> bool {
         !self.reader.buffer().contains(&b'\n')
     }
 
-    /// The next line's number, from 1, and its text without the line end, or why it is not text. None at the end.
+    /// The next line's number, counted from 1, and its text without the line end, or the reason why it is not text.
+    /// None at the end.
     ///
     /// # Errors
     /// When the stream cannot be read.

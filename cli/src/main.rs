@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use latlas_cli::{Environment, parse, run};
 
 fn main() -> ExitCode {
-    // An empty variable is what containers and unit files make of one that is not set.
+    // Containers and unit files often turn an unset variable into an empty one.
     let token = std::env::var("LATLAS_TOKEN").ok().filter(|token| !token.trim().is_empty());
     run(parse(), &Environment { token })
 }

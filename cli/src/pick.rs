@@ -16,10 +16,10 @@ pub(crate) struct Candidate {
 /// Why a text does not name one thing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PickError {
-    /// Nothing has this id or name.
+    /// Nothing matches this id or name.
     #[error("there is no {kind} `{text}`: {list}")]
     None { kind: &'static str, text: String, list: &'static str },
-    /// Several things have it. `lines` lists them, one a line.
+    /// Several candidates match. `lines` lists them, one per line.
     #[error(
         "`{text}` matches {count} {kind}s; write the id of one, or enough of its beginning:{lines}"
     )]

@@ -1,4 +1,4 @@
-//! Predictions against measurements as a picture: an SVG that needs no fonts and no library.
+//! A plot of predictions against measurements: an SVG that needs no fonts and no library.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ const BOTTOM: f64 = 64.0;
 const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
-/// Both axes are alike: logarithmic, over the same range.
+/// Both axes are equal: logarithmic, over the same range.
 struct Axis {
     low: f64,
     high: f64,
@@ -36,7 +36,7 @@ impl Axis {
         Axis { low: low / margin, high: high * margin }
     }
 
-    /// How far along the axis a latency lies, in pixels.
+    /// The position of a latency along the axis, in pixels.
     fn place(&self, micros: f64) -> f64 {
         AREA * (micros / self.low).ln() / (self.high / self.low).ln()
     }
@@ -49,8 +49,8 @@ impl Axis {
         TOP + AREA - self.place(micros)
     }
 
-    /// Round latencies inside the range: of each decade one, two and five times its power of ten, more of
-    /// them where the range is narrow, and the power alone where it is wide.
+    /// Round latencies inside the range: one, two and five times each power of ten, more of them if the range is
+    /// narrow, and only the powers if it is wide.
     fn ticks(&self) -> Vec<f64> {
         let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
         let steps: &[f64] = match self.high / self.low {
@@ -65,8 +65,8 @@ impl Axis {
     }
 }
 
-/// The plot of a table's accuracy: measured latencies to the right, predicted ones upwards, a point for
-/// each network with a prediction.
+/// The plot of a table's accuracy: measured latencies on the x axis, predicted ones on the y axis, and a point for each
+/// network with a prediction.
 pub(crate) fn svg(table: &Table, accuracy: &Accuracy) -> String {
     let pairs = accuracy.networks.iter().filter_map(|network| {
         Some([network.measured_micros, network.prediction.as_ref()?.predicted_micros])
@@ -104,7 +104,7 @@ fn heading(out: &mut String, table: &Table, accuracy: &Accuracy) {
     text(out, (LEFT, 79.0), small, &format!("table version {}", table.version));
 }
 
-/// Where predictions are right, and where they are within a tenth.
+/// The line of exact predictions, and the band of predictions within 10%.
 fn band(out: &mut String, axis: &Axis) {
     let corner = |x: f64, factor: f64| format!("{:.1},{:.1}", axis.x(x), axis.y(x * factor));
     let corners = [
@@ -153,7 +153,7 @@ fn axes(out: &mut String, axis: &Axis) {
     text(out, (x, y), &turned, "predicted latency, with its interval");
 }
 
-/// A round latency without the zeros that other texts have: `500 us`, `2 ms`.
+/// A round latency without trailing zeros: `500 us`, `2 ms`.
 fn tick_label(micros: f64) -> String {
     match micros {
         m if m < 999.0 => format!("{} us", short(m)),
@@ -216,7 +216,7 @@ fn legend(out: &mut String, accuracy: &Accuracy) {
     text(out, (x + 13.0, y), "", "within ±10%");
 }
 
-/// Each family has a colour of its own, as long as there are colours.
+/// Each family has its own colour, as long as there are enough colours.
 fn colour(accuracy: &Accuracy, family: &str) -> &'static str {
     let place = accuracy.families.keys().position(|known| known == family);
     COLOURS[place.unwrap_or_default() % COLOURS.len()]
@@ -232,7 +232,7 @@ fn push(out: &mut String, line: std::fmt::Arguments) {
     let _ = writeln!(out, "{line}");
 }
 
-/// Names come from elsewhere and may hold anything.
+/// Names are external input and may contain any character.
 fn escaped(content: &str) -> String {
     plain(content)
         .replace('&', "&amp;")

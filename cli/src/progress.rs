@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use latlas_shared::api::RequestStatus;
 
-/// Time between two lines where there is no terminal.
+/// Time between two lines if there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(15);
 
 pub(crate) enum ProgressDisplay {

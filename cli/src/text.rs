@@ -1,4 +1,4 @@
-//! Numbers for people.
+//! Numbers in readable form.
 
 use jiff::Timestamp;
 pub(crate) use latlas_program::text_table::plain;
@@ -36,7 +36,7 @@ pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// `4.7%`: a share, or `-` where there is none.
+/// `4.7%`: a share, or `-` if there is none.
 pub(crate) fn percent(share: Option<f64>) -> String {
     match share.map(|share| 100.0 * share) {
         None => "-".to_owned(),
@@ -93,7 +93,7 @@ mod tests {
     fn an_age_has_one_unit() {
         let now = Timestamp::from_second(1_000_000).unwrap();
         let ago = |seconds: i64| age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now);
-        // A clock that is behind makes nothing come from the future.
+        // If the local clock is behind, no event is reported as a future one.
         assert_eq!([-5, 59, 60, 7199].map(ago), ["0 s", "59 s", "1 min", "1 h"]);
         assert_eq!([47 * 3600, 48 * 3600, 250_000].map(ago), ["47 h", "2 d", "2 d"]);
     }

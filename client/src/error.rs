@@ -8,7 +8,7 @@ use latlas_shared::api::Problem;
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The base address is not one.
+    /// The base address is invalid.
     #[error("`{0}` is not the address of a coordinator: write it like http://127.0.0.1:8700")]
     Address(String),
     /// The token cannot be sent. It is not repeated here.
@@ -24,7 +24,7 @@ pub enum ClientError {
     CaFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         cause: String,
     },
     /// The file of the client's own certificate cannot be used.
@@ -35,7 +35,7 @@ pub enum ClientError {
     ClientCertFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         cause: String,
     },
     /// The coordinator requires a certificate of its own authority.
@@ -44,7 +44,7 @@ pub enum ClientError {
          name yours with --client-cert or LATLAS_CLIENT_CERT"
     )]
     NotLetIn {
-        /// Where it is.
+        /// The coordinator's address.
         url: String,
         /// Its answer.
         cause: String,
@@ -55,7 +55,7 @@ pub enum ClientError {
          with --ca-file or LATLAS_CA_FILE, and use the host name that is in it"
     )]
     Untrusted {
-        /// Where it is.
+        /// The coordinator's address.
         url: String,
         /// What is wrong with its certificate.
         cause: String,
@@ -66,7 +66,7 @@ pub enum ClientError {
          and is this its address (--coordinator or LATLAS_COORDINATOR)?"
     )]
     Unreachable {
-        /// Where it was looked for.
+        /// The address that was called.
         url: String,
         /// The innermost cause.
         cause: String,
@@ -91,7 +91,7 @@ pub enum ClientError {
     /// The coordinator, or a proxy in front of it, asked to retry later.
     #[error("the coordinator is busy and asks to retry in {} s: {why}", after.as_secs())]
     Later {
-        /// What it said.
+        /// The message.
         why: String,
         /// HTTP status, 429 or 503.
         status: u16,
@@ -104,9 +104,9 @@ pub enum ClientError {
          version?"
     )]
     NotUnderstood {
-        /// What was asked.
+        /// The address that was called.
         url: String,
-        /// What is wrong with it.
+        /// The reason why it was not understood.
         cause: String,
     },
 }

@@ -40,8 +40,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of the coordinator at `base`, e.g. `http://127.0.0.1:8700`, that trusts whom the system
-    /// trusts.
+    /// A client of the coordinator at `base`, e.g. `http://127.0.0.1:8700`, with the system's trusted certificates.
     ///
     /// # Errors
     /// When `base` is not an http address.
@@ -74,7 +73,7 @@ impl Client {
             .pool_idle_timeout(Duration::from_secs(20))
             .user_agent(concat!("latlas/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&url) {
-            // A proxy that the environment names reaches its own loopback, not this machine's.
+            // A proxy from the environment would reach its own loopback, not this machine's.
             builder = builder.no_proxy();
         }
         if let Some(path) = &files.ca {
@@ -83,7 +82,8 @@ impl Client {
         if let Some(path) = &files.client_cert {
             builder = builder.identity(tls::identity(path)?);
         }
-        // Whether a certificate is one shows only here, and which of two files it is in only when one is left out.
+        // Only this step shows whether a certificate is valid. Leaving out one of two files shows which of them is
+        // invalid.
         let http = builder.build().map_err(|e| match files {
             TlsFiles { ca, client_cert: Some(path) } => {
                 let others = TlsFiles { ca: ca.clone(), client_cert: None };
@@ -104,7 +104,7 @@ impl Client {
         Client { token: Some(token), ..self.clone() }
     }
 
-    /// The address that it was made with.
+    /// The client's base address.
     pub fn base(&self) -> &Url {
         &self.base
     }
@@ -121,7 +121,7 @@ impl Client {
         self.read(self.send(self.request(Method::GET, path)?).await?).await
     }
 
-    /// Reads `path` as it is, for downloads and streams.
+    /// Reads `path` without decoding it, for downloads and streams.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -132,7 +132,7 @@ impl Client {
     /// Reads a stream of server-sent events at `path`: the data of each event, in order.
     ///
     /// # Errors
-    /// See [`ClientError`]. An item is an error when the connection breaks or sends something else.
+    /// See [`ClientError`]. An item is an error if the connection breaks or the server sends something else.
     pub async fn events(
         &self,
         path: &str,
@@ -244,7 +244,7 @@ impl Client {
         Err(match problem {
             Ok(problem) => ClientError::Refused(problem),
             Err(_) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                // A proxy in between answers for a coordinator that is away.
+                // A proxy may answer for a coordinator that is down.
                 self.unanswered(cause)
             }
             Err(_) => ClientError::NotUnderstood { url, cause },
@@ -259,7 +259,7 @@ impl Client {
         text::read_json(body).map_err(|e| ClientError::NotUnderstood { url, cause: e.to_string() })
     }
 
-    /// The error for a failed connection, also in the middle of a body that the caller reads.
+    /// The error for a failed connection, also while the caller reads a body.
     pub fn unreachable(&self, error: &reqwest::Error) -> ClientError {
         let (url, cause) = (self.shown_base(), innermost(error));
         if untrusted(&cause) {
@@ -271,7 +271,7 @@ impl Client {
         self.unanswered(cause)
     }
 
-    /// The error without an answer from the coordinator. Where a proxy is in use, only the proxy was reached.
+    /// The error for a missing answer. If a proxy is used, only the proxy was reached.
     fn unanswered(&self, cause: String) -> ClientError {
         let url = self.shown_base();
         match self.proxy() {
@@ -280,7 +280,7 @@ impl Client {
         }
     }
 
-    /// The proxy that the environment names for the coordinator, without its user and password.
+    /// The proxy for the coordinator from the environment, without its user and password.
     fn proxy(&self) -> Option<String> {
         if is_loopback(&self.base) {
             return None;
@@ -298,7 +298,7 @@ pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
     if pairs.is_empty() {
         return path.to_owned();
     }
-    // The query of any address is encoded alike; this one is never asked for.
+    // The query of every address is encoded alike; this address is never called.
     let mut url = Url::parse("http://localhost/").expect("it is an address");
     url.query_pairs_mut().extend_pairs(pairs);
     let mark = if path.contains('?') { '&' } else { '?' };
@@ -315,8 +315,8 @@ fn authorization(token: &str) -> Result<HeaderValue, ClientError> {
     Ok(value)
 }
 
-/// The wait that a busy server asks for, in seconds or as a date. One that is not understood asks for
-/// nothing, and neither does one in an answer that has nothing to do with load.
+/// The wait that a busy server asks for, in seconds or as a date. A value that cannot be parsed counts as no wait. The
+/// same holds for an answer that has nothing to do with load.
 fn retry_after(response: &Response) -> Option<Duration> {
     let status = response.status();
     if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
@@ -327,7 +327,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    // A date that has passed asks for no wait.
+    // A past date asks for no wait.
     Some(date.duration_since(Timestamp::now()).try_into().unwrap_or_default())
 }
 
@@ -340,7 +340,7 @@ fn is_loopback(url: &Url) -> bool {
 /// An address without its user and password.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
-    // Both fail only for addresses that cannot have a user.
+    // Both calls fail only for addresses that cannot have a user.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.to_string()

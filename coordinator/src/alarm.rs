@@ -22,10 +22,10 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Time between two looks at a running command.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Alarms that wait for the command; those beyond are dropped, and counted.
+/// Alarms that wait for the command; further ones are dropped and counted.
 const MOST_WAITING: usize = 256;
 
-/// Looks at the farm until the coordinator stops, and calls the host's command, if there is one.
+/// Checks the farm until the coordinator stops, and runs the host's command, if there is one.
 pub async fn watch(app: App, command: Option<String>) {
     let (sender, mut waiting) = mpsc::channel::<Alarm>(MOST_WAITING);
     let calling = async {
@@ -63,7 +63,7 @@ pub async fn watch(app: App, command: Option<String>) {
 /// Incidents that have begun or ended since the last check.
 ///
 /// # Errors
-/// When the store fails; then the next look finds it.
+/// When the store fails; the next check then finds them.
 pub async fn look(app: &App) -> Result<Vec<Alarm>, StoreError> {
     let now = app.now();
     let is = incidents(&app.store().agents_now(now).await?);
@@ -95,7 +95,7 @@ async fn tell(app: &App, command: &str, alarm: Alarm) {
     }
 }
 
-/// Why the host's command did not work.
+/// Why the host's command failed.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error("it could not be started")]
@@ -112,7 +112,7 @@ enum CommandError {
     Lost(#[source] JoinError),
 }
 
-/// Runs a command with a text on its stdin. With everything that it has started it ends in time.
+/// Runs a command with a text on its stdin. At the time limit, the command and all its child processes are killed.
 fn call(
     command: &str,
     text: &str,
@@ -126,7 +126,7 @@ fn call(
     let begun = Instant::now();
     let mut child = shell.spawn().map_err(CommandError::Start)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // It is less than a pipe holds; and the command need not read it.
+        // The text fits into a pipe's buffer, and the command need not read it.
         let _ = writeln!(stdin, "{text}");
     }
     loop {
@@ -156,7 +156,7 @@ fn end(child: &mut Child) {
     #[cfg(unix)]
     {
         use rustix::process::{Pid, Signal, kill_process_group};
-        // It may have ended by itself meanwhile.
+        // The command may have ended in the meantime.
         let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     }
     #[cfg(not(unix))]
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"a\": 1}\n");
         let failed = call("exit 3", "", minute, &|| false).unwrap_err().to_string();
         assert!(failed.contains('3'), "{failed}");
-        // With what it has started: that would keep the file open.
+        // Its child processes are killed too: they would keep the file open.
         let begun = Instant::now();
         let slow = "sleep 60 & sleep 60";
         let late = call(slow, "", Duration::from_millis(100), &|| false).unwrap_err().to_string();

@@ -14,25 +14,25 @@ use crate::predictions::Predictions;
 use crate::store::{Store, StoreError};
 use crate::watched::Watched;
 
-/// What an operator decides.
+/// Settings that the operator chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Whether tables, lists and predictions are open to whoever can connect.
+    /// Whether tables, lists and predictions can be read without a token.
     pub open_reads: bool,
-    /// Whether a proxy in front says in `X-Forwarded-For` where a call comes from.
+    /// Whether a proxy in front reports the caller's address in `X-Forwarded-For`.
     pub behind_proxy: bool,
-    /// How often one token may call.
+    /// The rate limit of one token.
     pub rate: Rate,
 }
 
 impl Default for Settings {
-    /// Those of a coordinator that only its own machine can reach.
+    /// The settings of a coordinator that only its own machine can reach.
     fn default() -> Settings {
         Settings { open_reads: true, behind_proxy: false, rate: Rate::default() }
     }
 }
 
-/// A clock in place of the system's: tests of what hours do need no hours.
+/// A replacement for the system clock, so that tests of rules about hours do not take hours.
 struct GivenClock(Box<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl fmt::Debug for GivenClock {
@@ -64,7 +64,7 @@ impl App {
         App::with(store, settings, None)
     }
 
-    /// The same by another clock.
+    /// The same with another clock.
     pub fn with_clock(
         store: Store,
         settings: Settings,
@@ -87,12 +87,12 @@ impl App {
         }))
     }
 
-    /// What lasts.
+    /// The stored data.
     pub fn store(&self) -> &Store {
         &self.0.store
     }
 
-    /// What the operator decided.
+    /// The operator's settings.
     pub fn settings(&self) -> Settings {
         self.0.settings
     }
@@ -101,7 +101,7 @@ impl App {
         &self.0.limits
     }
 
-    /// The time, for everything that lasts a while: it does not jump when the system's calendar is set.
+    /// The time for everything that has a duration. It does not jump when the system's calendar is set.
     pub fn now(&self) -> Timestamp {
         match &self.0.given_clock {
             Some(GivenClock(clock)) => clock(),
@@ -109,8 +109,8 @@ impl App {
         }
     }
 
-    /// Follows the system's calendar. When that has jumped, leases move with it, so that each lasts as long
-    /// as before.
+    /// Follows the system's calendar. When the calendar has jumped, leases are shifted by the same amount, so that each
+    /// lasts as long as before.
     pub(crate) async fn follow_calendar(
         &self,
         now: Instant,
@@ -124,7 +124,7 @@ impl App {
         tracing::warn!(
             "the system's clock was set by {jump:#}: the deadlines of leases move with it"
         );
-        // In this order a lease seems longer for a moment, and never shorter.
+        // In this order a lease may seem longer for a moment, but never shorter.
         if jump.is_positive() {
             self.store().shift_leases(jump).await?;
             clock.follow(now, calendar);
@@ -147,17 +147,17 @@ impl App {
         &self.0.metrics
     }
 
-    /// Asks it to stop: long polls and streams end, other calls are finished, no new ones begin.
+    /// Requests a stop: long polls and streams end, other calls are finished, and no new calls begin.
     pub fn stop(&self) {
         self.0.stop.cancel();
     }
 
-    /// Whether it was asked to stop.
+    /// Whether a stop was requested.
     pub fn is_stopping(&self) -> bool {
         self.0.stop.is_cancelled()
     }
 
-    /// Waits until it is asked to stop.
+    /// Waits until a stop is requested.
     pub(crate) fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
         self.0.stop.clone().cancelled_owned()
     }

@@ -1,12 +1,12 @@
-//! The coordinator's time. It runs as the system's monotonic clock does, from where the system's calendar
-//! stood, and follows the calendar only when asked to: so a calendar that is set anew ends no lease.
+//! The coordinator's time. It starts at the system's calendar time and advances with the system's monotonic clock. It
+//! follows the calendar only on request, so setting the calendar ends no lease.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A calendar that is further off than this was set; below it, it drifts.
+/// A larger offset means that the calendar was set; a smaller one is drift.
 const JUMP: SignedDuration = SignedDuration::from_secs(2);
 
 /// A clock that does not jump.
@@ -21,21 +21,21 @@ impl Clock {
         Clock { anchor: RwLock::new((now, calendar)) }
     }
 
-    /// What it shows at an instant.
+    /// The clock's time at an instant.
     pub fn at(&self, now: Instant) -> Timestamp {
         let (instant, time) = *self.anchor.read().unwrap_or_else(PoisonError::into_inner);
         let passed = SignedDuration::try_from(now.saturating_duration_since(instant));
         time.saturating_add(passed.unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
     }
 
-    /// How far the calendar has jumped since it was followed last, forwards or backwards; none when it has
-    /// only drifted.
+    /// How far the calendar has jumped since the clock last followed it, forwards or backwards; none if it has only
+    /// drifted.
     pub fn jump(&self, now: Instant, calendar: Timestamp) -> Option<SignedDuration> {
         let ahead = calendar.duration_since(self.at(now));
         (ahead.abs() > JUMP).then_some(ahead)
     }
 
-    /// Shows `calendar` from `now` on.
+    /// Makes the clock show `calendar` from `now` on.
     pub fn follow(&self, now: Instant, calendar: Timestamp) {
         *self.anchor.write().unwrap_or_else(PoisonError::into_inner) = (now, calendar);
     }

@@ -1,4 +1,4 @@
-//! The one directory that a coordinator keeps everything in.
+//! The directory of all data of a coordinator.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -15,13 +15,13 @@ pub const DATABASE: &str = "latlas.db";
 /// Why a data directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// There is no place for one by default.
+    /// There is no default place for it.
     #[error(
         "there is no default data directory, since neither XDG_DATA_HOME nor HOME is set: say where \
          with --data DIR"
     )]
     NoDefault,
-    /// It can't be made or written to.
+    /// It can't be created or written to.
     #[error(
         "the data directory {path} can't be written: make it writable for this user, or choose another one \
          with --data DIR"
@@ -29,11 +29,11 @@ pub enum DataDirError {
     Unwritable {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         cause: io::Error,
     },
-    /// It has no database.
+    /// It contains no database.
     #[error(
         "there is no database at {}: give the data directory that `serve` uses with --data DIR. \
          `latlas-coordinator serve` starts a new farm",
@@ -43,7 +43,7 @@ pub enum DataDirError {
         /// The directory.
         path: PathBuf,
     },
-    /// Another server has it.
+    /// Another server uses it.
     #[error(
         "another latlas-coordinator is serving the data directory {path}: stop it first, or choose \
          another directory with --data DIR"
@@ -57,34 +57,33 @@ pub enum DataDirError {
     Database(#[from] OpenError),
 }
 
-/// A data directory that exists and can be written.
+/// A data directory that exists and is writable.
 #[derive(Debug, Clone)]
 pub struct DataDir {
     path: PathBuf,
 }
 
-/// The right to be the only server of a data directory, until it is dropped. The system takes it back
-/// from a process that dies, so nothing is left behind to clean up.
+/// The exclusive right to serve a data directory, until it is dropped. When a process dies, the system releases the
+/// lock, so no cleanup is needed.
 #[derive(Debug)]
 pub struct ServerLock {
     _file: File,
 }
 
 impl DataDir {
-    /// Where it is when nobody says otherwise: `latlas` in the user's data home of the XDG base
-    /// directory specification.
+    /// The default data directory: `latlas` in the user's data home of the XDG base directory specification.
     ///
     /// # Errors
-    /// When the environment does not say where the user's home is.
+    /// When the environment does not define the user's home.
     pub fn default_path() -> Result<PathBuf, DataDirError> {
         let data_home = directories::data_home().ok_or(DataDirError::NoDefault)?;
         Ok(data_home.join("latlas"))
     }
 
-    /// Makes the directory where it is missing, readable for its owner only.
+    /// Creates the directory if it is missing, readable only by its owner.
     ///
     /// # Errors
-    /// When it can't be made or written.
+    /// When it can't be created or written.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         let unwritable = |cause| DataDirError::Unwritable { path: path.to_owned(), cause };
         if !path.is_dir() {
@@ -95,26 +94,26 @@ impl DataDir {
         Ok(dir)
     }
 
-    /// Its database's file.
+    /// The path of the database.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
     }
 
-    /// Opens the database, making or migrating it where needed. Other processes may have it open too.
+    /// Opens the database, and creates or migrates it if needed. Other processes may have it open too.
     ///
     /// # Errors
-    /// When the file is not a database of this program, or of a newer version of it.
+    /// When the file is not a database of this program, or is from a newer version of it.
     pub async fn open_store(&self) -> Result<Store, DataDirError> {
         self.open_store_with(Policy::default()).await
     }
 
-    /// The same with other rules.
+    /// The same with another policy.
     ///
     /// # Errors
     /// The same.
     pub async fn open_store_with(&self, policy: Policy) -> Result<Store, DataDirError> {
         let unwritable = |cause| DataDirError::Unwritable { path: self.path.clone(), cause };
-        // Two processes that migrate at once would trip over each other.
+        // Two simultaneous migrations would collide.
         let lock = self.lock_file("open.lock").map_err(unwritable)?;
         let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock))
             .await
@@ -125,10 +124,10 @@ impl DataDir {
         Ok(store)
     }
 
-    /// Becomes the only server of this directory.
+    /// Locks this directory for the only server.
     ///
     /// # Errors
-    /// When another process is.
+    /// When another process holds the lock.
     pub fn lock_for_serving(&self) -> Result<ServerLock, DataDirError> {
         let unwritable = |cause| DataDirError::Unwritable { path: self.path.clone(), cause };
         let file = self.lock_file("serve.lock").map_err(unwritable)?;

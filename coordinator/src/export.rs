@@ -1,4 +1,4 @@
-//! A table in the formats that tools read.
+//! Export formats of a table.
 
 use std::str::FromStr;
 
@@ -7,12 +7,12 @@ use latlas_shared::{COLUMNS, FlatRow, Table};
 /// A format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// One document, with the whole of every row.
+    /// One document with complete rows.
     #[default]
     Json,
-    /// A line with the header, then a line per row.
+    /// A header line, then one line per row.
     Ndjson,
-    /// A line per row, without header and curves.
+    /// One line per row, without header and curves.
     Csv,
 }
 
@@ -36,7 +36,7 @@ impl Format {
     }
 }
 
-/// A name that no format has.
+/// A name that is not a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a format: write `json`, `ndjson` or `csv`")]
 pub struct UnknownFormat(pub String);
@@ -80,7 +80,7 @@ fn ndjson(mut table: Table) -> anyhow::Result<Vec<u8>> {
 }
 
 fn csv(table: &Table) -> anyhow::Result<Vec<u8>> {
-    // The header is there without rows, too.
+    // The header is also written for a table without rows.
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     writer.write_record(COLUMNS)?;
     for row in &table.rows {

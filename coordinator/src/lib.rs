@@ -1,19 +1,19 @@
 //! The coordinator: it distributes work over a farm of agents, merges their measurements into latency tables, and
 //! serves the tables.
 //!
-//! - `store` has everything that lasts, and all SQL;
-//! - `rules` decides, in pure functions: when a lease expires, whom to trust, what to keep; the crate
+//! - `store` has all persistent data, and all SQL;
+//! - `rules` has the decisions as pure functions: when a lease expires, which agents to trust, what to keep; the crate
 //!   `latlas_predict` merges measurements;
 //! - `http` is the interface: one file per resource, thin handlers;
 //! - `server` and `tls` serve it, `token` has the roles of callers, and `limits` bounds their rates;
-//! - `predictions` has what predictions share, `export` the formats of a table, and `watched` the requests whose
-//!   progress somebody watches;
+//! - `predictions` has the shared state of predictions, `export` the formats of a table, and `watched` the requests
+//!   whose progress is watched;
 //! - `metrics` has the coordinator's own metrics, and `alarm` tells the host about incidents;
-//! - `app` has the parts together, and `serve` runs them;
+//! - `app` combines the parts, and `serve` runs them;
 //! - `op_book` has the known ops, `clock` the time, `data_dir` the data directory, and `chain` prints an error with
 //!   its causes.
 //!
-//! It knows nothing of libtorch. It never connects to an agent: agents call it.
+//! It does not depend on libtorch. It never connects to an agent: agents call it.
 
 pub mod alarm;
 mod app;

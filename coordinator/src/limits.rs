@@ -1,9 +1,7 @@
-//! How often somebody may call: token buckets, one a credential, and one an address for tokens that are not
-//! known.
+//! Rate limits: one token bucket per credential, and one per address for unknown tokens.
 //!
-//! An address has no other limit, since thousands of boxes may share one. What is counted against it are
-//! guesses only, and while it has guessed too often, credentials that were found lately still get through
-//! from it.
+//! An address has no other limit, since thousands of boxes may share one. Only guesses count against it. After too many
+//! guesses, recently used credentials are still accepted from the address.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,30 +9,29 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Wrong tokens from one address: ten at once, and one more each six seconds.
+/// Unknown tokens from one address: ten at once, and one more every six seconds.
 const GUESSES: Rate = Rate { burst: 10, interval: Duration::from_secs(6) };
 
-/// A credential counts as found lately for this long.
+/// A credential counts as recently used for this long.
 const LATELY: Duration = Duration::from_secs(60 * 60);
 
-/// A bucket holds as many calls as come in this many seconds at the sustained rate.
+/// A bucket's size is the number of calls in this many seconds at the sustained rate.
 const BURST_SECONDS: u32 = 4;
 
-/// Buckets are looked through for those that are full when there are twice as many as last time, and at
-/// least this many.
+/// Full buckets are removed when there are twice as many buckets as after the last removal, and at least this many.
 const FEWEST_TO_PRUNE: usize = 1024;
 
-/// A bucket's size and how fast it fills.
+/// A bucket's size and its fill rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Calls that a full bucket lets through at once, at least 1.
+    /// Calls that a full bucket admits at once, at least 1.
     burst: u32,
-    /// Time in which one more comes in.
+    /// The time in which one call is added.
     interval: Duration,
 }
 
 impl Rate {
-    /// So many calls a second, sustained, and four times as many at once.
+    /// A sustained rate in calls per second, and four times as many at once.
     pub const fn per_second(calls: u32) -> Rate {
         let calls = if calls == 0 { 1 } else { calls };
         Rate {
@@ -43,12 +40,13 @@ impl Rate {
         }
     }
 
-    /// Takes a call out of a bucket that will be full at `full_at`, and says when it will be full then.
+    /// Takes a call out of a bucket that is full at `full_at`, and returns when it is full afterwards.
     ///
-    /// The generic cell rate algorithm (ITU-T I.371): a bucket is one moment, and needs no clock of its own.
+    /// This is the generic cell rate algorithm (ITU-T I.371): the state of a bucket is one time, and it needs no clock
+    /// of its own.
     ///
     /// # Errors
-    /// How long to wait for the next call, when the bucket is empty.
+    /// How long to wait for the next call, if the bucket is empty.
     fn take(self, full_at: Instant, now: Instant) -> Result<Instant, Duration> {
         let after = full_at.max(now) + self.interval;
         match after.saturating_duration_since(now + self.interval * self.burst) {
@@ -64,7 +62,7 @@ impl Default for Rate {
     }
 }
 
-/// Buckets by what they are about. One that is full is forgotten after a while.
+/// Buckets by key. A full bucket is forgotten after a while.
 #[derive(Debug)]
 struct Buckets<K> {
     rate: Rate,
@@ -88,7 +86,7 @@ impl<K: Eq + Hash> Buckets<K> {
         Ok(())
     }
 
-    /// How long until `take` succeeds.
+    /// The time until `take` succeeds.
     fn wait(&self, key: &K, now: Instant) -> Option<Duration> {
         self.full_at.get(key).and_then(|full_at| self.rate.take(*full_at, now).err())
     }
@@ -98,7 +96,7 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 }
 
-/// The limits of one coordinator. Credentials are told apart by their hashes.
+/// The limits of one coordinator. Credentials are identified by their hashes.
 #[derive(Debug)]
 pub struct Limits {
     credentials: Mutex<Buckets<[u8; 32]>>,
@@ -114,10 +112,10 @@ impl Limits {
         }
     }
 
-    /// Asked before a token is looked up.
+    /// Called before a token is looked up.
     ///
     /// # Errors
-    /// How long to wait, when the address has guessed too often and the token was not found lately.
+    /// How long to wait, if the address has guessed too often and the token was not used recently.
     pub fn may_try(
         &self,
         address: IpAddr,
@@ -130,18 +128,18 @@ impl Limits {
         }
     }
 
-    /// Counts a call with a credential that was found.
+    /// Counts a call with a valid credential.
     ///
     /// # Errors
-    /// How long to wait, when it has called too often.
+    /// How long to wait, if the credential was used too often.
     pub fn found(&self, credential: [u8; 32], now: Instant) -> Result<(), Duration> {
         lock(&self.credentials).take(credential, now)
     }
 
-    /// Counts a call with a token that is not known.
+    /// Counts a call with an unknown token.
     ///
     /// # Errors
-    /// How long to wait, when the address has guessed too often.
+    /// How long to wait, if the address has guessed too often.
     pub fn guessed(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         lock(&self.addresses).take(site(address), now)
     }
@@ -151,8 +149,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The part of an address that one site does not choose freely: of IPv6, the first 64 bits (RFC 4291,
-/// section 2.5.4).
+/// The part of an address that one site cannot choose freely: for IPv6, the first 64 bits (RFC 4291, section 2.5.4).
 fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -173,8 +170,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whenever calls come: in any stretch of time no more get through than the burst and what came
-        /// in meanwhile, and whoever waits as long as was said gets through.
+        /// For any sequence of calls: in each period the bucket admits at most the burst plus the refill, and a caller
+        /// that waits as long as it was told is admitted.
         #[test]
         fn a_bucket_lets_through_what_it_says(
             per_second in 1u32..200,
@@ -206,7 +203,7 @@ mod tests {
             }
         }
 
-        /// A client that keeps to the rate is never told to wait.
+        /// A client that keeps to the rate never has to wait.
         #[test]
         fn who_keeps_to_the_rate_never_waits(per_second in 1u32..1000, calls in 1u32..500) {
             let rate = Rate::per_second(per_second);
@@ -242,7 +239,7 @@ mod tests {
         assert_eq!(guess(start), Err(6 * SECOND));
         assert_eq!(limits.may_try(here, &[1; 32], start), Ok(()), "found before");
         assert_eq!(limits.may_try(elsewhere, &[9; 32], start), Ok(()), "an address of its own");
-        // A minute of guessing without a pause: ten more.
+        // One minute of continuous guessing: ten more.
         let minute = (1..=600).filter(|n| guess(start + *n * SECOND / 10).is_ok()).count();
         assert_eq!(minute, 10);
         let much_later = start + 2 * LATELY;
@@ -265,7 +262,7 @@ mod tests {
             let now = start + Duration::from_millis(n.into());
             buckets.take(n, now).unwrap();
         }
-        // One is full after six seconds, in which 6000 came.
+        // A bucket is full after six seconds, in which 6000 buckets were created.
         assert!(buckets.full_at.len() < 3 * 6000, "{}", buckets.full_at.len());
     }
 }

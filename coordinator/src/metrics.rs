@@ -1,5 +1,5 @@
-//! What the coordinator counts of itself, for Prometheus. Labels are few: routes as they are written in
-//! the code, statuses, states, and classes of devices; never an agent, a key or a token.
+//! The coordinator's own metrics for Prometheus. Labels have few values: routes as written in the code, statuses,
+//! states and hardware ids; never an agent, a key or a token.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::store::FarmCounts;
 /// Prefix of every name.
 const PREFIX: &str = "latlas";
 
-/// Upper ends of the histogram's buckets, in seconds: look-ups, writes, long polls.
+/// Upper bounds of the histogram's buckets, in seconds: look-ups, writes, long polls.
 const BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0];
 
@@ -54,7 +54,7 @@ struct OfKind {
 
 type Histograms = Family<Call, Histogram, fn() -> Histogram>;
 
-/// Counters of this process. Everything else is counted in the store when it is asked for.
+/// Counters of this process. Everything else is counted in the store when metrics are read.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -94,12 +94,12 @@ impl Metrics {
         Metrics { registry, requests, durations, results, alarms }
     }
 
-    /// The alarm command was called: `delivered` or `failed`; or it was too busy: `dropped`.
+    /// Counts an alarm: the command was `delivered` or `failed`, or was too busy (`dropped`).
     pub fn alarm(&self, outcome: &'static str) {
         self.alarms.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A call was answered. `route` is one of the router's, and `method` one of a few.
+    /// Counts an answered call. `route` is one of the router's routes, and `method` one of a few.
     pub fn answered(&self, method: &'static str, route: &str, status: u16, after: Duration) {
         let route = route.to_owned();
         let call = Call { method, route: route.clone() };
@@ -107,7 +107,7 @@ impl Metrics {
         self.requests.get_or_create(&Answered { method, route, status }).inc();
     }
 
-    /// Measurements came: stored now, known before, refused.
+    /// Counts measurements that arrived: newly stored, already known, refused.
     pub fn results(&self, stored: u32, known: u32, refused: usize) {
         let add = |outcome, n| self.results.get_or_create(&Outcome { outcome }).inc_by(n);
         add("stored", u64::from(stored));
@@ -115,7 +115,7 @@ impl Metrics {
         add("refused", refused as u64);
     }
 
-    /// Everything, in the OpenMetrics text format.
+    /// All metrics in the OpenMetrics text format.
     pub fn text(&self, farm: &FarmCounts, now: Timestamp) -> String {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)

@@ -1,5 +1,5 @@
-//! The ops that a coordinator knows: the built-in catalog, what researchers submitted, and the old
-//! definitions that rows were measured with.
+//! The ops that a coordinator knows: the built-in catalog, the ops that researchers submitted, and old definitions of
+//! measured rows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,28 +17,28 @@ pub struct BookedOp {
     pub id: OpId,
     /// The op.
     pub op: Arc<Op>,
-    /// Whether the built-in catalog has this definition today.
+    /// Whether the built-in catalog currently contains this definition.
     pub builtin: bool,
-    /// Whether its name means this definition today.
+    /// Whether its name currently refers to this definition.
     pub current: bool,
 }
 
-/// What a definition is to the book.
+/// The relation of a definition to the book.
 #[derive(Debug)]
 pub enum Novelty {
-    /// New, and nothing is against it.
+    /// It is new and valid.
     New(Arc<Op>),
-    /// Known already, by this name.
+    /// It is known, under this name.
     Known(OpDigest),
 }
 
-/// Why a definition is not taken.
+/// Why a definition is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum NotTaken {
-    /// It is no valid definition.
+    /// The definition is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// It collides with an op that is known.
+    /// It collides with a known op.
     #[error("{0}")]
     Conflict(String),
 }
@@ -46,10 +46,10 @@ pub enum NotTaken {
 /// The most bytes of an op's description.
 const MOST_DOC: usize = 10_000;
 
-/// The most other names of an op.
+/// The most aliases of an op.
 const MOST_ALIASES: usize = 16;
 
-/// Bounds what comes with a definition and says nothing of what it computes; the rest has bounds of its own.
+/// Limits the parts of a definition that do not affect the computation; the other parts have their own limits.
 fn check_prose(op: &Op) -> Result<(), Invalid> {
     let invalid = |field: &str, problem: String| {
         Err(Invalid::new(format!("op {}, {field}", op.name()), problem))
@@ -71,29 +71,29 @@ pub struct OpBook {
 }
 
 impl OpBook {
-    /// A book of these ops, and what names mean today.
+    /// A book of these ops, and the current meanings of names.
     pub fn new(catalog: Catalog, entries: impl IntoIterator<Item = BookedOp>) -> OpBook {
         let by_digest = entries.into_iter().map(|e| (e.op.digest().clone(), e)).collect();
         OpBook { catalog, by_digest }
     }
 
-    /// What names mean today, and the built-in spaces and networks.
+    /// The current meanings of names, and the built-in spaces and networks.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// The op of a digest, however old.
+    /// The op with a digest, including old definitions.
     pub fn by_digest(&self, digest: &OpDigest) -> Option<&BookedOp> {
         self.by_digest.get(digest)
     }
 
-    /// Whether a definition could come in.
+    /// Whether a definition could be added.
     ///
-    /// A name means one definition, since rows are found by name; and a definition has one name, since
-    /// a table would otherwise hold one row twice.
+    /// A name refers to one definition, since rows are found by name. A definition has one name, since a table would
+    /// otherwise contain a row twice.
     ///
     /// # Errors
-    /// When it is not valid, or collides.
+    /// When the definition is invalid, or collides.
     pub fn novelty(&self, def: OpDef) -> Result<Novelty, NotTaken> {
         let op = Op::new(def)?;
         check_prose(&op)?;
@@ -114,10 +114,10 @@ impl OpBook {
         Ok(Novelty::New(Arc::new(op)))
     }
 
-    /// The book with one more op, which [`OpBook::novelty`] found to be new.
+    /// The book with one more op, which is new according to [`OpBook::novelty`].
     ///
     /// # Errors
-    /// When it collides after all.
+    /// When it collides nevertheless.
     pub fn with(&self, entry: BookedOp) -> Result<OpBook, Invalid> {
         let catalog = self.catalog.with_ops([entry.op.def().clone()])?;
         let mut by_digest = self.by_digest.clone();
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// The store finds an op by its digest, so the catalog must not hold one definition twice.
+    /// The store finds an op by its digest, so the catalog must not contain a definition twice.
     #[test]
     fn a_built_in_definition_has_one_name() {
         let mut names: BTreeMap<&OpDigest, &str> = BTreeMap::new();

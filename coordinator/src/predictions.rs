@@ -1,4 +1,4 @@
-//! What predictions share: the indexes of the versions that were asked about last, and the right to work on estimates.
+//! Shared state of predictions: the indexes of recently used versions, and the permits for estimates.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,28 +6,27 @@ use std::time::Duration;
 use latlas_predict::TableIndex;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
-/// Indexes that are kept ready: a farm has few tables that are asked about at one time. What is learned for
-/// estimates stays with them, up to 8 MB for an op.
+/// Number of indexes that are cached: few tables of a farm are in use at one time. Models learned for estimates are
+/// kept with them, up to 8 MB for an op.
 const KEPT: usize = 8;
 
-/// Predictions with estimates that work at one time: the first one of an op learns from its rows for some
-/// seconds, on a processor of its own.
+/// Number of predictions that may compute estimates at one time. The first estimate of an op learns from its rows for
+/// some seconds, on its own processor.
 const ESTIMATING: usize = 2;
 
-/// Predictions that wait for that; whoever comes then is told to come back.
+/// Number of predictions that may wait for a permit; further ones are told to retry later.
 const MOST_WAITING: usize = 64;
 
-/// How long they wait.
+/// The longest wait for a permit.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// The index of a version, made by the first who asks for it.
+/// The index of a version, built by the first caller.
 pub type Kept = Arc<OnceCell<Arc<TableIndex>>>;
 
-/// What predictions share: the indexes of the versions that were asked about last, and the right to work on
-/// estimates.
+/// Shared state of predictions: the indexes of recently used versions, and the permits for estimates.
 #[derive(Debug)]
 pub struct Predictions {
-    /// By version, the latest at the end.
+    /// By version, the most recently used at the end.
     kept: Mutex<Vec<(String, Kept)>>,
     estimating: Arc<Semaphore>,
     waiting: Semaphore,
@@ -44,7 +43,7 @@ impl Default for Predictions {
 }
 
 impl Predictions {
-    /// The place of a version's index.
+    /// The cache entry of a version's index.
     pub fn index(&self, version: &str) -> Kept {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let at = kept.iter().position(|(of, _)| of == version);
@@ -57,21 +56,21 @@ impl Predictions {
         index
     }
 
-    /// The right to work on estimates, held until it is dropped.
-    /// None when too many wait for it already, or it takes too long.
+    /// A permit for estimates, held until it is dropped. None if too many wait for one already, or the wait takes too
+    /// long.
     pub async fn may_estimate(&self) -> Option<OwnedSemaphorePermit> {
         let _waiting = self.waiting.try_acquire().ok()?;
         let permit = Arc::clone(&self.estimating).acquire_owned();
         tokio::time::timeout(WAIT, permit).await.ok()?.ok()
     }
 
-    /// How often something was learned from the rows of a version that was asked about.
+    /// The number of models learned from the rows of a cached version.
     #[cfg(test)]
     pub fn times_learned(&self, version: &str) -> usize {
         self.index(version).get().unwrap().times_learned()
     }
 
-    /// Keeps estimates from being worked on for as long as this is held.
+    /// Blocks estimates as long as the permit is held.
     #[cfg(test)]
     pub fn hold(&self) -> OwnedSemaphorePermit {
         let all = u32::try_from(ESTIMATING).unwrap();

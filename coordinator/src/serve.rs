@@ -1,4 +1,4 @@
-//! Serving until told to stop, and what a coordinator does in the background meanwhile.
+//! Serves until a stop is requested, and runs the coordinator's background tasks.
 
 use std::time::{Duration, Instant};
 
@@ -13,31 +13,31 @@ use crate::http;
 use crate::server::{self, Bounds};
 use crate::tls::Tls;
 
-/// How often leases are looked through for those that ran out, and what is kept in memory is written: a
-/// crash loses when agents were last heard of in this time.
+/// How often expired leases are swept and in-memory notes are written. A crash loses the times at which agents were
+/// last heard of within this period.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// What is derived follows the measurements at once, and when they come in a stream it pauses for this long
-/// after each go, so that a row that several of them belong to is merged once for all of these.
+/// Derived data is updated at once after a measurement. In a stream of measurements the update pauses for this long
+/// after each run, so that a row with several new measurements is merged once for all of them.
 const DERIVE_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often old versions of tables are looked through for those that are kept no longer.
+/// How often old versions of tables are dropped.
 const THIN_EVERY: Duration = Duration::from_secs(600);
 
-/// After a go that failed, as on a full disk, the next one waits for so long.
+/// The wait after a failed run, for example on a full disk.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// After the connections have ended, the database has this long: together with them, less than the ten
-/// seconds after which a service manager may lose its patience.
+/// The time limit for the database after the connections have ended. Together with their limit, it is below the ten
+/// seconds after which a service manager may kill the process.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// All routes, ready to be called: by [`serve`], or by tests without a network.
+/// All routes, ready to be called by [`serve`], or by tests without a network.
 pub fn build_app(app: App) -> Router {
     http::router(app)
 }
 
-/// Serves, over TLS where that is given, until [`App::stop`] is called and what was under way is done, less
-/// than ten seconds later.
+/// Serves, with TLS if configured, until [`App::stop`] is called and running calls have ended, less than ten seconds
+/// later.
 ///
 /// # Errors
 /// When the store fails.
@@ -61,7 +61,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
                 Chain(&error)
             );
         }
-        // So that whoever reads the file afterwards has it all. What takes longer follows at the next start.
+        // A reader of the file then finds all derived data. The rest is updated at the next start.
         match tokio::time::timeout(CLOSE_WITHIN / 2, app.store().derive()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -79,14 +79,14 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: App) -> anyhow:
     Ok(())
 }
 
-/// Tells the service manager something, where there is one.
+/// Notifies the service manager, if there is one.
 pub fn tell_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::debug!("the service manager could not be notified: {}", Chain(&error));
     }
 }
 
-/// Takes back what dead agents hold and writes what is in memory, until the coordinator stops.
+/// Ends the leases of dead agents and writes in-memory notes, until the coordinator stops.
 async fn sweep(app: App) {
     loop {
         tokio::select! {
@@ -101,8 +101,8 @@ async fn sweep(app: App) {
             continue;
         }
         match app.store().sweep(app.now()).await {
-            // Only a sweep that worked feeds the watchdog: when the store hangs, the service manager
-            // starts another server.
+            // Only a successful sweep feeds the watchdog: if the store hangs, the service manager starts another
+            // server.
             Ok(()) => tell_manager(NotifyState::Watchdog),
             Err(error) => tracing::error!("expired leases could not be ended: {}", Chain(&error)),
         }
@@ -115,8 +115,8 @@ async fn sweep(app: App) {
     }
 }
 
-/// Lets tables follow the measurements, until the coordinator stops: also in the midst of many, since the
-/// database knows how far it has got.
+/// Updates derived data after measurements, until the coordinator stops. It may stop in the middle, since the database
+/// records the progress.
 pub(crate) async fn derive(app: App) {
     let following = async {
         let mut progress = app.store().progress();
@@ -147,7 +147,7 @@ pub(crate) async fn derive(app: App) {
     }
 }
 
-/// Drops versions of tables that are kept no longer, until the coordinator stops.
+/// Drops old versions of tables, until the coordinator stops.
 async fn thin(app: App) {
     loop {
         match app.store().thin_versions(app.now()).await {

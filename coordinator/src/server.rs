@@ -1,4 +1,4 @@
-//! Connections: taken, wrapped in TLS, limited in number and in patience, and ended in peace.
+//! Connections: accepting, TLS, limits on number and time, and shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,26 +19,26 @@ use tokio::sync::Semaphore;
 
 use crate::tls::Tls;
 
-/// How much is borne with.
+/// Connection limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// The most connections at once. Those that come then wait until others end.
+    /// The most connections at once. Further ones wait until others end.
     connections: usize,
-    /// A connection that has begun is a TLS connection within this time.
+    /// Time limit of the TLS handshake of a new connection.
     handshake: Duration,
-    /// The head of a call is here this long after the call before it on the same connection.
+    /// Time limit from the previous call on a connection to the head of the next one.
     head: Duration,
-    /// After a stop was asked for, connections have this long to finish what they are doing.
+    /// Time limit for running calls after a stop was requested.
     stop: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            // Two of each box in a farm of thousands, and some for people.
+            // Two for each box in a farm of thousands, and some for people.
             connections: 16_384,
             handshake: Duration::from_secs(10),
-            // Clients of ours let go of an idle connection sooner, so none sends a call into one that is
+            // This project's clients close idle connections sooner, so none sends a call into a connection that is
             // about to be closed.
             head: Duration::from_secs(30),
             stop: Duration::from_secs(7),
@@ -46,11 +46,11 @@ impl Default for Bounds {
     }
 }
 
-/// Before the next try after a connection could not be taken, as when no file handle is left.
+/// The wait after a connection could not be accepted, for example because no file handle is left.
 const BREATHER: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, and after it until all that is under way has ended or was waited for long enough;
-/// false when something has to be cut off.
+/// Serves until `stop`, and then until all running calls have ended or the time limit is over; false if some calls must
+/// be cut off.
 pub async fn run(
     listener: TcpListener,
     tls: Option<Tls>,
@@ -89,7 +89,8 @@ pub async fn run(
     tokio::time::timeout(bounds.stop, graceful.shutdown()).await.is_ok()
 }
 
-/// A client that has gone before it was taken is its own matter; anything else is ours, and may pass.
+/// A client that disconnects before its connection is accepted is not an error. Any other error is the server's, and
+/// may be temporary.
 async fn pause_after(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
@@ -108,7 +109,7 @@ async fn attend(
     watcher: Watcher,
     bounds: Bounds,
 ) -> Result<(), Broken> {
-    // Answers are written whole; waiting for more to send with them would only delay them.
+    // Answers are written as a whole; waiting for more data to send with them would only delay them.
     stream.set_nodelay(true)?;
     match tls {
         None => calls(stream, peer, router, watcher, bounds.head).await,
@@ -119,7 +120,7 @@ async fn attend(
     }
 }
 
-/// The calls on one connection, which know where they come from.
+/// Handles the calls on one connection; each call contains the address of its peer.
 async fn calls(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
@@ -151,8 +152,8 @@ mod tests {
 
     const CALL: &[u8] = b"GET /peer HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    /// A server with two routes: `/peer` says where a call comes from, and `/slow` says that it was
-    /// reached and then waits for its `release`.
+    /// A server with two routes: `/peer` returns the caller's address, and `/slow` reports that it was reached and then
+    /// waits for its `release`.
     struct Served {
         address: SocketAddr,
         stop: CancellationToken,
@@ -189,7 +190,7 @@ mod tests {
         }
     }
 
-    /// What comes until the connection is closed.
+    /// The data until the connection is closed.
     async fn rest(mut stream: TcpStream) -> String {
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
@@ -202,7 +203,7 @@ mod tests {
         let served = serve(bounds).await;
         let stream = served.send(CALL).await;
         let from = stream.local_addr().unwrap().to_string();
-        // Nobody asks for it to be closed.
+        // The server closes it without a request.
         let answer = rest(stream).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(&from), "{answer}");
         let half = served.send(&CALL[..9]).await;

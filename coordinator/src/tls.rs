@@ -16,7 +16,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
-/// Why nothing can be served with some files.
+/// Why some files can't be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read.
@@ -24,30 +24,30 @@ pub enum TlsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The content that it needs.
+        /// The content that is expected.
         holds: &'static str,
-        /// Why not.
+        /// The reason.
         #[source]
         cause: pem::Error,
     },
-    /// A file of certificates has none.
+    /// The file of certificates contains none.
     #[error("{path} contains no certificate: give a PEM file with {holds}")]
     NoCertificate {
         /// The file.
         path: PathBuf,
-        /// The content that it needs.
+        /// The content that is expected.
         holds: &'static str,
     },
-    /// The certificates are no authorities.
+    /// The certificates can't be used as authorities.
     #[error("the certificates in {path} can't be used as client CAs")]
     NoAuthority {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         #[source]
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// They don't fit together.
+    /// Certificate and key do not match.
     #[error(
         "the certificate in {certificates} can't be served with the key in {key}: give the files that were \
          made together"
@@ -57,30 +57,30 @@ pub enum TlsError {
         certificates: PathBuf,
         /// The key.
         key: PathBuf,
-        /// Why not.
+        /// The reason.
         #[source]
         cause: rustls::Error,
     },
 }
 
-/// Of a client that was refused, so many bytes are read, for so long.
+/// After a refusal, this many bytes of a client are read, and for this long.
 const MOST_UNREAD: u64 = 64 << 10;
 const HANG_UP_WITHIN: Duration = Duration::from_secs(1);
 
-/// What connections are wrapped in: TLS 1.2 or 1.3, HTTP/1.1.
+/// The TLS configuration of connections: TLS 1.2 or 1.3, HTTP/1.1.
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It holds the key.
+        // It contains the private key.
         f.write_str("Tls(..)")
     }
 }
 
 impl Tls {
-    /// Reads a certificate with those that lead to its root, and its private key, both PEM. With a file of
-    /// authorities, only clients with a certificate of one of them are let in.
+    /// Reads a certificate with its chain, and its private key, both as PEM. With a file of authorities, only clients
+    /// with a certificate of one of them are accepted.
     ///
     /// # Errors
     /// See [`TlsError`].
@@ -136,14 +136,14 @@ impl Tls {
     }
 }
 
-/// Ends a connection so that the other side learns why. In TLS 1.3 it may have sent its call already, and
-/// closing over unread bytes would reset the connection and lose the alert that is on its way.
+/// Closes a connection so that the client learns the reason. In TLS 1.3 the client may have sent its call already.
+/// Closing with unread bytes would reset the connection and lose the alert.
 async fn hang_up(mut connection: TcpStream) {
     let ending = async {
         connection.shutdown().await?;
         tokio::io::copy(&mut (&mut connection).take(MOST_UNREAD), &mut tokio::io::sink()).await
     };
-    // It has ended either way.
+    // The connection has ended in either case.
     let _ = tokio::time::timeout(HANG_UP_WITHIN, ending).await;
 }
 

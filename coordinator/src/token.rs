@@ -1,4 +1,4 @@
-//! Tokens: who may do what, as a secret that is shown once and kept as a hash.
+//! Tokens: the permissions of a caller, as a secret that is shown once and stored as a hash.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,16 +6,16 @@ use std::str::FromStr;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
-/// What the holder of a token may do; `http::access` says which routes that opens.
+/// What the holder of a token may do; `http::access` defines the routes of each role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Enrol agents.
     Enroll,
-    /// Read, and ask for measurements.
+    /// Read, and request measurements.
     Researcher,
-    /// Everything that people do.
+    /// Everything that people may do.
     Admin,
-    /// Work as one agent. Such tokens are made by enrolling, never by hand.
+    /// Work as one agent. Such tokens are created by enrolment, never by hand.
     Agent,
 }
 
@@ -31,7 +31,7 @@ impl Role {
     }
 }
 
-/// A name that no role has.
+/// A name that is not a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a role")]
 pub struct UnknownRole(pub String);
@@ -47,23 +47,23 @@ impl FromStr for Role {
     }
 }
 
-/// Enrol tokens lie about in scripts and images, so unless somebody says otherwise they end by themselves.
+/// Default validity of enrol tokens, in days. Such tokens remain in scripts and images, so they expire by default.
 const ENROL_DAYS: i64 = 30;
 
-/// The agents that one enrol token enrols, unless its maker says otherwise.
+/// Default number of agents that one enrol token can enrol.
 const ENROL_USES: u32 = 100;
 
-/// For how long and how often a token is good.
+/// The validity of a token and its number of uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Terms {
-    /// From this moment on it is not; none: it is for good.
+    /// The token is invalid from this moment on; none: it does not expire.
     pub expires_at: Option<Timestamp>,
     /// Number of agents that it can still enrol; none: no limit.
     pub uses_left: Option<u32>,
 }
 
 impl Terms {
-    /// What a token of a role gets when nothing else is asked for.
+    /// The default terms of a role.
     pub fn usual(role: Role, now: Timestamp) -> Terms {
         match role {
             Role::Enroll => Terms {
@@ -74,16 +74,16 @@ impl Terms {
         }
     }
 
-    /// Whether a token on these terms is good at this moment.
+    /// Whether a token with these terms is valid at this moment.
     pub fn hold(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end) && self.uses_left != Some(0)
     }
 }
 
-/// A token in clear: `latlas_`, the role, and 256 random bits in hexadecimal. The prefix lets people and
-/// secret scanners see what they have found.
+/// A token in plain text: `latlas_`, the role, and 256 random bits in hexadecimal. The prefix lets people and secret
+/// scanners recognize it.
 ///
-/// It has no `Display` and its `Debug` shows nothing, so it reaches a log only on purpose.
+/// The type has no `Display`, and its `Debug` shows nothing, so a token is logged only on purpose.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -91,7 +91,7 @@ impl Token {
     /// A new token.
     ///
     /// # Errors
-    /// When the operating system has no randomness to give.
+    /// When the operating system provides no randomness.
     pub fn generate(role: Role) -> Result<Token, getrandom::Error> {
         let mut bits = [0u8; 32];
         getrandom::fill(&mut bits)?;
@@ -103,17 +103,16 @@ impl Token {
         Token(text.to_owned())
     }
 
-    /// The secret itself: for the one answer that hands it over.
+    /// The secret itself, for the single answer that contains it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// What is stored, and what a token is found by.
+    /// The hash that is stored and used for look-ups.
     ///
-    /// A plain hash is enough, since 256 random bits can't be tried one by one. Looking it up by index is
-    /// enough too, without a comparison in constant time: how long a look-up takes may tell how near a
-    /// stored hash is to that of what was sent, and from a hash nobody gets to a token, nor to one whose
-    /// hash is nearer still.
+    /// A plain hash is enough, since 256 random bits can't be found by trial. A look-up by index is also enough,
+    /// without a comparison in constant time. Its duration may reveal how close a stored hash is to the hash of the
+    /// sent token, but nobody can compute a token from a hash, nor a token with a closer hash.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }

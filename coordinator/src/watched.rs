@@ -1,4 +1,4 @@
-//! The requests whose progress somebody watches.
+//! The requests whose progress is watched.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -7,19 +7,19 @@ use latlas_shared::api::RequestStatus;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// The requests that somebody watches. Each has one task that reads its status, for all who watch it.
+/// The watched requests. Each has one task that reads its status, for all its watchers.
 #[derive(Debug, Default)]
 pub struct Watched {
     requests: Mutex<Requests>,
-    /// Held while a status is read, so that watchers keep no more than one of the database's readers busy.
+    /// Locked while a status is read, so that watchers use at most one of the database's reading connections.
     pub reading: tokio::sync::Mutex<()>,
 }
 
-/// Their channels, which the tasks hold: one that has ended can't be listened to.
+/// Their channels. The tasks own them: a channel whose task has ended can't be subscribed to.
 pub type Requests = HashMap<Uuid, Weak<watch::Sender<RequestStatus>>>;
 
 impl Watched {
-    /// How many there are.
+    /// The number of watched requests.
     #[cfg(test)]
     pub fn count(&self) -> usize {
         self.requests().len()

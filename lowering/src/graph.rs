@@ -56,8 +56,8 @@ pub(crate) fn execute<T>(
     let mut values: Vec<Option<Tensor>> = Vec::new();
     values.resize_with(slots, || None);
     for step in steps {
-        // Values that die here are handed over; the others are lent. Taking comes first, so that
-        // lending can borrow the rest.
+        // Values with their last use here are handed over; the others are lent. Taking comes first, so that lending can
+        // borrow the rest.
         let mut owned: Vec<Option<Tensor>> = step
             .inputs
             .iter()

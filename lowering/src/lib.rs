@@ -1,12 +1,12 @@
-//! Lowering: an op or a network of the catalog as something that libtorch runs.
+//! Lowering: turns an op or a network of the catalog into something that libtorch can run.
 //!
-//! - **What is computed**: [`LoweredOp`] and [`LoweredNetwork`].
-//! - **With which weights**: a [`Weights`], which is [`Random`], [`Stored`], [`Sliced`] or [`Variables`].
-//! - **In which form**: [`Form::Deployed`] as on a device, or [`Form::Training`] with batch norms.
+//! - **The computation**: [`LoweredOp`] and [`LoweredNetwork`].
+//! - **The weights**: a [`Weights`], which is [`Random`], [`Stored`], [`Sliced`] or [`Variables`].
+//! - **The form**: [`Form::Deployed`] as on a device, or [`Form::Training`] with batch norms.
 //!
-//! Without gradients, activations work in place where nothing else reads their input, as deployed
-//! networks do, and a value is freed after its last use, as eager execution does. Once a weight or the
-//! input requires gradients, nothing is overwritten.
+//! Without gradients, activations are computed in place if nothing else reads their input, as in deployed networks, and
+//! a value is freed after its last use, as in eager execution. Once a weight or the input requires gradients, nothing
+//! is overwritten.
 //!
 //! ```
 //! use latlas_lowering::{Form, LoweredOp, Placement, Random, Stored, Variables};
@@ -50,19 +50,19 @@ pub const LIBTORCH_VERSION: &str = env!("LATLAS_LIBTORCH_VERSION");
 /// Version of the oneDNN in it; None if it has none.
 pub const ONEDNN_VERSION: Option<&str> = option_env!("LATLAS_ONEDNN_VERSION");
 
-/// Where tensors live and how they are laid out.
+/// The device, element type and memory layout of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
     /// The device.
     pub device: tch::Device,
     /// Element type.
     pub kind: Kind,
-    /// Whether maps, and the weights of convolutions, are stored position by position.
+    /// Whether maps and the weights of convolutions are stored in channels-last order.
     pub channels_last: bool,
 }
 
 impl Default for Placement {
-    /// Single precision on the CPU, stored channel by channel.
+    /// Single precision on the CPU, in channels-first order.
     fn default() -> Placement {
         Placement { device: tch::Device::Cpu, kind: Kind::Float, channels_last: false }
     }
@@ -74,14 +74,14 @@ impl Placement {
         self.place(&Tensor::f_randn(dims, (Kind::Float, tch::Device::Cpu))?)
     }
 
-    /// `values` as this placement wants them: the same tensor where nothing has to change.
+    /// `values` in this placement: the same tensor if nothing has to change.
     fn place(&self, values: &Tensor) -> Result<Tensor, TchError> {
         let placed = values.f_to_kind(self.kind)?.f_to_device(self.device)?;
         if !(self.channels_last && placed.dim() == 4) {
             return Ok(placed);
         }
-        // tch has no memory formats: a contiguous copy in the order n, h, w, c, seen as n, c, h, w, has
-        // the strides by which libtorch knows this one.
+        // tch has no memory formats: a contiguous copy in the order n, h, w, c, viewed as n, c, h, w, has the strides
+        // of libtorch's channels-last format.
         placed.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
     }
 }
@@ -89,11 +89,10 @@ impl Placement {
 /// The form of an op's convolutions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// As definitions are written, and as devices run them: batch norms are folded into biased
-    /// convolutions.
+    /// The form of definitions, and the form that devices run: batch norms are folded into biased convolutions.
     Deployed,
-    /// With the batch norms: each convolution with [`folded_norm`](ops_catalog::Step::folded_norm) has no
-    /// bias, and a batch norm `norm` after it. [`Stored::folded`] leads back to the deployed form.
+    /// The form with batch norms: each convolution with [`folded_norm`](ops_catalog::Step::folded_norm) has no bias,
+    /// and is followed by a batch norm `norm`. [`Stored::folded`] converts back to the deployed form.
     Training,
 }
 
@@ -105,17 +104,17 @@ pub struct LoweredOp {
     result: Slot,
     input: TensorShape,
     placement: Placement,
-    /// Whether no weight required gradients when the op was made, so values may be overwritten unless the
-    /// input requires them.
+    /// Whether no weight required gradients when the op was created. If so, values may be overwritten unless the input
+    /// requires gradients.
     in_place: bool,
     weights: Vec<Weight>,
 }
 
 impl LoweredOp {
-    /// Gets weights for a plan. A weight that is to have gradients requires them before this call.
+    /// Gets weights for a plan. Weights that need gradients must require them before this call.
     ///
     /// # Errors
-    /// Names a weight that is missing, has another shape, or cannot be allocated.
+    /// Names a weight that is missing, has a different shape, or cannot be allocated.
     pub fn new(
         plan: &OpPlan,
         placement: Placement,
@@ -148,7 +147,7 @@ impl LoweredOp {
         }
         let result = slot(plan.result, &first_slots);
         mark_last_uses(&mut steps, result);
-        // Working in place on a view would overwrite what it is a view of.
+        // Working in place on a view would overwrite the tensor behind it.
         let views: Vec<usize> = (0..steps.len())
             .filter(|&index| steps[index].run.gives_view())
             .flat_map(|index| {
@@ -202,7 +201,7 @@ impl LoweredOp {
     }
 }
 
-/// Where a value of a plan is found, given the first slot of each step.
+/// The slot of a value of a plan, given the first slot of each step.
 fn slot(source: ops_catalog::Source, first_slots: &[usize]) -> Slot {
     match source {
         ops_catalog::Source::Input => Slot::Input,
@@ -228,11 +227,11 @@ pub struct LoweredNetwork {
 }
 
 impl LoweredNetwork {
-    /// Gets weights for a network. The names begin with the place of the layer: those of `layers[3]`
-    /// with `layers.3`.
+    /// Gets weights for a network. Weight names begin with the place of the layer: those of `layers[3]` with
+    /// `layers.3`.
     ///
     /// # Errors
-    /// Names a weight that is missing, has another shape, or cannot be allocated.
+    /// Names a weight that is missing, has a different shape, or cannot be allocated.
     pub fn new(
         plan: &NetworkPlan,
         placement: Placement,
@@ -296,7 +295,7 @@ impl LoweredNetwork {
     }
 
     fn run(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
-        // An op spares its input, so handing a value over only frees it.
+        // An op does not overwrite its input, so handing a value over only frees it.
         execute(&self.steps, self.steps.len(), self.result, input, true, |step, arguments| {
             let output = match step {
                 NetworkStep::Op(op) => op.run(arguments[0].tensor(), train),

@@ -1,6 +1,6 @@
-//! How each primitive is computed. This is the only place that knows it.
+//! The computation of each primitive. No other module defines it.
 //!
-//! A primitive is one function here: it asks for weights and gives a [`Kernel`].
+//! A primitive is one function here: it requests its weights and returns a [`Kernel`].
 
 mod attention;
 mod dense;
@@ -34,7 +34,7 @@ impl Argument<'_> {
 /// How a kernel runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mode {
-    /// Whether values may be overwritten that nothing reads any more. A backward pass reads them.
+    /// Whether values without further readers may be overwritten. A backward pass reads them.
     pub(crate) in_place: bool,
     /// Whether batch norms use the statistics of their input, and update the running ones.
     pub(crate) train: bool,
@@ -56,23 +56,23 @@ impl fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// Of several values.
+    /// A kernel of several values.
     fn merging(compute: impl Fn(&[Argument], Mode) -> Outcome + Send + 'static) -> Kernel {
         let run = move |arguments: Vec<Argument>, mode: Mode| Ok(vec![compute(&arguments, mode)?]);
         Kernel { run: Box::new(run), gives_view: false }
     }
 
-    /// Of one value.
+    /// A kernel of one value.
     fn of_one(compute: impl Fn(&Tensor) -> Outcome + Send + 'static) -> Kernel {
         Kernel::merging(move |arguments, _| compute(arguments[0].tensor()))
     }
 
-    /// Of one value, in a way that depends on the mode.
+    /// A kernel of one value that depends on the mode.
     fn in_mode(compute: impl Fn(&Tensor, Mode) -> Outcome + Send + 'static) -> Kernel {
         Kernel::merging(move |arguments, mode| compute(arguments[0].tensor(), mode))
     }
 
-    /// Of one value that it may overwrite.
+    /// A kernel of one value that it may overwrite.
     fn overwriting(function: Elementwise) -> Kernel {
         let run = move |mut arguments: Vec<Argument>, _: Mode| {
             Ok(vec![function.run(arguments.swap_remove(0))?])
@@ -80,7 +80,7 @@ impl Kernel {
         Kernel { run: Box::new(run), gives_view: false }
     }
 
-    /// Says that its outputs share memory with its input.
+    /// Declares that the outputs share memory with the input.
     fn giving_view(self) -> Kernel {
         Kernel { gives_view: true, ..self }
     }

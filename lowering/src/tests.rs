@@ -1,4 +1,4 @@
-//! Lowered ops against shape inference, and against the same computation written directly.
+//! Compares lowered ops with shape inference, and with the same computation written directly.
 
 mod gradients;
 mod providers;
@@ -20,7 +20,7 @@ fn deployed_network(plan: &ops_catalog::NetworkPlan) -> LoweredNetwork {
     LoweredNetwork::new(plan, CPU, Form::Deployed, &Random::seeded(1)).unwrap()
 }
 
-/// Statistics and affine parameters as after training, far from what a batch norm begins with.
+/// Statistics and affine parameters as after training, far from the initial values of a batch norm.
 fn vary_norms(lowered: &LoweredOp) {
     let _guard = tch::no_grad_guard();
     for weight in lowered.weights().filter(|weight| weight.name.contains("norm.")) {
@@ -161,7 +161,7 @@ fn attention_over_a_map_is_attention_over_its_positions() {
     let over_tokens = "{name: A, input: tokens, nodes: [{apply: {self_attention: {heads: 4}}}]}";
     let over_tokens = deployed(&op(over_tokens).at(&shape(15, 1, 32, 32, 1)).unwrap());
     let over_map = "{name: A, nodes: [{apply: {self_attention: {heads: 4}}}]}";
-    // Weights depend on their names and the seed, so both ops have the same.
+    // Weights depend on their names and the seed, so both ops have equal weights.
     check(over_map, shape(3, 5, 32, 32, 1), |_, x| {
         let same = over_tokens.forward(&x.flatten(2, -1).transpose(1, 2)).unwrap();
         same.transpose(1, 2).reshape(x.size())
@@ -197,7 +197,7 @@ fn elementwise_primitives_are_their_formulas() {
         ("sigmoid", |x| ((-x).exp() + 1.0).reciprocal()),
     ];
     for (name, formula) in cases {
-        // Once on the op's own input, which must stay as it is, and once in place on a sum.
+        // Once on the op's own input, which must stay unchanged, and once in place on a sum.
         let alone = format!("{{name: E, nodes: [{{apply: {name}}}]}}");
         check(&alone, shape(4, 4, 8, 8, 1), |_, x| formula(x));
         let after = format!(
@@ -278,7 +278,7 @@ fn layer_scale_is_a_factor_for_each_channel() {
 fn a_convnext_block_is_what_the_paper_says() {
     let def = Catalog::builtin().op("ConvNeXtBlock").unwrap().def().clone();
     check(&serde_json::to_string(&def).unwrap(), shape(9, 9, 8, 8, 1), |parts, x| {
-        // The form of the paper: everything after the depthwise convolution works position by position.
+        // The form of the paper: all computation after the depthwise convolution is per position.
         let last = parts.conv(0, x).permute([0, 2, 3, 1]);
         let normed = last.layer_norm(
             [8],
@@ -302,7 +302,7 @@ fn a_shuffle_unit_mixes_a_half_that_it_keeps_with_one_that_it_computes() {
     check(&serde_json::to_string(&def).unwrap(), shape(6, 6, 8, 8, 1), |parts, x| {
         let hidden = parts.conv(1, &x.narrow(1, 4, 4)).relu();
         let branch = parts.conv(4, &parts.conv(3, &hidden)).relu();
-        // Channels of the two halves take turns.
+        // Channels of the two halves alternate.
         let turns = (0..4).flat_map(|c| [x.narrow(1, c, 1), branch.narrow(1, c, 1)]);
         Tensor::cat(&turns.collect::<Vec<_>>(), 1)
     });
@@ -326,7 +326,7 @@ fn a_regnet_block_gates_its_grouped_convolution() {
     });
 }
 
-/// Working in place must never reach the op's own input through a view of it.
+/// In-place computation must never change the op's own input through a view of it.
 #[test]
 fn in_place_work_spares_what_a_view_shows() {
     for def in [
@@ -417,7 +417,7 @@ fn parameters_of_a_lowered_op_are_those_that_the_catalog_counts() {
     }
 }
 
-/// The catalog says how wide the parts of a split are, and libtorch makes them.
+/// The catalog defines the widths of the parts of a split, and libtorch creates the parts.
 #[test]
 fn an_odd_number_of_channels_is_split_as_planned() {
     for (parts, channels) in [(2, 9), (3, 7), (2, 8)] {

@@ -48,8 +48,8 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// A user's text in the form in which messages repeat it: at most 100 characters on one line. Messages go into logs and
-/// answers, and the text can be anything.
+/// A user's text as messages repeat it: at most 100 characters on one line. Messages go into logs and answers, and the
+/// text can be anything.
 pub(crate) fn shown(text: &str) -> String {
     let mut rest = text.chars();
     let mut short: String =

@@ -96,7 +96,7 @@ impl fmt::Display for OpKey {
     }
 }
 
-/// Op names appear in keys, URLs and the seed's `VARCHAR(50)` column.
+/// Op names are used in keys, URLs and the seed's `VARCHAR(50)` column.
 pub(crate) fn check_op_name(name: &str) -> Result<(), Invalid> {
     let mut bytes = name.bytes();
     let starts_well = bytes.next().is_some_and(|b| b.is_ascii_alphabetic());

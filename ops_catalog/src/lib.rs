@@ -1,12 +1,11 @@
-//! What can be measured, as data.
+//! Definitions of everything that can be measured, as data.
 //!
-//! An **op** is a small graph of primitives ([`OpDef`]); an [`OpKey`] is an op at a shape; a
-//! [`Space`] is a set of keys; a [`Network`] is ops wired into a whole architecture. Costs
-//! ([`Cost`]) and plans ([`OpPlan`]) are derived from the definitions and from nothing else.
+//! An **op** is a small graph of primitives ([`OpDef`]); an [`OpKey`] is an op at a shape; a [`Space`] is a set of
+//! keys; a [`Network`] is ops wired into a whole architecture. Costs ([`Cost`]) and plans ([`OpPlan`]) are derived only
+//! from the definitions.
 //!
-//! The crate does no I/O: the built-in ops, spaces and networks are compiled in ([`Catalog::builtin`]),
-//! and everything else arrives as text or as values. It knows nothing of libtorch, of HTTP or of
-//! latencies.
+//! The crate does no I/O: the built-in ops, spaces and networks are compiled in ([`Catalog::builtin`]), and everything
+//! else is passed in as text or as values. It does not depend on libtorch, HTTP or latencies.
 
 mod catalog;
 pub mod digest;

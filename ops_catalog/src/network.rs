@@ -18,10 +18,10 @@ use crate::{Catalog, Invalid};
 /// The most nodes of one network.
 const MAX_NETWORK_NODES: usize = 10_000;
 
-/// The most inputs that a graph's nodes have together: each beyond a node's first is one more addition.
+/// The most inputs of all nodes of a graph in total: each input of a node beyond its first adds one addition.
 const MAX_NETWORK_INPUTS: usize = 2 * MAX_NETWORK_NODES;
 
-/// The short form does not say how many channels its input image has: it has three.
+/// The short form does not specify the channels of its input image; there are three.
 const SHORT_FORM_CHANNELS: u32 = 3;
 
 /// A value inside a network.
@@ -35,7 +35,7 @@ pub enum Value {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct NetworkNode {
-    /// How the author finds it again: `layers[3]`, `nodes[3]`.
+    /// The place in the author's text: `layers[3]`, `nodes[3]`.
     place: String,
     op: Arc<Op>,
     c_out: u32,
@@ -44,8 +44,8 @@ struct NetworkNode {
     merge: Merge,
 }
 
-/// A network that has been checked: its fields are there, its ops exist, it has no cycle, and every
-/// node leads to the output. Nodes stand in an order in which they can run.
+/// A checked network: its fields are present, its ops exist, it has no cycle, and every node leads to the output. Nodes
+/// are in an order in which they can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     /// A name, for people.
@@ -57,11 +57,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// Checks a network that was read.
+    /// Checks a parsed network.
     ///
     /// # Errors
-    /// Names the field: missing, out of place, an unknown op, an input that does not exist, a cycle,
-    /// a node that does not lead to the output.
+    /// Names the field: missing, not allowed there, an unknown op, an input that does not exist, a cycle, a node that
+    /// does not lead to the output.
     pub fn new(spec: &NetworkSpec, catalog: &Catalog) -> Result<Network, Invalid> {
         Network::read(spec, catalog).map_err(|e| labelled(spec.name.as_deref(), e))
     }
@@ -114,7 +114,7 @@ fn labelled(name: Option<&str>, error: Invalid) -> Invalid {
     }
 }
 
-/// The layers, if they have sizes; none of them, if they are the bare names of the short form.
+/// The layers, if they have sizes; none if they are the bare names of the short form.
 fn sized(layers: &[LayerSpec]) -> Result<Option<Vec<&NodeSpec>>, Invalid> {
     let nodes: Vec<&NodeSpec> = layers
         .iter()
@@ -132,7 +132,7 @@ fn sized(layers: &[LayerSpec]) -> Result<Option<Vec<&NodeSpec>>, Invalid> {
     Ok(Some(nodes))
 }
 
-/// What a layer of a sequence reads.
+/// The input of a layer of a sequence.
 fn before(index: usize) -> Vec<Value> {
     vec![index.checked_sub(1).map_or(Value::Input, Value::Of)]
 }

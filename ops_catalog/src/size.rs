@@ -218,7 +218,7 @@ impl<'de> Deserialize<'de> for Size {
                     .and_then(|n| self.visit_u64(n))
             }
             fn visit_f64<E: de::Error>(self, n: f64) -> Result<Size, E> {
-                // Every whole number of this size is exact.
+                // Every whole number up to this size is exact.
                 if n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&n) {
                     return Ok(Size::Number(n as u32));
                 }

@@ -10,8 +10,8 @@ use crate::size::Variable;
 use crate::spec::{Grid, SpaceDef};
 use crate::{Catalog, Invalid};
 
-/// The most keys of a space, repeated ones included. This many take days to measure on any device, so more is a mistake
-/// in a grid.
+/// The most keys of a space, including repeated ones. Measuring this many takes days on any device, so a larger number
+/// is a mistake in a grid.
 const MAX_KEYS: usize = 100_000;
 
 /// A space as a list of its keys.
@@ -78,7 +78,7 @@ fn check_space_name(name: &str) -> Result<(), Invalid> {
 struct Keys {
     seen: HashSet<OpKey>,
     entries: Vec<(OpKey, Arc<Op>)>,
-    /// Number of added keys, repeated ones included.
+    /// Number of added keys, including repeated ones.
     offered: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Networks and spaces as their authors write them: plain data, checked against no catalog.
+//! Networks and spaces as their authors write them: plain data, not checked against a catalog.
 
 mod external_id;
 mod network;

@@ -1,7 +1,6 @@
-//! How well a table predicts whole networks that were measured on the same hardware. Pure.
+//! The accuracy of a table: how well it predicts whole networks that were measured on the same hardware. Pure.
 //!
-//! The relative error of a network is `predicted / measured - 1`: positive where the table promises too
-//! much time.
+//! The relative error of a network is `predicted / measured - 1`: positive if the prediction is too high.
 
 mod kendall;
 
@@ -14,28 +13,28 @@ use ops_catalog::{NetworkPlan, OpKey, Primitive};
 use crate::Predictor;
 use crate::predictor::{Features, Micros, calibration};
 
-/// The most networks that are listed. All of them count in the summaries.
+/// The most networks that are listed. All of them are included in the summaries.
 const MOST_LISTED: usize = 1000;
 
-/// How many networks calibrations are tried with.
+/// Numbers of networks on which calibrations are fitted.
 const FITTED_ON: [usize; 2] = [5, 20];
 
-/// Fewest networks to judge a calibration by.
+/// Fewest networks for evaluating a calibration.
 const FEWEST_JUDGED: usize = 5;
 
-/// A network of whose prediction less than this share rests on measured rows says more about the
-/// interpolation than about what is between ops.
+/// Networks are excluded if a smaller share of their prediction comes from measured rows: they say more about the
+/// interpolation than about the costs between ops.
 const LEAST_MEASURED: f64 = 0.5;
 
-/// The most ops that the error of one network is traced to.
+/// The most ops to which the error of one network is attributed.
 const MOST_CARRIERS: usize = 3;
 
-/// The most missing rows that are named where there is no prediction.
+/// The most missing rows that are named if there is no prediction.
 const MOST_MISSING: usize = 3;
 
-/// Holds a table's predictions against networks that were measured under its hardware id and run
-/// config, and fits a calibration on all of them: what the table's next predictions are made with. No
-/// calibration is fitted on a network of which less than half rests on measured rows.
+/// Compares a table's predictions with networks that were measured under its hardware id and run config, and fits a
+/// calibration on all of them, which the table's next predictions use. Networks with less than half of their prediction
+/// from measured rows are excluded from the fit.
 pub fn judge(predictor: &Predictor, networks: &[MeasuredNetwork]) -> (Accuracy, Calibration) {
     let quickest = predictor.index().quickest_micros();
     let plain = calibration::prior(quickest);
@@ -72,7 +71,7 @@ pub fn judge(predictor: &Predictor, networks: &[MeasuredNetwork]) -> (Accuracy, 
     (Accuracy { overall, calibrated, families, networks: all }, calibration)
 }
 
-/// None when the networks are too few to be fitted on and judged.
+/// None if there are too few networks for fitting and evaluation.
 fn cross_fitted(
     examples: &[calibration::Example],
     fitted_on: usize,
@@ -109,7 +108,7 @@ fn summary(networks: &[&NetworkAccuracy]) -> Summary {
     summary_of(networks.len(), &pairs)
 }
 
-/// The mean of each figure; None of no summaries.
+/// The mean of each figure; None if there are no summaries.
 fn mean(summaries: &[Summary]) -> Option<Summary> {
     let first = summaries.first()?;
     let mean = |figure: fn(&Summary) -> Option<f64>| {
@@ -130,7 +129,7 @@ fn mean(summaries: &[Summary]) -> Option<Summary> {
     })
 }
 
-/// Pairs of what was measured, in microseconds, and its prediction.
+/// Pairs of a measured latency, in microseconds, and its prediction.
 fn summary_of(networks: usize, pairs: &[(f64, Micros)]) -> Summary {
     let mean = |value: &dyn Fn(f64, &Micros) -> f64| {
         let sum: f64 = pairs.iter().map(|(measured, micros)| value(*measured, micros)).sum();
@@ -157,18 +156,18 @@ fn summary_of(networks: usize, pairs: &[(f64, Micros)]) -> Summary {
     }
 }
 
-/// The score of a 95% interval, relative to what was measured: its width, and 40 times how far outside the
-/// measured value lies (Gneiting and Raftery 2007, JASA 102:359, section 6.2). Smaller is better, and an honest
+/// The score of a 95% interval, relative to the measured latency: its width, plus 40 times the distance of the measured
+/// value from the interval (Gneiting and Raftery 2007, JASA 102:359, section 6.2). Smaller is better, and an honest
 /// interval scores best.
 fn interval_score(measured: f64, micros: &Micros) -> f64 {
     let outside = (micros.low - measured).max(measured - micros.high).max(0.0);
     (micros.high - micros.low + 2.0 / 0.05 * outside) / measured
 }
 
-/// A prediction of a network and what a calibration is fitted on.
+/// A prediction of a network, and the features for fitting a calibration.
 type Predicted = (Prediction, [Features; calibration::FOOTPRINTS.len()]);
 
-/// A network, its prediction still to be filled in.
+/// A network whose prediction is still to be filled in.
 fn compared(
     predictor: &Predictor,
     truth: &MeasuredNetwork,
@@ -204,8 +203,8 @@ fn compared(
     (network, predicted)
 }
 
-/// The kind of a network, by which accuracy is told apart: `transformer` if it has attention, whatever
-/// else it has; `mobilenet` if a convolution is depthwise or grouped; `convnet` otherwise.
+/// The kind of a network, by which accuracy is grouped: `transformer` if it has attention, whatever else it has;
+/// `mobilenet` if a convolution is depthwise or grouped; `convnet` otherwise.
 fn family(plan: &NetworkPlan) -> &'static str {
     let has = |kind: fn(&Primitive<u32>) -> bool| {
         plan.steps.iter().flat_map(|step| &step.plan.steps).any(|step| kind(&step.primitive))
@@ -252,7 +251,7 @@ fn comparison(prediction: &Prediction, measured: f64) -> Comparison {
     }
 }
 
-/// The ops whose intervals reach furthest in the direction of the error.
+/// The ops whose intervals extend furthest in the direction of the error.
 fn carriers(prediction: &Prediction, upwards: bool) -> Vec<Carrier> {
     let mut by_key: BTreeMap<&OpKey, Carrier> = BTreeMap::new();
     let total: f64 = prediction.ops.iter().map(|op| op.latency_micros).sum();
@@ -274,7 +273,7 @@ fn carriers(prediction: &Prediction, upwards: bool) -> Vec<Carrier> {
         carrier.reach_micros += reach;
     }
     let mut all: Vec<Carrier> = by_key.into_values().collect();
-    // Where no interval reaches anywhere, the largest share is the best guess.
+    // If no interval has any width, the largest share is the best guess.
     let rank = |c: &Carrier| (c.reach_micros, c.share);
     all.sort_by(|a, b| {
         let (a, b) = (rank(a), rank(b));

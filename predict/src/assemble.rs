@@ -1,4 +1,4 @@
-//! From merged rows and measured networks to a table: one rule for everybody who makes tables.
+//! From merged rows and measured networks to a table: one rule for all programs that build tables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ pub struct TableContent {
     pub hardware_id: HardwareId,
     /// How ops were run.
     pub run_config: RunConfig,
-    /// The boxes, by digest, as far as they are known.
+    /// The fingerprints of the boxes, by digest, as far as they are known.
     pub fingerprints: BTreeMap<String, Fingerprint>,
     /// The rows, in any order.
     pub rows: Vec<Row>,
-    /// The networks that predictions are held against, in any order.
+    /// The networks with which predictions are compared, in any order.
     pub networks: Vec<MeasuredNetwork>,
 }
 
-/// Puts a table together. `catalog` has what the names of ops mean today: the rows' ops that are not
-/// built in are taken from it. The same content gives the same version.
+/// Builds a table. `catalog` has the current meanings of op names; ops of the rows that are not built in are taken from
+/// it. The same content gives the same version.
 ///
 /// # Errors
-/// When rows contradict each other, so that nothing can be predicted.
+/// When rows contradict each other, so that no prediction is possible.
 pub fn assemble(
     content: TableContent,
     catalog: &Catalog,
@@ -57,7 +57,7 @@ pub fn assemble(
         rows,
     };
     let index = Arc::new(TableIndex::new(table)?);
-    // A network whose rows are partly missing is predicted as a user would have it predicted.
+    // A network with some missing rows is predicted as for a user.
     let predictor = Predictor::new(Arc::clone(&index), Missing::Interpolate);
     let (accuracy, calibration) = accuracy::judge(&predictor, &networks);
     drop(predictor);

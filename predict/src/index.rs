@@ -1,4 +1,4 @@
-//! The index that a table is looked up by.
+//! The index of a table for look-ups.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,20 +10,20 @@ use ops_catalog::{Catalog, Invalid, Op, OpDigest, OpKey, Shape};
 use crate::interpolate::{Estimate, EstimateError, Interpolator};
 use crate::stats;
 
-/// A table made ready for look-ups.
+/// A table prepared for look-ups.
 ///
-/// Rows are found by the digest of what was run, so a row serves every name of one computation and
-/// never another computation of the same name.
+/// Rows are found by the digest of the op. So a row serves every name of one computation, and never another computation
+/// with the same name.
 #[derive(Debug)]
 pub struct TableIndex {
     table: Table,
     catalog: Catalog,
     by_digest: HashMap<OpDigest, HashMap<Shape, usize>>,
-    /// Rows of definitions that are not the catalog's of that name: they say why a key is missing.
+    /// Rows whose definition differs from the catalog's op of that name: they explain why a key is missing.
     foreign: HashMap<OpKey, usize>,
     quickest_micros: f64,
     unquiet_share: f64,
-    /// Made when the first estimate is asked for. What it learns stays as long as the index.
+    /// Created at the first estimate. Learned models stay as long as the index.
     interpolator: OnceLock<Interpolator>,
 }
 
@@ -31,7 +31,7 @@ impl TableIndex {
     /// Indexes a table, with the built-in catalog and the table's own ops.
     ///
     /// # Errors
-    /// When a row or an op definition of the table is not valid, or a row stands twice.
+    /// When a row or an op definition of the table is invalid, or a row occurs twice.
     pub fn new(table: Table) -> Result<TableIndex, TableError> {
         table.check()?;
         let builtin = Catalog::builtin();
@@ -54,7 +54,7 @@ impl TableIndex {
                         let twice = Invalid::new(shown_key(row), "the row stands twice");
                         return Err(twice.into());
                     }
-                    // Two names of one computation: the first that has a number serves both.
+                    // Two names of one computation: the first one with a number serves both.
                     if first.latency_micros.is_none() {
                         place.insert(index);
                     }
@@ -82,18 +82,18 @@ impl TableIndex {
         })
     }
 
-    /// Latency of the quickest row, in microseconds: the scale of what happens between two ops on this box.
+    /// Latency of the fastest row, in microseconds: the scale of the costs between two ops on this box.
     pub fn quickest_micros(&self) -> f64 {
         self.quickest_micros
     }
 
-    /// How far the medians of the rows lie above their quiet quantiles, as a share of the latter: the median
-    /// over all rows. It says how busy the box was.
+    /// How far the medians of the rows are above their quiet quantiles, as a share of the latter: the median over all
+    /// rows. It shows how busy the box was.
     pub fn unquiet_share(&self) -> f64 {
         self.unquiet_share
     }
 
-    /// The table, given back.
+    /// Returns the table itself.
     pub fn into_table(self) -> Table {
         self.table
     }
@@ -108,7 +108,7 @@ impl TableIndex {
         &self.catalog
     }
 
-    /// The row of an op at a shape, with or without a number in it.
+    /// The row of an op at a shape, with or without a number.
     pub fn row(&self, op: &Op, shape: &Shape) -> Option<&Row> {
         let index = *self.by_digest.get(op.digest())?.get(shape)?;
         Some(&self.table.rows[index])
@@ -125,7 +125,7 @@ impl TableIndex {
         self.measured_places().map(|(op, place)| (op, &self.table.rows[place]))
     }
 
-    /// The same, as places in the table.
+    /// The same, as indices into the table.
     pub(crate) fn measured_places(&self) -> impl Iterator<Item = (&Arc<Op>, usize)> {
         self.table.rows.iter().enumerate().filter_map(|(index, row)| {
             let op = self.catalog.op(&row.op_type).ok()?;
@@ -135,10 +135,10 @@ impl TableIndex {
         })
     }
 
-    /// The latency of an op at a shape as the measured rows around it suggest.
+    /// The latency of an op at a shape, estimated from the measured rows around it.
     ///
     /// # Errors
-    /// Says why there is none.
+    /// The reason why there is none.
     pub(crate) fn estimate(
         &self,
         op: &Op,
@@ -148,7 +148,7 @@ impl TableIndex {
         self.interpolator().estimate(&self.table.rows, op, shape, reuse_distance_bytes)
     }
 
-    /// What it costs the host to issue an op of any shape, as its rows suggest; none unless each has its host time.
+    /// The host time of issuing an op at any shape, from its rows; none unless each row has a host time.
     pub(crate) fn host_micros(&self, op: &Op, reuse_distance_bytes: f64) -> Option<f64> {
         self.interpolator().host_micros(&self.table.rows, op, reuse_distance_bytes)
     }
@@ -157,8 +157,8 @@ impl TableIndex {
         self.interpolator.get_or_init(|| Interpolator::new(self.measured_places()))
     }
 
-    /// How often something was learned from rows for estimates, which is the costly part of them: once for each
-    /// op that an estimate was asked of, whoever asks, and once across all ops.
+    /// How often a model was learned from rows for estimates, which is their expensive part: once for each op that an
+    /// estimate was requested for, and once across all ops.
     pub fn times_learned(&self) -> usize {
         self.interpolator.get().map_or(0, Interpolator::times_learned)
     }

@@ -19,37 +19,36 @@ pub use error::{EstimateError, NothingLearned};
 pub use hull::OutsideRange;
 use hull::{Hull, Sizes};
 
-/// An estimate that may be off by a larger factor than this is none. It is large, since such an op may be a
-/// small part of a network, whose interval says how much it matters.
+/// An estimate that may be off by a larger factor is refused. The limit is large, since such an op may be a small part
+/// of a network, whose interval shows how much it matters.
 const WIDEST_FACTOR: f64 = 5.0;
 
-/// Standard deviations of one measurement in half of a row's interval: the interval is 95% wide, and
-/// made for a repetition, which errs as well.
+/// Standard deviations of one measurement in half of a row's interval: the interval has a coverage of 95%, and is made
+/// for a repetition, which has an error as well.
 const DEVIATIONS: f64 = 1.96 * std::f64::consts::SQRT_2;
 
-/// How much slower per unit of work a smaller shape may be for reasons of its own, such as channels that
-/// fill no vector.
+/// How much slower per unit of work a smaller shape may be for its own reasons, such as channels that do not fill a
+/// vector.
 const OWN_REASONS: f64 = 2.0;
 
-/// Estimates for shapes between measured ones; it never reaches beyond the largest.
+/// Estimates for shapes between measured ones; it never extrapolates beyond the largest.
 ///
-/// Latency per unit of work (multiply-accumulates and elements moved) is learned per op, in logarithms,
-/// as a function of the shape, its multiply-accumulates and the elements it moves; see
-/// [`crate::regression`]. All batches and strides of an op are learned together. Where the rows of an op
-/// are too few or do not surround a shape, all ops are learned together, see [`Across`]. What is smaller than
-/// all of that is bounded by the next larger row, see [`Rows::bounded`].
+/// Latency per unit of work (multiply-accumulates and elements moved) is learned per op, in logarithms, as a function
+/// of the shape, its multiply-accumulates and the elements it moves; see [`crate::regression`]. All batches and strides
+/// of an op are learned together. If the rows of an op are too few or do not surround a shape, all ops are learned
+/// together, see [`Across`]. A shape smaller than all of them is bounded by the next larger row, see [`Rows::bounded`].
 ///
-/// It belongs to the index of one table, which hands it that table's rows with each call. What is learned of an
-/// op is learned once, by whoever asks first; others who ask meanwhile wait for it.
+/// It belongs to the index of one table, which passes the table's rows with each call. The model of an op is learned
+/// once, by the first caller; concurrent callers wait for it.
 #[derive(Debug)]
 pub(crate) struct Interpolator {
     ops: HashMap<OpDigest, RowsOfOp>,
     across: OnceLock<Result<Across, NothingLearned>>,
-    /// How often something was learned.
+    /// Number of learned models.
     learned: AtomicUsize,
 }
 
-/// The places of one op's measured rows in their table, and what was learned from them.
+/// The indices of one op's measured rows in their table, and the model learned from them.
 #[derive(Debug)]
 struct RowsOfOp {
     op: Arc<Op>,
@@ -64,7 +63,7 @@ pub(crate) struct Estimate {
     pub micros: f64,
     /// The factor `exp(error)` up or down contains about 90% of left-out rows.
     pub error: f64,
-    /// What one more byte of reuse distance adds, in microseconds.
+    /// Increase per byte of reuse distance, in microseconds.
     pub micros_per_byte: f64,
 }
 
@@ -75,7 +74,7 @@ struct Rows<'a> {
     table: &'a [Row],
 }
 
-/// What the rows of one op say.
+/// The model learned from the rows of one op.
 #[derive(Debug)]
 struct Learned {
     hull: Hull,
@@ -92,7 +91,7 @@ struct Curves {
 }
 
 impl Interpolator {
-    /// Of the measured rows of a table, by their places in it.
+    /// From the measured rows of a table, as indices into it.
     pub(crate) fn new<'a>(measured: impl Iterator<Item = (&'a Arc<Op>, usize)>) -> Interpolator {
         let mut ops: HashMap<OpDigest, RowsOfOp> = HashMap::new();
         for (op, row) in measured {
@@ -103,17 +102,17 @@ impl Interpolator {
         Interpolator { ops, across: OnceLock::new(), learned: AtomicUsize::new(0) }
     }
 
-    /// How often something was learned so far: once per op, and once across all ops.
+    /// The number of models learned so far: one per op, and one across all ops.
     pub(crate) fn times_learned(&self) -> usize {
         self.learned.load(Ordering::Relaxed)
     }
 
-    /// An estimate at a reuse distance. `table` has the rows of the table that this was made of. The first
-    /// estimate of an op takes longer, for it learns from its rows.
+    /// An estimate at a reuse distance. `table` has the rows from which this was created. The first estimate of an op
+    /// takes longer, because it learns from the op's rows.
     ///
     /// # Errors
-    /// Says why there is none: no rows or too few, a size outside the measured range, or rows that say too
-    /// little of this shape.
+    /// The reason why there is none: no rows or too few, a size outside the measured range, or rows that say too little
+    /// about this shape.
     pub(crate) fn estimate(
         &self,
         table: &[Row],
@@ -140,8 +139,8 @@ impl Interpolator {
         })
     }
 
-    /// What it costs the host to issue an op of any shape: the median of the op's rows, since issuing takes as
-    /// long for a small shape as for a large one. None unless each row has its host time.
+    /// The host time of issuing an op at any shape: the median of the op's rows, since issuing takes equally long for
+    /// small and large shapes. None unless each row has a host time.
     pub(crate) fn host_micros(
         &self,
         table: &[Row],
@@ -188,9 +187,10 @@ impl<'a> Rows<'a> {
         learned.curves.estimate(&sizes.features(), sizes.log_work(), reuse_distance_bytes)
     }
 
-    /// From the row with the least work among those that are larger in every size: a smaller shape takes less
-    /// time, and more per unit of work. So it lies between that row's latency and its share of it by work,
-    /// but for [`OWN_REASONS`]. The smallest ops of a network would otherwise leave it without any prediction.
+    /// Uses the row with the least work among those that are larger in every size. A smaller shape takes less time, but
+    /// more time per unit of work. So its latency is between that row's latency times the ratio of work and that row's
+    /// latency, except for [`OWN_REASONS`]. Without this bound, the smallest ops would leave a network without any
+    /// prediction.
     fn bounded(&self, sizes: &Sizes, reuse_distance_bytes: f64) -> Option<Estimate> {
         let larger = |row: &Row| {
             let of_row = Sizes::new(self.op(), &row.shape())?;
@@ -231,7 +231,7 @@ fn distances(rows: &[&Row]) -> Vec<u64> {
     distances
 }
 
-/// What a row says of latency per unit of work, as a function of some features.
+/// A row's latency per unit of work, as a function of some features.
 fn point(row: &Row, features: Vec<f64>, log_work: f64, distances: &[u64]) -> Option<Point> {
     let target = |&distance: &u64| {
         let (_, micros, _) = row.read_curve(distance as f64)?;
@@ -245,7 +245,7 @@ fn point(row: &Row, features: Vec<f64>, log_work: f64, distances: &[u64]) -> Opt
 }
 
 impl Curves {
-    /// Between two distances of the curves as rows are read there: on a line.
+    /// Interpolates linearly between two distances of the curves, as for reading rows.
     ///
     /// # Errors
     /// When the error is too large for an estimate.

@@ -1,5 +1,5 @@
-//! What everyone computes alike: statistics, the merging of measurements, tables made from them, the interpolation
-//! between rows, and the prediction of networks.
+//! Computations that all programs share: statistics, merging of measurements, building of tables, interpolation between
+//! rows, and prediction of networks.
 //!
 //! Everything here is pure.
 

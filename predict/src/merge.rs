@@ -1,12 +1,11 @@
 //! From the measurements of one key to the row of a table, and from those of one network to its ground
 //! truth. Pure: the same measurements in any order give the same result.
 //!
-//! Each agent counts once, with its latest number; a refusal counts only for an agent that has no
-//! number. The status is that of the median agent, so that one good agent does not hide nine bad ones; agents
-//! with a worse status are left out. Each point of the curve is the median over the agents that measured
-//! it. Its interval is one for the class of device: random effects, so it becomes narrower with more agents and
-//! wider with agents that differ. An agent that disagrees with a majority is named beside the row and is no part
-//! of it.
+//! Each agent counts once, with its latest number; a refusal counts only for an agent without a number. The status is
+//! that of the median agent, so that one good agent does not hide nine bad ones; agents with a worse status are left
+//! out. Each point of the curve is the median over the agents that measured it. Its interval is for the class of
+//! device, by a random-effects model: it becomes narrower with more agents, and wider with agents that differ. An agent
+//! that disagrees with a majority is named in the row, but left out of its values.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -21,23 +20,23 @@ use uuid::Uuid;
 
 use crate::stats;
 
-/// One measurement and who made it.
+/// One measurement and its agent.
 #[derive(Debug, Clone)]
 pub struct Observation {
-    /// What tells the agent from others.
+    /// An id of the agent.
     pub agent: String,
-    /// What it saw.
+    /// The agent's measurement.
     pub measurement: Measurement,
 }
 
-/// Two boxes of one class disagree when one takes more than this times what the other does. Identical
-/// GPUs of five large clusters differed by 8% on average and by 22% at most, but for broken ones
-/// (arXiv 2208.11035); all ops of one box move by a few percent between runs.
+/// Two boxes of one class disagree if one takes more than this factor longer than the other. Identical GPUs of five
+/// large clusters differed by 8% on average and by at most 22%, except for broken ones (arXiv 2208.11035); all ops of
+/// one box vary by a few percent between runs.
 pub const DISAGREEMENT: f64 = 1.3;
 
-/// The row of these measurements, which are all of one key, definition and run config.
+/// The row of measurements that all have the same key, definition and run config.
 ///
-/// Measurements of whole networks are passed over; there is no row of nothing.
+/// Measurements of whole networks are skipped; without measurements there is no row.
 pub fn merge_row(observations: &[Observation]) -> Option<Row> {
     let of_ops = |o: &&Observation| matches!(o.measurement.subject, Subject::Op { .. });
     let merged = Merged::of(observations.iter().filter(of_ops))?;
@@ -45,9 +44,9 @@ pub fn merge_row(observations: &[Observation]) -> Option<Row> {
     Some(row(key, digest, &merged))
 }
 
-/// The ground truth of these measurements, which are all of one network and run config.
+/// The ground truth of measurements that all have the same network and run config.
 ///
-/// Measurements of ops are passed over; where nobody has a number there is no truth.
+/// Measurements of ops are skipped; without a number there is no ground truth.
 pub fn merge_network(observations: &[Observation]) -> Option<MeasuredNetwork> {
     let of_networks = |o: &&Observation| matches!(o.measurement.subject, Subject::Network(_));
     let Merged { status, newest, members, between_agents } =
@@ -66,8 +65,8 @@ pub fn merge_network(observations: &[Observation]) -> Option<MeasuredNetwork> {
     })
 }
 
-/// All rows and networks of some measurements, which are all of one hardware id and run config. The boxes
-/// of one fingerprint count as one agent.
+/// All rows and networks of measurements that all have the same hardware id and run config. Boxes with the same
+/// fingerprint count as one agent.
 pub fn merge_all(measurements: Vec<Measurement>) -> (Vec<Row>, Vec<MeasuredNetwork>) {
     let mut ops: BTreeMap<(OpKey, OpDigest), Vec<Observation>> = BTreeMap::new();
     let mut networks: BTreeMap<NetworkDigest, Vec<Observation>> = BTreeMap::new();
@@ -109,8 +108,8 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// The status of the median agent among those that have a number; the better one where two are in the middle.
-/// `failed` only where nobody has a number.
+/// The status of the median agent among those with a number; the better one if two are in the middle. `failed` only if
+/// no agent has a number.
 fn typical_status(all: impl Iterator<Item = Status>) -> Option<Status> {
     // `Status` is ordered from the best to the worst.
     let (mut with_number, mut failed): (Vec<Status>, Vec<Status>) =
@@ -120,8 +119,8 @@ fn typical_status(all: impl Iterator<Item = Status>) -> Option<Status> {
     median.or_else(|| failed.pop())
 }
 
-/// The measurements without those that most others disagree with, and how all of them differ. Where no
-/// majority agrees nobody can be left out: two boxes that differ give a wide interval.
+/// The measurements without those that most others disagree with, and the differences between all of them. Without a
+/// majority no measurement can be left out: two boxes that differ give a wide interval.
 fn without_disagreeing(members: Vec<&Measurement>) -> (Vec<&Measurement>, Option<BetweenAgents>) {
     let values: Vec<f64> = members.iter().filter_map(|m| m.micros()).collect();
     if values.len() < 2 || values.len() < members.len() {
@@ -140,12 +139,12 @@ fn without_disagreeing(members: Vec<&Measurement>) -> (Vec<&Measurement>, Option
     (members.map(|(measurement, _)| measurement).collect(), Some(between))
 }
 
-/// What decides which of an agent's measurements counts: a number before a refusal, then the later one.
+/// The preference among an agent's measurements: a number before a refusal, then the later one.
 fn preference(measurement: &Measurement) -> (bool, (i64, Uuid)) {
     (measurement.status != Status::Failed, age(measurement))
 }
 
-/// Microseconds, as a database orders measurements, and the id to tell equal times apart.
+/// Microseconds, as in the database's order of measurements, and the id to break ties.
 fn age(measurement: &Measurement) -> (i64, Uuid) {
     (measurement.finished_at.as_microsecond(), measurement.id)
 }
@@ -185,7 +184,7 @@ fn row(key: &OpKey, digest: &OpDigest, merged: &Merged<'_>) -> Row {
     }
 }
 
-/// Point by point over the reuse distances that anybody measured.
+/// Merges point by point over all measured reuse distances.
 fn merged_curve(latencies: &[&Latency]) -> Vec<CurvePoint> {
     let mut by_distance: BTreeMap<u64, Vec<CurvePoint>> = BTreeMap::new();
     for point in latencies.iter().flat_map(|latency| &latency.curve) {
@@ -201,7 +200,7 @@ fn merged_point(reuse_distance_bytes: u64, points: &[CurvePoint]) -> CurvePoint 
     let device: Vec<Interval> =
         points.iter().map(|p| (p.ci95_low_micros, p.quiet_micros, p.ci95_high_micros)).collect();
     let (ci95_low_micros, quiet_micros, ci95_high_micros) = of_class(&device);
-    // None unless each agent has one.
+    // None unless each agent has a host time.
     let host: Option<Vec<Interval>> = points.iter().map(CurvePoint::host_interval).collect();
     CurvePoint {
         reuse_distance_bytes,
@@ -232,20 +231,19 @@ fn of_class(agents: &[Interval]) -> Interval {
     (median / factor, median, median * factor)
 }
 
-/// Relative spread of boxes of one class that is assumed beside what was seen, worth [`ASSUMED_AGENTS`] agents.
-/// Identical GPUs of large clusters differ by 2% to 8% (arXiv 2208.11035).
+/// Assumed relative spread between boxes of one class, in addition to the observed spread; its weight is
+/// [`ASSUMED_AGENTS`] agents. Identical GPUs of large clusters differ by 2% to 8% (arXiv 2208.11035).
 const ASSUMED_SPREAD: f64 = 0.02;
 
-/// Two agents that agree by chance must not make a narrow interval.
+/// Two agents that agree by chance must not give a narrow interval.
 const ASSUMED_AGENTS: f64 = 2.0;
 
-/// Standard error of the median of 2, 3, 4 and more normal values over that of their mean.
+/// Ratio of the standard error of the median of 2, 3, 4 and more normal values to that of their mean.
 const MEDIAN_OVER_MEAN: [f64; 4] = [1.0, 1.16, 1.09, 1.25];
 
-/// Half the width, in logarithms, of the 95% interval of the typical box of a class, from at least two of them:
-/// random effects, where the spread between the agents holds both their differences and their own
-/// errors (Hartung and Knapp 2001, Statistics in Medicine 20:3875). It is never narrower than the agents' own
-/// intervals allow.
+/// Half the width, in logarithms, of the 95% interval of the typical box of a class, from at least two boxes. It uses a
+/// random-effects model, where the spread between the agents contains both their differences and their own errors
+/// (Hartung and Knapp 2001, Statistics in Medicine 20:3875). It is never narrower than the agents' own intervals allow.
 fn class_interval(agents: &[Interval]) -> f64 {
     let count = agents.len() as f64;
     let logs: Vec<f64> = agents.iter().map(|(_, value, _)| value.ln()).collect();
@@ -260,7 +258,7 @@ fn class_interval(agents: &[Interval]) -> f64 {
     between.max(within) / count.sqrt()
 }
 
-/// The order of rows in a table: by key, and by definition where one name had several.
+/// The order of rows in a table: by key, and by definition if one name has several.
 pub fn row_order(row: &Row) -> impl Ord + use<> {
     (row.key(), Reverse(row.measured_at), row.op_digest.clone())
 }

@@ -1,4 +1,4 @@
-//! Rows that contradict their neighbours: an op that is smaller in every size takes no multiple of the time.
+//! Rows that contradict their neighbours: an op that is smaller in every size should not take a multiple of the time.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use crate::interpolate::hull::Sizes;
 use latlas_shared::Row;
 use latlas_shared::RowStatus;
 
-/// Two rows contradict each other when the smaller op takes more than this times what the larger one does,
-/// beyond both intervals. A worse algorithm costs that much at times.
+/// Two rows contradict each other if the smaller op takes more than this factor longer than the larger one, even with
+/// both intervals considered. A worse algorithm sometimes costs that much.
 const CONTRADICTION: f64 = 2.0;
 
-/// Channels that vector and matrix units take at once. 65 of them may well take several times as long as 72.
+/// Channels that vector and matrix units process at once. 65 channels can take several times as long as 72.
 const VECTOR: u32 = 8;
 
-/// A row with what it is compared by.
+/// A row with the values for its comparison.
 struct Compared {
     row: usize,
     sizes: Sizes,
@@ -25,8 +25,8 @@ struct Compared {
     high: f64,
 }
 
-/// Marks the rows that contradict others of their op as suspect, and says why. Of two that contradict each
-/// other it is the one that contradicts more rows; with as many, both.
+/// Marks the rows that contradict others of their op as suspect, with the reason. Of two contradicting rows, the one
+/// that contradicts more rows is marked; with equal counts, both.
 pub(super) fn mark_suspects(rows: &mut [Row], catalog: &Catalog) {
     let mut by_op: BTreeMap<OpDigest, Vec<Compared>> = BTreeMap::new();
     for (index, row) in rows.iter().enumerate() {
@@ -55,7 +55,7 @@ pub(super) fn mark_suspects(rows: &mut [Row], catalog: &Catalog) {
     }
 }
 
-/// The first contradiction is told; a row may have many.
+/// The first contradiction is reported; a row may have many.
 fn mark(row: &mut Row, what: String) {
     if row.status != RowStatus::Suspect {
         row.status = RowStatus::Suspect;
@@ -80,19 +80,19 @@ fn fill(channels: u32) -> u32 {
     1 << channels.trailing_zeros().min(VECTOR.ilog2())
 }
 
-/// Whether one op has less to do than another in every respect.
+/// Whether one op has less work than another in every respect.
 fn is_less(small: &Compared, large: &Compared) -> bool {
     large.sizes.contains(&small.sizes)
         && small.fill.iter().zip(large.fill).all(|(small, large)| *small >= large)
 }
 
-/// Pairs of a smaller op and a larger one that is faster beyond doubt, by their rows' numbers.
+/// Pairs of a smaller op and a larger one that is certainly faster, by the numbers of their rows.
 fn contradictions(rows: &mut [Compared]) -> Vec<(usize, usize)> {
     rows.sort_by(|a, b| {
         (a.sizes.log_work(), a.row).partial_cmp(&(b.sizes.log_work(), b.row)).expect("finite")
     });
-    // The fastest of each row and those with more work: most rows are slower than none of these, and no
-    // pair has to be looked at.
+    // The fastest of each row and all rows with more work. Most rows are not slower than it, so their pairs need no
+    // check.
     let mut fastest: Vec<f64> = rows.iter().map(|row| row.high).collect();
     for i in (1..fastest.len()).rev() {
         fastest[i - 1] = fastest[i - 1].min(fastest[i]);
@@ -119,7 +119,7 @@ mod tests {
     use latlas_shared::testing::{key, row};
     use proptest::prelude::*;
 
-    /// `Conv3x3` at some channels and latencies, judged: the statuses, and the reasons of suspects.
+    /// Marks rows of `Conv3x3` with these channels and latencies: the statuses, and the reasons of suspects.
     fn judged(rows: &[(u32, f64)]) -> Vec<Option<String>> {
         let key = |channels| key(&format!("Conv3x3:n1-h28-w28-i{channels}-o{channels}-s1"));
         let mut rows: Vec<Row> =
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn of_two_rows_both_are_suspect() {
         assert!(judged(&[(8, 50.0), (16, 20.0)]).iter().all(Option::is_some));
-        // Within a factor of two, beyond which the intervals lie.
+        // Within a factor of two, if the intervals are considered.
         assert!(judged(&[(8, 41.0), (16, 20.0)]).iter().all(Option::is_none));
     }
 
@@ -170,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        /// The look-ahead skips nothing: the pairs are those of looking at all of them.
+        /// The early exit skips nothing: the pairs are the same as in a check of all pairs.
         #[test]
         fn no_pair_is_overlooked(
             rows in prop::collection::vec((1u32..20, 1.0f64..100.0), 1..30),
@@ -194,7 +194,7 @@ mod tests {
                 }
             }
             let mut found = contradictions(&mut all);
-            // Of equal sizes, which real rows never have, either order is fine.
+            // For equal sizes, which real rows never have, either order is correct.
             found.retain(|&(a, b)| rows[a].0 != rows[b].0);
             found.sort_unstable();
             expected.sort_unstable();

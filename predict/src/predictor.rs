@@ -22,7 +22,7 @@ pub use packed::{PackedOp, PackedTable};
 /// Half the width of a 95% interval of a normal error, in standard deviations.
 const NORMAL_95: f64 = 1.96;
 
-/// From an interval of 90%, which an estimate has, to one of 95%, which a measured row has.
+/// Conversion from the 90% interval of an estimate to the 95% interval of a measured row.
 const FROM_90_TO_95: f64 = NORMAL_95 / 1.645;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -34,14 +34,14 @@ pub struct Predictor {
     calibration: Calibration,
 }
 
-/// What an op costs at one reuse distance, in microseconds.
+/// The cost of an op at one reuse distance, in microseconds.
 struct Times {
     low: f64,
     latency: f64,
     high: f64,
     micros_per_mib: f64,
     unquiet: f64,
-    /// Both of a GPU's clocks.
+    /// Times of both clocks, on a GPU.
     clocks: Option<OpTimes>,
     origin: Origin,
 }
@@ -58,7 +58,7 @@ impl Times {
     }
 }
 
-/// A network's ops at one footprint, not calibrated yet.
+/// A network's ops at one footprint, before calibration.
 struct Parts {
     sums: Sums,
     ops: Vec<Contribution>,
@@ -68,8 +68,8 @@ struct Parts {
 }
 
 impl Predictor {
-    /// A predictor that owns its table, alone or together with others. A table without a calibration gets the
-    /// one of a box that nothing is known of.
+    /// A predictor on a table, which may be shared. A table without a calibration gets the prior calibration of an
+    /// unknown box.
     pub fn new(index: impl Into<Arc<TableIndex>>, missing: Missing) -> Predictor {
         let index = index.into();
         let calibration = index.table().calibration.clone();
@@ -78,17 +78,17 @@ impl Predictor {
         Predictor { index, missing, calibration }
     }
 
-    /// The same with another calibration than the table's.
+    /// The same with a calibration other than the table's.
     pub fn with_calibration(self, calibration: Calibration) -> Predictor {
         Predictor { calibration, ..self }
     }
 
-    /// What corrects the sum of the ops.
+    /// The correction of the sum of the ops.
     pub fn calibration(&self) -> &Calibration {
         &self.calibration
     }
 
-    /// The table that it reads.
+    /// The index of its table.
     pub fn index(&self) -> &TableIndex {
         &self.index
     }
@@ -96,13 +96,13 @@ impl Predictor {
     /// The latency of a network.
     ///
     /// # Errors
-    /// When the network is not valid, or rows are missing: then all of them are listed.
+    /// When the network is invalid, or rows are missing; all missing rows are listed then.
     pub fn predict(&self, network: &Network) -> Result<Prediction, PredictError> {
         let plan = network.plan(self.index.catalog())?;
         self.predict_plan(&plan).map_err(PredictError::Missing)
     }
 
-    /// The latency of a network whose plan is known.
+    /// The latency of a network with a known plan.
     ///
     /// # Errors
     /// When rows are missing: all of them, each once.
@@ -111,7 +111,7 @@ impl Predictor {
         Ok(parts.prediction(&self.calibration))
     }
 
-    /// The latency of a network under another calibration than the predictor's.
+    /// The latency of a network under a calibration other than the predictor's.
     ///
     /// # Errors
     /// As for [`Predictor::predict_plan`].
@@ -123,7 +123,7 @@ impl Predictor {
         Ok(self.parts(plan, calibration.footprint_mib)?.prediction(calibration))
     }
 
-    /// What a calibration is fitted on: a network's features at each of [`calibration::FOOTPRINTS`].
+    /// The input for fitting a calibration: a network's features at each of [`calibration::FOOTPRINTS`].
     ///
     /// # Errors
     /// As for [`Predictor::predict_plan`].
@@ -137,7 +137,8 @@ impl Predictor {
         Ok(all.try_into().expect("as many features as footprints"))
     }
 
-    /// The reuse distance of a network with so many bytes of weights: what is touched when it runs over and over.
+    /// The reuse distance of a network with this many bytes of weights: the memory that is touched when it runs
+    /// repeatedly.
     fn footprint_bytes(weight_bytes: f64, footprint_mib: f64) -> f64 {
         weight_bytes + footprint_mib * MIB
     }
@@ -184,7 +185,7 @@ impl Predictor {
                     let origin = Origin::Measured;
                     Ok(Times { low, latency, high, micros_per_mib, unquiet, clocks, origin })
                 }
-                // Its neighbours' numbers would hide that this device cannot run it.
+                // Neighbours' numbers would hide that this device cannot run it.
                 None => Err(NoLatency::Failed {
                     reason: row.reason.clone().unwrap_or_else(|| "no reason was given".to_owned()),
                 }),
@@ -199,8 +200,8 @@ impl Predictor {
         let estimate = self.index.estimate(op, shape, distance)?;
         let factor = (FROM_90_TO_95 * estimate.error).exp();
         let host = self.index.host_micros(op, distance);
-        // What is learned are latencies. Where the host is the slower one, they say of the device only that
-        // it needs no longer.
+        // Estimates are learned from latencies. If the host is slower than the device, a latency is only an upper bound
+        // of the device time.
         let at_least = host.unwrap_or(0.0);
         Ok(Times {
             low: (estimate.micros / factor).max(at_least),

@@ -1,4 +1,4 @@
-//! In which order to measure the rows of a space, so that a part of them already predicts well.
+//! The order in which to measure the rows of a space, so that a part of them already predicts well.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use ops_catalog::{Catalog, Family, Network, Op, OpKey, Space};
 use crate::TableIndex;
 use crate::stats;
 
-/// Networks that are drawn to see how often a space's networks use each of its rows.
+/// Number of drawn networks, which determine how often a space's networks use each of its rows.
 const NETWORKS: usize = 400;
 
-/// What a row counts that none of them uses: other networks may.
+/// The weight of a row that none of them uses: other networks may use it.
 const UNUSED: f64 = 0.1;
 
-/// Mean of a Gaussian error's size over half the interval that contains nine in ten.
+/// Ratio of the mean absolute Gaussian error to half of the 90% interval.
 const MEAN_OVER_HALF_WIDTH: f64 = 0.798 / 1.645;
 
-/// An expected error that falls by less than this share of itself is no improvement.
+/// A smaller relative decrease of the expected error is no improvement.
 const IMPROVEMENT: f64 = 0.05;
 
 /// A row that may be measured.
@@ -31,28 +31,28 @@ pub struct Candidate {
     pub uses: f64,
 }
 
-/// The rows of a space, and what to weigh them by.
+/// The rows of a space, and their weights.
 #[derive(Debug, Clone)]
 pub struct Candidates {
     /// The rows.
     pub rows: Vec<Candidate>,
-    /// The networks whose uses of rows were counted.
+    /// The number of networks whose uses of rows were counted.
     networks: f64,
 }
 
-/// What to measure next, and what is known without it.
+/// The next rows to measure, and the current expected error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// The rows, the one that says most first.
+    /// The rows, most informative first.
     pub keys: Vec<OpKey>,
-    /// The error that is expected of the candidates' latencies before this batch is measured, weighted by
-    /// uses and latency, as a share of their sum, at most 1. A measured row has none. One that cannot be
-    /// estimated leaves each network that uses it without a prediction, so all of that network's latency
-    /// counts. Errors are added up as if all went in one direction, so that of a network is smaller.
+    /// The expected error of the candidates' latencies before this batch is measured, weighted by uses and latency, as
+    /// a share of their sum, at most 1. A measured row has no error. A row that cannot be estimated leaves each network
+    /// that uses it without a prediction, so all of that network's latency counts. Errors are added as if all had the
+    /// same sign, so the error of a network is smaller.
     pub expected_error: f64,
 }
 
-/// The rows of a space, by how often networks that are drawn from its family use them. All alike when the
+/// The rows of a space, weighted by how often networks drawn from its family use them. All weights are equal if the
 /// space belongs to no family.
 pub fn candidates(space: &Space) -> Candidates {
     let family = Family::ALL.into_iter().find(|family| family.name() == space.name);
@@ -60,12 +60,12 @@ pub fn candidates(space: &Space) -> Candidates {
     let catalog = Catalog::builtin();
     for spec in family.iter().flat_map(|family| family.draw(0).take(NETWORKS)) {
         let plan = Network::new(&spec, catalog).and_then(|network| network.plan(catalog));
-        // What is drawn is possible: the drawing has a test for that.
+        // Drawn networks are always valid: the drawing code has a test for that.
         for step in plan.into_iter().flat_map(|plan| plan.steps) {
             *uses.entry(step.key).or_default() += 1.0;
         }
     }
-    // A row of no family is a network of its own.
+    // Without a family, a row counts as a network of its own.
     let (none, networks) = match family {
         Some(_) => (UNUSED, NETWORKS),
         None => (1.0, space.entries.len()),
@@ -78,11 +78,12 @@ pub fn candidates(space: &Space) -> Candidates {
     Candidates { rows: space.entries.iter().map(candidate).collect(), networks: networks as f64 }
 }
 
-/// Chooses up to `size` rows to measure next: those whose latencies are expected to be off by most, by the
-/// interval of their estimate, their latency and their uses. Those without any estimate are far ahead.
+/// Chooses up to `size` rows to measure next: those with the largest expected error, by the interval of their estimate,
+/// their latency and their uses. Rows without any estimate come far ahead.
 ///
-/// A row tells of others of its op too. So after each choice the next of the same op counts less in this
-/// batch, by the number of those that were chosen; the estimates after the batch then say where to go on.
+/// A row also gives information about other rows of its op. So after each choice the next row of the same op has less
+/// weight in this batch, by the number of those already chosen. The estimates after the batch then determine how to
+/// continue.
 pub fn next_batch(index: &TableIndex, candidates: &Candidates, size: usize) -> Batch {
     let open = open(index, candidates);
     let expected: f64 = open.rows.iter().map(|row| row.error).sum();
@@ -91,7 +92,7 @@ pub fn next_batch(index: &TableIndex, candidates: &Candidates, size: usize) -> B
     Batch { keys, expected_error: share.abs().min(1.0) }
 }
 
-/// All rows in the order for whoever has to set it before anything is measured.
+/// All rows in an order that is set before anything is measured.
 pub fn order_in_advance(candidates: &Candidates) -> Vec<&Candidate> {
     let unknown: Vec<Unknown<'_>> = candidates
         .rows
@@ -103,9 +104,9 @@ pub fn order_in_advance(candidates: &Candidates) -> Vec<&Candidate> {
     ranked(unknown.into_iter().map(|unknown| unknown.open(of_a_network)).collect())
 }
 
-/// The rows, those first whose error counts most, where the n-th of an op counts an n-th of its error.
+/// The rows, those with the largest weighted error first; the n-th row of an op has 1/n of its error.
 fn ranked(mut open: Vec<Open<'_>>) -> Vec<&Candidate> {
-    // By key where errors are equal, so that the same table gives the same order.
+    // By key if errors are equal, so that the same table gives the same order.
     open.sort_by(|a, b| b.error.total_cmp(&a.error).then_with(|| a.row.key.cmp(&b.row.key)));
     let mut of_op: HashMap<&str, u32> = HashMap::new();
     for Open { row, error } in &mut open {
@@ -124,7 +125,7 @@ struct Open<'a> {
     error: f64,
 }
 
-/// Those, and the sum of all candidates' uses times latencies.
+/// The unmeasured candidates, and the sum of all candidates' uses times latencies.
 struct AllOpen<'a> {
     rows: Vec<Open<'a>>,
     total: f64,
@@ -159,21 +160,21 @@ fn open<'a>(index: &TableIndex, candidates: &'a Candidates) -> AllOpen<'a> {
     open
 }
 
-/// A candidate that nothing is known of, and a guess of its latency.
+/// A candidate without an estimate, and a guess of its latency.
 struct Unknown<'a> {
     row: &'a Candidate,
     micros: f64,
 }
 
 impl<'a> Unknown<'a> {
-    /// A network that uses it has no prediction. Among such rows the large ones come first, which
-    /// stretch what can be estimated furthest.
+    /// A network that uses it has no prediction. Among such rows the large ones come first, because they extend the
+    /// range of estimates most.
     fn open(self, of_a_network: f64) -> Open<'a> {
         Open { row: self.row, error: self.row.uses * (of_a_network + self.micros) }
     }
 }
 
-/// Multiply-accumulates and elements moved; what a shape costs that nothing is known of.
+/// Multiply-accumulates and elements moved: the assumed cost of a shape without an estimate.
 fn work(op: &Op, key: &OpKey) -> f64 {
     op.at(&key.shape).map_or(0.0, |plan| (plan.cost.flops + plan.cost.activation_elements) as f64)
 }
@@ -187,13 +188,13 @@ fn usual_rate(index: &TableIndex) -> f64 {
     if rates.is_empty() { 1.0 } else { stats::median(&rates) }
 }
 
-/// Rows of a batch when `measured` rows are there: few at first, when each says much, and then as many as
-/// change something.
+/// Size of the next batch when `measured` rows exist: small at first, when each row is very informative, and later
+/// large enough to make a difference.
 pub fn batch_size(measured: usize) -> usize {
     (measured / 4).max(20)
 }
 
-/// When measuring more rows does not pay: the expected error is what was asked for, or falls no more.
+/// The stopping rule: the expected error has reached the target, or no longer decreases.
 #[derive(Debug, Clone)]
 pub struct Stop {
     target: f64,
@@ -203,12 +204,12 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Stops at an expected error of `target`, or after `patience` batches that improved nothing.
+    /// Stops at an expected error of `target`, or after `patience` batches without improvement.
     pub fn new(target: f64, patience: usize) -> Stop {
         Stop { target, patience, best: f64::INFINITY, without: 0 }
     }
 
-    /// Takes the error that is expected after a batch, and says why to stop, if that is so.
+    /// Takes the expected error after a batch, and returns the reason to stop, if there is one.
     pub fn after(&mut self, expected_error: f64) -> Option<String> {
         if expected_error <= self.target {
             return Some(format!(
@@ -217,7 +218,7 @@ impl Stop {
                 100.0 * self.target
             ));
         }
-        // As long as nothing is predicted, each batch helps, and it does not show yet.
+        // As long as nothing can be predicted, each batch helps, although the error does not show it yet.
         if expected_error >= 1.0 || expected_error < self.best * (1.0 - IMPROVEMENT) {
             (self.best, self.without) = (expected_error, 0);
             return None;

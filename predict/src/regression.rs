@@ -1,10 +1,10 @@
-//! A function of several variables, learned from measured points, that knows how wrong it may be.
+//! A function of several variables, learned from measured points, with an estimate of its error.
 //!
-//! It is a Gaussian process (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006)
-//! around a linear trend. Its kernel is a product of exponentials, one per feature with a length of its
-//! own: latency as a function of a size is made of steps (tiles, vectors, another algorithm), so a rough
-//! kernel fits it better than a smooth one, and features that say little get great lengths. The
-//! intervals do not rest on the errors' being Gaussian: they are scaled by what leaving out points shows.
+//! It is a Gaussian process (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006) around a linear
+//! trend. Its kernel is a product of exponentials, one per feature with its own length scale. Latency as a function of
+//! a size has steps (tiles, vectors, another algorithm), so a rough kernel fits it better than a smooth one, and
+//! uninformative features get large length scales. The intervals do not assume Gaussian errors: they are scaled by the
+//! errors of left-out points.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,35 +21,34 @@ use left_out::Levels;
 /// Share of new points that an interval contains.
 pub const COVERAGE: f64 = 0.9;
 
-/// Fewest points to learn from: with fewer, leaving each out does not support a statement about nine
-/// points in ten.
+/// Fewest points to learn from: with fewer, leaving each out does not support a statement about 90% of points.
 pub const FEWEST_POINTS: usize = 9;
 
-/// Points that the function goes through, at most: of more, so many are taken that are spread over all in the
-/// order of their features. Their matrix takes the square of this in memory and its inverse the cube in
-/// time, whatever a table holds. What more points would add is little beside what they cost; docs/predict-method.md
-/// has figures. Fewer in the tests of this crate, which would spend most of their time here.
+/// The most points that the function is fitted to. If there are more, a subset is used that is spread over all in the
+/// order of their features. Their matrix takes memory quadratic in this number, and its inverse cubic time, whatever
+/// the size of the table is. More points would add little compared with their cost; docs/predict-method.md has figures.
+/// Fewer in the tests of this crate, which would spend most of their time here.
 pub const MOST_POINTS: usize = if cfg!(test) { 300 } else { 1000 };
 
-/// The kernel is chosen on this many of them at most. Each step of the choice costs the cube of this.
+/// The most points for choosing the kernel. Each step of the choice has cubic cost in this number.
 const MOST_FOR_KERNEL: usize = if cfg!(test) { 200 } else { 400 };
 
-/// Steps of the search for a kernel, and of the search again from one that is near.
+/// Steps of the search for a kernel, and of the search that starts from a nearby one.
 const STEPS: usize = 60;
 const STEPS_AGAIN: usize = 15;
 
 /// A measured point.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Where it was measured, all finite. The noise may grow or shrink along the first feature.
+    /// The coordinates, all finite. The noise may grow or shrink along the first feature.
     pub features: Vec<f64>,
-    /// What was measured, finite: one or several quantities, as many for each point.
+    /// The measured values, finite: one or several quantities, the same number for each point.
     pub targets: Vec<f64>,
-    /// Variance of what was measured around what it is, as far as it is known.
+    /// Variance of the measured values around the true ones, as far as it is known.
     pub variance: f64,
 }
 
-/// A quantity at a place.
+/// An estimated quantity at a place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guess {
     /// Its most likely value.
@@ -73,7 +72,7 @@ pub enum FitError {
         /// How many there are.
         groups: usize,
     },
-    /// The points are too damaged.
+    /// The points are too damaged for any function.
     #[error("no function goes through these points")]
     NoFunction,
 }
@@ -84,13 +83,13 @@ pub struct Regression {
     scale: Scale,
     process: Process,
     levels: Vec<Levels>,
-    /// Per quantity, the errors' [`COVERAGE`] quantile in units of the process' standard deviation.
+    /// Per quantity, the [`COVERAGE`] quantile of the errors in units of the process's standard deviation.
     width: Vec<f64>,
     /// The same for places between levels.
     width_between: Vec<f64>,
 }
 
-/// A Gaussian process that has seen points, in units of [`Scale`].
+/// A Gaussian process fitted to points, in units of [`Scale`].
 #[derive(Debug, Clone)]
 struct Process {
     hyper: Hyper,
@@ -99,7 +98,7 @@ struct Process {
     inverse: DMatrix<f64>,
     /// The inverse times the targets, one column per quantity.
     weights: DMatrix<f64>,
-    /// Variance of a typical point's measurement.
+    /// Measurement variance of a typical point.
     measured_variance: f64,
 }
 
@@ -115,12 +114,12 @@ struct Seen {
 /// Units in which features and targets have mean 0 and variance 1.
 #[derive(Debug, Clone)]
 struct Scale {
-    /// Which features tell points apart.
+    /// The features that differ between points.
     used: Vec<usize>,
     centre: Vec<f64>,
     spread: Vec<f64>,
     target_centre: Vec<f64>,
-    /// One for all quantities, since they share a kernel.
+    /// One value for all quantities, since they share a kernel.
     target_spread: f64,
 }
 
@@ -128,25 +127,25 @@ impl Regression {
     /// Learns from points in any order.
     ///
     /// # Errors
-    /// When they are fewer than [`FEWEST_POINTS`], or so damaged that no function goes through them.
+    /// When there are fewer than [`FEWEST_POINTS`], or they are so damaged that no function fits them.
     pub fn fit(points: &[Point]) -> Result<Regression, FitError> {
         Regression::learn(points, None, MOST_POINTS)
     }
 
-    /// Learns from points of several groups. The errors are those of points whose whole group is left out:
-    /// a statement about a group of which nothing is known.
+    /// Learns from points of several groups. The errors are those of points whose whole group is left out: they are
+    /// valid for a group of which nothing is known.
     ///
     /// # Errors
     /// As [`Regression::fit`], and when there are fewer than [`FEWEST_POINTS`] groups.
     ///
     /// # Panics
-    /// When there are not as many numbers of groups as points.
+    /// When the number of group numbers differs from the number of points.
     pub fn fit_in_groups(points: &[Point], groups: &[usize]) -> Result<Regression, FitError> {
         assert_eq!(points.len(), groups.len(), "each point has a group");
         Regression::learn(points, Some(groups), MOST_POINTS)
     }
 
-    /// Goes through `most` points at most.
+    /// Fits at most `most` points.
     fn learn(
         points: &[Point],
         groups: Option<&[usize]>,
@@ -160,7 +159,7 @@ impl Regression {
             }
             _ => {}
         }
-        // Sums of floats depend on their order, which the caller's must not.
+        // Sums of floats depend on their order, but the result must not depend on the caller's order.
         let mut order: Vec<usize> = (0..points.len()).collect();
         order.sort_by(|&a, &b| total_order(&points[a], &points[b]));
         if order.len() > most {
@@ -192,7 +191,7 @@ impl Regression {
         learned().ok_or(FitError::NoFunction)
     }
 
-    /// How many points it goes through.
+    /// The number of points that it is fitted to.
     pub fn points(&self) -> usize {
         self.process.places.len()
     }
@@ -218,7 +217,7 @@ impl Process {
         Process::with(seen, seen.some(MOST_FOR_KERNEL).most_likely(start, STEPS))
     }
 
-    /// Learned again from a part of the points, whose kernel is not far from this one.
+    /// Learns again from a part of the points, starting from this process's kernel.
     fn learn_again(&self, seen: &Seen) -> Option<Process> {
         Process::with(seen, seen.most_likely(self.hyper.clone(), STEPS_AGAIN))
     }
@@ -242,7 +241,7 @@ impl Process {
 }
 
 impl Seen {
-    /// Those of some numbers.
+    /// The points with these indices.
     fn these(&self, which: &[usize]) -> Seen {
         Seen {
             places: which.iter().map(|&i| self.places[i].clone()).collect(),
@@ -251,7 +250,7 @@ impl Seen {
         }
     }
 
-    /// The points' numbers in an order that is [`spread`] over them.
+    /// The indices of the points in an order that is [`spread`] over them.
     fn spread(&self) -> Vec<usize> {
         spread(self.places.len())
     }
@@ -263,8 +262,8 @@ impl Seen {
     }
 }
 
-/// Numbers below `count` in an order that is spread evenly over theirs all along, without falling in step with a
-/// grid as every tenth would: that of multiples of the golden ratio.
+/// Numbers below `count` in an order whose every prefix is spread evenly: that of multiples of the golden ratio. It
+/// does not align with a grid, as every tenth number would.
 fn spread(count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by_key(|&i| (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -293,10 +292,10 @@ fn factorize(hyper: &Hyper, seen: &Seen) -> Option<Cholesky<f64, Dyn>> {
     Cholesky::new(matrix)
 }
 
-/// Per quantity, how many standard deviations contain [`COVERAGE`] of the scores.
+/// Per quantity, the number of standard deviations that contains [`COVERAGE`] of the scores.
 ///
-/// As in conformal prediction the rank is `ceil(COVERAGE (n + 1))`, one above the plain quantile's,
-/// since the next point is one more.
+/// As in conformal prediction the rank is `ceil(COVERAGE (n + 1))`, one above the plain quantile's, since the next
+/// point counts as one more.
 fn widths(scores: Vec<DMatrix<f64>>) -> Vec<f64> {
     let width = |quantity: usize| {
         let of =
@@ -308,9 +307,8 @@ fn widths(scores: Vec<DMatrix<f64>>) -> Vec<f64> {
     (0..scores[0].ncols()).map(width).collect()
 }
 
-/// The same where each score belongs to a group, and a point of one more group is guessed. Then groups are what is
-/// exchangeable, so each has the same weight, however many points it has (Dunn, Wasserman and Ramdas
-/// 2022, arXiv 1809.07441, section 3).
+/// The same if each score belongs to a group, and a point of a new group is estimated. Then groups are exchangeable, so
+/// each has the same weight, however many points it has (Dunn, Wasserman and Ramdas 2022, arXiv 1809.07441, section 3).
 fn widths_of_groups(scores: &DMatrix<f64>, groups: &[usize]) -> Vec<f64> {
     let mut sizes: HashMap<usize, f64> = HashMap::new();
     groups.iter().for_each(|&group| *sizes.entry(group).or_default() += 1.0);
@@ -323,7 +321,7 @@ fn widths_of_groups(scores: &DMatrix<f64>, groups: &[usize]) -> Vec<f64> {
         let mut reached = 0.0;
         let enough = all.iter().find(|(_, weight)| {
             reached += weight;
-            // Sums of thirds may miss a whole number.
+            // Sums of thirds may miss a whole number because of rounding.
             reached >= needed - 1e-9
         });
         enough.or(all.last()).expect("there is a score").0

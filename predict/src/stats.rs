@@ -1,13 +1,13 @@
 //! Statistics of samples. All functions are pure and take samples in any order.
 
-/// The quiet quantile: in a shared machine the 10th percentile is what the op costs when nobody
-/// disturbs it, and unlike the minimum it has an interval.
+/// The quiet quantile: on a shared machine the 10th percentile is the cost of the op without disturbance, and unlike
+/// the minimum it has a confidence interval.
 pub const QUIET: f64 = 0.10;
 
 /// The `q`-quantile by linear interpolation between order statistics (type 7 of Hyndman and Fan, the
 /// default of numpy and R).
 ///
-/// `sorted` is ascending and not empty; `q` lies in 0..=1.
+/// `sorted` is ascending and not empty; `q` is in 0..=1.
 pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     let position = q * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
@@ -32,21 +32,21 @@ pub use latlas_shared::samples::Visit;
 /// A 95% confidence interval of the `q`-quantile of samples that come in visits, without assuming
 /// any distribution: Woodruff's method (1952, JASA 47:635) with the variance between visits.
 ///
-/// The share of samples below the quantile is estimated per visit; its variance between visits is the
-/// variance of the pooled share, Student's t with one less than the number of visits sets the width,
-/// and the order statistics at that share, up and down, are the interval. The binomial variance is
-/// the least that is assumed, so that visits that agree by chance do not narrow it. Upwards the share
-/// is Wilson's (1927, JASA 22:209), since the symmetric one is too short for a low quantile of few
-/// independent visits; downwards, where the share would fall below zero, the end is mirrored.
+/// The share of samples below the quantile is estimated per visit. Its variance between visits gives the variance of
+/// the pooled share. Student's t with one degree of freedom less than the number of visits sets the width. The order
+/// statistics at the lower and upper share are the interval. The binomial variance is a lower bound, so that visits
+/// that agree by chance do not narrow the interval. The upper share is Wilson's (1927, JASA 22:209), since the
+/// symmetric one is too short for a low quantile of few independent visits. If the lower share would be below zero, the
+/// end is mirrored.
 ///
 /// `q` is at most one half. Needs at least two visits with samples; returns `None` otherwise.
 pub fn quantile_interval(visits: &[Visit], q: f64) -> Option<(f64, f64)> {
     interval(visits, q, 1.0)
 }
 
-/// The interval that the same measurement, made again, falls into 95% of the time: an independent
-/// repetition has the same error once more, so its standard error is larger by the square root
-/// of two. This is the interval that rows publish, since a reader compares it with another table.
+/// The interval that contains 95% of repetitions of the same measurement: an independent repetition has its own error,
+/// so the standard error is larger by the square root of two. Rows publish this interval, since readers compare a row
+/// with another table.
 ///
 /// `None` as for [`quantile_interval`].
 pub fn repetition_interval(visits: &[Visit], q: f64) -> Option<(f64, f64)> {
@@ -72,19 +72,19 @@ fn interval(visits: &[Visit], q: f64, factor: f64) -> Option<(f64, f64)> {
         / (count - 1.0);
     let variance = factor * factor * between.max(q * (1.0 - q) / total);
     let t = student_t_975(visits.len() as f64 - 1.0);
-    // As many independent samples would have this variance.
+    // The number of independent samples with this variance.
     let independent = q * (1.0 - q) / variance;
     let (_, upper) = wilson(q, independent, t);
     let lower = q - t * variance.sqrt();
     let at = |share: f64| quantile_of_sorted(&pooled, share.clamp(0.0, 1.0));
     let high = at(upper);
-    // Where the lower share falls below zero there is no order statistic that far out, and the truth
-    // may lie below every sample: the upper end then says by which factor.
+    // If the lower share is below zero, there is no such order statistic, and the true value may be below every sample.
+    // The factor of the upper end is then used.
     let low = if lower < 0.0 { at(0.0).min(value * value / high) } else { at(lower) };
     Some((low, high))
 }
 
-/// Wilson's interval for a share: unlike the symmetric one it is right for small shares of few samples.
+/// Wilson's interval for a share: unlike the symmetric one it is correct for small shares of few samples.
 fn wilson(share: f64, samples: f64, z: f64) -> (f64, f64) {
     let shrink = 1.0 + z * z / samples;
     let centre = (share + z * z / (2.0 * samples)) / shrink;

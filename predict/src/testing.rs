@@ -1,13 +1,13 @@
-//! Simulated machines, for tests of statistics: here and in whoever decides when there are enough samples.
+//! Simulated machines, for tests of statistics: in this crate, and in crates that decide when there are enough samples.
 
 use crate::stats::Visit;
 
-/// Random numbers, the same in every run.
+/// Pseudorandom numbers, the same in every run.
 #[derive(Debug)]
 pub struct Chance(fastrand::Rng);
 
 impl Chance {
-    /// A sequence of its own for each seed.
+    /// A separate sequence for each seed.
     pub fn new(seed: u64) -> Chance {
         Chance(fastrand::Rng::with_seed(seed))
     }
@@ -29,7 +29,7 @@ impl Chance {
     }
 }
 
-/// The samples of the visit at a place in a run, 0 at its start and 1 at its end.
+/// The samples of a visit at a position in a run, from 0 at its start to 1 at its end.
 pub type Machine = fn(&mut Chance, f64) -> Visit;
 
 /// Kinds of machines, by name.
@@ -40,12 +40,12 @@ pub const MACHINES: [(&str, Machine); 6] = [
         let mode = |chance: &mut Chance| if chance.uniform() < 0.4 { 100.0 } else { 140.0 };
         (0..8).map(|_| mode(chance) + chance.normal()).collect()
     }),
-    // Each visit is as slow as the machine happens to be then.
+    // Each visit has the machine's speed at that moment.
     ("between visits", |chance, _| {
         let slow = 1.0 + 0.3 * chance.uniform();
         (0..8).map(|_| slow * (100.0 + chance.normal())).collect()
     }),
-    // Whole visits are taken by a neighbour.
+    // A neighbour disturbs whole visits.
     ("neighbour", |chance, _| {
         let slow = if chance.uniform() < 0.3 { 1.8 } else { 1.0 };
         (0..8).map(|_| slow * (100.0 + 2.0 * chance.normal())).collect()

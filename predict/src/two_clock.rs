@@ -1,20 +1,19 @@
-//! How long a network takes on a device that works off a queue, from what its ops cost the host and
-//! the device.
+//! The latency of a network on a device with a queue, from the host and device times of its ops.
 //!
-//! The host issues one op after the other and does not wait; the device runs them in that order. So a
-//! network is not the sum of its ops: while the device works, the host is already ahead, and where
-//! the host is the slower of the two, the device waits for it.
+//! The host issues one op after the other without waiting; the device runs them in that order. So the latency of a
+//! network is not the sum of its ops: while the device works, the host is already ahead, and if the host is slower, the
+//! device waits for it.
 
-/// What one op costs, in microseconds.
+/// The times of one op, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OpTimes {
-    /// To issue it, on the host.
+    /// Time to issue it, on the host.
     pub host_micros: f64,
-    /// To run it, on the device.
+    /// Time to run it, on the device.
     pub device_micros: f64,
 }
 
-/// The two clocks on the way through a network that starts on an idle device.
+/// The two clocks during a network that starts on an idle device.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct TwoClocks {
     host_micros: f64,
@@ -28,7 +27,8 @@ impl TwoClocks {
         self.device_micros = self.device_micros.max(self.host_micros) + op.device_micros;
     }
 
-    /// When whoever waits for the result has it; `sync_micros` is what one wait costs beyond the work.
+    /// The time at which a waiting caller gets the result; `sync_micros` is the cost of one wait in addition to the
+    /// work.
     pub fn finish(self, sync_micros: f64) -> f64 {
         self.host_micros.max(self.device_micros) + sync_micros
     }
@@ -36,8 +36,8 @@ impl TwoClocks {
 
 /// The latency of a network in microseconds: its ops in running order, and one wait at the end.
 ///
-/// The queue counts as unbounded: a host that is a thousand launches ahead waits in reality, but by then
-/// the device is what the network waits for, so the result is the same.
+/// The queue counts as unbounded. A real host that is a thousand launches ahead waits, but by then the network is bound
+/// by the device, so the result is the same.
 pub fn network_micros(ops: impl IntoIterator<Item = OpTimes>, sync_micros: f64) -> f64 {
     let mut clocks = TwoClocks::default();
     for op in ops {
@@ -66,8 +66,8 @@ mod tests {
         (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0)
     }
 
-    /// The same by another road: some op is the last that the device waited for. Until then the
-    /// host's time counts, from then on the device's.
+    /// The same by another method: some op is the last for which the device waited. Before it the host's time counts,
+    /// and from it on the device's.
     fn longest_path(times: &[(f64, f64)]) -> f64 {
         let issued = |last: usize| times[..=last].iter().map(|t| t.0).sum::<f64>();
         let run = |first: usize| times[first..].iter().map(|t| t.1).sum::<f64>();
@@ -78,13 +78,12 @@ mod tests {
     fn small_ops_are_bound_by_the_host_and_large_ones_by_the_device() {
         assert!(close(latency(&[(10.0, 2.0); 5]), 5.0 * 10.0 + 2.0));
         assert!(close(latency(&[(10.0, 200.0); 5]), 10.0 + 5.0 * 200.0));
-        // While the device runs the large op, the host gets ahead, and the small ones cost the
-        // device's time only.
+        // While the device runs the large op, the host gets ahead, and the small ones cost only device time.
         assert!(close(
             latency(&[(10.0, 100.0), (10.0, 2.0), (10.0, 2.0)]),
             10.0 + 100.0 + 2.0 + 2.0
         ));
-        // The other way around the small ones hide behind nothing.
+        // In the opposite order the small ones have nothing to overlap with.
         assert!(close(latency(&[(10.0, 2.0), (10.0, 2.0), (10.0, 100.0)]), 30.0 + 100.0));
         assert!(close(network_micros(ops(&[(1.0, 1.0)]), 7.0), 9.0));
         assert!(close(network_micros([], 7.0), 7.0));
@@ -129,7 +128,7 @@ mod tests {
             prop_assert!(close(latency(&scaled), latency(&times) * unit));
         }
 
-        /// A processor is the case of no device time: there the network is the sum.
+        /// A processor is the case without device time: there the latency of the network is the sum.
         #[test]
         fn without_device_time_it_is_the_sum(host in prop::collection::vec(0.0f64..1e4, 1..30)) {
             let times: Vec<_> = host.iter().map(|&d| (d, 0.0)).collect();

@@ -1,10 +1,10 @@
-//! What all programs do with their command lines.
+//! Common handling of command lines.
 
 use clap::Command;
 use clap::builder::Resettable;
 
-/// A command that takes an environment variable with an empty text as one that is not set: that is what
-/// containers and unit files make of a variable without a value.
+/// A command that treats an empty environment variable as unset: containers and unit files often set a variable without
+/// a value to an empty text.
 pub fn without_empty_variables(command: Command) -> Command {
     command
         .mut_args(|arg| {

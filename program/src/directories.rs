@@ -1,13 +1,13 @@
-//! Base directories of the user, as the XDG base directory specification has them.
+//! Base directories of the user, by the XDG base directory specification.
 
 use std::path::PathBuf;
 
-/// Where programs keep data: `$XDG_DATA_HOME`, or `~/.local/share`. None where the environment names no home.
+/// The directory for programs' data: `$XDG_DATA_HOME`, or `~/.local/share`. None if the environment defines no home.
 pub fn data_home() -> Option<PathBuf> {
     base("XDG_DATA_HOME", ".local/share")
 }
 
-/// Where programs keep their state: `$XDG_STATE_HOME`, or `~/.local/state`. None where the environment names no home.
+/// The directory for programs' state: `$XDG_STATE_HOME`, or `~/.local/state`. None if the environment defines no home.
 pub fn state_home() -> Option<PathBuf> {
     base("XDG_STATE_HOME", ".local/state")
 }

@@ -1,11 +1,11 @@
-//! How a program ends: exit code 0 for success, 2 for wrong usage, 1 for everything else.
+//! Exit codes of a program: 0 for success, 2 for wrong usage, 1 for everything else.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::log::{self, LogFormat};
 
-/// The command line asks for something that the program does not do.
+/// The command line asks for something that the program cannot do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
@@ -20,20 +20,20 @@ pub fn run(format: LogFormat, program: impl FnOnce() -> anyhow::Result<()>) -> E
     match log::start(format) {
         Ok(()) => code(program(), format),
         Err(error) => {
-            // Without a log there is one way left to report it.
+            // Without a log, stderr is the only way to report it.
             let error = Usage(format!("{:#}", anyhow::Error::from(error)));
             code(Err(error.into()), LogFormat::Text)
         }
     }
 }
 
-/// Reports an error with its sources, and gives the exit code: to people on a line of its own that begins with
-/// `error:`, to programs as a line of the log.
+/// Reports an error with its sources, and returns the exit code: for people on a line that begins with `error:`, for
+/// programs as a line of the log.
 pub fn code(result: anyhow::Result<()>, format: LogFormat) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if !error.is::<Reported>() {
         match format {
-            // Where stderr is closed, the exit code is all that is left.
+            // If stderr is closed, only the exit code remains.
             LogFormat::Text => drop(writeln!(std::io::stderr(), "error: {error:#}")),
             LogFormat::Json => tracing::error!("{error:#}"),
         }

@@ -1,4 +1,4 @@
-//! Files that are replaced as a whole and survive a loss of power.
+//! Files that are replaced atomically and survive a power loss.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -9,15 +9,15 @@ use std::path::Path;
 pub enum Readers {
     /// Its owner.
     Owner,
-    /// Everybody whom the umask of the process allows.
+    /// Everybody, as far as the process's umask allows.
     Umask,
 }
 
-/// Writes a file so that it is there whole or not at all: readers see the old content or the new. When this returns,
-/// the new content survives a loss of power.
+/// Writes a file atomically: readers see either the old content or the new. When this returns, the new content survives
+/// a power loss.
 ///
 /// # Errors
-/// When the file cannot be written; it is then unchanged.
+/// When the file cannot be written; it then stays unchanged.
 pub fn write_whole(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".latlas-").suffix(".partial");
@@ -33,7 +33,7 @@ pub fn write_whole(path: &Path, content: &[u8], readers: Readers) -> io::Result<
     sync_name(path)
 }
 
-/// Makes the name of a new or renamed file survive a loss of power.
+/// Makes the name of a new or renamed file survive a power loss.
 ///
 /// # Errors
 /// When its folder cannot be synced.

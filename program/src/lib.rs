@@ -1,4 +1,4 @@
-//! What the programs have in common: command lines, exit codes, logs, lists, and files.
+//! Common parts of the programs: command lines, exit codes, logs, lists, and files.
 
 pub mod command_line;
 pub mod directories;

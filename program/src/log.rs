@@ -1,7 +1,7 @@
-//! What the long-running programs log: to stderr, filtered by `LATLAS_LOG`, for people or for programs.
+//! Logs of the long-running programs: on stderr, filtered by `LATLAS_LOG`, for people or for programs.
 //!
-//! Tokens are no part of what is logged: headers are not, types that hold a token do not show it, and a
-//! test runs a farm at the finest level and looks.
+//! Tokens are never logged: headers are left out, types that contain a token do not show it, and a test checks the logs
+//! of a farm at the finest level.
 
 use std::io::IsTerminal;
 
@@ -22,7 +22,7 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 #[error("LATLAS_LOG is `{text}`, which is not a filter: write a level such as `debug`")]
 pub struct FilterError {
-    /// What it is.
+    /// The value of the variable.
     text: String,
     /// What is wrong with it.
     #[source]

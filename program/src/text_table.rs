@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 
-/// Columns between which a list has this much space.
+/// The space between columns of a list.
 const GAP: u16 = 2;
 
-/// With less room than this for the last column, a line is easier to read beyond the edge of the terminal.
+/// If the last column has less room than this, a line that extends beyond the edge of the terminal is easier to read.
 const LEAST_ROOM: usize = 20;
 
 /// Rows in columns that are as wide as their widest cell.
@@ -27,7 +27,7 @@ impl<const N: usize> TextTable<N> {
         self.rows.push(row.map(|cell| plain(&cell)));
     }
 
-    /// Writes the table. The last column is wrapped where stdout is a terminal that is too narrow for it.
+    /// Writes the table. The last column is wrapped if stdout is a terminal that is too narrow for it.
     ///
     /// # Errors
     /// When `out` cannot be written.
@@ -36,7 +36,7 @@ impl<const N: usize> TextTable<N> {
         out.write_all(self.text(terminal.map(|(width, _)| usize::from(width.0))).as_bytes())
     }
 
-    /// The table as text, for a terminal of so many columns or for a file.
+    /// The table as text, for a terminal with this many columns or for a file.
     pub fn text(&self, terminal: Option<usize>) -> String {
         let mut table = Table::new();
         table.load_style(NOTHING).add_rows(&self.rows);
@@ -74,7 +74,7 @@ mod tests {
         let narrow = "OP    DOC\nConv  a convolution of three\n      by three pixels\n";
         assert_eq!(table.text(Some(30)), narrow);
         let wide = "OP    DOC\nConv  a convolution of three by three pixels\n";
-        // A file has no width, and nothing fits a terminal as narrow as this.
+        // A file has no width, and a terminal as narrow as this has no room for the last column.
         assert_eq!([None, Some(80), Some(10)].map(|width| table.text(width)), [wide; 3]);
     }
 

@@ -28,7 +28,7 @@ def latlas(*arguments):
 
 
 def bench(out, *arguments, state=None):
-    """`latlas-agent bench` into a file; its last line says where the time went. `state`: a folder of its own for
+    """`latlas-agent bench` into a file; its last line reports how the time was spent. `state`: a separate folder for
     what the agent remembers of this machine."""
     done = subprocess.run(
         [common.BIN / "latlas-agent", "bench", "--out", out, *arguments],
@@ -47,7 +47,7 @@ def is_network(measurement):
 
 
 def network_micros(measurements):
-    """Quiet quantile of each network that was measured, by name."""
+    """Quiet quantile of each measured network, by name."""
     return {
         m["subject"]["network"]["spec"]["name"]: m["latency"]["curve"][0]["quiet_micros"]
         for m in measurements
@@ -56,7 +56,7 @@ def network_micros(measurements):
 
 
 def accuracy(folder, name, measurements):
-    """The accuracy that a table of these measurements states of itself."""
+    """The accuracy in the table built from these measurements."""
     rows = folder / f"{name}.ndjson"
     rows.write_text("".join(json.dumps(m) + "\n" for m in measurements))
     table = folder / f"{name}.json"
@@ -107,8 +107,8 @@ def line(name, summary):
 
 
 def halved(measurements, needed, seed):
-    """Without a random half of the rows that networks need, of which each op keeps one: an op that was never
-    measured is not estimated."""
+    """The measurements without a random half of the rows that networks need. Each op keeps at least one row, since an
+    op without rows is not estimated."""
     rows = sorted({m["subject"]["op"]["key"] for m in measurements if not is_network(m)} & needed)
     chance = random.Random(seed)
     chance.shuffle(rows)
@@ -118,15 +118,15 @@ def halved(measurements, needed, seed):
 
 
 def networks_within_10(summary):
-    """Share of all networks, one without a prediction counting as wrong."""
+    """Share of all networks; a network without a prediction counts as wrong."""
     return 100 * (summary["within_10"] or 0) * summary["predicted"] / summary["networks"]
 
 
 def curve_of_order(folder, table, networks, minutes, seed):
-    """Accuracy from parts of the rows, profiled in the agent's informative order, which learns from each batch,
-    in the one that a coordinator hands a space out in, and in a random one.
+    """Accuracy from parts of the rows, profiled in three orders: the agent's informative order, which learns from each
+    batch, the order in which a coordinator hands out a space, and a random order.
 
-    The orders are of the same measurements; the time is the share of the rows in the time that all took.
+    All orders use the same measurements; the time is the rows' share of the total time.
     """
     replay = subprocess.run(
         [common.BIN / "examples/replay", table, "mobilenet"], stdout=subprocess.PIPE, text=True, check=True
@@ -166,7 +166,7 @@ def keys_of(*networks):
 
 
 def pooled(first, again):
-    """The measurements of `first`, each network's latency the geometric mean of both runs'."""
+    """The measurements of `first`, with the geometric mean of both runs as each network's latency."""
     later = network_micros(again)
     for m in first:
         if is_network(m) and m["latency"]:
@@ -179,14 +179,15 @@ def pooled(first, again):
 
 
 def networks_of(folder, seed, count):
-    """Arguments that name the networks of one seed, and the file of the drawn ones."""
+    """Arguments that name the networks of one seed, and the file of the drawn networks."""
     arch = folder / f"drawn-{seed}.ndjson"
     arch.write_text(latlas("networks", "draw", "--family", "mobilenet", "--count", count, "--seed", seed))
     return ["--arch", str(arch)] + [word for name in REAL for word in ("--network", name)], arch
 
 
 def one_seed(folder, seed):
-    """Measures the networks of a seed with their rows, and again; what the table then says of itself."""
+    """Measures the networks of a seed with their rows, then the networks again; returns the accuracy in the resulting
+    table."""
     networks, arch = networks_of(folder, seed, RANDOM)
     keys = [word for key in keys_of(*networks) for word in ("--key", key)]
     print(f"\nseed {seed}: {RANDOM} random networks and {len(REAL)} real ones, {len(keys) // 2} rows")
@@ -239,7 +240,7 @@ def one_seed(folder, seed):
 
 
 def traffic(running):
-    """Takes a core and the memory bus for ten seconds of every twenty."""
+    """Uses a core and the memory bus for ten seconds of every twenty."""
     block = bytearray(1 << 28)
     while True:
         running.wait()
@@ -251,7 +252,7 @@ def traffic(running):
 
 @contextlib.contextmanager
 def loaded():
-    """A neighbour that is busy for half of the time."""
+    """A neighbour process that is busy half of the time."""
     running = multiprocessing.Event()
     running.set()
     neighbour = multiprocessing.Process(target=traffic, args=(running,), daemon=True)
@@ -264,13 +265,13 @@ def loaded():
 
 
 def in_a_loaded_hour(folder, quiet, seed):
-    """Rows and networks of a seed measured again beside a busy neighbour: of the networks whose quiet latency is
-    known, the shares inside the interval, and degraded."""
+    """Rows and networks of a seed measured again next to a busy neighbour: for the networks with a known quiet latency,
+    the share inside the interval, and the share that is degraded."""
     networks, _ = networks_of(folder, seed, RANDOM)
     keys = [word for key in keys_of(*networks) for word in ("--key", key)]
     print("\nthe first seed's rows and networks beside a neighbour that is busy for half of the time:")
     with loaded():
-        # A load that was made on purpose is nothing to remember of this machine.
+        # Results under a deliberate load must not be remembered for this machine.
         measurements = bench(folder / "loaded.ndjson", *keys, *networks, state=folder / "state")
     summary = accuracy(folder, "loaded", measurements)
     line("the rows alone, against loaded networks", summary["overall"])
@@ -302,7 +303,7 @@ def in_a_loaded_hour(folder, quiet, seed):
 
 
 def kept(figures):
-    """Adds this run to the table of all processors that were tried."""
+    """Adds this run to the table of all tested processors."""
     file = common.ROOT / "docs/figures/accuracy-processors.md"
     if not file.exists():
         file.write_text(
@@ -369,7 +370,7 @@ def main():
         print(f"  {name}: mean interval score {100 * summary['interval_score']:.1f}%")
     figures.at_least("loaded_covered_or_degraded", covered, 90, "%")
     figures.at_most("loaded_silently_wrong", silent, 0)
-    # Rows until nine networks in ten are predicted within 10%.
+    # The number of rows at which nine networks in ten are predicted within 10%.
     last = len({m["subject"]["op"]["key"] for m in first["drawn"] if not is_network(m)})
     for name in ("informative", "in_advance"):
         rows = enough.get(name, last) / enough.get("random", last)

@@ -10,7 +10,7 @@ def main():
     hot = ("--reuse-distance", "0", "--allocator", "system")
     ratios = []
     print(f"{'key':<48} {'latlas':>10} {'torch':>10} {'ratio':>7}")
-    # A few keys at a time, so that both meet the same machine.
+    # A few keys at a time, so that both see the same state of the machine.
     for start in range(0, len(keys), 6):
         group = keys[start : start + 6]
         before, _ = pytorch.autorange_all(group)

@@ -11,7 +11,7 @@ from pathlib import Path
 import common
 
 SCHEMATHESIS = "4.32.5"
-# Requests for each operation, phase and role, at most.
+# The most requests for each operation, phase and role.
 EXAMPLES = 20
 CHECKS = [
     "not_a_server_error",
@@ -28,7 +28,7 @@ grids:
 
 
 def schemathesis():
-    """The program, in an environment of its own below target/, which is made where it is missing."""
+    """The program, in a virtual environment below target/, which is created if it is missing."""
     home = common.ROOT / f"target/schemathesis-{SCHEMATHESIS}"
     if not (home / "bin/schemathesis").exists():
         venv.create(home, with_pip=True)
@@ -38,7 +38,7 @@ def schemathesis():
 
 
 def tokens(coordinator, folder):
-    """One of each role. The farm has a box and a table then."""
+    """One token of each role. The farm then has a box and a table."""
     held = {role: coordinator.token(role) for role in ("enroll", "researcher", "admin")}
     address = {"LATLAS_COORDINATOR": coordinator.url}
 
@@ -60,7 +60,7 @@ def tokens(coordinator, folder):
 
 
 def test(program, coordinator, role, token, seed, folder):
-    """How many requests were made in the name of one caller, and how many of their answers were wrong."""
+    """The number of requests made as one caller, and the number of wrong answers."""
     report = folder / f"{role}.json"
     command = [program, "run", f"{coordinator.url}/openapi.json", "--no-color", "--continue-on-failure"]
     command += ["--checks", ",".join(CHECKS), "--max-examples", EXAMPLES, "--seed", seed, "--warnings", "off"]
@@ -69,7 +69,7 @@ def test(program, coordinator, role, token, seed, folder):
     command += ["--request-timeout", 60, "--exclude-path-regex", "/events$"]
     if token:
         command += ["--header", f"Authorization: Bearer {token}"]
-    # It keeps what it found in the folder where it runs.
+    # The tool stores its findings in its working directory.
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=folder)
     if not report.exists():
         sys.exit(f"schemathesis ended with {done.returncode}: {done.stdout[-3000:]}{done.stderr[-3000:]}")

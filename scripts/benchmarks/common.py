@@ -38,7 +38,7 @@ def measure(*arguments):
 
 
 def point(measurement):
-    """The point of the curve that the row reports."""
+    """The curve's point that the row reports."""
     reference = measurement["run_config"]["reuse_distance_bytes"]
     (found,) = [
         point
@@ -49,10 +49,10 @@ def point(measurement):
 
 
 class Coordinator:
-    """A coordinator on a free port, with its data in a folder on the disk that the build is on: a folder
-    in memory would make every wait for the disk free."""
+    """A coordinator on a free port, with its data in a folder on the disk of the build: in a memory file system,
+    waiting for the disk would cost nothing."""
 
-    # Simulated values are no canaries, and all simulated agents come in with one token.
+    # Simulated values make no sense as canaries, and all simulated agents enrol with one token.
     FLAGS = ["--canary-every", "0", "--rate", "100000"]
 
     def __init__(self, data):
@@ -83,7 +83,7 @@ class Coordinator:
         return self.call("/readyz")[0] == 200
 
     def get(self, path):
-        """What a route answers, which has to be JSON."""
+        """The answer of a route, which must be JSON."""
         status, body = self.call(path)
         assert status == 200, f"{path}: {status} {body[:200]}"
         return json.loads(body)
@@ -102,7 +102,7 @@ class Coordinator:
         return run("latlas-coordinator", "token", "create", "--role", role, *uses, "--data", self.data).strip()
 
     def simulate(self, *arguments):
-        """What the simulated agents report."""
+        """The report of the simulated agents."""
         return json.loads(
             run(
                 "simulated_farm",
@@ -112,7 +112,7 @@ class Coordinator:
         )
 
     def most_memory(self):
-        """Most memory that it has held, in MB."""
+        """Its peak memory, in MB."""
         for line in open(f"/proc/{self.process.pid}/status"):
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024 / 1e6
@@ -131,7 +131,7 @@ class Coordinator:
 
 
 def disk_folder():
-    """A temporary folder on the disk that the build is on."""
+    """A temporary folder on the disk of the build."""
     return tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "target")
 
 

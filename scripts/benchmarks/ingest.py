@@ -15,8 +15,8 @@ AGENTS, CLASSES = 8, 4
 
 
 def over_http(folder):
-    """Seconds until everything was acknowledged, those from then until every table has been read with it,
-    and the rows as they were stored."""
+    """Seconds until everything was acknowledged, seconds from then until every table including it has been read, and
+    the stored rows."""
     coordinator = common.Coordinator(folder / "data")
     report = coordinator.simulate(
         *("ingest", "--agents", AGENTS, "--classes", CLASSES, "--keys", 1000),
@@ -39,9 +39,9 @@ def over_http(folder):
 
 
 def plain(folder, schema, rows):
-    """Seconds of a loop that inserts the rows, one commit a batch, as durable as the coordinator's.
+    """Seconds of a loop that inserts the rows, one commit per batch, with the coordinator's durability.
 
-    The table is the coordinator's, with its indexes; nothing is checked, and nothing derived from the rows.
+    The table is the coordinator's, with its indexes; nothing is checked, and nothing is derived from the rows.
     """
     database = sqlite3.connect(folder / "plain.db", isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")

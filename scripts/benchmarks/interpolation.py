@@ -1,7 +1,7 @@
 """Latencies of half of the shapes learned from the other half, against gradient boosting."""
 
-# The kernel and the features were chosen with convolutions and linear layers of these files in view, so
-# the margins here are partly the choice's; docs/predict-method.md has figures of other ops as well.
+# The kernel and the features were chosen with knowledge of the convolutions and linear layers in these files, so the
+# margins here partly result from that choice; docs/predict-method.md has figures of other ops as well.
 
 
 import csv
@@ -14,13 +14,13 @@ import common
 
 DATA = common.ROOT / "scripts/benchmarks/data/neusight"
 LEARN = common.ROOT / "target/release/examples/learn"
-# The references need more than torch's environment has.
+# The references need more packages than torch's environment has.
 SKLEARN = "scikit-learn==1.9.1"
 VENV = common.ROOT / "target" / SKLEARN.replace("==", "-")
 REFERENCES = ["boosting", "nearest", "proportional"]
 
-# MAPE in percent that was to be beaten whatever the reference of this run comes to. For V100, A100 and P100
-# it was given as 3.0 to 3.3 together; this is the upper end.
+# MAPE in percent that has to be beaten, whatever the reference of this run reaches. For V100, A100 and P100 it was
+# published as 3.0 to 3.3 together; this is the upper end.
 FIXED = {
     "conv A100-80GB": 17.6,
     "linear V100": 3.3,
@@ -65,7 +65,7 @@ def data_sets():
 
 
 def guesses(command, known, asked):
-    """What a program says of the asked points: a line of numbers for each."""
+    """A program's guesses of the requested points: a line of numbers for each."""
     lines = [" ".join(map(str, [1, *p])) for p in known] + [" ".join(map(str, [0, *p])) for p in asked]
     done = subprocess.run(command, input="\n".join(lines), stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -103,7 +103,7 @@ class Result:
 
 
 def halves(points):
-    """Each half is guessed from the other."""
+    """Each half is estimated from the other."""
     result = Result()
     order = random.Random(0).sample(points, len(points))
     one, other = order[: len(order) // 2], order[len(order) // 2 :]
@@ -113,7 +113,7 @@ def halves(points):
 
 
 def few(points, count, times):
-    """The rest is guessed from a few, again and again."""
+    """The rest is estimated from a few points, repeatedly."""
     result = Result()
     for seed in range(times):
         order = random.Random(seed).sample(points, len(points))

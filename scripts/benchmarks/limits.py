@@ -9,7 +9,7 @@ import common
 from accuracy import accuracy, bench, keys_of, latlas, line
 
 CASES = [
-    # Name, family of the networks, how many, arguments of the agent, height and width of the images.
+    # Name, family of the networks, their number, arguments of the agent, height and width of the images.
     ("transformers", "transformer", 20, [], None),
     ("two threads", "mobilenet", 20, ["--threads", "2"], None),
     ("images of 64 pixels", "mobilenet", 20, [], 64),

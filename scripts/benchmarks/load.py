@@ -26,7 +26,7 @@ class Judging(common.Coordinator):
 
 
 def remember(coordinator):
-    """Gives a database canaries as after a month: copies of those of a few boxes, a minute apart."""
+    """Fills a database with one month of canaries: copies of those of a few boxes, a minute apart."""
     coordinator.simulate(
         *("load", "--agents", SINGERS, "--classes", CLASSES, "--keys", 40, "--work", 0.5, "--heartbeat", 2),
         *("--seconds", 10, "--token", coordinator.token("researcher")),
@@ -52,14 +52,14 @@ def remember(coordinator):
 
 
 def load(agents, seconds, full=False):
-    """What the agents saw, and the most memory that the coordinator held. In full with canaries, their
-    history, and people who watch requests."""
+    """The agents' observations, and the coordinator's peak memory. The full load includes canaries, their history, and
+    watchers of requests."""
     with common.disk_folder() as folder:
         coordinator = (Judging if full else common.Coordinator)(Path(folder) / "data")
         if full:
             remember(coordinator)
         seen = coordinator.simulate(
-            # Leases of four tasks: half of the agents are at work, and the others wait in long polls.
+            # Leases of four tasks: half of the agents work, and the others wait in long polls.
             *("load", "--agents", agents, "--classes", CLASSES, "--keys", 2 * agents // CLASSES),
             *("--seconds", seconds, "--token", coordinator.token("researcher")),
             *("--streams", STREAMS if full else 0),
@@ -86,7 +86,7 @@ def shown(ms):
 
 
 def broken(p99, errors, memory, beats, results_p99, agents):
-    """What does not hold."""
+    """The violated limits."""
     wrong = []
     if errors:
         wrong.append(f"{errors} calls failed")
@@ -114,7 +114,7 @@ def main():
         print(f"it holds at {STEPS[-1]} agents")
     figures = common.Figures()
     figures.at_most("heartbeat_p99", p99, P99_MS, " ms")
-    # None when no results came, which is short of any bar.
+    # None if no results arrived, which fails any bar.
     figures.at_most("results_p99", float("inf") if results_p99 is None else results_p99, RESULTS_P99_MS, " ms")
     figures.at_most("errors", errors, 0)
     figures.at_most("coordinator_memory", memory, MEMORY_MB, " MB")

@@ -4,7 +4,7 @@ import json
 import time
 import warnings
 
-# Nothing here needs numpy, and torch would say that it is not there.
+# Nothing here needs numpy, and torch would warn that it is missing.
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
 import torch  # noqa: E402
 import torch.nn.functional as F
@@ -19,10 +19,10 @@ def input_dims(key):
 
 
 class Reference:
-    """An op of the catalog as PyTorch runs it, from the same definition that the agent lowers.
+    """An op of the catalog in PyTorch, from the same definition that the agent lowers.
 
-    It is written out as one flat Python function of calls to torch, since modules and loops would cost
-    more than some of these ops.
+    It is written as one flat Python function of calls to torch, since modules and loops would cost more than some of
+    these ops.
     """
 
     definitions = {}
@@ -44,14 +44,14 @@ class Reference:
             holds = {"keeps_shape": keeps_shape, "changes_shape": not keeps_shape}
             previous = node.get("id", str(index))
             if not holds.get(node.get("when"), True):
-                # A node that is passed over hands on its first input.
+                # A skipped node passes on its first input.
                 places[previous] = inputs[0]
                 continue
             apply = node["apply"]
             kind, sizes = (apply, {}) if isinstance(apply, str) else next(iter(apply.items()))
             call = self.call(kind, sizes, inputs)
             places[previous] = f"v{index}"
-            # Run as it is written, for the shapes that the next one needs.
+            # Run as written, for the shapes that the next node needs.
             self.names[f"v{index}"] = eval(call, self.names)
             lines.append(f"    v{index} = {call}")
         source = "def op(x):\n" + "\n".join(lines) + f"\n    return {places[previous]}\n"
@@ -131,7 +131,7 @@ class Reference:
 
 
 def autorange(key):
-    """`blocked_autorange` with its defaults, and the seconds it took with all preparation."""
+    """`blocked_autorange` with its defaults, and its seconds including all preparation."""
     start = time.monotonic()
     with torch.inference_mode():
         reference = Reference(key)
@@ -141,7 +141,7 @@ def autorange(key):
 
 
 def autorange_all(keys):
-    """The same for many keys: microseconds by key, and the seconds it took."""
+    """The same for many keys: microseconds by key, and the seconds in total."""
     values = {}
     total = 0.0
     for key in keys:

@@ -5,7 +5,7 @@ import time
 import common
 import pytorch
 
-# Between the ends of two builds, so that they do not share a quiet or a noisy minute.
+# Time between the ends of two builds, so that they do not share a quiet or a noisy minute.
 APART_SECONDS = 150
 
 

@@ -12,7 +12,7 @@ ROUNDS = 5
 
 
 def multiply(path):
-    """Makes a million of the measurements that came by HTTP, each a new one of the same agent and key."""
+    """Turns the measurements that came by HTTP into a million, each a new one of the same agent and key."""
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA cache_size = -500000")
     database.execute("PRAGMA synchronous = OFF")
@@ -34,7 +34,7 @@ def multiply(path):
 
 
 def forget(path):
-    """Takes a file out of the system's memory, as after the machine was started."""
+    """Drops a file from the system's page cache, as after a boot of the machine."""
     file = os.open(path, os.O_RDONLY)
     os.fsync(file)
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -56,7 +56,7 @@ def main():
         coordinator = common.Coordinator(path.parent)
         slowest = 0
         for number in range(ROUNDS):
-            # It did not end in peace, and left a log to recover.
+            # It was killed, and left a log to recover.
             coordinator.simulate("ingest", "--batches", 5, "--seed", number + 2)
             coordinator.kill()
             forget(path)

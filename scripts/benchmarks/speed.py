@@ -8,7 +8,7 @@ def main():
     pytorch.torch.set_num_threads(1)
     keys = list(common.measure("--space", str(common.SIXTY))[0])
     ours, theirs = [], []
-    # Alternating, so that both meet the same machine.
+    # Alternating, so that both see the same state of the machine.
     for _ in range(3):
         _, seconds = common.measure("--space", str(common.SIXTY))
         ours.append(seconds / len(keys))

@@ -16,5 +16,5 @@ VOLUME /var/lib/latlas
 EXPOSE 8700
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["latlas-coordinator"]
-# On the loopback of the container: publish it with --network host, or put a proxy with TLS beside it.
+# On the loopback of the container: publish it with --network host, or run a proxy with TLS next to it.
 CMD ["serve", "--data", "/var/lib/latlas"]

@@ -15,12 +15,12 @@ import traceback
 import zipfile
 from pathlib import Path
 
-# A checkout stays as it is.
+# Leaves a checkout unchanged.
 sys.dont_write_bytecode = True
 HERE = Path(sys.argv[0]).resolve()
 if not zipfile.is_zipfile(HERE):
     HERE = Path(__file__).resolve().parent
-    # In the checkout the benchmarks' own modules stand there.
+    # In a checkout the benchmarks' own modules are in that folder.
     sys.path.insert(1, str(HERE.parent / "benchmarks"))
 
 import arithmetic  # noqa: E402
@@ -32,13 +32,13 @@ from programs import OutOfTime, Programs, last_line  # noqa: E402
 
 
 def data_file(name):
-    """A file that gpu-check works with: beside it in a bundle, and at its place in the checkout."""
+    """A data file of gpu-check: in a bundle it is next to this program, in a checkout at its own place."""
     places = [HERE.parent / name, HERE / name, HERE.parent / "benchmarks" / name]
     return next(path for path in places if path.is_file())
 
 
 class Findings:
-    """What one phase came to."""
+    """The result of one phase."""
 
     def __init__(self):
         self.figures, self.details = common.Figures(), {}
@@ -55,7 +55,7 @@ class Findings:
 
 
 class Results:
-    """The files of the results, written anew after each phase: what is there stays whatever comes."""
+    """The files of the results, rewritten after each phase, so that earlier results survive any later failure."""
 
     def __init__(self, folder, arguments):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,14 +78,14 @@ class Results:
         return [line for found in self.phases.values() for line in found.figures.lines]
 
     def keep(self, phase, measurements):
-        """Adds a run's measurements, one JSON object a line."""
+        """Adds a run's measurements, one JSON object per line."""
         lines = "".join(json.dumps(dict(m, phase=phase)) + "\n" for m in measurements)
         with open(self.folder / "measurements.ndjson.gz", "ab") as file:
             file.write(gzip.compress(lines.encode()))
 
 
 def run_phase(phase, check, found):
-    """Runs a phase; whatever happens in it is its state."""
+    """Runs a phase; the phase's state records any failure."""
     started = time.monotonic()
     try:
         phase(check, found)
@@ -95,7 +95,7 @@ def run_phase(phase, check, found):
     except Problem as problem:
         found.state, found.problem = "failed", str(problem)
     except Exception as problem:
-        # A mistake of this program, or an answer that it does not know: the other phases are worth having.
+        # An error of this program, or an answer that it does not understand: the other phases are still useful.
         found.state, found.problem = "failed", f"{type(problem).__name__}: {problem}"
         found.details["traceback"] = traceback.format_exc()
     found.seconds = time.monotonic() - started
@@ -147,7 +147,7 @@ def main():
             folder = (asked.programs or HERE.parent).resolve()
             programs = Programs(folder, machine.environment(folder), asked.device, Path(scratch), log)
             programs.deadline = started + 60 * asked.minutes
-            # Without the device nothing else is worth trying.
+            # Without the device no further check makes sense.
             code, _, err = programs.start("latlas-agent", ["probe", "--device", asked.device], None)
             if code:
                 raise Problem(last_line(err) or f"latlas-agent probe ended with {code}")
@@ -157,7 +157,7 @@ def main():
             sys.exit(f"gpu-check: {results.problem}")
         check = Check(programs, data_file, asked.quick, asked.dtype or DTYPES)
         wanted = [(phase, share) for phase, share in PHASES if not asked.only or phase.__name__ in asked.only]
-        # The first start of a program reads gigabytes of libraries, and comes out of nobody's share.
+        # The first start of a program reads gigabytes of libraries, and is not part of any phase's time.
         began = time.monotonic()
         minutes = asked.minutes - (began - started) / 60
         ends = arithmetic.plan([(phase.__name__, share) for phase, share in wanted], minutes)

@@ -1,29 +1,29 @@
-"""What gpu-check computes from what it measured: pure functions."""
+"""Computations of gpu-check on its measurements: pure functions."""
 
 import copy
 
-# The share of the device's time from which on an op counts as bound by the host, as in Latlas.
+# An op counts as host-bound from this share of the device's time on, as in Latlas.
 HOST_BOUND_SHARE = 0.9
 
 
 def integral(samples):
-    """What a rate comes to over its samples, (second, value) each, by trapezoids; 0 for fewer than two."""
+    """The integral of a rate over its samples, (second, value) each, by trapezoids; 0 for fewer than two."""
     pairs = zip(samples, samples[1:])
     return sum((t1 - t0) * (v0 + v1) / 2 for (t0, v0), (t1, v1) in pairs)
 
 
 def off(value, truth):
-    """How far a value is from the truth, in percent."""
+    """The deviation of a value from the truth, in percent."""
     return 100 * abs(value / truth - 1)
 
 
 def calls_of_block(micros_of_one, block_micros, most=20000):
-    """How many calls make a block of at least so many microseconds."""
+    """The number of calls that make a block of at least this many microseconds."""
     return max(1, min(most, round(block_micros / max(micros_of_one, 1e-3) + 0.5)))
 
 
 def per_call(elapsed_ms, calls):
-    """Microseconds of one call, from what two events say of a block of them."""
+    """Microseconds of one call, from the two events around a block of calls."""
     return 1e3 * elapsed_ms / calls
 
 
@@ -32,22 +32,21 @@ def host_bound(host_micros, device_micros):
 
 
 def clocks_of(ops):
-    """Host's and device's microseconds of a network, each as a sum over its predicted ops. The larger one bounds
-    it."""
+    """Host and device microseconds of a network, each as a sum over its predicted ops. The larger one is the bound."""
     host = sum(op.get("host_micros") or 0.0 for op in ops)
     device = sum(op.get("device_micros", op["latency_micros"]) for op in ops)
     return host, device
 
 
 def device_share(networks):
-    """Percent of the measured time of networks that the device bounds; each is (measured, host, device)."""
+    """Percent of the measured time of networks that belongs to device-bound ones; each is (measured, host, device)."""
     total = sum(measured for measured, _, _ in networks)
     by_device = sum(measured for measured, host, device in networks if device > host)
     return 100 * by_device / total if total else 0.0
 
 
 def network_with_batch(spec, batch):
-    """The same network for another batch, under a name that says so."""
+    """The same network for another batch, with the batch in its name."""
     spec = copy.deepcopy(spec)
     spec.pop("published", None)
     spec["input"]["n"] = batch
@@ -57,14 +56,14 @@ def network_with_batch(spec, batch):
 
 
 def spread(items, count):
-    """So many of some items, evenly spread over all of them."""
+    """This many of some items, evenly spread over all of them."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]
 
 
 def plan(phases, minutes):
-    """When each phase has to be over, in seconds from the start; `phases` are (name, share) each. Time that a
-    phase leaves over goes to the next ones."""
+    """When each phase has to end, in seconds from the start; `phases` are (name, share) each. Unused time of a phase
+    goes to the next ones."""
     total = sum(share for _, share in phases)
     ends, share_so_far = {}, 0.0
     for name, share in phases:
@@ -74,5 +73,5 @@ def plan(phases, minutes):
 
 
 def fitting(wanted, least, seconds_each, seconds_left):
-    """How many of the wanted pieces of work fit into the time that is left, but not fewer than the least."""
+    """How many of the wanted pieces of work fit into the remaining time, but at least the minimum."""
     return max(least, min(wanted, int(seconds_left / max(seconds_each, 1e-9))))

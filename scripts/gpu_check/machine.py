@@ -1,4 +1,4 @@
-"""What gpu-check finds on a machine: the torch of its Python, and the GPU's own library."""
+"""The facts that gpu-check finds on a machine: the torch of its Python, and the GPU's own library."""
 
 import ctypes
 import importlib.util
@@ -12,11 +12,11 @@ import arithmetic
 
 
 class Problem(Exception):
-    """Something that is missing or wrong; the text says what, and what to do."""
+    """Something is missing or wrong; the text names it and the remedy."""
 
 
 def torch_folder():
-    """The folder of the torch that this Python would import, without importing it; None where it has none."""
+    """The folder of the torch that this Python would import, without importing it; None if there is none."""
     found = importlib.util.find_spec("torch")
     return Path(found.submodule_search_locations[0]) if found else None
 
@@ -28,7 +28,7 @@ def torch_version(folder):
 
 
 def library_path(torch):
-    """The folders with its libraries and those of NVIDIA that it is linked to."""
+    """The folders of its libraries and of the NVIDIA libraries that it links to."""
     folders = [torch / "lib"]
     folders += sorted(path for path in (torch.parent / "nvidia").glob("*/lib") if path.is_dir())
     return [str(folder) for folder in folders]
@@ -37,8 +37,8 @@ def library_path(torch):
 def environment(programs):
     """The environment in which the programs of a folder find libtorch.
 
-    What was built on this machine finds its own. A bundle was built elsewhere, and says in a file for which
-    torch; it uses the one of this machine.
+    Programs built on this machine find their own libtorch. A bundle was built elsewhere, and a file in it names the
+    required torch version; it uses this machine's torch.
     """
     made_for = programs / "torch-version"
     if not made_for.is_file():
@@ -61,7 +61,7 @@ def environment(programs):
 
 
 class Card:
-    """A GPU as NVML sees it, by way of ctypes."""
+    """A GPU in NVML, through ctypes."""
 
     def __init__(self, index):
         try:
@@ -79,20 +79,20 @@ class Card:
             raise Problem(f"NVML refuses {function}: {self.nvml.nvmlErrorString(code).decode()}")
 
     def joules(self):
-        """What it has consumed since its driver was loaded."""
+        """Its energy consumption since its driver was loaded."""
         value = ctypes.c_ulonglong()
         self.ask("nvmlDeviceGetTotalEnergyConsumption", self.device, ctypes.byref(value))
         return value.value / 1e3
 
     def watts(self):
-        """What it draws now; many cards give a mean over a second."""
+        """Its current power; many cards give a mean over a second."""
         value = ctypes.c_uint()
         self.ask("nvmlDeviceGetPowerUsage", self.device, ctypes.byref(value))
         return value.value / 1e3
 
 
 class PowerLog:
-    """Samples of a card's power and counter of energy while something runs."""
+    """Samples of a card's power and energy counter while something runs."""
 
     def __init__(self, card, period=0.02):
         self.card, self.period = card, period
@@ -119,7 +119,7 @@ class PowerLog:
         self.thread.join()
 
     def joules(self):
-        """Of the same time: what the counter says, and the integral of the power."""
+        """Over the same time: the difference of the counter, and the integral of the power."""
         if self.problem:
             raise self.problem
         if len(self.energy) < 2:

@@ -1,4 +1,4 @@
-"""Makes one program of gpu-check: `pack.py FILE`. It needs Python's own library alone."""
+"""Packs gpu-check into one program: `pack.py FILE`. It needs only Python's standard library."""
 
 import shutil
 import sys

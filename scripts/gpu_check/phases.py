@@ -1,4 +1,4 @@
-"""What gpu-check looks at, in the order of its worth. Each phase adds figures and details to its findings."""
+"""The checks of gpu-check, in the order of their importance. Each phase adds figures and details to its findings."""
 
 import json
 import subprocess
@@ -16,37 +16,37 @@ REAL = (
     "resnet18 resnet50 mobilenet_v2 mobilenet_v3_large efficientnet_b0 vit_b_32 "
     "squeezenet1_1 shufflenet_v2_x1_0 mnasnet1_0 regnet_y_400mf convnext_tiny"
 ).split()
-# Random networks, and their seed.
+# Number of random networks, and their seed.
 RANDOM, SEED = 20, 2026
 # Element types of the networks.
 DTYPES = ["f32", "bf16"]
-# Networks are measured one by one or in batches, half of them each.
+# Half of the networks are measured one by one, and half in batches.
 BATCH = 32
-# Left for the judgement of what was measured.
+# Reserved for evaluating the measurements.
 JUDGING_SECONDS = 10
-# A card's power is a mean over about a second, so this long before and after belong to what runs between.
+# A card's power is a mean over about a second, so this time before and after belongs to the work in between.
 POWER_LAG = 1.5
 
 
 class Check:
-    """What all phases work with."""
+    """The shared input of all phases."""
 
     def __init__(self, programs, data, quick, dtypes=DTYPES):
         self.programs, self.quick = programs, quick
         self.dtypes = dtypes[:1] if quick else dtypes
-        # The space of two tables, and the ops that are compared: as they are called one by one and in batches.
+        # The space of two tables, and the ops that are compared: as single calls and in batches.
         self.sixty = data("sixty.yaml")
         self.forty = data("forty.txt").read_text().split()
         self.device = programs.device
         self.on_gpu = self.device != "cpu"
-        # Found by one phase and used by later ones.
+        # Set by one phase and used by later ones.
         self.seconds_per_row = None
 
     def index(self):
         return int(self.device.split(":")[1])
 
     def time_in_torch(self, keys):
-        """What the same ops take in PyTorch, by key; as many as there is time for."""
+        """The times of the same ops in PyTorch, by key; as many as fit into the time."""
         if machine.torch_folder() is None:
             raise Problem("this Python has no torch, so there is nothing to compare with")
         me = [sys.executable, sys.argv[0], "--device", self.device, "--programs", str(self.programs.folder)]
@@ -70,13 +70,13 @@ class Check:
         return times
 
     def few(self, count):
-        """So many of the ops that keep a GPU busy."""
+        """This many of the ops that keep a GPU busy."""
         busy = [key for key in self.forty if not key.startswith(("MaxPool", "AvgPool")) and ":n1-" not in key]
         return arithmetic.spread(self.forty[:10] if self.quick else busy, count)
 
 
 def measured(measurements):
-    """Those with a latency."""
+    """The measurements with a latency."""
     return {key: m for key, m in measurements.items() if m["latency"]}
 
 
@@ -85,7 +85,7 @@ def fingerprint(check, found):
     found.details["probe"] = check.programs.json("latlas-agent", "probe", "--device", check.device, "--json")
     print(f"hardware id {found.details['probe']['hardware_id']}, energy {found.details['probe']['energy']}")
     rows = check.programs.bench_keys(check.few(2)) if check.quick else check.programs.bench_space("quick")
-    # The agent refuses outputs that are not finite.
+    # The agent refuses non-finite outputs.
     failed = {key: m["reason"] for key, m in rows.items() if not m["latency"]}
     for key, reason in failed.items():
         print(f"{key} could not be run: {reason}")
@@ -129,7 +129,7 @@ def repeatability(check, found):
         check.seconds_per_row = (before - check.programs.left()) / len(rows)
         print(f"{len(builds[-1])} rows in {before - check.programs.left():.0f} s")
     found.details.update(builds=builds, seconds_per_row=check.seconds_per_row)
-    # What the device needs, and what a call costs: on a GPU the host's time where that is larger.
+    # The device time, and the cost of a call: on a GPU the host time if it is larger.
     for name, value in (("repeatability_device", "quiet_micros"), ("repeatability", None)):
         first, second = (
             {key: point(row)[value] if value else latency(point(row)) for key, row in build.items()} for build in builds
@@ -144,7 +144,7 @@ def repeatability(check, found):
 
 
 def networks_to_judge(check, count):
-    """So many of 20 random networks and the catalog's real ones, half of them in batches."""
+    """This many of 20 random networks and the catalog's real ones, half of them in batches."""
     if check.quick:
         layers = [{"op": "Conv3x3", "c_out": 16, "stride": stride} for stride in (2, 1)]
         return [{"name": "two-layers", "input": {"n": 1, "c": 16, "h": 28, "w": 28}, "layers": layers}]
@@ -160,8 +160,8 @@ def prediction(check, found):
     """Whole networks, predicted by the two clocks and measured, in f32 and bf16."""
     print(f"{check.seconds_per_row or 0:.2f} s per row so far")
     for place, dtype in enumerate(check.dtypes):
-        # A network needs a dozen rows of its own, and they are larger than the rows so far. On an H200 one took as
-        # long as 20 of these and more.
+        # A network needs a dozen rows of its own, and they are larger than the rows so far. On an H200 one took as long
+        # as 20 or more of these.
         share = check.programs.left() / (len(check.dtypes) - place) - JUDGING_SECONDS
         seconds = 26 * (check.seconds_per_row or 0.5)
         count = arithmetic.fitting(RANDOM + len(REAL), 4, seconds, share)
@@ -175,7 +175,7 @@ def judge_networks(check, found, dtype, specs):
     keys = programs.json("latlas", "networks", "keys", "--arch", arch, "--json")["keys"]
     print(f"{dtype}: {len(specs)} networks, {len(keys)} rows")
     words = [word for key in keys for word in ("--key", key)]
-    # What has been measured by then is judged all the same.
+    # The measurements so far are evaluated nevertheless.
     programs.deadline -= JUDGING_SECONDS
     try:
         rows = programs.bench(*words, "--arch", arch, "--dtype", dtype)
@@ -189,7 +189,7 @@ def judge_networks(check, found, dtype, specs):
     (scratch / "rows.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows))
     programs.latlas("table", "build", scratch / "rows.ndjson", "-o", scratch / "table.json")
     accuracy = programs.json("latlas", "accuracy", "--table", scratch / "table.json", "--json")
-    # It is 1 unless each has a prediction, and those without one are among the accuracy's.
+    # The code is 1 unless each network has a prediction; networks without one are counted in the accuracy.
     _, predicted, _ = programs.start(
         "latlas", ["predict", "--table", scratch / "table.json", "--arch", arch, "--json"], None
     )
@@ -213,7 +213,7 @@ def judge_networks(check, found, dtype, specs):
     found.details[dtype] = {"accuracy": accuracy, "clocks": clocks}
     overall, figures = accuracy["overall"], found.figures
     figures.at_least(f"{dtype}_networks", len(judged), 1 if check.quick else 31)
-    # One without a prediction counts as wrong.
+    # A network without a prediction counts as wrong.
     within = (overall["within_10"] or 0) * overall["predicted"] / max(overall["networks"], 1)
     figures.at_least(f"{dtype}_within_10", 100 * within, 95, "%")
     if overall["mape"] is not None:
@@ -246,7 +246,7 @@ def memory(check, found, keys):
     enough = 0
     times = check.time_in_torch(keys)
     for key in keys:
-        # A worker of its own for each, which holds what this op needs and nothing else.
+        # A separate worker for each op, which contains only what this op needs.
         row, needed = check.programs.bench_keys([key])[key], times[key]["peak_bytes"]
         ours = row["peak_memory_bytes"] or 0
         print(f"{key:<48} {ours / 2**20:>9.0f} MiB held, {needed / 2**20:.0f} needed by torch")
@@ -299,7 +299,7 @@ def company(check, found):
     found.figures.at_least("disturbed_beside_another", disturbed(beside), 100, "%")
 
 
-# In the order of their worth, each with its share of the time.
+# In the order of their importance, each with its share of the time.
 PHASES = [
     (fingerprint, 10),
     (agreement, 12),

@@ -1,4 +1,4 @@
-"""Latlas' programs as gpu-check runs them: within a time, and with what they say kept."""
+"""Runs Latlas' programs for gpu-check, with a time limit, and keeps their output."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from machine import Problem
 
 
 class OutOfTime(Exception):
-    """A phase's time is over; what it had by then is kept."""
+    """A phase's time is over; its results so far are kept."""
 
 
 class Programs:
@@ -18,7 +18,7 @@ class Programs:
 
     def __init__(self, folder, environment, device, scratch, log):
         self.folder, self.device, self.scratch, self.log = folder, device, scratch, log
-        # What earlier runs on this machine found is none of this check's business.
+        # Results of earlier runs on this machine must not affect this check.
         self.environment = dict(environment, XDG_STATE_HOME=str(scratch))
         self.deadline = None
         for name in ("latlas-agent", "latlas"):
@@ -27,11 +27,11 @@ class Programs:
                               "--programs")
 
     def left(self):
-        """Seconds until the phase has to be over."""
+        """Seconds until the phase has to end."""
         return self.deadline - time.monotonic()
 
     def run(self, name, *arguments, faults=None, text=None):
-        """Standard output of a program that has to succeed."""
+        """Standard output of a program that must succeed."""
         code, out, err = self.start(name, arguments, faults, text)
         if code:
             raise Problem(f"{name} {arguments[0]}: {last_line(err) or f'it ended with {code}'}")
@@ -58,7 +58,7 @@ class Programs:
             out, err = child.communicate(text, timeout=seconds)
         except subprocess.TimeoutExpired:
             timed_out = True
-            # On Ctrl-C the agent ends by itself, with its workers.
+            # On Ctrl-C the agent ends its workers and then itself.
             os.kill(child.pid, signal.SIGINT)
             try:
                 out, err = child.communicate(timeout=5)
@@ -78,21 +78,21 @@ class Programs:
         return self.run("latlas", *arguments)
 
     def bench(self, *arguments, faults=None):
-        """Measurements of `latlas-agent bench`, those of a run that ended too late included."""
+        """Measurements of `latlas-agent bench`, including those of a run that reached the time limit."""
         out = self.scratch / "bench.ndjson"
         out.unlink(missing_ok=True)
         command = ["bench", "--device", self.device, "--out", out, *arguments]
         try:
             self.run("latlas-agent", *command, faults=faults)
         finally:
-            # For the results' file, whatever becomes of the phase.
+            # For the results' file, even if the phase fails.
             lines = out.read_text().splitlines() if out.is_file() else []
             self.measured = [json.loads(line) for line in lines]
             self.keep(self.measured)
         return self.measured
 
     def keep(self, measurements):
-        """Overwritten by whoever collects them."""
+        """Overridden by collectors of measurements."""
 
     def bench_space(self, space, *arguments):
         """The same for a space: measurements by key."""
@@ -115,7 +115,7 @@ def key_of(measurement):
 
 
 def point(measurement, distance=None):
-    """The point of the curve at a reuse distance: the one that the row reports, unless another is named."""
+    """The point of the curve at a reuse distance, by default the one that the row reports."""
     if distance is None:
         distance = measurement["run_config"]["reuse_distance_bytes"]
     for point in measurement["latency"]["curve"]:
@@ -125,5 +125,5 @@ def point(measurement, distance=None):
 
 
 def latency(point):
-    """What a call costs: the larger of the device's and the host's time."""
+    """The cost of a call: the larger of the device's and the host's time."""
     return max(point["quiet_micros"], point.get("host_micros") or 0.0)

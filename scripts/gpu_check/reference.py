@@ -1,6 +1,6 @@
-"""The same ops in PyTorch, timed by CUDA events. On a processor, where there are none, by its clock.
+"""The same ops in PyTorch, timed by CUDA events. On a processor, which has none, they are timed by its clock.
 
-It runs in a process of its own, which leaves the GPU to the agent when it ends.
+It runs in a separate process, which frees the GPU for the agent when it ends.
 """
 
 import functools
@@ -13,18 +13,18 @@ import pytorch
 
 torch = pytorch.torch
 
-# A block of calls lasts about so long: events and waiting are a small part of it.
+# The approximate duration of a block of calls: events and waiting are a small part of it.
 BLOCK_MICROS = 3000
 # The most calls of a block on a GPU: the queue of launches takes about a thousand.
 MOST_CALLS = 32
 BLOCKS = 15
-# The device is kept busy for so many times as long as the host needs to issue a block.
+# The device is kept busy for this multiple of the host's time to issue a block.
 MARGIN = 1.5
 
 
 def time_ops(programs, keys):
-    """Prints what each op takes, one JSON object a line."""
-    # The definitions are what `latlas` tells.
+    """Prints the time of each op, one JSON object per line."""
+    # The definitions are those that `latlas` reports.
     pytorch.run = programs.run
     device = programs.device
     torch.set_default_device(device)
@@ -35,8 +35,8 @@ def time_ops(programs, keys):
 
 
 def events(op, x, calls, busy_cycles=0):
-    """Microseconds of one call on the device, from two events around so many. The device is kept busy for so many of
-    its cycles before, while the host issues the calls."""
+    """Microseconds of one call on the device, from two events around the given number of calls. Before, the device is
+    kept busy for the given number of its cycles, while the host issues the calls."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     if busy_cycles:
         torch.cuda._sleep(busy_cycles)
@@ -51,7 +51,8 @@ def events(op, x, calls, busy_cycles=0):
 
 
 def cycles_while_issuing(op, x, calls):
-    """For how many of its cycles the device has to be busy, so that the host issues so many calls meanwhile."""
+    """The number of cycles for which the device must be busy, so that the host can issue the given number of calls
+    meanwhile."""
     cycles = 10_000_000
     micros = events(lambda _: torch.cuda._sleep(cycles), None, 1)
     torch.cuda.synchronize()
@@ -61,7 +62,7 @@ def cycles_while_issuing(op, x, calls):
 
 
 def clock(op, x, calls):
-    """The same by the host's clock, for a device whose calls are waited for."""
+    """The same by the host's clock, for a device whose calls are synchronous."""
     start = time.perf_counter()
     for _ in range(calls):
         op(x)
@@ -69,8 +70,8 @@ def clock(op, x, calls):
 
 
 def replayed(op, x, calls=20):
-    """Microseconds of one call in a replayed CUDA graph, where no call waits for the host; None where the op cannot
-    be captured."""
+    """Microseconds of one call in a replayed CUDA graph, where no call waits for the host; None if the op cannot be
+    captured."""
     try:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -88,8 +89,8 @@ def replayed(op, x, calls=20):
 
 
 def time_op(key, on_gpu):
-    """Of one op: microseconds on the device as blocks of calls have it that need not wait for the host, in a replayed
-    graph, and the most memory that it took, in bytes."""
+    """For one op: microseconds on the device from blocks of calls that need not wait for the host, microseconds in a
+    replayed graph, and its peak memory, in bytes."""
     with torch.inference_mode():
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -101,7 +102,7 @@ def time_op(key, on_gpu):
         else:
             calls = arithmetic.calls_of_block(clock(op, x, 3), BLOCK_MICROS)
             measure = clock
-        # The first block brings clocks and caches to where they stay.
+        # The first block brings clocks and caches to their steady state.
         values = [measure(op, x, calls) for _ in range(BLOCKS + 1)][1:]
         in_graph = replayed(op, x) if on_gpu else None
         peak = torch.cuda.max_memory_allocated() if on_gpu else None

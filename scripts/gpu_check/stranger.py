@@ -1,4 +1,4 @@
-"""A program of its own that keeps a GPU at work until its standard input closes."""
+"""A separate program that keeps a GPU busy until its standard input closes."""
 
 SOURCE = """
 import sys, threading, torch

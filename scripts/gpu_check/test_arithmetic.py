@@ -1,4 +1,4 @@
-"""Tests of what gpu-check computes."""
+"""Tests of the computations of gpu-check."""
 
 import unittest
 

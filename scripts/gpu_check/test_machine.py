@@ -1,4 +1,4 @@
-"""Tests of what gpu-check finds on a machine, on made-up ones."""
+"""Tests of the facts that gpu-check finds on a machine, with fake machines."""
 
 import tempfile
 import threading
@@ -9,7 +9,7 @@ import machine
 
 
 class FakeCard:
-    """Draws 70 W and counts 5 J with each look; says when it has been looked at often enough."""
+    """Draws 70 W and counts 5 J at each reading; reports when it has been read often enough."""
 
     def __init__(self, looks):
         self.left, self.enough, self.counted = looks, threading.Event(), 0.0

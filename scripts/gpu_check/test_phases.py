@@ -1,4 +1,4 @@
-"""Tests of the phases that need a GPU, with one that is made up: rows, card, PyTorch's times and another process."""
+"""Tests of the phases that need a GPU, with fakes: rows, card, PyTorch's times and another process."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ def row(key, device, host, status="ok", energy=None, reason=None):
 
 
 class FakePrograms:
-    """Measures at once; `rows` says what, from a key and the arguments."""
+    """Measures without delay; `rows` gives the result, from a key and the arguments."""
 
     device = "cuda:0"
 
@@ -94,7 +94,7 @@ class Phases(unittest.TestCase):
         def rows(key, arguments, faults):
             builds.append(key)
             again = len(builds) > 60
-            # The device's time scatters, and the host's is what a call costs.
+            # The device time varies, and the cost of a call is the host time.
             return row(key, 2.0 if again else 1.0, 20.2 if again else 20.0)
 
         lines = self.run_phase(phases.repeatability, check_of(rows))

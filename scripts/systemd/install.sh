@@ -7,7 +7,7 @@ stop() {
     exit "${2:-1}"
 }
 
-# Refuses option $1 when it is the last of the $2 arguments that are left, and so has no value.
+# Refuses option $1 if it is the last of the $2 remaining arguments, and so has no value.
 need() {
     [ "$2" -ge 2 ] || stop "$1 needs a value; --help shows how" 2
 }
@@ -20,12 +20,12 @@ check_root() {
     else
         mkdir -p "$root"
         root=$(cd "$root" && pwd)
-        # What is installed below `/` is no dry run.
+        # An installation below `/` is not a dry run.
         [ "$root" != / ] || stop "--root / is the system itself: leave --root out" 2
     fi
 }
 
-# Makes a folder with a mode and, on the system, an owner.
+# Creates a folder with a mode and, on the system, an owner.
 folder() { # path mode owner
     mkdir -p "$root$1"
     chmod "$2" "$root$1"
@@ -40,7 +40,7 @@ own() { # owner path...
     done
 }
 
-# Puts a file in place at once: a program that runs keeps the old one, and no reader sees half.
+# Installs a file atomically: a running program keeps the old one, and no reader sees a partial file.
 place() { # source target mode
     mkdir -p "$(dirname "$root$2")"
     cp "$1" "$root$2.new"
@@ -48,7 +48,7 @@ place() { # source target mode
     mv "$root$2.new" "$root$2"
 }
 
-# Writes standard input to a file, unless the file is there: settings are the host's.
+# Writes standard input to a file, unless the file exists: settings belong to the host.
 settle() { # target mode owner
     mkdir -p "$(dirname "$root$1")"
     if [ -e "$root$1" ]; then
@@ -69,7 +69,7 @@ add_user() { # name home
     useradd --system --user-group --home-dir "$2" --no-create-home --shell "$shell" "$1"
 }
 
-# Refuses what would not stay one word in a file of settings.
+# Refuses a value that would not remain one word in a file of settings.
 plain() { # what value
     case $2 in
     *[!A-Za-z0-9_.:/@%?=,+~\ -]*) stop "$1 has characters that do not belong there: $2" 2 ;;

@@ -1,4 +1,4 @@
-//! The constraints that candidates are judged by, and the YAML that they are written in.
+//! The constraints for candidates, and their YAML format.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub enum LatencyBound {
     Upper,
 }
 
-/// Limits that a candidate has to keep. An absent limit allows everything.
+/// Limits for a candidate. An absent limit allows everything.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Constraints {
     /// Latency in milliseconds.
@@ -27,7 +27,7 @@ pub struct Constraints {
     pub max_flops: Option<u64>,
     /// Parameters.
     pub max_params: Option<u64>,
-    /// Layers or nodes, as the author wrote them.
+    /// Layers or nodes, in the author's form.
     pub max_layers: Option<u64>,
     /// Layers or nodes of an op, by its name in the catalog.
     pub max_per_op: BTreeMap<String, u64>,
@@ -46,11 +46,11 @@ struct File {
 }
 
 impl Constraints {
-    /// Reads constraints, for candidates that are made of a catalog's ops.
+    /// Reads constraints, for candidates that use the ops of a catalog.
     ///
     /// # Errors
-    /// Syntax errors and unknown keys, with line and column; a limit that is no limit; an op that does
-    /// not exist or stands twice; no constraint at all.
+    /// Syntax errors and unknown keys, with line and column; an invalid limit; an op that does not exist or occurs
+    /// twice; no constraint at all.
     pub fn from_yaml(text: &str, catalog: &Catalog) -> Result<Constraints, Invalid> {
         let file: File = text::read(text)?;
         if let Some(limit) = file.max_latency_ms

@@ -1,4 +1,4 @@
-//! The search side as a library: the rules by which candidates of an architecture search are pruned.
+//! The search side as a library: the rules that prune candidates of an architecture search.
 //!
 //! Everything here is pure: [`verdict::judge`] takes constraints, a plan and a prediction.
 

@@ -1,4 +1,4 @@
-//! The gatekeeper's rules: whether a candidate may go on, and why not.
+//! The filter's rules: whether a candidate is accepted, and why not.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use serde::Serialize;
 
 use crate::constraints::{Constraints, LatencyBound};
 
-/// What becomes of a candidate.
+/// The decision about a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// Its latency is known, and it keeps every constraint.
+    /// Its latency is known, and it satisfies every constraint.
     Accepted,
-    /// It breaks a constraint.
+    /// It violates a constraint.
     Rejected,
-    /// It breaks no constraint that can be checked, but its latency is not known.
+    /// It violates no constraint that can be checked, but its latency is unknown.
     Unknown,
     /// It is not a network.
     Invalid,
@@ -26,9 +26,9 @@ pub enum Decision {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Reason {
-    /// A constraint is broken.
+    /// A constraint is violated.
     Broken(Broken),
-    /// Rows that are not in the table, nor could be estimated.
+    /// Rows that are not in the table and cannot be estimated.
     Missing {
         /// Their keys.
         missing: Vec<OpKey>,
@@ -40,15 +40,15 @@ pub enum Reason {
     },
 }
 
-/// A constraint that a candidate breaks.
+/// A constraint that a candidate violates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Broken {
     /// Name of the constraint.
     pub constraint: &'static str,
-    /// The op that it is about, for `max_per_op`.
+    /// The op of the constraint, for `max_per_op`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub op: Option<String>,
-    /// What the candidate has.
+    /// The candidate's value.
     pub value: Amount,
     /// The limit.
     pub limit: Amount,
@@ -58,7 +58,7 @@ pub struct Broken {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Amount {
-    /// Things that are counted.
+    /// A count.
     Count(u64),
     /// Milliseconds.
     Millis(f64),
@@ -67,14 +67,14 @@ pub enum Amount {
 /// A decision and its reasons; an accepted candidate has none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// What becomes of the candidate.
+    /// The decision.
     pub decision: Decision,
-    /// Why.
+    /// The reasons.
     pub reasons: Vec<Reason>,
 }
 
 impl Verdict {
-    /// The verdict on what is not a network.
+    /// The verdict on input that is not a network.
     pub fn invalid(problem: String) -> Verdict {
         Verdict { decision: Decision::Invalid, reasons: vec![Reason::Invalid { invalid: problem }] }
     }
@@ -82,9 +82,9 @@ impl Verdict {
 
 /// Judges a candidate by its plan and its prediction, or by the rows that a prediction lacks.
 ///
-/// Every broken constraint is a reason, so that a search can tell how far off a candidate is. A broken
-/// constraint rejects, whether rows are missing or not; without one, missing rows make it unknown, even
-/// if no constraint is about latency.
+/// Every violated constraint is a reason, so that a search can tell how far off a candidate is. A violated constraint
+/// rejects the candidate, whether rows are missing or not. Without one, missing rows make it unknown, even if no
+/// constraint is about latency.
 pub fn judge(
     constraints: &Constraints,
     plan: &NetworkPlan,
@@ -97,7 +97,7 @@ pub fn judge(
             LatencyBound::Upper => prediction.high_micros,
         };
         let value = micros / 1e3;
-        // What compares with nothing keeps nothing.
+        // A value that cannot be compared violates the limit.
         let kept = value <= limit;
         if !kept {
             let (value, limit) = (Amount::Millis(value), Amount::Millis(limit));
@@ -116,7 +116,7 @@ pub fn judge(
     }
 }
 
-/// The broken constraints that need no table, in a fixed order.
+/// The violated constraints that need no table, in a fixed order.
 fn structure(constraints: &Constraints, plan: &NetworkPlan) -> Vec<Broken> {
     let mut broken = Vec::new();
     let mut check = |constraint, op: Option<&str>, value: u64, limit: Option<u64>| {
@@ -125,7 +125,7 @@ fn structure(constraints: &Constraints, plan: &NetworkPlan) -> Vec<Broken> {
             broken.push(Broken { constraint, op: op.map(str::to_owned), value, limit });
         }
     };
-    // Additions and concatenations that a graph's wiring implies are not layers.
+    // Additions and concatenations that follow from a graph's wiring are not layers.
     let written = plan.steps.iter().filter(|step| step.merge.is_none());
     let mut per_op: BTreeMap<&str, u64> = BTreeMap::new();
     let mut layers = 0;

@@ -1,8 +1,7 @@
-//! How well a table predicts whole networks that were measured on the same hardware: the figures. The crate
-//! `latlas_predict` computes them.
+//! The figures of a table's accuracy: how well it predicts whole networks that were measured on the same hardware. The
+//! crate `latlas_predict` computes them.
 //!
-//! The relative error of a network is `predicted / measured - 1`: positive where the table promises too
-//! much time.
+//! The relative error of a network is `predicted / measured - 1`: positive if the prediction is too high.
 
 use std::collections::BTreeMap;
 

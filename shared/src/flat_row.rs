@@ -1,10 +1,10 @@
-//! A row as a flat record: the one list of columns for CSV and every other format without nested values.
+//! A row as a flat record: the single list of columns for CSV and every other format without nested values.
 
 use serde::Serialize;
 
 use crate::{Row, Table};
 
-/// Declares [`FlatRow`], its columns and where their values come from, in one list.
+/// Declares [`FlatRow`], its columns and the sources of their values, in one list.
 macro_rules! flat_row {
     ($($(#[$doc:meta])* $column:ident: $type:ty = |$table:ident, $row:ident| $value:expr;)*) => {
         /// A row with the hardware id of its table, without its curve.

@@ -213,7 +213,7 @@ impl Fingerprint {
             None => gib(self.memory_bytes),
         };
         let name = slug(gpu);
-        // Some products have their memory in their name.
+        // Some products contain their memory size in their name.
         let name = name.strip_suffix(&format!("-{memory}")).map(str::to_owned).unwrap_or(name);
         (name, format!("-{memory}.cuda"))
     }

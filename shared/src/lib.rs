@@ -1,4 +1,4 @@
-//! What travels between the agent, the coordinator and the search side: identities, measurements, tables and the
+//! The data that the agent, the coordinator and the search side exchange: identities, measurements, tables and the
 //! bodies of calls.
 //!
 //! Everything here is plain data with its checks. The crate `latlas_predict` computes with it.

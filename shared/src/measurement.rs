@@ -297,7 +297,7 @@ mod tests {
         ] {
             assert_eq!(FailureKind::from_words(reason), kind, "{reason}");
             assert_eq!(kind.is_of_box(), of_box, "{kind:?}");
-            // The name in the database is the name that travels.
+            // The name in the database is the serialized name.
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }

@@ -1,4 +1,4 @@
-//! What measurements come to: how agents differ, and the ground truth of a network. The crate `latlas_predict`
+//! Merged measurements: the differences between agents, and the ground truth of a network. The crate `latlas_predict`
 //! merges them.
 
 use jiff::Timestamp;

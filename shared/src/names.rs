@@ -1,14 +1,14 @@
-//! Names of the variants of enums, in JSON, columns and command lines alike.
+//! Names of enum variants, equal in JSON, columns and command lines.
 
 use strum::VariantNames;
 
-/// A text that is none of an enum's names.
+/// A text that is not a name of the enum.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not known: write {}", either(.names))]
 pub struct UnknownName {
     /// The text.
     pub text: String,
-    /// The names that there are.
+    /// The valid names.
     pub names: &'static [&'static str],
 }
 

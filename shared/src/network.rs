@@ -1,4 +1,4 @@
-//! A whole network as a piece of work: the definition that is sent, run and remembered.
+//! A whole network as a unit of work: the definition that is sent, run and stored.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,18 +12,18 @@ use sha2::{Digest, Sha256};
 /// The longest name of a network, in bytes.
 const MOST_NAME: usize = 200;
 
-/// The most bytes of a definition's JSON: it travels with each measurement, a hundred at a time. A
-/// network of a hundred layers has 10 KiB.
+/// The most bytes of a definition's JSON: each measurement contains it, and a hundred measurements are sent at a time.
+/// A network of a hundred layers has 10 KiB.
 const MOST_BYTES: usize = 64 << 10;
 
-/// Says what was hashed; the number changes with the meaning of the hash.
+/// The version of the hashed content; the number changes with the meaning of the hash.
 const PREFIX: &str = "net2-";
 
-/// How many characters of a digest stand for a network without a name.
+/// Number of characters of a digest that identify a network without a name.
 const SHORT_DIGEST: usize = 17;
 
-/// Hash of what a network computes: its input and its ops, by their digests, with shapes and wiring. The
-/// form that it is written in, names, prose, and the order of nodes and of added inputs are no part of it
+/// Hash of the computation of a network: its input and its ops, by their digests, with shapes and wiring. It does not
+/// depend on the form of the definition, on names and prose, or on the order of nodes and of added inputs
 /// ([`NetworkPlan::canonical`]). Written as `net2-` and 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
@@ -86,7 +86,7 @@ impl WholeNetwork {
     /// A network whose ops are in a catalog.
     ///
     /// # Errors
-    /// When it is not valid, or too large to be measured.
+    /// When it is invalid, or too large to be measured.
     pub fn new(spec: &NetworkSpec, catalog: &Catalog) -> Result<WholeNetwork, Invalid> {
         let plan = Network::new(spec, catalog)?.plan(catalog)?;
         let network = WholeNetwork {
@@ -101,10 +101,10 @@ impl WholeNetwork {
     /// A built-in network.
     ///
     /// # Errors
-    /// When there is none of this name; the message lists them.
+    /// When no network has this name; the message lists the existing ones.
     pub fn builtin(name: &str) -> Result<WholeNetwork, Invalid> {
         let catalog = Catalog::builtin();
-        // The catalog's own look-up knows what to say of a name that it does not have.
+        // The catalog's own look-up has the error message for an unknown name.
         catalog.network(name)?;
         let spec = catalog.networks().find(|spec| spec.name.as_deref() == Some(name));
         WholeNetwork::new(spec.expect("it was just found"), catalog)
@@ -119,8 +119,7 @@ impl WholeNetwork {
     /// The network as op keys, after a check of the definition against its digest.
     ///
     /// # Errors
-    /// When the definition is not valid or too large, or is another network than the digest says: then
-    /// the built-in ops have changed since.
+    /// When the definition is invalid or too large, or does not match the digest: the built-in ops have changed since.
     pub fn plan(&self) -> Result<NetworkPlan, Invalid> {
         self.check_bounds()?;
         let builtin = Catalog::builtin();

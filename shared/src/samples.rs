@@ -1,4 +1,4 @@
-//! The samples behind a measurement, small enough to keep for ever. They allow a better statistic later.
+//! The samples behind a measurement, small enough to keep for ever. They allow other statistics later.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ pub type Visit = Vec<f64>;
 /// Samples by reuse distance in bytes, in the order of visits; microseconds of one call.
 pub type Samples = BTreeMap<u64, Vec<Visit>>;
 
-/// The most bytes that packed samples may unpack to: far more than any measurement has.
+/// The most bytes that packed samples may unpack to: far more than any measurement needs.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Why packed samples cannot be unpacked.
@@ -24,7 +24,7 @@ pub enum SamplesError {
     /// The text is not Base64.
     #[error("packed samples are not Base64")]
     Base64(#[from] base64::DecodeError),
-    /// The bytes are not gzip, or were cut.
+    /// The bytes are not gzip, or are truncated.
     #[error("packed samples are not gzip")]
     Gzip(#[from] std::io::Error),
     /// The JSON inside has another form.

@@ -137,7 +137,7 @@ impl Row {
     /// curve that agree unless the measurement failed, and times that are positive and finite.
     fn check(&self, reference_distance: u64) -> Result<(), Invalid> {
         let problem = |text: &str| Err(Invalid::new("", text));
-        // The canonical spelling holds the rules for names and for shapes.
+        // The canonical spelling contains the rules for names and for shapes.
         self.key().to_string().parse::<OpKey>()?;
         let measured = self.latency_micros.is_some();
         if measured == self.curve.is_empty() {
@@ -160,7 +160,7 @@ impl Row {
                 "`curve` has ascending distances, and positive times inside their intervals",
             );
         }
-        // Predictions read the curve and other tools the column: they must not be told two things.
+        // Predictions read the curve and other tools read the column, so both must agree.
         let at_reference = self.read_curve(reference_distance as f64);
         let (Some(column), Some((_, value, _))) = (self.latency_micros, at_reference) else {
             return Ok(());

@@ -19,10 +19,10 @@ use crate::{
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
 
-/// The version of libtorch that all test data names.
+/// The version of libtorch in all test data.
 const LIBTORCH: &str = "2.13.0";
 
-/// A box with so much memory, in GiB. The memory is part of the hardware id, so it tells classes apart.
+/// A box with this much memory, in GiB. The memory is part of the hardware id, so it distinguishes classes.
 pub fn fingerprint(memory_gib: u64) -> Fingerprint {
     Fingerprint {
         device: Device::Cpu,
@@ -56,7 +56,7 @@ pub fn primitives() -> Vec<String> {
     primitives
 }
 
-/// The enrolment of an agent that runs every primitive, on a box with so much memory, in GiB.
+/// The enrolment of an agent that runs every primitive, on a box with this much memory, in GiB.
 pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
     EnrolRequest {
         name: name.to_owned(),
@@ -92,7 +92,7 @@ pub fn subject(key: OpKey) -> Subject {
     Subject::Op { key, digest }
 }
 
-/// A measurement by a box of 8 GiB. Each has an id of its own.
+/// A measurement by a box of 8 GiB. Each has its own id.
 pub fn measured(subject: Subject, curve: Vec<CurvePoint>) -> Measurement {
     let at = Timestamp::from_second(1_700_000_000).unwrap();
     let fingerprint = fingerprint(8);
@@ -135,7 +135,7 @@ pub fn network_measurement(name: &str, micros: f64) -> Measurement {
     measured(Subject::Network(Box::new(network)), vec![point(0, micros)])
 }
 
-/// A row that takes `micros` at the reference distance, less near and more far from it.
+/// A row that takes `micros` at the reference distance, less at shorter distances and more at longer ones.
 pub fn row(key: &OpKey, micros: f64) -> Row {
     let point = |distance, factor: f64| CurvePoint {
         ci95_low_micros: micros * factor * 0.98,

@@ -18,16 +18,16 @@ use crate::invariants::{self, Books, Ledger};
 use crate::proxy::Proxy;
 use processes::{Coordinator, RealBox};
 
-/// What a run of the suite is like.
+/// The parameters of a run of the suite.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What chance follows from.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// How long faults go on.
+    /// How long faults are injected.
     pub chaos: Duration,
-    /// How long everybody has to finish afterwards.
+    /// How long all agents have to finish afterwards.
     pub calm: Duration,
-    /// How long the network is away at once.
+    /// How long one partition of the network lasts.
     pub partition: Duration,
     /// Real agents under each of two run configs, which are two tables.
     pub real: usize,
@@ -41,35 +41,35 @@ pub struct Plan {
     pub lease_seconds: u32,
 }
 
-/// What a run has come to.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Invariants that did not hold.
+    /// Violated invariants.
     pub broken: Vec<String>,
     /// Tasks that were done.
     pub done: usize,
     /// Tasks that failed with a reason.
     pub failed: usize,
-    /// Measurements of real agents and of simulated ones that are stored.
+    /// Stored measurements of real and simulated agents.
     pub measurements: usize,
-    /// Measurements that the coordinator has acknowledged to whoever could tell.
+    /// Measurements that the coordinator has acknowledged to an agent that records it.
     pub acknowledged: usize,
     /// kill -9 of the coordinator, of agents, and of workers.
     pub kills: [usize; 3],
-    /// Real agents that ended on their own.
+    /// Real agents that ended without being killed.
     pub gave_up: Vec<String>,
-    /// Copies of the database from the midst of work that were opened.
+    /// Copies of the database, taken during work, that were opened.
     pub copies: usize,
-    /// How often the network did what, by name.
+    /// How often each network fault occurred, by name.
     pub network: Vec<(&'static str, u64)>,
-    /// How long everybody took to finish after the faults.
+    /// How long all agents took to finish after the faults.
     pub recovery: Duration,
 }
 
-/// What agents write down as they go.
+/// What agents record during the run.
 type Record = Arc<Mutex<Ledger>>;
 
-/// What lay on the disk at one moment, and what had been acknowledged by then.
+/// The files on disk at one moment, and the measurements acknowledged by then.
 struct Copy {
     database: PathBuf,
     acknowledged: BTreeSet<Uuid>,
@@ -108,7 +108,7 @@ pub async fn run(plan: &Plan, dir: &Path) -> Tally {
 }
 
 impl Suite<'_> {
-    /// Things go wrong.
+    /// Injects faults.
     async fn chaos(&mut self) {
         self.proxy.set_faulty(true);
         let start = Instant::now();
@@ -135,7 +135,7 @@ impl Suite<'_> {
         self.proxy.set_faulty(false);
     }
 
-    /// Looks into the agents' spools, and starts those again that were killed.
+    /// Reads the agents' spools, and restarts killed agents.
     fn watch_boxes(&mut self) {
         for each in &mut self.boxes {
             each.look();
@@ -155,8 +155,8 @@ impl Suite<'_> {
         self.coordinator.restart();
     }
 
-    /// Stops the coordinator in whatever it does, takes what lies on the disk, and lets it go on. Half of
-    /// the copies end with a write that was cut off.
+    /// Stops the coordinator at an arbitrary moment, copies its files on disk, and lets it continue. Half of the copies
+    /// end with a truncated write.
     fn copy(&mut self) {
         let acknowledged = self.record.lock().unwrap().acknowledged.clone();
         self.coordinator.signal("-STOP");
@@ -169,7 +169,7 @@ impl Suite<'_> {
         self.copies.push(Copy { database, acknowledged });
     }
 
-    /// Everybody has the time to finish.
+    /// Gives all agents the time to finish.
     async fn calm(&mut self) {
         let start = Instant::now();
         let database = self.coordinator.database();
@@ -192,11 +192,11 @@ impl Suite<'_> {
         ledger.made.iter().flatten().all(known)
     }
 
-    /// What everything has come to.
+    /// Collects the results.
     async fn look_back(&mut self) {
         self.boxes.iter_mut().for_each(RealBox::stop);
         let mut ledger = self.record.lock().unwrap().clone();
-        // What real agents have measured is known where somebody saw it in a spool.
+        // Measurements of real agents are known only if they were seen in a spool.
         let made = ledger.made.take().unwrap_or_default();
         for each in &self.boxes {
             ledger.refused.extend(each.refused());
@@ -232,7 +232,7 @@ impl Suite<'_> {
         self.tally.network = self.proxy.count();
     }
 
-    /// Each copy opens as a coordinator would open it, with everything acknowledged inside.
+    /// Each copy opens as in a coordinator, and contains everything acknowledged.
     async fn open_copies(&mut self) {
         for Copy { database, acknowledged } in std::mem::take(&mut self.copies) {
             self.tally.copies += 1;

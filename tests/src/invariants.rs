@@ -1,5 +1,5 @@
-//! What holds of a farm whatever happens to it: the invariants of `docs/faults.md`, checked on what a
-//! coordinator has on disk against what the outside was told.
+//! The invariants of a farm under all faults, from `docs/faults.md`: they compare what a coordinator has on disk with
+//! what its callers were told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,61 +8,61 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Row as _, SqlitePool};
 use uuid::Uuid;
 
-/// A task as it is stored.
+/// A stored task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskEntry {
     /// Its number.
     pub id: i64,
     /// `queued`, `leased`, `done` or `failed`.
     pub state: String,
-    /// Attempts that came to nothing.
+    /// Failed attempts.
     pub attempts: u32,
-    /// Why the last one did.
+    /// Why the last one failed.
     pub reason: Option<String>,
 }
 
-/// A request as it is stored.
+/// A stored request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestEntry {
     /// Its id.
     pub id: String,
-    /// What it waits for.
+    /// The number of its tasks.
     pub total: u32,
-    /// How much of that is over.
+    /// The number of its finished tasks.
     pub over: u32,
-    /// Failures that say why.
+    /// Failures with a reason.
     pub failed: u32,
-    /// Failures that don't.
+    /// Failures without a reason.
     pub failed_without_reason: u32,
 }
 
-/// What a coordinator has on disk.
+/// The contents of a coordinator's database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Books {
     /// The tasks, by number.
     pub tasks: Vec<TaskEntry>,
-    /// How many leases there are.
+    /// The number of leases.
     pub leases: usize,
     /// The ids of all measurements.
     pub measurements: Vec<Uuid>,
     /// The requests.
     pub requests: Vec<RequestEntry>,
-    /// Everything that is derived from measurements, in a fixed order.
+    /// All derived data, in a fixed order.
     pub derived: Vec<String>,
 }
 
-/// What the outside knows: what a coordinator has told it, and what it has measured.
+/// What the callers know: what a coordinator has told them, and what they have measured.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// Measurements that the coordinator has acknowledged.
     pub acknowledged: BTreeSet<Uuid>,
     /// Measurements that were made, if that is known.
     pub made: Option<BTreeSet<Uuid>>,
-    /// Measurements that are kept by their agents, with the coordinator's refusal.
+    /// Refused measurements that their agents keep.
     pub refused: BTreeSet<Uuid>,
     /// Requests that the coordinator has acknowledged, if that is known.
     pub requests: Option<usize>,
-    /// How often each task was handed out since it was last asked for, where that is known exactly.
+    /// How often each task was handed out since it was last requested, if that is known exactly.
     pub handed_out: BTreeMap<i64, u32>,
 }
 
@@ -80,7 +80,7 @@ impl Books {
     }
 
     async fn of(pool: &SqlitePool) -> Result<Books, sqlx::Error> {
-        // One transaction, so that everything is of one moment.
+        // One transaction, so that all data are of one moment.
         let mut tx = pool.begin().await?;
         let tasks = sqlx::query("SELECT id, state, attempts, reason FROM tasks ORDER BY id")
             .fetch_all(&mut *tx)
@@ -131,12 +131,12 @@ impl Books {
         })
     }
 
-    /// Tasks that nobody has finished.
+    /// Unfinished tasks.
     pub fn open_tasks(&self) -> usize {
         self.tasks.iter().filter(|task| !is_over(task)).count()
     }
 
-    /// How many tasks stand in a state.
+    /// The number of tasks in a state.
     pub fn count(&self, state: &str) -> usize {
         self.tasks.iter().filter(|task| task.state == state).count()
     }
@@ -146,14 +146,15 @@ fn is_over(task: &TaskEntry) -> bool {
     task.state == "done" || task.state == "failed"
 }
 
-/// What must hold at every moment, also right after a crash, in sentences; none when all is well.
+/// The invariants that must hold at every moment, also right after a crash. Returns a sentence for each violation; none
+/// if all hold.
 pub fn always(books: &Books, ledger: &Ledger, max_attempts: u32) -> Vec<String> {
     let mut broken = kept(books, ledger);
     broken.extend(attempts(books, ledger, max_attempts));
     broken
 }
 
-/// What must hold, beside [`always`], once everybody had the time to finish.
+/// The additional invariants after all agents had the time to finish.
 pub fn finally(books: &Books, ledger: &Ledger) -> Vec<String> {
     let mut broken = Vec::new();
     for task in books.tasks.iter().filter(|task| !is_over(task)) {
@@ -175,7 +176,7 @@ pub fn finally(books: &Books, ledger: &Ledger) -> Vec<String> {
     broken
 }
 
-/// What is derived must be what a rebuild from the measurements makes of it.
+/// Derived data must be equal to a rebuild from the measurements.
 pub fn rebuilt(before: &Books, after: &Books) -> Vec<String> {
     if before.derived == after.derived {
         return Vec::new();
@@ -200,7 +201,7 @@ pub async fn active_agents(database: &Path) -> Result<Vec<String>, sqlx::Error> 
     names
 }
 
-/// What SQLite finds wrong with a file, if anything.
+/// The damage that SQLite finds in a file, if any.
 pub async fn damage(database: &Path) -> Option<String> {
     let options = SqliteConnectOptions::new().filename(database);
     let found = async {
@@ -217,7 +218,7 @@ pub async fn damage(database: &Path) -> Option<String> {
     }
 }
 
-/// Acknowledged measurements are there, once; nothing is there that nobody has measured.
+/// Acknowledged measurements are stored exactly once, and every stored measurement was made.
 fn kept(books: &Books, ledger: &Ledger) -> Vec<String> {
     let mut broken = Vec::new();
     let mut count: BTreeMap<&Uuid, u32> = BTreeMap::new();

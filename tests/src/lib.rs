@@ -1,5 +1,5 @@
-//! What end-to-end tests share: the real binaries, a coordinator on a free port with a data directory
-//! of its own, and commands whose output can be asked about.
+//! Common parts of the end-to-end tests: the real binaries, a coordinator on a free port with its own data directory,
+//! and commands whose output can be checked.
 
 #![expect(clippy::unwrap_used, reason = "in a test, whatever is missing ends it")]
 
@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 /// The path of one of the workspace's programs. For a test the program is built if it is not up to date. A program
-/// takes the others from its own folder.
+/// finds the others in its own folder.
 pub fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
@@ -34,7 +34,7 @@ pub fn program(name: &str) -> PathBuf {
         }
         .to_owned();
         let built = Command::new(env!("CARGO"))
-            // With the features that scripts/test builds with, so that there is nothing to build.
+            // With the same features as scripts/test, so that there is nothing to build.
             .args([
                 "build",
                 "--quiet",
@@ -53,7 +53,7 @@ pub fn program(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// The agent, with no memory of runs outside these tests.
+/// The agent, without memory of runs outside these tests.
 pub fn agent() -> Command {
     let mut command = Command::new(program("latlas-agent"));
     static STATE: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -64,7 +64,7 @@ pub fn agent() -> Command {
 /// A command that has ended.
 #[derive(Debug)]
 pub struct Ran {
-    /// Exit code; none when a signal ended it.
+    /// Exit code; none if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -103,7 +103,7 @@ pub struct RealFarm {
     coordinator: Child,
     /// Address of the coordinator.
     pub url: String,
-    /// Everything on disk, gone at the end.
+    /// The directory of all files, deleted at the end.
     pub dir: TempDir,
     researcher: String,
     enroll: String,
@@ -120,7 +120,7 @@ impl RealFarm {
     pub fn start_with(configure: impl FnOnce(&mut Command)) -> RealFarm {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        // Past a limit on the size of files its writes fail, as they do on a full disk, and it goes on.
+        // Beyond a limit on file sizes its writes fail, as on a full disk, and it continues to run.
         let mut command = Command::new("sh");
         command
             .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
@@ -164,7 +164,7 @@ impl RealFarm {
         command
     }
 
-    /// `latlas profile` as a researcher, without calibration networks: tests that count tasks want no others.
+    /// `latlas profile` as a researcher, without calibration networks: tests that count tasks need no other tasks.
     pub fn profile(&self, hardware: &str, args: &[&str]) -> Ran {
         run(&mut self.profile_command(hardware, args))
     }
@@ -189,7 +189,7 @@ impl RealFarm {
     pub fn agent_command(&self) -> Command {
         let mut command = Command::new(program("latlas-agent"));
         command
-            // Whether the machine is busy with other tests must not matter.
+            // Other load on the machine must not matter.
             .args(["run", "--busy-limit", "100", "--coordinator", &self.url, "--state"])
             .arg(self.state())
             .env("LATLAS_ENROLL_TOKEN", &self.enroll);
@@ -248,7 +248,7 @@ impl RealFarm {
 
 impl Drop for RealFarm {
     fn drop(&mut self) {
-        // It has ended already where the test has stopped it.
+        // It has ended already if the test has stopped it.
         let _ = self.coordinator.kill();
         let _ = self.coordinator.wait();
     }
@@ -276,7 +276,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
     let writer = std::thread::spawn(move || {
-        // A program that has heard enough closes its end.
+        // A program that needs no more input closes its end.
         let _ = stdin.write_all(input.as_bytes());
     });
     let output = child.wait_with_output().unwrap();
@@ -284,8 +284,8 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
     Ran::new(output)
 }
 
-/// Whether a JSON value is a latency: a finite number above zero. Of a measurement that was made here
-/// a test may say no more, since the rest depends on the machine and on what else runs on it.
+/// Whether a JSON value is a latency: a finite number above zero. A test may not assert more about a measurement made
+/// here, since the rest depends on the machine and its other load.
 pub fn is_latency(value: &serde_json::Value) -> bool {
     value.as_f64().is_some_and(|micros| micros.is_finite() && micros > 0.0)
 }

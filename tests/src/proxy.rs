@@ -1,5 +1,5 @@
-//! A failing network between agents and a coordinator. It drops, delays, repeats and cuts messages, loses answers after
-//! the coordinator has committed, hangs up in the middle of a call, and is away for a while when told to.
+//! A failing network between agents and a coordinator. It drops, delays, repeats and truncates messages, loses answers
+//! after the coordinator has committed, disconnects during a call, and is unreachable for a while on request.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +23,7 @@ struct Count {
     hung_up: AtomicU64,
 }
 
-/// What befalls one exchange.
+/// The fault of one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Pass,
@@ -48,13 +48,13 @@ struct Shared {
 /// The network.
 #[derive(Debug, Clone)]
 pub struct Proxy {
-    /// Where agents dial.
+    /// The address for agents.
     pub address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 impl Proxy {
-    /// A network to the coordinator at `to`, without faults until told otherwise.
+    /// A network to the coordinator at `to`, without faults at first.
     ///
     /// # Errors
     /// When there is no port to listen on.
@@ -71,24 +71,24 @@ impl Proxy {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&shared);
-                // A connection that fails is what this is about.
+                // Failing connections are the purpose here.
                 tokio::spawn(async move { drop(connection(client, &shared).await) });
             }
         });
         Ok(proxy)
     }
 
-    /// Whether exchanges meet faults.
+    /// Sets whether exchanges have faults.
     pub fn set_faulty(&self, faulty: bool) {
         self.shared.faulty.store(faulty, Ordering::Relaxed);
     }
 
-    /// Whether nothing passes at all.
+    /// Sets whether all traffic is blocked.
     pub fn set_away(&self, away: bool) {
         self.shared.away.send_replace(away);
     }
 
-    /// How often what has happened so far, by name.
+    /// How often each fault has occurred so far, by name.
     pub fn count(&self) -> Vec<(&'static str, u64)> {
         let Count {
             passed,
@@ -130,7 +130,7 @@ impl Shared {
                 let delay = Duration::from_millis(rng.u64(1..800));
                 (Fault::Delay(delay), &self.count.delayed)
             }
-            // Mostly before the answer, and often before the commit.
+            // Usually before the answer, and often before the commit.
             30..36 => {
                 let delay = Duration::from_micros(rng.u64(0..15_000));
                 (Fault::HangUp(delay), &self.count.hung_up)
@@ -145,7 +145,7 @@ impl Shared {
         self.rng.lock().unwrap().usize(0..length.max(1))
     }
 
-    /// Waits while the network is away. Bytes are lost without an error.
+    /// Waits while the network is unreachable. Bytes are lost without an error.
     async fn hold(&self) -> bool {
         let held = *self.away.borrow();
         let mut away = self.away.subscribe();
@@ -177,7 +177,8 @@ async fn connection(mut client: TcpStream, shared: &Shared) -> std::io::Result<(
                     Fault::Drop => return Ok(()),
                     Fault::CutRequest => {
                         server.write_all(&bytes[..shared.part(bytes.len())]).await?;
-                        // The coordinator may answer what it got; a half-closed line carries that back.
+                        // The coordinator may answer the part that it got; a half-closed connection carries the answer
+                        // back.
                         server.shutdown().await?;
                         let read = server.read(&mut from_server).await?;
                         return client.write_all(&from_server[..read]).await;
@@ -212,7 +213,7 @@ async fn connection(mut client: TcpStream, shared: &Shared) -> std::io::Result<(
     }
 }
 
-/// Sends a request once more, before the one that will be answered.
+/// Sends an additional copy of a request, before the one that will be answered.
 async fn repeat(request: &[u8], shared: &Shared) {
     let Ok(mut server) = TcpStream::connect(shared.to).await else { return };
     if server.write_all(request).await.is_ok() {

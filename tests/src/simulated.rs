@@ -1,8 +1,8 @@
-//! An agent that measures nothing: it speaks the real protocol through the real client, with numbers from a seed. One
-//! machine can so run a farm of thousands.
+//! An agent that measures nothing: it uses the real protocol through the real client, with numbers from a seed. So one
+//! machine can run a farm of thousands.
 //!
-//! Its numbers cannot be taken for measurements: its hardware id begins with [`MARK`], which comes from the name of its
-//! processor, and so does its version.
+//! Its numbers cannot be mistaken for measurements: its hardware id begins with [`MARK`], which comes from the name of
+//! its processor, and so does its version.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,13 +19,13 @@ use latlas_shared::{
 use ops_catalog::OpKey;
 use uuid::Uuid;
 
-/// The version of libtorch: none was ever released under it.
+/// The version of libtorch, which was never released.
 const NO_VERSION: &str = "0.0.0";
 
-/// How the hardware id of a simulated box begins.
+/// The prefix of the hardware id of a simulated box.
 pub const MARK: &str = "simulated-";
 
-/// The reuse distances of a curve, in bytes, as the real agent has them.
+/// The reuse distances of a curve, in bytes, as in the real agent.
 const DISTANCES: [u64; 7] =
     [0, 2 << 20, 4 << 20, CONFIG_DEFAULT_REUSE_DISTANCE, 16 << 20, 32 << 20, 64 << 20];
 
@@ -60,7 +60,7 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// Enters the farm of `client`, which has an enrol token.
+    /// Enrols in the farm of `client`, which has an enrol token.
     ///
     /// # Errors
     /// When the coordinator does not answer or refuses.
@@ -84,7 +84,7 @@ impl Simulated {
         Ok(Simulated { client, enrolled, fingerprint: digest, rng: Mutex::new(rng) })
     }
 
-    /// Who it is in the farm.
+    /// Its identity in the farm.
     pub fn enrolled(&self) -> &Enrolled {
         &self.enrolled
     }
@@ -94,7 +94,7 @@ impl Simulated {
         &self.client
     }
 
-    /// Waits for tasks, at most so many seconds.
+    /// Waits for tasks, at most this many seconds.
     ///
     /// # Errors
     /// When the coordinator does not answer or refuses.
@@ -121,7 +121,7 @@ impl Simulated {
         self.client.put(&path, &Heartbeat { leases, telemetry, ..Heartbeat::default() }).await
     }
 
-    /// Keeps a lease.
+    /// Renews a lease.
     ///
     /// # Errors
     /// When the coordinator does not answer, or the lease is lost.
@@ -157,7 +157,7 @@ impl Simulated {
         let finished_at = Timestamp::now();
         let started_at = finished_at - SignedDuration::from_secs(5);
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        // The keys of a farm differ by orders of magnitude. A canary is like those of other boxes.
+        // The keys of a farm differ by orders of magnitude. The values of a canary are like those of other boxes.
         let base = match task {
             Some(..0) => 100.0 * (1.0 + 0.05 * rng.f64()),
             _ => 10f64.powf(1.0 + 3.0 * rng.f64()),

@@ -1,5 +1,5 @@
-//! Boxes and measurements without hardware. Their hardware id begins with `simulated`, so that none of their numbers
-//! is taken for one of a device.
+//! Boxes and measurements without hardware. Their hardware id begins with `simulated`, so that none of their numbers is
+//! mistaken for one of a device.
 
 use jiff::Timestamp;
 use latlas_shared::api::EnrolRequest;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The version of libtorch and of the agent: no such version was ever released.
 const NO_VERSION: &str = "0.0.0";
 
-/// A class of boxes that do not exist; the memory tells classes apart.
+/// A class of boxes that do not exist; the memory distinguishes classes.
 pub fn fingerprint(memory_gib: u64) -> Fingerprint {
     Fingerprint {
         cpu_model: Some("simulated 1".to_owned()),
@@ -18,7 +18,7 @@ pub fn fingerprint(memory_gib: u64) -> Fingerprint {
     }
 }
 
-/// How they say that they run ops.
+/// Their run config.
 pub fn run_config() -> RunConfig {
     RunConfig::libtorch_eager(NO_VERSION)
 }
@@ -33,7 +33,7 @@ pub fn enrolment(name: &str, memory_gib: u64) -> EnrolRequest {
     }
 }
 
-/// What is particular to one synthetic measurement.
+/// The fields of one synthetic measurement.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// Its id.
@@ -42,7 +42,7 @@ pub struct Observed {
     pub task: Option<i64>,
     /// What was measured.
     pub subject: Subject,
-    /// Whether there is a number; if not, why.
+    /// The number, or the reason why there is none.
     pub result: Result<f64, String>,
     /// When it was finished, by the clock of its box.
     pub finished_at: Timestamp,

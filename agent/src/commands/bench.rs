@@ -297,7 +297,7 @@ impl Bench {
                     write_line(out, &measurement)
                 };
                 if let Err(e) = written {
-                    // Nobody reads the results any more, so measuring on would be for nothing.
+                    // The reader of the results has gone, so further measurements would be useless.
                     stop.store(true, Ordering::Relaxed);
                     failed_write.get_or_insert(e);
                 }

@@ -95,7 +95,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worked = runtime.block_on(async { Farm::enter(settings, recorder).await?.work().await });
-    // A visit that was dropped is not waited for; its worker ends with this process.
+    // The runtime does not wait for a dropped visit. The worker of that visit ends with this process.
     runtime.shutdown_background();
     worked
 }
@@ -116,7 +116,7 @@ fn read_token(file: &Path) -> Result<Option<String>> {
             let text = text::decode(&bytes).with_context(|| file.display().to_string())?;
             let token = text.trim();
             if token.is_empty() {
-                // An enrolled agent needs none.
+                // An enrolled agent needs no enrol token.
                 tracing::warn!("the file of the enrol token, {}, is empty", file.display());
                 return Ok(None);
             }

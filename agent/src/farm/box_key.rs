@@ -1,4 +1,4 @@
-//! The key by which a farm knows a box again that has lost its state directory.
+//! The key by which a farm recognizes a box that has lost its state directory.
 
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt as _;
@@ -9,18 +9,18 @@ use uuid::Uuid;
 
 use crate::record::Recorder;
 
-/// A hash of what tells the box from others. Each farm sees another one, and none sees what it is made of.
+/// A hash of the facts that identify the box. The hash differs from farm to farm, and does not reveal the facts.
 pub fn box_key(farm_id: Uuid, facts: &str) -> String {
     let hash = Sha256::digest(format!("latlas box\n{farm_id}\n{facts}"));
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Makes this process the only one on this machine that goes by the box's key for its table, as long as the
-/// listener lives: the kernel takes the name back however the process ends. None when another process does, or
-/// the kernel gives no names.
+/// Makes this process the only one on this machine that uses the box's key for its table, until the listener is
+/// dropped. The kernel releases the name when the process ends, in whatever way. None if another process holds the
+/// name, or if the kernel has no abstract names.
 pub fn claim(key: &str, recorder: &Recorder) -> Option<UnixListener> {
     let (hardware, config) = (&recorder.hardware_id, recorder.run_config.id());
-    // Names are short.
+    // The length of a socket name is limited, so it is a hash.
     let hash = Sha256::digest(format!("{key}\n{hardware}\n{config}"));
     let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let name = SocketAddr::from_abstract_name(format!("latlas-agent-{name}"));

@@ -17,28 +17,28 @@ use uuid::Uuid;
 use super::box_key;
 use crate::record::Recorder;
 
-/// The file that holds it.
+/// The file that holds the identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// The farm that it is valid for, whatever its address.
+    /// The farm for which the identity is valid. The farm's address may change.
     pub farm_id: Uuid,
-    /// Where that was last, for people.
+    /// The last known address of the farm, for people.
     pub coordinator: String,
     /// The agent in that farm.
     pub agent_id: Uuid,
-    /// Its credential.
+    /// The agent's credential.
     pub credential: String,
-    /// The class that its results belong to.
+    /// The hardware id of the agent's results.
     pub hardware_id: HardwareId,
-    /// The run config that it enrolled with.
+    /// The run config at enrolment.
     pub run_config: String,
-    /// Digest of the fingerprint that it enrolled with.
+    /// Digest of the fingerprint at enrolment.
     pub fingerprint: String,
 }
 
 impl Identity {
-    /// Whether the agent's hardware and run config are those that it enrolled with.
+    /// Whether the agent's hardware and run config are those of its enrolment.
     fn describes(&self, recorder: &Recorder) -> bool {
         self.hardware_id == recorder.hardware_id
             && self.run_config == recorder.run_config.id()
@@ -46,15 +46,15 @@ impl Identity {
     }
 }
 
-/// What an agent enters a farm with.
+/// The data with which an agent joins a farm.
 pub struct Entry<'a> {
-    /// Where its identity is kept.
+    /// The directory of the identity.
     pub state: &'a Path,
     /// Token to enrol with.
     pub token: Option<String>,
-    /// What tells it from other boxes, where the machine itself is not to be asked.
+    /// An id that distinguishes the box from others. None: it is derived from facts about the machine.
     pub box_id: Option<String>,
-    /// The name to enrol under; the host's when there is none.
+    /// The name to enrol under; by default the host name.
     pub name: Option<String>,
     /// This process.
     pub instance: &'a Instance,
@@ -62,21 +62,21 @@ pub struct Entry<'a> {
 
 /// An agent that is enrolled in a farm.
 pub struct Entered {
-    /// Who it is.
+    /// The agent's identity.
     pub identity: Identity,
-    /// Whether the coordinator has said that it is the farm of this identity.
+    /// Whether the coordinator has confirmed that it is the farm of this identity.
     pub verified: bool,
-    /// What this process holds as long as it goes by the box's key.
+    /// The socket that this process keeps open as long as it uses the box's key.
     pub claim: Option<UnixListener>,
 }
 
-/// The identity of an earlier start, or a new one by enrolling. The address of the farm may have changed.
+/// The identity of an earlier start, or a new identity after enrolment. The address of the farm may have changed.
 ///
-/// A box whose run config, or anything in its fingerprint, is another than it enrolled with enrols
-/// again: a new driver or kernel must not mix silently into what was measured before.
+/// The box enrols again if its run config or any fact of its fingerprint differs from the enrolment. Results of a new
+/// driver or kernel must not mix silently with earlier measurements.
 ///
 /// # Errors
-/// When there is none and no token to enrol with, or the coordinator is another farm, or refuses.
+/// When there is neither an identity nor an enrol token, when the coordinator is another farm, or when it refuses.
 pub async fn identify(client: &Client, entry: Entry<'_>, recorder: &Recorder) -> Result<Entered> {
     let path = entry.state.join("identity.json");
     let known = load(&path)?.filter(|identity| identity.describes(recorder));
@@ -147,7 +147,7 @@ async fn enrol(
     Ok(Entered { identity, verified: true, claim })
 }
 
-/// Which farm a coordinator is.
+/// The id of a coordinator's farm.
 async fn farm_id(client: &Client) -> Result<Uuid, ClientError> {
     Ok(client.get::<FarmIdentity>("v1/farm/id").await?.farm_id)
 }
@@ -155,7 +155,7 @@ async fn farm_id(client: &Client) -> Result<Uuid, ClientError> {
 /// Checks that a coordinator is the farm of an identity.
 ///
 /// # Errors
-/// When it is another one, or does not answer.
+/// When the coordinator is another farm, or does not answer.
 pub async fn check_farm(client: &Client, identity: &Identity) -> Result<()> {
     match farm_id(client).await? {
         farm_id if farm_id == identity.farm_id => Ok(()),
@@ -174,8 +174,8 @@ fn another_farm(client: &Client, identity: &Identity, farm_id: Uuid) -> anyhow::
     )
 }
 
-/// The box's key in a farm, and what this process holds as long as it goes by it. None where nothing tells the
-/// box from others, or another agent on this machine goes by it.
+/// The box's key in a farm, and the socket that reserves it for this process. None if no fact identifies the box, or if
+/// another agent on this machine uses the key.
 fn own_key(
     farm_id: Uuid,
     box_id: Option<&str>,
@@ -199,9 +199,9 @@ fn load(path: &Path) -> Result<Option<Identity>> {
     }
 }
 
-/// Writes the file so that only this user can read it, and never half.
+/// Writes the file atomically, readable only by this user.
 fn store(path: &Path, identity: &Identity) -> Result<()> {
-    // Without its name on disk, a loss of power costs a use of the token.
+    // The directory entry must be on disk too. Otherwise a power loss could cost one more use of the token.
     let json = serde_json::to_vec_pretty(identity)?;
     write_whole(path, &json, Readers::Owner).with_context(|| format!("writing {}", path.display()))
 }

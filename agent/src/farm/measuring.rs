@@ -1,5 +1,4 @@
-//! The tasks of a lease: they are measured on a thread of their own, while this one reports results and keeps
-//! the lease alive.
+//! The tasks of a lease. A separate thread measures them, while this one reports results and renews the lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const LAST_VISIT: Duration = Duration::from_secs(5);
 
 impl Farm {
-    /// Measures the tasks of a lease on a thread of its own, while this one reports and keeps the
-    /// lease alive.
+    /// Measures the tasks of a lease on a separate thread, while this one reports results and renews the lease.
     pub(super) async fn work_on(&mut self, lease: &Lease) -> Result<()> {
         let dropped = Arc::new(AtomicBool::new(false));
         let (sender, mut measured) = mpsc::unbounded_channel();
@@ -49,7 +47,7 @@ impl Farm {
                     done += 1;
                     tracing::info!("[{done}/{total}] {}", describe(&measurement));
                     self.outbox.add(measurement);
-                    // What cannot be sent now is sent with the next one, or at the end.
+                    // Unsent results are sent together with the next result, or at the end.
                     if measured.is_empty() && let Err(e) = self.send().await {
                         tracing::warn!("{e:#}; the results are kept");
                         if self.outbox.is_blocked() || !is_transient(&e) {
@@ -62,7 +60,7 @@ impl Farm {
                     progress.feed(&mut steps);
                     let kept = tokio::select! {
                         kept = self.keep(lease, progress.steps()) => kept,
-                        // One that hangs must not hold results up until it times out.
+                        // A visit that hangs must not delay results until its time-out.
                         () = sleep(HEARTBEAT) => true,
                         () = stop.until_asked() => true,
                     };
@@ -96,13 +94,13 @@ impl Farm {
         tokio::task::spawn_blocking(move || {
             let reference = recorder.run_config.reuse_distance_bytes;
             let run = recorder.start(&state);
-            // The other end is gone only when this agent is ending on an error.
+            // The channel is closed only when this agent ends because of an error.
             for (task, reason) in refused {
                 let _ = sender.send(answer(&recorder, &run, &task, refusal(reason)));
             }
             let mut jobs: Vec<Job> = tasks.iter().map(|task| job(task, reference)).collect();
             run.prepare(recorder.fingerprint.device, &mut jobs);
-            // Asked before each visit.
+            // Called before each visit.
             let stopped = || {
                 progress.step();
                 recorder.look(&run);
@@ -126,8 +124,8 @@ impl Farm {
     }
 }
 
-/// Splits off the tasks that this build cannot measure, each with the reason. The digest of a network that has
-/// other ops in this build does not match.
+/// Splits off the tasks that this build cannot measure, each with the reason. The digest of a network does not match if
+/// this build has other definitions of its ops.
 fn split_unsupported(tasks: Vec<Task>) -> (Vec<Task>, Vec<(Task, String)>) {
     let (mut measurable, mut refused) = (Vec::with_capacity(tasks.len()), Vec::new());
     for task in tasks {
@@ -142,13 +140,13 @@ fn split_unsupported(tasks: Vec<Task>) -> (Vec<Task>, Vec<(Task, String)>) {
     (measurable, refused)
 }
 
-/// What came of a task, as it is reported.
+/// The measurement to report for a task.
 fn answer(recorder: &Recorder, run: &Run, task: &Task, outcome: Outcome) -> Measurement {
     let measurement = recorder.measurement(run, Some(task.id), task.subject(), outcome);
     Measurement { task_generation: Some(task.generation), ..measurement }
 }
 
-/// What came of a task that was not run.
+/// The outcome of a task that was not run.
 fn refusal(reason: String) -> Outcome {
     Outcome {
         job: 0,

@@ -1,4 +1,4 @@
-//! The agent's own numbers, for Prometheus, where they are asked for.
+//! The agent's own metrics for Prometheus, if they are enabled.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
-/// The format of the answer.
+/// The media type of the answer.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the agent counts. Labels are few and fixed.
+/// The agent's metrics. Their labels are few and fixed.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -35,7 +35,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All metrics at zero.
     pub fn new(hardware_id: &HardwareId, run_config: &str) -> Metrics {
         let mut metrics = Metrics {
             registry: Registry::with_prefix("latlas_agent"),
@@ -87,35 +87,35 @@ impl Metrics {
         r.register("coordinator_answered_timestamp_seconds", help, self.answered.clone());
     }
 
-    /// A measurement was made.
+    /// Counts a measurement.
     pub fn measured(&self, status: Status) {
         self.measured.get_or_create(&[("status", status.name())]).inc();
     }
 
-    /// A batch was answered.
+    /// Counts the results of an answered batch.
     pub fn sent(&self, acknowledged: usize, refused: usize) {
         self.acknowledged.inc_by(acknowledged as u64);
         self.refused.inc_by(refused as u64);
         self.answered();
     }
 
-    /// The coordinator answered.
+    /// Notes that the coordinator answered.
     pub fn answered(&self) {
         self.answered.set(Timestamp::now().as_second());
     }
 
-    /// An upload came to nothing.
+    /// Counts a failed upload.
     pub fn upload_failed(&self) {
         self.failed_uploads.inc();
     }
 
-    /// What is waiting, on the disk and in memory.
+    /// Sets the number of unsent measurements, on disk and in memory.
     pub fn waiting(&self, spooled: usize, held: usize) {
         self.spooled.set(i64::try_from(spooled).unwrap_or(i64::MAX));
         self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 
-    /// Tasks that are still to be measured.
+    /// Sets the number of tasks that are still to be measured.
     pub fn leased(&self, tasks: usize) {
         self.leased.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     }
@@ -127,10 +127,10 @@ impl Metrics {
     }
 }
 
-/// Serves the numbers at `/metrics`, as long as the runtime lives.
+/// Serves the metrics at `/metrics`, as long as the runtime lives.
 ///
 /// # Errors
-/// When nothing can listen at the address.
+/// When the address cannot be bound.
 pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> Result<()> {
     let listener = TcpListener::bind(address)
         .await

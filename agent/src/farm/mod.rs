@@ -36,35 +36,36 @@ use service::Stop;
 const LEASE_TASKS: u32 = 64;
 /// How long to wait for tasks before asking again, in seconds.
 const LEASE_WAIT: u32 = 20;
-/// With `--once`, how often the coordinator is tried before giving up.
+/// With `--once`, the number of tries to reach the coordinator before giving up.
 const ONCE_TRIES: u32 = 6;
-/// An agent that ends waits this long for the coordinator to take its results, and again as long for
-/// it to take the lease back and to hear that it stops.
+/// An agent that ends waits this long until the coordinator has its results. It waits again as long to release the
+/// lease and report its stop.
 const GOODBYE: Duration = Duration::from_secs(5);
-/// The longest wait between two signs of life to the service manager.
+/// The longest time between two watchdog notifications to the service manager.
 const FEED: Duration = Duration::from_secs(60);
 
-/// What the agent is started with.
+/// The settings of an agent.
 pub struct Settings {
     /// Address of the coordinator.
     pub coordinator: String,
-    /// Certificates to trust beside the system's.
+    /// Certificates to trust in addition to the system's.
     pub tls: TlsFiles,
     /// Token to enrol with.
     pub enroll_token: Option<String>,
-    /// What tells this box from all others, where the machine itself is not to be asked.
+    /// An id that distinguishes this box from all others. None: it is derived from facts about the machine.
     pub box_id: Option<String>,
-    /// Where identity and spool are kept.
+    /// The directory of identity and spool.
     pub state: PathBuf,
-    /// The name to enrol under; the host's when there is none.
+    /// The name to enrol under; by default the host name.
     pub name: Option<String>,
-    /// Whether to leave when there is no task left.
+    /// Whether to leave when no task is left.
     pub once: bool,
-    /// Percent of the time that tasks of this machine may wait for a processor, for it to take work.
+    /// The agent takes work up to this CPU pressure: percent of the time in which tasks of this machine wait for a
+    /// processor.
     pub busy_limit: f64,
-    /// When this box may work, if not always.
+    /// The hours in which this box may work; none: always.
     pub hours: Option<Hours>,
-    /// Where the agent's own numbers are served, if they are.
+    /// The address of the agent's own metrics, if they are enabled.
     pub metrics: Option<SocketAddr>,
     /// How ops are run.
     pub worker: WorkerSettings,
@@ -74,12 +75,12 @@ pub struct Settings {
 pub struct Farm {
     client: Client,
     identity: Identity,
-    /// Whether the coordinator has said that it is the farm of this identity.
+    /// Whether the coordinator has confirmed that it is the farm of this identity.
     verified: bool,
-    /// Holds the box's key on this machine, where it has one.
+    /// Reserves the box's key on this machine, if the box has one.
     _claim: Option<UnixListener>,
     outbox: Outbox,
-    /// Where identity, spool and the references of earlier runs are.
+    /// The directory of identity, spool and the references of earlier runs.
     state: PathBuf,
     recorder: Recorder,
     worker: WorkerSettings,
@@ -89,17 +90,17 @@ pub struct Farm {
     /// This process.
     instance: Instance,
     metrics: Arc<Metrics>,
-    /// The lease that is to be given back.
+    /// The lease to be released.
     lease: Option<Uuid>,
-    /// The id of the lease that is asked for, until there is an answer.
+    /// The id of the requested lease, until there is an answer.
     asking: Option<Uuid>,
     stop: Stop,
-    /// Holds the state directory.
+    /// The lock of the state directory.
     _lock: File,
 }
 
 impl Farm {
-    /// Enrols, or comes back with the identity of an earlier start.
+    /// Enrols, or continues with the identity of an earlier start.
     ///
     /// # Errors
     /// When the state directory cannot be used, or the coordinator does not answer or refuses.
@@ -147,12 +148,12 @@ impl Farm {
         })
     }
 
-    /// Works until it is asked to stop or to leave, or with `--once` until there is no task left. However it
-    /// ends, results are sent and the lease is given back, if the coordinator answers.
+    /// Works until a stop is requested or the farm tells the agent to leave, or with `--once` until no task is left. In
+    /// each case the agent finally sends its results and releases the lease, if the coordinator answers.
     ///
     /// # Errors
-    /// When the coordinator refuses this agent, the spool cannot be read, results are lost, or with
-    /// `--once` the coordinator stays away.
+    /// When the coordinator refuses this agent, the spool cannot be read, results are lost, or with `--once` the
+    /// coordinator does not answer.
     pub async fn work(mut self) -> Result<()> {
         service::tell(NotifyState::Ready);
         tracing::info!(
@@ -177,7 +178,7 @@ impl Farm {
         worked.and(closed)
     }
 
-    /// What the coordinator is told.
+    /// The reason that the coordinator gets.
     fn why_it_ends(&self, worked: &Result<()>) -> String {
         match worked {
             Err(error) => format!("it ended with an error: {error:#}"),
@@ -217,7 +218,7 @@ impl Farm {
         Ok(())
     }
 
-    /// A refused credential gets its remedy.
+    /// Adds the remedy to the error of a refused credential.
     fn explained(&self, error: anyhow::Error) -> anyhow::Error {
         if client_error(&error).and_then(ClientError::status) != Some(401) {
             return error;
@@ -230,7 +231,7 @@ impl Farm {
         ))
     }
 
-    /// Waits, but not when asked to stop.
+    /// Waits, or returns at once when a stop is requested.
     async fn pause(&self, time: Duration) {
         let until = tokio::time::Instant::now() + time;
         while !self.stop.asked() && tokio::time::Instant::now() < until {
@@ -242,11 +243,11 @@ impl Farm {
         }
     }
 
-    /// Sends what is waiting and gives the lease of the last step back, then takes a lease, if it is to,
-    /// and works on it.
+    /// Sends unsent results and releases the lease of the last step. Then it takes a lease, if the advice allows, and
+    /// works on it.
     async fn step(&mut self) -> Result<Step> {
         if !self.verified {
-            // Before the credential is shown, and before results go to a farm that they are not for.
+            // The check comes before the credential is sent, and before results could go to the wrong farm.
             identity::check_farm(&self.client, &self.identity).await?;
             self.verified = true;
         }
@@ -262,7 +263,7 @@ impl Farm {
         };
         match advice {
             Advice::Leave => return Ok(Step::Leave),
-            // Being unfit passes; `--once` leaves when there is no task, not when there is no time for one.
+            // An unfit state is temporary. `--once` leaves when no task is left, not when the box is busy.
             Advice::Wait => {
                 self.wait_slowly().await;
                 return Ok(Step::Worked);
@@ -281,7 +282,7 @@ impl Farm {
         let answer = tokio::select! {
             answer = poll => answer?,
             () = self.stop.until_asked() => {
-                // It may be on its way.
+                // The coordinator may have granted the lease already.
                 self.lease = Some(asking);
                 return Ok(Step::Worked);
             }
@@ -301,7 +302,7 @@ impl Farm {
         worked.map(|()| Step::Worked)
     }
 
-    /// Sends what is waiting. A stop that is asked for meanwhile breaks it off, since a last try follows.
+    /// Sends unsent results. A stop request interrupts it, since a last try follows.
     async fn send(&mut self) -> Result<()> {
         tokio::select! {
             sent = self.outbox.upload(&self.client) => sent,
@@ -309,8 +310,7 @@ impl Farm {
         }
     }
 
-    /// Gives the lease back, if there is one: what was not measured goes to other agents at once, and
-    /// no attempt is counted.
+    /// Releases the lease, if there is one. Its unmeasured tasks go to other agents at once, and no attempt is counted.
     async fn give_back(&mut self) -> Result<(), ClientError> {
         let Some(id) = self.lease else { return Ok(()) };
         let path = format!("v1/leases/{id}/release");
@@ -325,8 +325,8 @@ impl Farm {
         Ok(())
     }
 
-    /// Sends what is left, gives the lease back and says that this agent stops, as far as the coordinator answers in
-    /// time. Results come first: a task that is done must not go to another agent.
+    /// Sends the remaining results, releases the lease and reports that this agent stops, as far as the coordinator
+    /// answers in time. Results come first: a finished task must not go to another agent.
     async fn say_goodbye(&mut self, reason: String) {
         match timeout(GOODBYE, self.outbox.upload(&self.client)).await {
             Ok(Ok(())) => {}
@@ -359,7 +359,7 @@ fn is_transient(error: &anyhow::Error) -> bool {
     client_error(error).is_some_and(ClientError::is_transient)
 }
 
-/// The status of the refusal that work ended with.
+/// The HTTP status of the refusal that ended the work.
 fn status(worked: &Result<()>) -> Option<u16> {
     worked.as_ref().err().and_then(client_error).and_then(ClientError::status)
 }

@@ -1,4 +1,4 @@
-//! What the agent says of itself with each heartbeat, and what it is told.
+//! The agent's reports in each heartbeat, and the coordinator's orders in the answers.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -17,33 +17,33 @@ use uuid::Uuid;
 use super::Farm;
 use crate::system::{System, unfit};
 
-/// After a boot the coordinator believes a new process once the old one has been silent for 45 s.
+/// After a reboot the coordinator accepts a new process once the old process has been silent for 45 s.
 pub const CLONE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Time between two questions of an agent that gets no work: in quarantine, or unfit.
+/// Time between two polls of an agent that gets no work because it is quarantined or unfit.
 const SLOWLY: Duration = Duration::from_secs(20);
 
 /// What to do before asking for tasks.
 pub enum Advice {
-    /// Ask.
+    /// Ask for tasks.
     Ask,
-    /// Ask, and slowly: there is nothing but canaries.
+    /// Ask for tasks at long intervals: only canaries are available.
     AskSlowly,
-    /// Don't ask now.
+    /// Do not ask now.
     Wait,
     /// Leave the farm.
     Leave,
 }
 
-/// This process, among all that may have this agent's credential.
+/// The identity of this process among all processes with this agent's credential.
 pub fn instance(system: &System) -> Instance {
     Instance { id: Uuid::now_v7(), boot_id: system.boot_id() }
 }
 
-/// Makes this process the only one on this box with a state directory, for as long as the file is open.
+/// Locks a state directory for this process, as long as the file is open.
 ///
 /// # Errors
-/// When another process is, or the directory cannot be written.
+/// When another process holds the lock, or the directory cannot be written.
 pub fn lock(state: &Path) -> Result<File> {
     let path = state.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -66,13 +66,13 @@ pub fn is_cloned(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused(problem) if problem.kind.ends_with(AGENT_CLONED))
 }
 
-/// Whether a new process should go on although it was told that another one speaks for its agent: that may
-/// be the one before the box was booted.
+/// Whether a new process should continue although another process is registered for its agent. That process may be the
+/// agent's own process from before a reboot.
 pub fn may_be_its_own_past(error: &anyhow::Error, started: Instant) -> bool {
     error.downcast_ref::<ClientError>().is_some_and(is_cloned) && started.elapsed() < CLONE_PATIENCE
 }
 
-/// What of a box has changed, for a person; none when nothing has.
+/// A description of the facts that have changed; none if all are equal.
 fn changes(was: &Fingerprint, is: &Fingerprint) -> Option<String> {
     let flat = |fingerprint: &Fingerprint| -> Vec<(String, Value)> {
         let Ok(Value::Object(mut fields)) = serde_json::to_value(fingerprint) else {
@@ -98,7 +98,7 @@ fn changes(was: &Fingerprint, is: &Fingerprint) -> Option<String> {
     (!changed.is_empty()).then(|| changed.join(", "))
 }
 
-/// The first line of a reason, no longer than the coordinator takes.
+/// The first line of a reason, cut to the coordinator's limit.
 fn shortened(reason: String) -> String {
     const LONGEST: usize = 300;
     let line = reason.lines().next().unwrap_or_default();
@@ -109,7 +109,7 @@ fn shortened(reason: String) -> String {
 }
 
 impl Farm {
-    /// One sign of life. `visits` are those made for the leases.
+    /// Sends one heartbeat. `visits` is the number of visits for the leases.
     ///
     /// # Errors
     /// When the coordinator does not answer or refuses.
@@ -131,8 +131,8 @@ impl Farm {
         self.client.put(&format!("v1/agents/{}/heartbeat", self.identity.agent_id), &beat).await
     }
 
-    /// Says that this agent stops, and why: the coordinator takes what it still holds, and waits for no other sign of
-    /// life.
+    /// Reports that this agent stops, and why. The coordinator takes back the agent's leases, and expects no more
+    /// heartbeats.
     ///
     /// # Errors
     /// When the coordinator does not answer or refuses.
@@ -149,8 +149,8 @@ impl Farm {
     /// Sends a heartbeat. The answer says whether to ask for tasks.
     ///
     /// # Errors
-    /// When the coordinator does not answer or refuses, or the box is no longer what it was when the agent
-    /// started: what it measured now would count as what it was.
+    /// When the coordinator does not answer or refuses, or the box has changed since the agent started. Measurements of
+    /// a changed box would be stored under its old fingerprint.
     pub(super) async fn advice(&self) -> Result<Advice> {
         let system = self.recorder.system();
         let now = system.fingerprint(self.recorder.fingerprint.device)?;
@@ -181,13 +181,13 @@ impl Farm {
         }
     }
 
-    /// Waits before the next question.
+    /// Waits before the next poll.
     pub(super) async fn wait_slowly(&self) {
         self.pause(SLOWLY).await;
     }
 
-    /// Renews the lease and sends a heartbeat; false when the lease is lost. A coordinator that
-    /// does not answer takes nothing away: measuring goes on.
+    /// Renews the lease and sends a heartbeat; false when the lease is lost. If the coordinator does not answer,
+    /// measuring goes on.
     pub(super) async fn keep(&self, lease: &Lease, visits: u64) -> bool {
         let path = format!("v1/leases/{}/renew", lease.id);
         let call = LeaseCall { instance: Some(self.instance.clone()) };
@@ -201,7 +201,7 @@ impl Farm {
             Ok(orders) => !orders.cancelled_leases.contains(&lease.id),
             Err(e) if is_cloned(&e) => false,
             Err(e) => {
-                // Whether the lease has ended by now is the coordinator's to say, by its own clock.
+                // Only the coordinator decides by its own clock whether the lease has ended.
                 tracing::warn!("{e}; measuring goes on");
                 true
             }

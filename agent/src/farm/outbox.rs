@@ -1,5 +1,5 @@
-//! What was measured, on its way to the coordinator: nothing in here is forgotten before it was
-//! acknowledged, or refused for good and laid aside with the answer.
+//! The queue of measurements to the coordinator. A measurement stays until it is acknowledged. A measurement that is
+//! refused for good is moved aside together with the answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::spool::Spool;
 /// The most measurements of one batch.
 const BATCH: usize = 100;
 
-/// Waiting times between tries: doubling, capped, and spread by up to a half so that the boxes of a
-/// farm do not all come back in the same second.
+/// Waiting times between retries: exponential with a cap, and a jitter of up to one half so that the boxes of a farm do
+/// not retry in the same second.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
@@ -29,19 +29,19 @@ pub struct Backoff {
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(500);
     const MOST: Duration = Duration::from_secs(60);
-    /// However long the coordinator asks to be left alone, it is tried again after this.
+    /// The longest wait, whatever the coordinator asks for.
     const LONGEST: Duration = Duration::from_secs(15 * 60);
 
-    /// From the beginning.
+    /// The initial back-off.
     pub fn new() -> Backoff {
         Backoff { next: Backoff::FIRST }
     }
 
-    /// How long to wait now: at least what the coordinator asked for, if it did.
+    /// The time to wait now: at least the time that the coordinator asked for, if it did.
     pub fn step(&mut self, asked: Option<Duration>) -> Duration {
         let own = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.next = (self.next * 2).min(Backoff::MOST);
-        // All agents were asked to wait equally long; jitter spreads them afterwards.
+        // The coordinator asks all agents to wait equally long, so jitter is added.
         own + asked.unwrap_or_default().min(Backoff::LONGEST)
     }
 }
@@ -49,27 +49,27 @@ impl Backoff {
 /// Measurements that the coordinator does not have yet.
 pub struct Outbox {
     spool: Spool,
-    /// Measurements that found no room on the disk.
+    /// Measurements that the disk has no space for.
     held: Vec<Measurement>,
     metrics: Arc<Metrics>,
-    /// The process that sends.
+    /// The sending process.
     instance: Option<Instance>,
 }
 
 impl Outbox {
-    /// On top of a spool, with what earlier runs left in it.
+    /// An outbox on a spool, including the measurements that earlier runs left in it.
     pub fn new(spool: Spool, metrics: Arc<Metrics>) -> Outbox {
         Outbox { spool, held: Vec::new(), metrics, instance: None }
     }
 
-    /// The same, sending in the name of this process.
+    /// The same outbox, sending as this process.
     pub fn sent_by(mut self, instance: Instance) -> Outbox {
         self.instance = Some(instance);
         self
     }
 
-    /// Takes a measurement in. One that the disk has no room for is kept in memory until it was sent
-    /// or there is room again, and [`Outbox::is_blocked`] until then.
+    /// Adds a measurement. If the disk is full, the measurement is kept in memory until it is sent or there is space
+    /// again. Until then, [`Outbox::is_blocked`] is true.
     pub fn add(&mut self, measurement: Measurement) {
         self.metrics.measured(measurement.status);
         if let Err(e) = self.spool.add(&measurement) {
@@ -79,18 +79,18 @@ impl Outbox {
         self.count();
     }
 
-    /// Whether something is kept in memory only: then no new work may begin.
+    /// Whether some measurements are only in memory. If so, no new work may begin.
     pub fn is_blocked(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Sends everything, once: what is in memory only comes first.
+    /// Sends everything once, starting with measurements that are only in memory.
     ///
-    /// What the coordinator refuses for good is moved out of the way together with its answer.
+    /// A measurement that the coordinator refuses for good is moved aside together with its answer.
     ///
     /// # Errors
-    /// When the coordinator cannot be reached, is in trouble, or does not know this agent (the rest
-    /// stays), or the spool cannot be read.
+    /// When the coordinator cannot be reached, fails, or does not know this agent (unsent measurements stay), or the
+    /// spool cannot be read.
     pub async fn upload(&mut self, client: &Client) -> Result<()> {
         self.held.retain(|measurement| self.spool.add(measurement).is_err());
         let sent = self.send_all(client).await;
@@ -128,7 +128,7 @@ impl Outbox {
         }
     }
 
-    /// Sends a batch; the coordinator has it then, except for what it refused for good.
+    /// Sends a batch. Afterwards the coordinator has it, except the measurements that it refused for good.
     async fn send(
         &self,
         client: &Client,
@@ -143,10 +143,10 @@ impl Outbox {
         Ok(refused)
     }
 
-    /// The last word, when the agent ends: what is on the disk waits there for the next start.
+    /// Called when the agent ends. Unsent measurements on disk stay for the next start.
     ///
     /// # Errors
-    /// When measurements are in memory only, and are lost with it.
+    /// When measurements are only in memory, and are lost at the end of the process.
     pub fn close(&self) -> Result<()> {
         if self.is_blocked() {
             let lost: Vec<String> = self.held.iter().map(|m| m.subject.to_string()).collect();
@@ -168,7 +168,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Where what was not sent lies.
+    /// The folder of unsent measurements.
     pub fn folder(&self) -> &std::path::Path {
         self.spool.folder()
     }
@@ -178,8 +178,8 @@ impl Outbox {
     }
 }
 
-/// Sends measurements and returns those that were refused for good, with the reasons. A batch that is
-/// refused as a whole is halved, so that one measurement, or the size of all, keeps no other out.
+/// Sends measurements and returns those that were refused for good, with the reasons. A batch that is refused as a
+/// whole is split in two, so that a single bad measurement or the total size blocks no other measurement.
 async fn deliver(
     client: &Client,
     batch: Vec<Measurement>,
@@ -207,9 +207,9 @@ async fn deliver(
     Ok(refused)
 }
 
-/// Whether the coordinator itself refused what was sent, and will refuse it again. A refused credential says nothing
-/// about the measurements, nor does a second process that speaks for the agent. An answer that is not understood does
-/// not come from the coordinator.
+/// Whether the coordinator itself refused the measurements, and will refuse them again. A refused credential is not
+/// about the measurements, and neither is a second process with the same credential. An answer that is not understood
+/// does not come from the coordinator.
 fn is_final(error: &ClientError) -> bool {
     !is_cloned(error)
         && matches!(error.status(), Some(status) if (400..500).contains(&status)

@@ -1,5 +1,5 @@
-//! The agent and whoever runs it: signals that ask it to stop, and the service manager's watchdog.
-//! Without a service manager nobody is told, and nothing changes.
+//! Integration with the service manager: signals that request a stop, and the watchdog. Without a service manager,
+//! notifications have no effect.
 
 use std::io;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Whether the process was asked to stop; clones share it.
+/// Whether a stop was requested; clones share it.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Listens to SIGTERM and SIGINT: the first one asks for a stop, a second one ends the process.
+    /// Handles SIGTERM and SIGINT: the first signal requests a stop, the second ends the process.
     ///
     /// # Errors
     /// When the system refuses the handlers.
@@ -39,42 +39,42 @@ impl Stop {
         Ok(Stop(receiver))
     }
 
-    /// Whether it was.
+    /// Whether a stop was requested.
     pub fn asked(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Waits until it is.
+    /// Waits until a stop is requested.
     pub async fn until_asked(&self) {
         // The sender lives as long as the runtime that waits here.
         let _ = self.0.clone().wait_for(|asked| *asked).await;
     }
 }
 
-/// Tells the service manager something, if there is one.
+/// Notifies the service manager, if there is one.
 pub fn tell(state: NotifyState) {
     if let Err(e) = sd_notify::notify(&[state]) {
         tracing::debug!("the service manager could not be told: {e}");
     }
 }
 
-/// Counts steps of the measuring thread, for one lease: the watchdog is fed only while it gets on, and the
-/// coordinator is told.
+/// Counts the steps of the measuring thread for one lease. The watchdog is fed only while the count increases, and
+/// heartbeats report it.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    /// Another step was made.
+    /// Counts one step.
     pub fn step(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were made.
+    /// The number of steps so far.
     pub fn steps(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Feeds the watchdog if there was a step since `seen`, the number of steps at the last look.
+    /// Feeds the watchdog if there was a step since `seen`, the number of steps at the last check.
     pub fn feed(&self, seen: &mut u64) {
         let now = self.steps();
         if std::mem::replace(seen, now) != now {

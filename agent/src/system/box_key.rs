@@ -5,9 +5,9 @@ use std::fs;
 use super::System;
 
 impl System {
-    /// Facts that stay with the box over boots and new state directories, and that no other box shares: the machine id
-    /// of the installation, and a serial number or the addresses of its network cards. The machine id alone is not
-    /// enough, because copies of a disk share it. None where they are missing, as in a container. Every user can read
+    /// Facts that stay with the box over reboots and new state directories, and that no other box shares: the machine
+    /// id of the installation, and a serial number or the addresses of its network cards. The machine id alone is not
+    /// enough, because copies of a disk share it. None if they are missing, as in a container. Every user can read
     /// these facts, so the user who starts the agent makes no difference.
     pub fn box_facts(&self) -> Option<String> {
         let machine = self.tree.line("etc/machine-id").filter(|id| id != "uninitialized")?;
@@ -22,7 +22,7 @@ impl System {
         Some(format!("{machine} {hardware}"))
     }
 
-    /// The permanent addresses of cards that are built in; none where there are none.
+    /// The permanent addresses of built-in cards; none if there are none.
     fn network_cards(&self) -> Option<String> {
         let is_card = |path: &String| {
             let device = fs::canonicalize(self.tree.path(&format!("{path}/device")));
@@ -60,12 +60,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         let facts = || System::at(root).box_facts();
-        // Copies of one disk share a machine id, so that it tells nothing by itself.
+        // Copies of one disk share a machine id, so the machine id alone does not identify a box.
         write(&root.join("etc/machine-id"), "3d12\n");
         assert_eq!(facts(), None);
         card(root, "eth1", "pci0", "02:00:00:00:00:02\n", "0\n");
         card(root, "eth0", "pci0", "02:00:00:00:00:01\n", "0\n");
-        // Plugged in, made up, or without a device.
+        // Plugged-in cards, virtual cards, and cards without a device.
         card(root, "usb0", "pci0/usb1", "02:00:00:00:00:03\n", "0\n");
         card(root, "wlan0", "pci0", "02:00:00:00:00:04\n", "1\n");
         write(&root.join("sys/class/net/lo/address"), "00:00:00:00:00:00\n");

@@ -265,15 +265,15 @@ fn throttle_names(reasons: ThrottleReasons) -> Vec<String> {
 #[cfg(test)]
 #[derive(Debug, Default)]
 pub struct FakeGpu {
-    /// What it says it is.
+    /// The facts that it reports.
     pub facts: GpuFacts,
-    /// How it says it is.
+    /// The state that it reports.
     pub state: GpuState,
-    /// What it says it has consumed.
+    /// The energy that it reports.
     pub energy: std::sync::atomic::AtomicU64,
-    /// What it says it draws.
+    /// The power that it reports.
     pub power: Option<u32>,
-    /// Who it says is there.
+    /// The processes that it reports.
     pub processes: Option<Vec<GpuProcess>>,
 }
 
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn without_the_library_there_is_no_gpu() {
-        // True on a machine without NVIDIA's driver, and no crash on one with it.
+        // None on a machine without NVIDIA's driver, and no crash on a machine with it.
         let _ = open(0);
     }
 }

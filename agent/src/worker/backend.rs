@@ -1,4 +1,4 @@
-//! What a device has to offer so that ops can be timed on it.
+//! The interface of a device on which ops are timed.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -8,50 +8,48 @@ use super::Pass;
 /// The samples of one pass.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Samples {
-    /// Microseconds of one call each.
+    /// Microseconds per call.
     pub micros: Vec<f64>,
-    /// Calls that each of those is the mean of, at most.
+    /// The largest number of calls over which a sample is averaged.
     pub calls: u32,
-    /// What issuing a call costs the host, where that is not the same; one per sample.
+    /// Host time of issuing a call, if it differs from the latency; one value per sample.
     pub host_micros: Vec<f64>,
-    /// Samples that were taken and set aside, since the machine was disturbed meanwhile.
+    /// Samples that were discarded because the machine was disturbed.
     pub rejected: u32,
-    /// Samples among those above that were disturbed too, and kept because no better one came.
+    /// Kept samples that were disturbed too, because no undisturbed sample could be taken.
     pub disturbed: u32,
-    /// Microseconds in producer and op over all calls of the pass, kept or not.
+    /// Microseconds in producer and op over all calls of the pass, including discarded calls.
     pub ops_micros: f64,
-    /// Microseconds in reading other memory, to make the reuse distance; 0 where that is not how it is
-    /// made.
+    /// Microseconds spent reading other memory to create the reuse distance; 0 if the device creates it differently.
     pub reading_micros: f64,
 }
 
-/// Something that can be run over and over, with as many copies of its weights as the backend wanted.
+/// Work that can be run repeatedly, with as many copies of its weights as the backend requested.
 pub trait Call {
-    /// Writes a fresh input, as the op before it would: in a network, an op reads what has just been
-    /// written.
+    /// Writes a new input, as the preceding op would do: in a network, an op reads data that has just been written.
     ///
     /// # Errors
     /// What libtorch reports.
     fn produce(&mut self) -> Result<()>;
 
-    /// Runs it once and drops the output. `copy` counts the copies of the weights from 0 to the
-    /// backend's [`Backend::copies`]; all of them read one input.
+    /// Runs the work once and drops the output. `copy` is the index of the copy of the weights, from 0 to below the
+    /// backend's [`Backend::copies`]. All copies read the same input.
     ///
     /// # Errors
     /// What libtorch reports.
     fn run(&mut self, copy: usize) -> Result<()>;
 
-    /// Bytes of one copy of its weights.
+    /// Bytes of one copy of the weights.
     fn copy_bytes(&self) -> u64;
 
-    /// Whether it is a whole network, whose result somebody waits for.
+    /// Whether the work is a whole network, whose result a caller waits for.
     fn is_network(&self) -> bool;
 }
 
 /// A device and its clock.
 pub trait Backend {
-    /// How many copies of weights of this size are wanted: more than one where reuse distance is made
-    /// by rotating between copies.
+    /// The number of copies for weights of this size. It exceeds one if the reuse distance is created by rotating
+    /// between copies.
     fn copies(&self, copy_bytes: u64) -> usize;
 
     /// Takes the samples of one pass.
@@ -60,18 +58,18 @@ pub trait Backend {
     /// What the device reports.
     fn sample(&mut self, pass: Pass, call: &mut dyn Call) -> Result<Samples>;
 
-    /// Waits until all calls have been done, where issuing and running are not one.
+    /// Waits until all calls have finished, if calls are issued asynchronously.
     ///
     /// # Errors
-    /// What the device reports. After an error that the device does not get over, each call gives one.
+    /// What the device reports. After an unrecoverable error of the device, every call fails.
     fn finish(&mut self) -> Result<()>;
 
-    /// Bytes of memory that work may use, where that is not the host's memory.
+    /// Bytes of memory available to the work, if the device has its own memory.
     fn memory_limit(&self) -> Option<u64> {
         None
     }
 
-    /// Bytes of the device's memory that this process holds now, where that is not the host's memory.
+    /// Bytes of device memory that this process currently holds, if the device has its own memory.
     ///
     /// # Errors
     /// What the device reports.

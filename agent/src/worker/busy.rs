@@ -1,17 +1,17 @@
-//! One op over and over, for as long as a sensor of energy needs.
+//! Runs one op repeatedly, for as long as an energy sensor needs.
 
 use anyhow::Result;
 
 use super::backend::{Backend, Call};
 use crate::system::energy::{Busy, monotonic_seconds};
 
-/// A block goes on for about this long between two looks at the clock, in seconds.
+/// The approximate duration of a block of calls between two clock readings, in seconds.
 const BLOCK_SECONDS: f64 = 0.02;
 /// The most calls of a block: a GPU's queue takes about a thousand launches.
 const MOST_CALLS: u64 = 512;
 
-/// Calls it again and again for so many seconds, always with the same weights and input, so that they
-/// are where the caches keep them.
+/// Runs the work repeatedly for the given number of seconds, always with the same weights and input, so that the caches
+/// keep them.
 ///
 /// # Errors
 /// What libtorch or the device reports.
@@ -36,7 +36,7 @@ pub fn keep_busy(backend: &mut dyn Backend, call: &mut dyn Call, seconds: f64) -
     }
 }
 
-/// How many calls the next block has, after one of so many calls took so many seconds.
+/// The number of calls of the next block, from the number of calls of the last block and its seconds.
 fn next_block(calls: u64, seconds: f64) -> u64 {
     if seconds < BLOCK_SECONDS / 2.0 { (2 * calls).min(MOST_CALLS) } else { calls }
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::super::backend::Samples;
     use super::*;
 
-    /// Counts calls that have been made and calls that have been waited for.
+    /// Counts issued calls and calls that have finished.
     #[derive(Default)]
     struct Counts {
         made: u64,

@@ -1,5 +1,5 @@
-//! The processor as the worker sets it up and reads it: pinning, threads, allocator, clock, and the
-//! memory that is read to push weights out of the caches.
+//! The worker's use of the processor: pinning, threads, allocator, clock, and the memory that is read to evict weights
+//! from the caches.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -19,8 +19,8 @@ use super::disturbance::{
 };
 use super::{Pass, WorkerSettings};
 
-/// Sets threads, pinning and allocator. Comes before anything else in the worker, since glibc and
-/// libtorch read some of this only once.
+/// Sets threads, pinning and allocator. Must be called before anything else in the worker, since glibc and libtorch
+/// read some of these settings only once.
 ///
 /// # Errors
 /// When there are fewer processors than threads, or the allocator cannot be set.
@@ -35,13 +35,13 @@ pub fn apply(settings: &WorkerSettings) -> Result<()> {
     Ok(())
 }
 
-/// Makes freed memory stay with the process: no `mmap` per activation, no returning of the heap's top.
+/// Keeps freed memory in the process: no `mmap` per activation, and no trimming of the heap.
 #[cfg(target_env = "gnu")]
 fn retain_memory() -> Result<()> {
     let options =
         [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_TOP_PAD, 64 << 20)];
     for (option, value) in options {
-        // SAFETY: mallopt takes two integers and keeps no pointer; a refusal is its return value.
+        // SAFETY: mallopt takes two integers and keeps no pointer; it reports a refusal by its return value.
         if unsafe { libc::mallopt(option, value) } != 1 {
             bail!("the system's allocator refused option {option}; use `--allocator system`");
         }
@@ -54,8 +54,8 @@ fn retain_memory() -> Result<()> {
     bail!("keeping freed memory is implemented for glibc only; use `--allocator system`")
 }
 
-/// Pins this process, and so every thread that it will start, to the last `count` of the processors
-/// that it may use: interrupts tend to be served by the first.
+/// Pins this process, and therefore all its future threads, to the last `count` of its allowed processors, because
+/// interrupts are usually served by the first ones.
 fn pin(count: usize) -> Result<()> {
     let allowed = allowed_cpus()?;
     if count == 0 || count > allowed.len() {
@@ -71,15 +71,15 @@ fn pin(count: usize) -> Result<()> {
 /// The processors that this process may use.
 ///
 /// # Errors
-/// When the system does not say.
+/// When the system call fails.
 pub fn allowed_cpus() -> Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::this()).context("reading the allowed processors")?;
     Ok((0..CpuSet::count()).filter(|&cpu| set.is_set(cpu) == Ok(true)).collect())
 }
 
-/// The processor: reuse distance is made by reading other memory, time is read from the monotonic
-/// clock, and disturbance is told by involuntary context switches, which are the kernel's own word that
-/// somebody else ran in the middle of a sample, and by what the system counts over a block of them.
+/// The processor as a backend. It creates reuse distance by reading other memory, and reads time from the monotonic
+/// clock. It detects disturbance in two ways: an involuntary context switch means that the kernel ran another thread
+/// during a sample, and system counters are compared over a block of samples.
 pub struct CpuBackend {
     eviction: Eviction,
     clock: Clock,
@@ -87,10 +87,10 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// A backend for reuse distances of up to so many bytes, for ops that run on so many threads.
+    /// A backend for reuse distances up to a number of bytes, for ops with this number of threads.
     ///
     /// # Errors
-    /// When the system does not say which processors this process runs on, or there is too little memory.
+    /// When the system does not report the processors of this process, or there is too little memory.
     pub fn new(largest_reuse_distance: u64, threads: u32) -> Result<CpuBackend> {
         Ok(CpuBackend {
             eviction: Eviction::new(largest_reuse_distance, threads)?,
@@ -118,7 +118,7 @@ impl CpuBackend {
         Ok((micros, involuntary_switches()? != switches))
     }
 
-    /// The samples of one block, each taken again when it was disturbed.
+    /// The samples of one block. A disturbed sample is taken again.
     fn block(&self, pass: Pass, call: &mut dyn Call) -> Result<Samples> {
         let mut samples = Samples::default();
         for _ in 0..pass.samples {
@@ -162,8 +162,7 @@ impl Backend for CpuBackend {
     }
 }
 
-/// The counters of the processors that the worker runs on. Their files stay open: opening costs more than
-/// reading.
+/// The counters of the worker's processors. Their files stay open, because opening costs more than reading.
 struct Watch {
     cpus: Vec<usize>,
     owns_machine: bool,
@@ -175,7 +174,7 @@ struct Watch {
 
 impl Watch {
     fn new(cpus: Vec<usize>) -> Watch {
-        // What is not there is not watched.
+        // A counter whose file is missing is not used.
         let open = |path: &str| File::open(path).ok();
         let clocks = cpus
             .iter()
@@ -196,8 +195,8 @@ impl Watch {
 
     fn counters(&self) -> Counters {
         let text = |file: &File| {
-            // The lines of the processors come first in `/proc/stat`, some 70 bytes each; what the end
-            // cuts off on most machines is the long line of interrupts after them.
+            // The lines of the processors come first in `/proc/stat`, with about 70 bytes each. On most machines the
+            // buffer cuts off only the long interrupt line after them.
             let mut buffer = vec![0; 1 << 15];
             let length = file.read_at(&mut buffer, 0).ok()?;
             Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
@@ -234,12 +233,12 @@ fn involuntary_switches() -> Result<i64> {
     Ok(usage.involuntary_context_switches())
 }
 
-/// Memory that nothing else uses, read to move everything else further away.
+/// A memory area that is read to evict other data from the caches.
 enum Eviction {
     /// For ops on one thread.
     Here(Vec<[u64; 8]>),
-    /// For ops on several threads. Each core has caches of its own, and in a network each touches its part of the
-    /// memory. So libtorch reads, on the threads on which it runs ops.
+    /// For ops on several threads. Each core has private caches, and in a network each core accesses its part of the
+    /// memory. So libtorch reads the memory on the same threads that run ops.
     OnAllThreads(Tensor),
 }
 
@@ -268,8 +267,8 @@ impl Eviction {
     }
 }
 
-/// Reads the first `bytes`, one word of each cache line, at four places in turns: a processor that waits for
-/// the lines of one stream fetches those of others meanwhile.
+/// Reads the first `bytes`, one word of each cache line, from four streams in turn: while a processor waits for lines
+/// of one stream, it fetches lines of the others.
 fn read(lines: &[[u64; 8]], bytes: u64) {
     let quarter = usize::try_from(bytes / 64).unwrap_or(usize::MAX).min(lines.len()) / 4;
     let mut sums = [0u64; 4];
@@ -281,7 +280,7 @@ fn read(lines: &[[u64; 8]], bytes: u64) {
     black_box(sums);
 }
 
-/// A monotonic clock that knows what reading it costs.
+/// A monotonic clock with a known reading cost.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     overhead_micros: f64,
@@ -299,8 +298,8 @@ impl Clock {
         Clock { overhead_micros: latlas_predict::stats::median(&empty) }
     }
 
-    /// Microseconds that `work` takes, without the cost of reading the clock. At least one
-    /// nanosecond, since an op that takes no time at all does not exist.
+    /// Microseconds of `work`, without the cost of reading the clock. At least one nanosecond, since no op takes zero
+    /// time.
     fn time<T>(&self, work: impl FnOnce() -> T) -> (f64, T) {
         let start = Instant::now();
         let result = work();

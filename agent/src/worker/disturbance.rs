@@ -1,54 +1,52 @@
-//! Which samples are set aside because somebody else was at work: the rules, pure.
+//! The rules by which samples are discarded because of other load. Pure.
 //!
-//! A sample is taken again when the kernel made one of the worker's threads stop for another in the
-//! middle of it. A block, the samples that a visit takes at one distance, is taken again when what the
-//! system counts says that the processor was somewhere else, or slower: such counters are too coarse
-//! for one sample. Both are bounded. What is still disturbed after that is kept and counted, and a row
-//! with many of those is `degraded`.
+//! A sample is taken again if the kernel preempted one of the worker's threads during the sample. A block is all
+//! samples of a visit at one distance. A block is taken again if system counters show that the processor ran something
+//! else or was slower. Such counters are too coarse for single samples. Both kinds of retries are bounded. Samples that
+//! are still disturbed afterwards are kept and counted, and a row with many of them is `degraded`.
 
 use std::collections::VecDeque;
 
-/// How often a disturbed sample is taken again before it is kept.
+/// How often a disturbed sample is retaken before it is kept.
 pub const MOST_RETAKES: u32 = 3;
 
-/// How often a disturbed block is taken again before it is kept.
+/// How often a disturbed block is retaken before it is kept.
 pub const MOST_BLOCK_RETAKES: u32 = 1;
 
-/// The share of a block in which tasks waited for a processor, from which on the block is disturbed.
+/// A block is disturbed if tasks waited for a processor for more than this share of it.
 const MOST_PRESSURE: f64 = 0.5;
 
-/// The share of the usual clock of the run, below which a block is disturbed.
+/// A block is disturbed if its clock is below this share of the usual clock of the run.
 const LEAST_CLOCK: f64 = 0.9;
 
-/// What the system counts at one moment; None where it does not.
+/// System counters at one moment; None if a counter is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Ticks of the worker's processors that the hypervisor gave to somebody else.
+    /// Ticks of the worker's processors that the hypervisor gave to other guests.
     pub steal_ticks: Option<u64>,
-    /// Microseconds in which some task waited for a processor (the total of PSI's `some`).
+    /// Microseconds in which at least one task waited for a processor (the total of PSI's `some`).
     pub pressure_micros: Option<u64>,
-    /// The slowest of the worker's processors, in kHz.
+    /// The clock of the slowest of the worker's processors, in kHz.
     pub khz: Option<u64>,
 }
 
 /// What disturbed a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disturbance {
-    /// The hypervisor ran somebody else.
+    /// The hypervisor ran other guests.
     Steal,
     /// Tasks waited for the worker's processors.
     Pressure,
-    /// The clock was lower than it has been.
+    /// The clock was lower than usual.
     Frequency,
 }
 
-/// Whether a block between two readings was disturbed, and by what.
+/// The disturbance of a block between two readings, if any.
 ///
-/// `usual_khz` is the clock that this worker usually sees ([`UsualClock`]). `owns_machine` says that the worker runs
-/// on all processors there are: pressure is counted for the whole machine, and a task that waits for
-/// one that the worker does not use takes nothing from it. (On two processors that others kept busy, one
-/// of them the worker's, the blocks with full pressure and those with none differed by 0.7% at the
-/// median.)
+/// `usual_khz` is the usual clock of this worker ([`UsualClock`]). `owns_machine` says that the worker runs on all
+/// processors of the machine. Pressure is counted for the whole machine, and a task that waits for a processor outside
+/// the worker's set does not slow the worker. (On two busy processors, one of them the worker's, blocks with full
+/// pressure and blocks without pressure differed by 0.7% at the median.)
 pub fn of_block(
     before: Counters,
     after: Counters,
@@ -68,20 +66,20 @@ pub fn of_block(
     after.khz.is_some_and(slow).then_some(Disturbance::Frequency)
 }
 
-/// The usual clock of a run: the median of the last blocks. One boost at the start of a run says nothing of the
-/// rest of it, and on a box whose clock is never steady every block would be slower than the fastest.
+/// The usual clock of a run: the median of the last blocks. The maximum would be misleading: a boost at the start says
+/// nothing about the rest of the run, and on a box with a varying clock every block is slower than the fastest.
 #[derive(Debug, Clone, Default)]
 pub struct UsualClock {
     seen: VecDeque<u64>,
 }
 
 impl UsualClock {
-    /// Blocks that are remembered.
+    /// Number of blocks that are kept.
     const LAST: usize = 201;
-    /// Fewest blocks to know what is usual.
+    /// Fewest blocks that determine the usual clock.
     const FEWEST: usize = 9;
 
-    /// Remembers the clock of one more block.
+    /// Adds the clock of one block.
     pub fn add(&mut self, khz: u64) {
         if self.seen.len() == UsualClock::LAST {
             self.seen.pop_front();
@@ -89,7 +87,7 @@ impl UsualClock {
         self.seen.push_back(khz);
     }
 
-    /// The usual clock; none as long as too few blocks were seen.
+    /// The usual clock; none if there are too few blocks.
     pub fn khz(&self) -> Option<u64> {
         if self.seen.len() < UsualClock::FEWEST {
             return None;
@@ -100,21 +98,21 @@ impl UsualClock {
     }
 }
 
-/// What [`retake`] came to.
+/// The result of [`retake`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Taken<T> {
-    /// What was kept.
+    /// The kept sample or block.
     pub kept: T,
-    /// Whether it is disturbed all the same.
+    /// Whether the kept one is disturbed.
     pub disturbed: bool,
-    /// What was set aside before it.
+    /// The discarded ones before it.
     pub rejected: Vec<T>,
 }
 
-/// Takes something until it is not disturbed, but at most `most` times again.
+/// Retakes something until it is undisturbed, but at most `most` times.
 ///
 /// # Errors
-/// What taking it reports.
+/// The errors of taking it.
 pub fn retake<T, E>(
     most: u32,
     mut take: impl FnMut() -> Result<(T, bool), E>,
@@ -129,8 +127,8 @@ pub fn retake<T, E>(
     }
 }
 
-/// The ticks stolen from some processors, from the text of `/proc/stat`. None when the text has none of
-/// them.
+/// The stolen ticks of some processors, from the text of `/proc/stat`. None if the text contains none of these
+/// processors.
 pub fn steal_ticks(stat: &str, cpus: &[usize]) -> Option<u64> {
     per_cpu(stat)
         .filter(|(cpu, _)| cpus.contains(cpu))
@@ -139,7 +137,7 @@ pub fn steal_ticks(stat: &str, cpus: &[usize]) -> Option<u64> {
         .reduce(u64::saturating_add)
 }
 
-/// How many processors there are, from the text of `/proc/stat`.
+/// The number of online processors, from the text of `/proc/stat`.
 pub fn online_cpus(stat: &str) -> usize {
     per_cpu(stat).count()
 }
@@ -152,8 +150,7 @@ fn per_cpu(stat: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Microseconds in which some task waited for a processor since the boot, from the text of
-/// `/proc/pressure/cpu`.
+/// Microseconds since boot in which at least one task waited for a processor, from the text of `/proc/pressure/cpu`.
 pub fn pressure_micros(text: &str) -> Option<u64> {
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
     some.split_ascii_whitespace().find_map(|word| word.strip_prefix("total="))?.parse().ok()
@@ -184,7 +181,7 @@ mod tests {
         assert_eq!(check(slow, false), Some(Disturbance::Frequency));
     }
 
-    /// A boost in the first blocks of a run does not make the rest of it disturbed; a real drop does.
+    /// A boost in the first blocks of a run does not make later blocks disturbed; a real drop does.
     #[test]
     fn a_boost_at_the_start_disturbs_nothing_later() {
         let mut clock = UsualClock::default();
@@ -229,7 +226,7 @@ mod tests {
             let taken = retake(most, || Ok::<_, Infallible>(turns.next().unwrap())).unwrap();
             let calls = taken.rejected.len() + 1;
             prop_assert!(calls <= most as usize + 1);
-            // All that was set aside was disturbed, and what is kept is the first that was not.
+            // All discarded ones were disturbed, and the kept one is the first undisturbed one.
             prop_assert!(taken.rejected.iter().all(|&index| disturbed[index]));
             prop_assert_eq!(taken.kept, calls - 1);
             prop_assert_eq!(taken.disturbed, disturbed[taken.kept]);

@@ -1,13 +1,13 @@
-//! Faults on purpose: what a check of a device needs in order to see that a fault costs one row.
+//! Fault injection: a check of a device uses it to show that a fault costs only one row.
 //!
-//! `LATLAS_FAULTS` in the environment names op keys, each with what happens before its first call:
+//! `LATLAS_FAULTS` in the environment lists op keys, each with a fault that occurs before its first call:
 //!
 //! ```text
 //! LATLAS_FAULTS="Conv3x3:n1-h56-w56-i64-o64-s1=memory Conv1x1:n1-h56-w56-i64-o64-s1=kernel"
 //! ```
 //!
-//! `memory` asks libtorch for more memory than any device has. `kernel` lets a kernel look up what is not
-//! there: a GPU's context is lost by it, as by any fault of a kernel, and on a processor it is an error.
+//! `memory` asks libtorch for more memory than any device has. `kernel` lets a kernel read out of bounds: like any
+//! kernel fault, this destroys a GPU's context. On a processor it is an error.
 
 use anyhow::{Context, Result, bail};
 use ops_catalog::OpKey;
@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 
 use super::protocol::Work;
 
-/// Bytes that no device has, and that libtorch still counts in 64 bits.
+/// More bytes than any device has; libtorch can still represent the number in 64 bits.
 const TOO_MUCH: i64 = 1 << 52;
 
 /// What goes wrong.
@@ -25,15 +25,15 @@ enum Fault {
     Kernel,
 }
 
-/// The faults that were asked for.
+/// The requested faults.
 #[derive(Debug, Default, PartialEq)]
 pub struct Faults(Vec<(OpKey, Fault)>);
 
 impl Faults {
-    /// From the environment.
+    /// Reads the faults from the environment.
     ///
     /// # Errors
-    /// Says what cannot be read.
+    /// Names the part that cannot be parsed.
     pub fn from_env() -> Result<Faults> {
         let text = std::env::var("LATLAS_FAULTS").unwrap_or_default();
         Faults::parse(&text).with_context(|| format!("LATLAS_FAULTS is `{text}`"))
@@ -55,10 +55,10 @@ impl Faults {
             .map(Faults)
     }
 
-    /// Lets the fault of this work happen, if it has one.
+    /// Triggers the fault of this work, if it has one.
     ///
     /// # Errors
-    /// What libtorch says of it, which is the point.
+    /// The error of libtorch, which is the purpose.
     pub fn strike(&self, work: &Work, device: tch::Device) -> Result<()> {
         let Work::Op { def, shape } = work else { return Ok(()) };
         let is_meant = |(key, _): &&(OpKey, Fault)| key.op == def.name && key.shape == *shape;
@@ -72,7 +72,7 @@ impl Faults {
                 let table = Tensor::f_ones([8], (Kind::Float, device))?;
                 let outside = Tensor::f_full([8], 1_000_000_i64, (Kind::Int64, device))?;
                 let found = table.f_index_select(0, &outside)?.f_sum(Kind::Float)?;
-                // A GPU says what went wrong when its result is wanted.
+                // A GPU reports the fault only when the result is read.
                 f64::try_from(&found)?;
                 Ok(())
             }

@@ -1,6 +1,5 @@
-//! The worker: the process that runs ops and reads the clock. It is a process of its own so that an
-//! abort, a hang or an out-of-memory kill costs one row, and so that threads and allocator are set
-//! before libtorch starts.
+//! The worker: the process that runs ops and reads the clock. It is a separate process for two reasons: an abort, a
+//! hang or an out-of-memory kill costs only one row, and threads and allocator are set before libtorch starts.
 
 mod backend;
 mod busy;
@@ -31,7 +30,7 @@ use latlas_lowering::Placement;
 use protocol::{Reply, VisitRequest};
 use ready::ReadyCache;
 
-/// What a worker is started with.
+/// The settings of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSettings {
     /// Where ops run.
@@ -44,7 +43,7 @@ pub struct WorkerSettings {
     pub threads: u32,
     /// Allocator policy.
     pub allocator: Allocator,
-    /// The largest reuse distance that will be asked for, in bytes.
+    /// The largest reuse distance that will be used, in bytes.
     pub largest_reuse_distance: u64,
     /// Bytes of memory that weights and activations of one piece of work may need.
     pub memory_limit: u64,
@@ -77,7 +76,7 @@ impl WorkerSettings {
 }
 
 /// The versions and settings of the libraries with which libtorch runs kernels. oneDNN is part of libtorch, and
-/// libtorch's headers have its version. cuDNN is asked where a GPU is used.
+/// libtorch's headers contain its version. cuDNN is queried if a GPU is used.
 pub fn libraries(device: Device) -> BTreeMap<String, String> {
     let mut versions = BTreeMap::new();
     if let Some(version) = latlas_lowering::ONEDNN_VERSION {
@@ -95,7 +94,7 @@ pub fn libraries(device: Device) -> BTreeMap<String, String> {
 /// The worker's main loop: answers requests on standard input until it closes.
 ///
 /// # Errors
-/// When the settings cannot be applied, or the agent has gone.
+/// When the settings cannot be applied, or the agent has ended.
 pub fn serve(settings: &WorkerSettings) -> Result<()> {
     cpu::apply(settings)?;
     let faults = faults::Faults::from_env()?;
@@ -114,8 +113,7 @@ pub fn serve(settings: &WorkerSettings) -> Result<()> {
         let refused = matches!(reply, Reply::Refused { .. });
         send(&mut out, &reply)?;
         if refused {
-            // A fault of one kernel can take all of a GPU's context with it, and only a new process
-            // gets a new one.
+            // A kernel fault can destroy the whole GPU context. Only a new process gets a new context.
             cache.check_usable()?;
         }
     }

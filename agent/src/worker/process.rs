@@ -1,4 +1,4 @@
-//! The agent's end of a worker process: start, ask, wait with a deadline, kill.
+//! The agent's side of a worker process: start, send requests, wait with a deadline, kill.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -17,22 +17,22 @@ use crate::system::energy::Busy;
 /// How long a worker may take to load libtorch and answer.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// Why a visit gave no samples.
+/// Why a visit returned no samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The work cannot be run; trying again would not help.
+    /// The work cannot be run; a retry would not help.
     Refused(String),
-    /// The worker died. It may have been the work's fault or somebody else's.
+    /// The worker died. The work may be the cause, or something else.
     Died(String),
     /// The worker did not answer in time and was killed.
     Hung(Duration),
 }
 
 impl Fault {
-    /// What kind of failure it is: what tells the fault of this box from the work's.
+    /// The kind of failure, which distinguishes faults of this box from faults of the work.
     pub fn kind(&self) -> FailureKind {
         match self {
-            // libtorch has nothing but words for what is wrong.
+            // libtorch reports errors only as text.
             Fault::Refused(reason) => FailureKind::from_words(reason),
             Fault::Died(_) => FailureKind::WorkerDied,
             Fault::Hung(_) => FailureKind::TimedOut,
@@ -71,9 +71,10 @@ impl WorkerProcess {
         let threads = settings.threads.to_string();
         let mut child = Command::new(program)
             .args(["worker", &serde_json::to_string(settings)?])
-            // libtorch's OpenMP reads this when it is loaded, before the worker's main function.
+            // libtorch's OpenMP reads this variable when it is loaded, before the worker's main
+            // function.
             .env("OMP_NUM_THREADS", &threads)
-            // Ctrl-C at a terminal goes to the agent, which ends its workers in its own time.
+            // Ctrl-C at a terminal goes only to the agent, and the agent ends its workers itself.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -101,7 +102,8 @@ impl WorkerProcess {
     /// Visits one piece of work.
     ///
     /// # Errors
-    /// Why there are no samples. After [`Fault::Died`] and [`Fault::Hung`] the worker is gone.
+    /// The reason why there are no samples. After [`Fault::Died`] and [`Fault::Hung`] the worker
+    /// has ended.
     pub fn visit(
         &mut self,
         work: &Work,
@@ -112,7 +114,7 @@ impl WorkerProcess {
         self.ask(&VisitRequest { work: work.clone(), passes, busy_seconds: None }, limit)
     }
 
-    /// Runs one piece of work over and over for so many seconds, for a sensor of energy.
+    /// Runs one piece of work repeatedly for the given number of seconds, for an energy sensor.
     ///
     /// # Errors
     /// As for [`WorkerProcess::visit`].
@@ -153,7 +155,7 @@ impl WorkerProcess {
     }
 
     fn died(&mut self) -> Fault {
-        // Its output is closed, so it is ending; killing makes sure that waiting does not hang.
+        // Its output is closed, so it is ending. Killing it ensures that the wait does not hang.
         match self.child.try_wait() {
             Ok(Some(status)) => Fault::Died(format!("ended with {status}")),
             _ => {

@@ -1,5 +1,4 @@
-//! What the agent and its worker process say to each other: one JSON object a line, a reply for
-//! each request.
+//! The protocol between the agent and its worker process: one JSON object per line, one reply per request.
 
 use ops_catalog::{NetworkSpec, OpDef, Shape};
 use serde::{Deserialize, Serialize};
@@ -22,7 +21,7 @@ pub enum Work {
     Network {
         /// Its definition.
         spec: NetworkSpec,
-        /// Ops that it uses beside the built-in ones.
+        /// Ops that it uses in addition to the built-in ones.
         ops: Vec<OpDef>,
     },
 }
@@ -32,47 +31,47 @@ pub enum Work {
 pub struct Pass {
     /// Bytes of other memory that are read before each sample.
     pub reuse_distance_bytes: u64,
-    /// How many samples.
+    /// Number of samples.
     pub samples: u32,
 }
 
 /// One visit to one piece of work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VisitRequest {
-    /// What to run. What was run before and still fits in memory is kept ready.
+    /// The work to run. Recent work stays prepared if it fits into memory.
     pub work: Work,
-    /// What to sample, in this order.
+    /// The passes, in this order.
     pub passes: Vec<Pass>,
-    /// For how many seconds to run it over and over afterwards, for a sensor of energy.
+    /// Seconds to run the work repeatedly afterwards, for an energy sensor.
     pub busy_seconds: Option<f64>,
 }
 
-/// What a visit found.
+/// The result of a visit.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Visited {
     /// Samples, one entry per pass.
     pub passes: Vec<Samples>,
-    /// Microseconds in making weights and inputs, where the work was not ready.
+    /// Microseconds spent creating weights and inputs, if the work was not prepared.
     pub preparing_micros: f64,
     /// Microseconds in producers and ops over the whole visit, warm-up included.
     pub ops_micros: f64,
-    /// Microseconds in reading other memory for the reuse distance; 0 where that is not how it is made.
+    /// Microseconds spent reading other memory for the reuse distance; 0 if the device creates it differently.
     pub reading_micros: f64,
-    /// Most memory that the worker has held at once since the visit began, in bytes; on a GPU the GPU's.
+    /// Peak memory of the worker during the visit, in bytes; on a GPU, the GPU's memory.
     pub peak_memory_bytes: Option<u64>,
-    /// What was run for a sensor of energy, if that was asked for.
+    /// The work that was run for an energy sensor, if requested.
     pub busy: Option<Busy>,
 }
 
-/// What the worker answers.
+/// A reply of the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// The worker has started; sent once, unasked.
+    /// The worker has started; sent once, without a request.
     Ready,
-    /// The visit was made.
+    /// The visit is complete.
     Visited(Visited),
-    /// It cannot be run, and trying again would not help.
+    /// The work cannot be run, and a retry would not help.
     Refused {
         /// Why.
         reason: String,

@@ -1,4 +1,4 @@
-//! Work that is ready to run, and a visit to it.
+//! Prepared work, and visits to it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -18,7 +18,7 @@ use latlas_lowering::{Form, LoweredNetwork, LoweredOp, Placement, Random, Weight
 const WARM_UP_WINDOW: u32 = 3;
 /// The windows agree when their medians differ by less than this share.
 const WARM_UP_AGREEMENT: f64 = 0.05;
-/// The most windows: something that never settles is measured as it is, and its interval tells.
+/// The most windows. Work that never settles is measured as it is, and its interval shows that.
 const WARM_UP_MOST_WINDOWS: usize = 8;
 
 /// The most memory that the weights of cached work may need together, or a quarter of the memory limit where that is
@@ -88,7 +88,7 @@ impl Plan {
 /// Work with weights and inputs, warmed up.
 struct Ready {
     work: Work,
-    /// The same op with as many sets of weights as the backend wanted.
+    /// The same op with as many sets of weights as the backend requested.
     copies: Vec<Lowered>,
     input: Tensor,
     copy_bytes: u64,
@@ -97,8 +97,8 @@ struct Ready {
 
 impl Call for Ready {
     fn produce(&mut self) -> Result<()> {
-        // Changing the sign in place is the cheapest way to have just written a tensor of the same
-        // values.
+        // Changing the sign in place is the cheapest way to have just written the tensor, with the same values up to
+        // the sign.
         drop(self.input.f_neg_()?);
         Ok(())
     }
@@ -130,7 +130,7 @@ pub struct ReadyCache {
 
 impl ReadyCache {
     pub fn new(settings: &WorkerSettings, backend: Box<dyn Backend>) -> ReadyCache {
-        // On a GPU the copies of an op's weights fill its cache, and no other program needs the memory.
+        // On a GPU the copies of an op's weights fill the GPU's cache, and no other program needs the memory.
         let (memory_limit, cache_bytes) = match backend.memory_limit() {
             Some(limit) => (limit, limit / 2),
             None => (settings.memory_limit, (settings.memory_limit / 4).min(CACHE_BYTES)),
@@ -153,8 +153,8 @@ impl ReadyCache {
         reset_peak_memory();
         let (preparing_micros, mut ops_micros) = self.bring_to_front(&request.work)?;
         let ready = self.entries.front_mut().context("it was just brought to the front")?;
-        // The first call of a visit finds its weights where other work has left them; after it, they
-        // have always been used one reuse distance ago.
+        // At the first call of a visit, the weights are wherever other work has left them. At later calls, their reuse
+        // distance is always the same.
         let first = Pass { reuse_distance_bytes: 0, samples: 1 };
         ops_micros += self.backend.sample(first, ready)?.ops_micros;
         let passes = request
@@ -168,7 +168,7 @@ impl ReadyCache {
             .transpose()?;
         ops_micros += passes.iter().map(|samples| samples.ops_micros).sum::<f64>();
         let reading_micros = passes.iter().map(|samples| samples.reading_micros).sum();
-        // libtorch keeps what it has once taken of a GPU's memory, so what it holds is the most that it held.
+        // libtorch keeps GPU memory that it has allocated, so the memory that it holds now is the peak.
         let peak_memory_bytes = self.backend.held_bytes()?.or_else(peak_memory);
         Ok(Visited {
             passes,
@@ -180,15 +180,15 @@ impl ReadyCache {
         })
     }
 
-    /// Asked after work has failed.
+    /// Called after work has failed.
     ///
     /// # Errors
-    /// When the device can do nothing more in this process.
+    /// When this process can no longer use the device.
     pub fn check_usable(&mut self) -> Result<()> {
         self.backend.finish().context("the device's context is lost")
     }
 
-    /// Returns the microseconds that its preparation took, and those of its warm-up in producers and ops.
+    /// Returns the microseconds of the preparation, and those of the warm-up in producers and ops.
     fn bring_to_front(&mut self, work: &Work) -> Result<(f64, f64)> {
         if let Some(place) = self.entries.iter().position(|ready| ready.work == *work) {
             if let Some(ready) = self.entries.remove(place) {
@@ -202,10 +202,10 @@ impl ReadyCache {
         let copy_bytes = cost.weight_bytes(self.element_bytes);
         let copies = match work {
             Work::Op { .. } => self.backend.copies(copy_bytes),
-            // A network brings its own reuse distance.
+            // The reuse distance of a network follows from its own weights.
             Work::Network { .. } => 1,
         };
-        // The sum of all activations is an upper bound: most are freed before others are made.
+        // The sum of all activations is an upper bound: most are freed before others are allocated.
         let bytes = copy_bytes
             .saturating_mul(copies as u64)
             .saturating_add(cost.activation_bytes(self.element_bytes));
@@ -263,13 +263,13 @@ impl Ready {
     }
 }
 
-/// Resets the kernel's record of this process's peak memory. Where the kernel does not allow that, the record
-/// covers the whole process, and peaks are upper bounds.
+/// Resets the kernel's record of this process's peak memory. If the kernel does not allow that, the record covers the
+/// whole lifetime of the process, and peaks are upper bounds.
 fn reset_peak_memory() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The kernel's record: `VmHWM`, the most memory that this process had resident.
+/// The kernel's record: `VmHWM`, the peak resident memory of this process.
 fn peak_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

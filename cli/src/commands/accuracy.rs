@@ -14,16 +14,16 @@ use crate::plot;
 use crate::text::{count, duration, percent, plain};
 use latlas_program::text_table::TextTable;
 
-/// How many of the worst predicted networks are explained.
+/// Number of worst predicted networks that are explained.
 const EXPLAINED: usize = 5;
 
-/// How many networks without a prediction are named.
+/// Number of networks without a prediction that are listed.
 const NAMED: usize = 10;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the table cannot be had, no whole network was measured for it, or the plot cannot be written.
+/// When the table cannot be loaded, no whole network was measured for it, or the plot cannot be written.
 pub fn run(command: &Command, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let table = match (&command.of.table, &command.of.hardware) {
         (Some(path), _) => files::read_table(path)?.into_table(),
@@ -116,7 +116,7 @@ fn cells(family: &str, summary: &Summary) -> [String; 9] {
     ]
 }
 
-/// Where the error of a network may come from, as far as the table can tell.
+/// Possible causes of a network's error, as far as the table shows them.
 fn explain(network: &NetworkAccuracy, found: &Comparison, out: &mut dyn Write) -> Result<()> {
     let status = match network.status {
         latlas_shared::Status::Ok => String::new(),

@@ -1,4 +1,4 @@
-//! `latlas farm`: for the host of a farm.
+//! `latlas farm`: commands for the host of a farm.
 
 mod audit;
 mod boxes;
@@ -38,7 +38,7 @@ pub fn run(command: &cli::Farm, farm: &super::Coordinator, out: &mut dyn Write) 
     }
 }
 
-/// A time as lists have it.
+/// A time, as shown in lists.
 fn moment(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }

@@ -85,7 +85,7 @@ fn show(catalog: &Catalog, name: &str, json: bool, out: &mut dyn Write) -> Resul
 
 fn draw(family: Family, count: usize, seed: Option<u64>, out: &mut dyn Write) -> Result<()> {
     let seed = seed.unwrap_or_else(|| {
-        // Short, since it is a part of each name and people type it again.
+        // Short, because it is part of each name and people type it.
         let seed = u64::from(Uuid::new_v4().as_fields().0);
         eprintln!("seed {seed}");
         seed
@@ -109,7 +109,7 @@ fn keys(command: &NetworkKeys, farm: &Coordinator, out: &mut dyn Write) -> Resul
     Ok(())
 }
 
-/// The networks that were named, then those in files.
+/// The named networks, followed by the networks in files.
 fn plans(of: &NetworkChoice, catalog: &Catalog) -> Result<Vec<NetworkPlan>> {
     let mut plans = Vec::new();
     for name in of.network.iter().filter(|name| !names_a_file(name)) {
@@ -124,7 +124,7 @@ fn plans(of: &NetworkChoice, catalog: &Catalog) -> Result<Vec<NetworkPlan>> {
     Ok(plans)
 }
 
-/// All keys of some networks, each once, and the ops among them that are not built in.
+/// All distinct keys of some networks, and the ops among them that are not built in.
 fn space_of(plans: &[NetworkPlan]) -> SpaceDef {
     let steps = || plans.iter().flat_map(|plan| &plan.steps);
     let keys: BTreeSet<_> = steps().map(|step| step.key.clone()).collect();

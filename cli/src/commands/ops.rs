@@ -33,7 +33,8 @@ pub fn run(command: &Ops, farm: &Coordinator, out: &mut dyn Write) -> Result<()>
     }
 }
 
-/// The built-in catalog, with the ops that were submitted to the coordinator if it is to be asked.
+/// The built-in catalog. If `ask` is set, it includes the ops that were submitted to the
+/// coordinator.
 pub(super) fn catalog(ask: bool, farm: &Coordinator) -> Result<Catalog> {
     let builtin = Catalog::builtin();
     if !ask {
@@ -92,7 +93,7 @@ fn layout(layout: Layout) -> String {
     }
 }
 
-/// What `latlas ops show` shows.
+/// The output of `latlas ops show`.
 #[derive(Serialize)]
 struct Shown<'a> {
     name: &'a str,
@@ -131,7 +132,7 @@ impl<'a> Shown<'a> {
         writeln!(out, "input    {}", layout(def.input))?;
         writeln!(out, "\nnodes, in the order in which they run:")?;
         for node in &def.nodes {
-            // JSON is a part of YAML, so a line can be used in a definition file as it is.
+            // JSON is a subset of YAML, so a line can be copied into a definition file unchanged.
             writeln!(out, "  - {}", serde_json::to_string(node)?)?;
         }
         if let Some(at) = &self.at {

@@ -21,13 +21,13 @@ use crate::text::{bytes, count, duration, percent, plain, quantity};
 use latlas_program::exit::Reported;
 use latlas_program::text_table::TextTable;
 
-/// How many ops the listing of a prediction shows.
+/// Number of ops in the listing of a prediction.
 const SHOWN_OPS: usize = 5;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When a file cannot be used, or a network has no prediction; all missing rows are then listed.
+/// When a file cannot be used, or a network has no prediction. All missing rows are then listed.
 pub fn run(command: &Predict, out: &mut dyn Write) -> Result<()> {
     let archs = command.what.arch.iter().map(PathBuf::as_path);
     let names = command.what.network.iter().map(Path::new);
@@ -91,7 +91,7 @@ struct Session<'a> {
     networks: usize,
     invalid: usize,
     incomplete: usize,
-    /// Predictions for people, printed at the end: their form depends on their number.
+    /// Predictions in readable form, printed at the end: their form depends on their number.
     predicted: Vec<(String, Prediction)>,
     missing: BTreeMap<OpKey, String>,
 }
@@ -209,7 +209,7 @@ impl Session<'_> {
         write_json(self.out, &line)
     }
 
-    /// One network is explained; of several, each is a line.
+    /// A single network is explained; several networks are listed, one per line.
     fn listing(&mut self) -> Result<()> {
         match (self.predicted.as_slice(), self.networks) {
             ([], _) => Ok(()),
@@ -319,7 +319,7 @@ fn write_predictions(
     Ok(())
 }
 
-/// How a network is called in a listing: as its author did, or by its place.
+/// The title of a network in a listing: its name, or its place in the input.
 fn title(label: &Label, place: &str) -> String {
     match (&label.name, &label.id) {
         (Some(name), _) => plain(name),

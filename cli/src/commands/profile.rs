@@ -20,7 +20,7 @@ use latlas_program::exit::Usage;
 /// Runs the command.
 ///
 /// # Errors
-/// When the space or a network is not one, the coordinator does not answer or refuses, or tasks failed.
+/// When the space or a network is invalid, the coordinator does not answer or refuses, or tasks failed.
 pub fn run(command: &Profile, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let wanted = Wanted::new(&command.what)?;
     let (status, measured) = farm.ask(async |client| {
@@ -44,7 +44,7 @@ pub fn run(command: &Profile, farm: &Coordinator, out: &mut dyn Write) -> Result
     if command.wait { request::failures(&status) } else { Ok(()) }
 }
 
-/// Measured latencies of whole networks and their predictions from the table, a line each.
+/// Measured latencies of whole networks and their predictions from the table, one line each.
 async fn measured(
     client: &Client,
     status: &RequestStatus,
@@ -76,10 +76,11 @@ fn beside(network: &NetworkAccuracy) -> String {
     }
 }
 
-/// Networks that calibrate a space when nothing else is asked for.
+/// Number of networks that calibrate a space by default.
 const CALIBRATION_NETWORKS: u32 = 5;
 
-/// How many networks of its own keys a request brings. A request without a space has no keys to make them of.
+/// The number of networks that are generated from the keys of a request. A request without a space has no keys for
+/// that.
 fn calibrate(asked: Option<u32>, has_space: bool) -> Result<u32> {
     match (asked, has_space) {
         (asked, true) => Ok(asked.unwrap_or(CALIBRATION_NETWORKS)),
@@ -147,7 +148,7 @@ impl Wanted {
     }
 
     /// Checks everything before anything is sent, so that a mistake leaves nothing behind in the coordinator. The ops
-    /// that the coordinator already has count too. Gives the networks by name.
+    /// that the coordinator already has count too. Returns the networks by name.
     async fn check(&self, client: &Client) -> Result<Vec<(String, NetworkDigest)>> {
         let mut networks = Vec::with_capacity(self.networks.len());
         let written = |network: &Network| matches!(network.choice, NetworkChoice::Defined(_));
@@ -197,7 +198,7 @@ impl Space {
     }
 }
 
-/// The ops of `--op-file`, and its shapes if it has some.
+/// The ops of `--op-file`, and its shapes if it contains any.
 struct OpFile {
     path: PathBuf,
     def: SpaceDef,
@@ -217,7 +218,7 @@ impl OpFile {
         !(grids.is_empty() && keys.is_empty() && networks.is_empty())
     }
 
-    /// The file is the requested space, unless only its ops are wanted.
+    /// The file is the requested space, unless only its ops are used.
     fn beside(self, space: Option<Space>, networks: bool) -> Result<(Vec<OpDef>, Option<Space>)> {
         let ops = self.def.ops.clone();
         match space {
@@ -228,19 +229,19 @@ impl OpFile {
             .into()),
             Some(space) => Ok((ops, Some(space))),
             None if networks && !self.has_shapes() => Ok((ops, None)),
-            // The ops of a space come with it.
+            // The space already contains its ops.
             None => Ok((vec![], Some(Space::Defined(self.path, self.def)))),
         }
     }
 }
 
-/// The networks of a file, as a request has them.
+/// The networks of a file, in the form of a request.
 fn read_networks(path: &Path) -> Result<Vec<Network>> {
     let network = |(place, spec)| Network { place, choice: NetworkChoice::Defined(Box::new(spec)) };
     Ok(chosen::read_networks(path)?.into_iter().map(network).collect())
 }
 
-/// Submits the request. Gives the networks by name, too.
+/// Submits the request. Also returns the networks by name.
 async fn submit(
     client: &Client,
     command: &Profile,

@@ -21,7 +21,7 @@ use latlas_search::verdict::{Decision, Reason, Verdict, judge};
 /// Runs the command: one candidate at a time, in constant memory.
 ///
 /// # Errors
-/// When a file cannot be used, or there is no candidate. A candidate that is no network is a verdict.
+/// When a file cannot be used, or there is no candidate. A candidate that is not a valid network gets a verdict.
 pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
     let named: [&Path; 3] = [&command.table, &command.config, &command.arch];
     let op_files = command.ops.op_file.iter().map(PathBuf::as_path);
@@ -137,14 +137,14 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The rows that keep candidates from being judged, as far as a fixed number of them.
+/// The missing rows that prevent verdicts on candidates, up to a fixed number.
 #[derive(Default)]
 struct MissingRows {
     keys: HashSet<OpKey>,
 }
 
 impl MissingRows {
-    /// The candidates are judged in constant memory.
+    /// The limit keeps memory constant.
     const MOST: usize = 100_000;
 
     fn add(&mut self, reasons: &[Reason]) {

@@ -1,4 +1,4 @@
-//! `latlas request`, and what it shares with `latlas profile`: how a request is shown and waited for.
+//! `latlas request`, and the functions that it shares with `latlas profile`: showing a request and waiting for it.
 
 use std::io::Write;
 
@@ -92,7 +92,7 @@ fn list(farm: &Coordinator, json: bool, out: &mut dyn Write) -> Result<()> {
     Ok(columns.write(out)?)
 }
 
-/// What a request asks for: its space, and how many networks.
+/// The content of a request: its space, and the number of networks.
 fn wanted(status: &RequestStatus) -> String {
     let networks =
         (status.networks > 0).then(|| count(status.networks as usize, "network", "networks"));

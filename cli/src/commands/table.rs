@@ -65,8 +65,8 @@ fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// A line for each status other than `ok` that rows with a latency have: how many, and why. A row without
-/// one has its reason beside it.
+/// One line for each status other than `ok` among rows with a latency: the number of rows, and the reason. A row
+/// without a latency has its reason next to it.
 fn remarks(rows: &[&Row]) -> Vec<String> {
     let remark = |(status, meaning): (RowStatus, &str)| {
         let mut of_status = rows.iter().filter(|row| row.status == status);
@@ -132,7 +132,7 @@ fn list(farm: &Coordinator, json: bool, out: &mut dyn Write) -> Result<()> {
 fn get(what: &TableGet, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     let content = farm.ask(async |client| download(&client, what).await)?;
     let said = match what.format {
-        // A damaged answer is better found now than by the program that reads the file.
+        // A damaged answer should be found now, not later by the program that reads the file.
         Format::Json => {
             let text = str::from_utf8(&content).context("the coordinator's answer is not text")?;
             let table = Table::from_json(text).context("the coordinator's answer")?;

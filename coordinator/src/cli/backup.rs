@@ -65,7 +65,7 @@ pub async fn restore(arguments: RestoreArguments) -> Result<()> {
     let data = data.open()?;
     let _lock = data.lock_for_serving()?;
     let copied = copy(&from, &data.database()).await?;
-    // An older one is migrated now, and a newer one refused now.
+    // An older database is migrated now, and a newer one is refused now.
     data.open_store().await?.close().await;
     let measurements = read_through(&data.database()).await?;
     if measurements != copied.measurements {

@@ -94,8 +94,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         ..
     } = arguments;
     let alarm_command = alarm_command.filter(|command| !command.trim().is_empty());
-    // A directory that is there says first whether it is in use; one that is not is made once nothing else is
-    // in the way.
+    // An existing directory is locked first, which shows whether it is in use. A missing directory is created only
+    // after the listener works.
     let path = data.path()?;
     let existing = path.is_dir().then(|| lock(&path)).transpose()?;
     let listener =
@@ -160,7 +160,7 @@ fn allow_many_connections() {
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
-        // Where it is refused, what the system gave has to do.
+        // If the system refuses, its default limit stays in force.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
 }

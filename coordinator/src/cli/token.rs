@@ -223,7 +223,7 @@ async fn list(arguments: ListArguments) -> Result<()> {
         text = text_table(&tokens, Timestamp::now());
     }
     match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads the list, such as `head`, has enough of it.
+        // The reader of the list, such as `head`, has stopped reading.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }

@@ -111,7 +111,7 @@ async fn known(
             app.limits().found(hash, now).map_err(calls)?;
             Ok(*holder)
         }
-        // Whoever has such a token has not guessed it.
+        // A token that has ended was issued once, so it is not a guess.
         Found::Ended => {
             app.limits().found(hash, now).map_err(calls)?;
             Err(ended(access))
@@ -143,7 +143,7 @@ fn address(app: &App, parts: &Parts) -> IpAddr {
     };
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
     let proxied = if app.settings().behind_proxy { forwarded() } else { None };
-    // Without a connection, as in tests, all calls are from one address.
+    // Without a connection, as in tests, all calls count as one address.
     proxied.or(peer).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
@@ -184,12 +184,13 @@ impl FromRequestParts<App> for Reader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        // What comes through a proxy is from elsewhere, whoever may connect to this port; and so does what a
-        // page of another site sends through a browser on this machine, whose name for it stands in `Host`.
+        // A call through a proxy comes from elsewhere, whatever the limits on connections to this port are. The same
+        // holds for a call that a page of another site makes through a browser on this machine; its `Host` is the
+        // site's name for this machine.
         let direct =
             !parts.headers.contains_key(FORWARDED_FOR) && is_of_this_machine(&parts.headers);
         match parts.headers.get(header::AUTHORIZATION) {
-            // A wrong token is a mistake that its sender wants to know of, also where none is needed.
+            // A wrong token is a mistake that the caller should learn about, even if no token is needed.
             Some(header) if app.settings().open_reads && direct => {
                 known(app, parts, header, Access::Read).await?;
             }

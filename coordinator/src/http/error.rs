@@ -126,7 +126,7 @@ impl ApiError {
             E::Cloned(_) => (S::CONFLICT, AGENT_CLONED, "Another process speaks for this agent"),
             E::LeaseLost(_) => (S::CONFLICT, "lease-lost", "The lease has ended"),
             E::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
-            // Not 400, which would say that the same call fails again.
+            // Not 400, which means that the same call would fail again.
             E::BrokenOff => (S::REQUEST_TIMEOUT, "broken-off", "The call broke off"),
             E::MediaType(_) => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON"),
             E::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid", "The content is not valid"),
@@ -177,7 +177,7 @@ impl IntoResponse for ApiError {
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
-            // Room is made by a person.
+            // Only a person can free disk space, so the wait is longer.
             StatusCode::INSUFFICIENT_STORAGE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
             }

@@ -18,7 +18,7 @@ pub fn known(headers: &HeaderMap, tag: &str) -> Option<String> {
     let asked: IfNoneMatch = headers.typed_get()?;
     let encoded = ENCODINGS.map(|encoding| with_encoding(tag, encoding));
     let mut ours = std::iter::once(tag.to_owned()).chain(encoded);
-    // A condition that does not pass names the tag. It compares weakly.
+    // `precondition_passes` is false if the condition names the tag. The comparison is weak.
     ours.find(|tag| tag.parse().is_ok_and(|tag: ETag| !asked.precondition_passes(&tag)))
 }
 

@@ -95,7 +95,7 @@ async fn subscribe(app: &App, id: Uuid) -> Result<watch::Receiver<RequestStatus>
     let changes = app.store().progress();
     let now = status(app, id).await?;
     let mut requests = app.watched().requests();
-    // Another stream may have been quicker.
+    // Another stream may have started the task in the meantime.
     if let Some(statuses) = listen(&requests) {
         return Ok(statuses);
     }
@@ -122,14 +122,14 @@ async fn follow(
         tokio::select! {
             () = async {
                 tokio::time::sleep(gap).await;
-                // The sender lives as long as the store, so this is a change or the time-out.
+                // The sender lives as long as the store, so the result is either a change or the time-out.
                 let _ = tokio::time::timeout(LONGEST_GAP, changes.changed()).await;
             } => {}
             () = sender.closed() => {}
             () = app.stopping() => {}
         }
         let mut requests = app.watched().requests();
-        // Under the lock, so nobody subscribes to what ends here.
+        // The lock is held, so nobody subscribes to a channel that ends here.
         if sender.receiver_count() == 0 || app.is_stopping() {
             requests.remove(&id);
             return;

@@ -35,7 +35,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                     _ => ApiError::BrokenOff,
                 }
             })?;
-        // The tree is for what is not plain JSON of the wanted form, and for saying why.
+        // The tree is used for other input than plain JSON of the expected form, and for error
+        // messages.
         serde_json::from_slice(&body).map(Body).or_else(|_| read(&body).map(Body))
     }
 }

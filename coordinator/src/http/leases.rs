@@ -52,7 +52,7 @@ async fn lease(
     }
     let now = app.now();
     not_cloned(&app, &agent, request.instance.as_ref(), now)?;
-    // Once, and not for as long as it waits: whether the other end still lives shows at its next call.
+    // Noted once, not for the whole wait: only the next call shows whether the agent is still alive.
     app.store().has_called(&agent, now);
     let wait = Duration::from_secs(request.wait_seconds.min(LONGEST_WAIT).into());
     let id = request.lease_id.unwrap_or_else(Uuid::new_v4);
@@ -76,7 +76,7 @@ async fn wait_for_lease(
 ) -> Result<Option<Lease>, ApiError> {
     let waiting = app.store().wait_for_work(agent);
     loop {
-        // On the heap: otherwise each of thousands of waiting polls would reserve room for the look.
+        // On the heap: otherwise each of thousands of waiting polls would reserve memory for the query.
         let lease = Box::pin(app.store().lease(agent, id, max_tasks, app.now())).await?;
         if lease.is_some() {
             return Ok(lease);

@@ -41,7 +41,7 @@ pub async fn count(State(app): State<App>, request: Request, next: Next) -> Resp
     let route = request.extensions().get::<MatchedPath>().cloned();
     let begun = Instant::now();
     let response = next.run(request).await;
-    // Paths that match nothing are the client's text, and would be a label each.
+    // Unmatched paths are arbitrary text of the client, and each would become a label.
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     app.metrics().answered(method, route, response.status().as_u16(), begun.elapsed());
     response

@@ -81,7 +81,7 @@ pub fn router(app: App) -> Router {
         .layer(middleware::map_response(etag::mark_encoding))
         .layer(
             TraceLayer::new_for_http()
-                // Without headers: they hold tokens.
+                // Headers are left out because they contain tokens.
                 .make_span_with(|request: &Request| {
                     tracing::info_span!("call", method = %request.method(), path = request.uri().path())
                 })

@@ -51,7 +51,7 @@ async fn predict(
         }
     };
     let work = tokio::task::spawn_blocking(move || {
-        // Until the work ends, which it does not when its caller hangs up.
+        // Held until the work ends, also when the caller disconnects.
         let _permit = permit;
         let network = Network::new(&request.network, index.catalog())?;
         Predictor::new(index, request.missing).predict(&network)

@@ -215,11 +215,11 @@ async fn spelled_out(
         let catalog = known.catalog();
         let resolved = space.as_ref().map(|space| space.resolve(catalog)).transpose()?;
         let own = resolved.as_ref().map(|space| space.networks(calibrate, CALIBRATION_SEED));
-        // Tasks are handed out in this order, so a table predicts much of its space early.
+        // Tasks are handed out in this order, so that a table soon predicts much of its space.
         let keys = resolved.map(|space| in_order(&space)).unwrap_or_default();
         let (space, ops) = space.map(|space| (space.name, space.ops)).unzip();
         let ops: Vec<OpDef> = ops.unwrap_or_default();
-        // Networks may use the ops that come with the space.
+        // Networks may use the ops that are defined in the space.
         let own = own.into_iter().flatten().map(|spec| NetworkChoice::Defined(Box::new(spec)));
         let networks: Vec<NetworkChoice> = networks.into_iter().chain(own).collect();
         let networks = whole_networks(&networks, &catalog.with_ops(ops.iter().cloned())?)?;

@@ -74,7 +74,7 @@ async fn results(
     }
     let now = app.now();
     not_cloned(&app, &agent, instance.as_ref(), now)?;
-    // A thousand of them take a processor for longer than other calls should wait for.
+    // A thousand measurements keep a processor busy for longer than other calls should wait.
     let read = tokio::task::spawn_blocking(move || read(&measurements)).await;
     let incoming = Incoming { clock, ..read.map_err(|e| ApiError::Internal(e.into()))?? };
     let answer = app.store().add_results(&agent, incoming, now).await?;

@@ -1,5 +1,5 @@
-//! What a measurement and an enrolment must be to be let in. Pure checks on data that came over the
-//! network; a refusal is a sentence for the one who sent it.
+//! The conditions under which a measurement or an enrolment is admitted. Pure checks of data from
+//! the network. The text of a refusal is addressed to its sender.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,21 +17,21 @@ const MOST_SAMPLES: usize = 256 << 10;
 /// The most bytes of a fingerprint's JSON.
 const MOST_FINGERPRINT: usize = 32 << 10;
 
-/// What is known of the class of device that an agent measures for.
+/// What is known about the hardware id of an agent.
 #[derive(Debug, Clone)]
 pub struct EnrolledClass {
     /// Its hardware id.
     pub hardware_id: HardwareId,
-    /// Digests of the fingerprints that were enrolled under it.
+    /// Digests of the fingerprints of its enrolled agents.
     pub fingerprints: HashSet<String>,
     /// Ids of its run configs.
     pub configs: HashSet<String>,
 }
 
-/// Why a measurement is not admitted.
+/// Why a measurement is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
-    /// Its times are the wrong way round.
+    /// Its finish time is before its start time.
     #[error("it finished before it started")]
     Backwards,
     /// It has too many bytes of text.
@@ -46,15 +46,15 @@ pub enum NotAdmitted {
     /// Its samples are too long.
     #[error("its samples have more than {MOST_SAMPLES} bytes")]
     ManySamples,
-    /// Its samples can't be unpacked; the text is that of the unpacker.
+    /// Its samples can't be decompressed; the text is the decompressor's error.
     #[error("{0}")]
     Samples(String),
-    /// It is of another class of device than its agent.
+    /// Its hardware id differs from its agent's.
     #[error("it is for {measured}, and this agent was enrolled as {enrolled}")]
     Hardware {
-        /// What it says.
+        /// The measurement's hardware id.
         measured: HardwareId,
-        /// What the agent is.
+        /// The agent's hardware id.
         enrolled: HardwareId,
     },
     /// No agent was enrolled with its fingerprint.
@@ -74,22 +74,22 @@ pub enum NotAdmitted {
         /// Id of the run config.
         config: String,
     },
-    /// Its op is not known.
+    /// Its op is unknown.
     #[error("no op with digest {digest} is known here: submit {name} first")]
     UnknownOp {
         /// The op's digest.
         digest: OpDigest,
-        /// The op's name, as the measurement says.
+        /// The op's name in the measurement.
         name: String,
     },
-    /// The digest is that of an op with another name.
+    /// The digest belongs to an op with another name.
     #[error("digest {digest} is {name}, and not {said}")]
     OtherOp {
         /// The op's digest.
         digest: OpDigest,
-        /// The name of the op that has it.
+        /// The name of the op with this digest.
         name: String,
-        /// The name that the measurement says.
+        /// The name in the measurement.
         said: String,
     },
     /// Its shape or its network is not valid.
@@ -100,7 +100,7 @@ pub enum NotAdmitted {
     Result(#[from] ResultError),
 }
 
-/// Why a field of a call is not taken.
+/// Why a field of a call is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadField {
     /// It is out of its bounds.
@@ -108,10 +108,10 @@ pub enum BadField {
     Bounds {
         /// The field's path.
         field: Cow<'static, str>,
-        /// What it may be.
+        /// The allowed values.
         bounds: Cow<'static, str>,
     },
-    /// A change that changes nothing.
+    /// The change is empty.
     #[error("give `name` or `labels`")]
     NoChange,
 }
@@ -122,17 +122,17 @@ impl BadField {
     }
 }
 
-/// Checks a measurement. `op` is the op of its digest, if the digest is known.
+/// Checks a measurement. `op` is the op with its digest, if the digest is known.
 ///
 /// # Errors
-/// What is wrong with it. The answer is final: the same measurement will be refused again.
+/// What is wrong with it. The refusal is final: the same measurement would be refused again.
 pub fn check_measurement(
     measurement: &Measurement,
     known: &EnrolledClass,
     op: Option<&Op>,
 ) -> Result<(), NotAdmitted> {
     check_origin(measurement, known)?;
-    // The times are by the box's clock, so only their order counts.
+    // The times are from the box's clock, so only their order matters.
     if measurement.finished_at < measurement.started_at {
         return Err(NotAdmitted::Backwards);
     }
@@ -188,7 +188,8 @@ fn texts_of(telemetry: &Telemetry) -> impl Iterator<Item = &String> {
     telemetry.throttle.iter().flatten()
 }
 
-/// What texts take, each with a byte of its own: also any number of empty ones comes to an end.
+/// The size of texts. Each text counts one extra byte, so that the number of empty texts is limited
+/// too.
 fn bytes_of<'t>(texts: impl Iterator<Item = &'t String>) -> usize {
     texts.map(|text| text.len() + 1).fold(0, usize::saturating_add)
 }
@@ -212,10 +213,10 @@ fn check_origin(measurement: &Measurement, known: &EnrolledClass) -> Result<(), 
 /// The most leases that a heartbeat lists.
 const MOST_LEASES: usize = 1000;
 
-/// The most bytes of an agent's reason to be unfit or to leave.
+/// The most bytes of an agent's reason for being unfit or leaving.
 const MOST_UNFIT: usize = 500;
 
-/// Checks a heartbeat. It is kept in memory and written down again and again.
+/// Checks a heartbeat. It is kept in memory and written repeatedly.
 ///
 /// # Errors
 /// Names the field and its bounds.
@@ -293,7 +294,7 @@ pub fn check_enrolment(request: &EnrolRequest) -> Result<(), BadField> {
     {
         return Err(BadField::new("primitives", "1 to 200 names of 1 to 50 characters"));
     }
-    // Both become parts of the config's id, which stands in URLs and file names.
+    // Both become parts of the config's id, which is used in URLs and file names.
     let in_a_url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '_' | '-');
     for (field, text) in [
         ("runtime", &request.run_config.runtime),
@@ -363,7 +364,7 @@ mod tests {
     fn what_is_well_formed_comes_in() {
         assert_eq!(check(|_| ()), Ok(()));
         assert_eq!(check(|m| m.status = Status::NotConverged), Ok(()));
-        // Whatever the box's clock shows.
+        // The box's clock does not matter.
         assert_eq!(check(|m| m.finished_at = jiff::Timestamp::MAX), Ok(()));
         assert_eq!(check(|m| m.started_at = jiff::Timestamp::UNIX_EPOCH), Ok(()));
         assert_eq!(check(|m| *m = testing::network_measurement("demo_conv", 10.0)), Ok(()));

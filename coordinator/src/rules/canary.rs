@@ -11,17 +11,17 @@ use latlas_shared::api::AgentState;
 /// The built-in space that is measured.
 pub const SPACE: &str = "canary";
 
-/// How often an agent may be given the canary without one coming in whole.
+/// How often an agent may be given the canary without completing it.
 const MOST_TRIES: u32 = 3;
 
 /// Time between two canaries of an agent that the farm itself has quarantined.
 const RETRY: SignedDuration = SignedDuration::from_mins(30);
 
-/// Fewest other agents, or earlier canaries of the agent itself, to compare with. A single one that differs does
-/// not tell which of the two is wrong.
+/// Fewest other agents, or earlier canaries of the same agent, to compare with. If only one differs, either of the two
+/// may be wrong.
 const FEWEST: usize = 2;
 
-/// The number of a canary's task. Negative, since it is no row of the tasks' table.
+/// The task number of a canary. It is negative because it is not in the table of tasks.
 pub fn task_number(index: usize) -> i64 {
     -1 - i64::try_from(index).unwrap_or(i64::MAX - 1)
 }
@@ -31,37 +31,37 @@ pub fn is_canary(task: Option<i64>) -> bool {
     task.is_some_and(|number| number < 0)
 }
 
-/// Where an agent stands with its canaries.
+/// The state of an agent's canaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Round {
     /// Its state.
     pub state: AgentState,
-    /// Whether the state is the farm's own decision. What an admin decides, an admin takes back.
+    /// Whether the farm itself set the state. Only an admin reverts an admin's decision.
     pub by_farm: bool,
-    /// When one was last handed out.
+    /// When a canary was last handed out.
     pub asked_at: Option<Timestamp>,
-    /// Times that it was handed out since the last one came in.
+    /// How often the canary was handed out since it was last completed.
     pub tries: u32,
-    /// Whether one is out now.
+    /// Whether a canary is handed out now.
     pub out: bool,
 }
 
-/// What is to be done about an agent's canary.
+/// The next step for an agent's canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// Nothing now.
     No,
     /// It is to be handed out before other work.
     Yes,
-    /// It was handed out often enough and never came in.
+    /// It was handed out too often without being completed.
     Lost,
 }
 
-/// Whether an agent is to measure the canary now.
+/// Whether an agent should measure the canary now.
 pub fn due(round: &Round, every: Option<SignedDuration>, now: Timestamp) -> Due {
     let every = match (round.state, every) {
         (AgentState::Active, Some(every)) => every,
-        // Also where there are no other canaries: it is how an agent gets out again.
+        // Also if canaries are disabled: a canary is the only way out of this quarantine.
         (AgentState::Quarantined, every) if round.by_farm => every.map_or(RETRY, |e| e.min(RETRY)),
         (AgentState::Active | AgentState::Quarantined | AgentState::Draining, _) => return Due::No,
     };
@@ -75,30 +75,30 @@ pub fn due(round: &Round, every: Option<SignedDuration>, now: Timestamp) -> Due 
     }
 }
 
-/// Why an agent whose canary never came in is not trusted.
+/// Why an agent that never completed its canary is not trusted.
 pub fn lost_reason() -> String {
     format!("the canary was handed out {MOST_TRIES} times and never came back whole")
 }
 
-/// What the ops of one canary took, in microseconds, by key.
+/// Latencies of the ops of one canary, in microseconds, by key.
 pub type Values = BTreeMap<String, f64>;
 
-/// What a canary says of its agent.
+/// The result of comparing a canary.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// It is like the others.
+    /// The agent agrees with the others.
     Inside,
-    /// It is not, for this reason.
+    /// The agent deviates, for this reason.
     Outside(String),
-    /// There is too little to compare with.
+    /// There are too few values to compare with.
     Unknown,
 }
 
-/// Compares a canary with those of other agents of the class. Where there are too few, it compares with earlier
-/// canaries of the same agent; those are not needed where [`is_enough`] holds for the others.
+/// Compares a canary with those of other agents of the class. If there are too few, it compares with earlier canaries
+/// of the same agent; those are not needed if [`is_enough`] is true for the others.
 ///
 /// The agent has one ratio to each of the others: the median over the ops. The median of these ratios decides. So
-/// neither a single disturbed op nor fewer than half of the others can decide.
+/// neither a single disturbed op nor a minority of the others can decide.
 pub fn judge(own: &Values, others: &[Values], history: &[Values]) -> Verdict {
     if own.is_empty() {
         return Verdict::Outside("no op of its canary gave a number".to_owned());
@@ -120,13 +120,13 @@ pub fn judge(own: &Values, others: &[Values], history: &[Values]) -> Verdict {
     ))
 }
 
-/// Whether there is enough among these references to hold a canary against.
+/// Whether these references are enough to judge a canary.
 pub fn is_enough(own: &Values, references: &[Values]) -> bool {
     deviation(own, references).is_some()
 }
 
-/// How much slower than the references a canary is: the median over them, and of an even number of
-/// references the more favourable of the two middle ones. None when there are too few.
+/// The slowdown of a canary against the references: the median over them. For an even number of references it is the
+/// more favourable of the two middle values. None if there are too few.
 fn deviation(own: &Values, references: &[Values]) -> Option<f64> {
     let ratio = |other: &Values| {
         let ratios: Vec<f64> =
@@ -142,7 +142,7 @@ fn deviation(own: &Values, references: &[Values]) -> Option<f64> {
     Some(1.0f64.clamp(low, high))
 }
 
-/// Each op's time and what it usually is.
+/// The latency of each op, and its usual latency.
 fn figures(own: &Values, references: &[Values]) -> String {
     let usual = |key: &String| {
         let values: Vec<f64> = references.iter().filter_map(|r| r.get(key).copied()).collect();
@@ -157,9 +157,9 @@ fn figures(own: &Values, references: &[Values]) -> String {
     figures.join("; ")
 }
 
-/// What becomes of an agent's state after a canary came in whole: a change, and its reason.
+/// The new state of an agent after a complete canary, with the reason.
 ///
-/// `lost` says that the agent is in quarantine because it gave no numbers, and not because of a canary's verdict.
+/// `lost` says that the agent was quarantined for missing numbers, and not because of a canary.
 pub fn after(round: &Round, verdict: &Verdict, lost: bool) -> Option<(AgentState, String)> {
     let back = |why: &str| Some((AgentState::Active, why.to_owned()));
     match (round.state, verdict) {
@@ -201,7 +201,7 @@ mod tests {
             "its canary took 2.05 times what it takes in 3 agents of its class, and 1.3 times or its inverse \
              is the limit (Op0: 200.0 us, usually 100.0; Op1: 21.0 us, usually 10.0)"
         );
-        // Twice as fast as all others is as odd.
+        // Being twice as fast as all others is just as suspicious.
         assert!(matches!(judge(&values(&[50.0, 5.0]), &usual, &[]), Verdict::Outside(_)));
         assert!(matches!(judge(&Values::new(), &usual, &[]), Verdict::Outside(_)));
     }
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(judge(&own, std::slice::from_ref(&other), &[]), Verdict::Unknown);
         let past = [values(&[100.0]), values(&[101.0])];
         assert!(matches!(judge(&own, &[other], &past), Verdict::Outside(_)));
-        // Two others that do not agree with one another speak for an agent that agrees with one of them.
+        // If two others disagree, an agent that agrees with one of them is accepted.
         assert_eq!(judge(&own, &[values(&[100.0]), values(&[200.0])], &[]), Verdict::Inside);
     }
 
@@ -228,7 +228,7 @@ mod tests {
             (Round { out: true, ..active }, Due::No),
             (Round { asked_at: ago(hour), ..active }, Due::No),
             (Round { asked_at: ago(day), ..active }, Due::Yes),
-            // It was given back or its agent died.
+            // The canary was given back, or its agent died.
             (Round { asked_at: ago(hour), tries: 2, ..active }, Due::Yes),
             (Round { asked_at: ago(hour), tries: 3, ..active }, Due::Lost),
             (round(AgentState::Draining), Due::No),

@@ -8,7 +8,7 @@ pub const WINDOW: SignedDuration = SignedDuration::from_hours(24);
 /// An agent is not trusted once it has failed this many tasks that another agent of its class then measured.
 const MOST_REFUTED: u32 = 3;
 
-/// An agent is not trusted once it has failed this many tasks in a row while others had numbers.
+/// An agent is not trusted once it has failed this many tasks in a row while others returned numbers.
 const MOST_IN_A_ROW: u32 = 5;
 
 /// The failures of an agent through faults of its box, and the results of others for the same tasks.
@@ -17,15 +17,15 @@ pub struct Record {
     /// Tasks that it failed within [`WINDOW`] and that another agent then measured. Out-of-memory failures are not
     /// among them: the box only has too little memory, and its other numbers are sound.
     pub refuted: u32,
-    /// Tasks that it failed since its last number.
+    /// Tasks that it failed since its last successful measurement.
     pub in_a_row: u32,
-    /// Other agents of its class that have sent numbers since the first of these.
+    /// Other agents of its class that have sent numbers since the first of these failures.
     pub others: u32,
-    /// What it failed last, and why.
+    /// The last task that it failed, and why.
     pub last: Option<(String, String)>,
 }
 
-/// Why an agent with this record is not trusted; none when it is.
+/// Why an agent with this record is not trusted; none if it is trusted.
 pub fn distrusted(record: &Record) -> Option<String> {
     let Record { refuted, in_a_row, others, last } = record;
     let what = if *refuted >= MOST_REFUTED {
@@ -47,12 +47,12 @@ pub fn distrusted(record: &Record) -> Option<String> {
     })
 }
 
-/// A clock that is off by less is right, as far as can be told: a message takes a part of it.
+/// Smaller clock offsets are ignored: the delay of a message is included in them.
 const CLOCK_TELLS: SignedDuration = SignedDuration::from_secs(2);
 
-/// When a measurement was made, by the coordinator's clock: the time of the box's clock, less the time by which that
-/// clock is `ahead`. If the result lies before the enrolment or after the arrival, the clock was set in between, and
-/// the time of arrival is all that is known.
+/// When a measurement was made, by the coordinator's clock: the time of the box's clock, minus the offset by which that
+/// clock is `ahead`. If the result is before the enrolment or after the arrival, the clock was set in between. Then
+/// only the time of arrival is known.
 pub fn measured_at(
     finished_at: Timestamp,
     ahead: Option<SignedDuration>,
@@ -104,7 +104,7 @@ mod tests {
             (measured, Some(SignedDuration::from_millis(-90)), measured),
             (measured + hours(8), Some(hours(8)), measured),
             (measured - hours(20), Some(hours(-20)), measured),
-            // Its clock was set right before it could send, or it has never said what it shows.
+            // The box's clock was corrected before it could send, or the box has never reported its clock.
             (measured + hours(8), None, received),
             (at(86_400), Some(hours(0)), received),
             (Timestamp::MAX, None, received),

@@ -1,4 +1,4 @@
-//! Incidents: events that the host is told about. Which there are is a pure function of the states of the agents.
+//! Incidents: events that the host is told about. The incidents are a pure function of the states of the agents.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ const MOST_AGENTS: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// No agent of a class of device under one run config works any more, and one fell silent.
+    /// No agent with this hardware id and run config works any more, and at least one fell silent.
     ClassSilent,
-    /// An agent sends heartbeats, and its work makes no progress.
+    /// An agent sends heartbeats, but its work makes no progress.
     BoxHangs,
     /// The farm itself quarantined an agent.
     BoxQuarantined,
@@ -45,7 +45,7 @@ pub struct Incident {
     pub config: String,
     /// The agent; for a silent class the silent agents, at most 20.
     pub boxes: Vec<AbsentBox>,
-    /// In words.
+    /// The incident as text.
     pub text: String,
 }
 
@@ -63,7 +63,7 @@ fn listed(one: &AgentNow) -> AbsentBox {
 
 /// The incidents of a farm with these agents, by subject: a text that identifies an incident while it lasts.
 ///
-/// An agent that stops in order is no incident. A decision of an admin is none either.
+/// An agent that stops cleanly is not an incident. Neither is a decision of an admin.
 pub fn incidents(agents: &[AgentNow]) -> BTreeMap<String, Incident> {
     let mut found = BTreeMap::new();
     let mut classes: BTreeMap<(&str, &str), Vec<&AgentNow>> = BTreeMap::new();
@@ -89,7 +89,7 @@ pub fn incidents(agents: &[AgentNow]) -> BTreeMap<String, Incident> {
         if silent.is_empty() || agents.iter().any(works) {
             continue;
         }
-        // The one that was heard of last comes first.
+        // The most recently heard agent comes first.
         silent.sort_by_key(|one| std::cmp::Reverse(one.seen_at));
         let stopped = |one: &&&AgentNow| one.standing.state == BoxState::Stopped;
         let last_stop = agents.iter().filter(stopped).map(|one| one.seen_at).max();
@@ -117,11 +117,11 @@ pub fn incidents(agents: &[AgentNow]) -> BTreeMap<String, Incident> {
 pub struct Alarm {
     /// `opened` or `resolved`.
     pub event: &'static str,
-    /// The incident's number: the same in both events.
+    /// The incident's number: equal in both events.
     pub id: i64,
-    /// When it was noticed.
+    /// When it was detected.
     pub opened_at: Timestamp,
-    /// When it was over.
+    /// When it ended.
     pub resolved_at: Option<Timestamp>,
     /// What happened.
     #[serde(flatten)]
@@ -174,7 +174,7 @@ mod tests {
         let incident = &found["class_silent h c"];
         assert_eq!(incident.boxes[0].name, "b");
         assert!(incident.text.contains("b was the last one"), "{}", incident.text);
-        // Had the last one stopped in order, somebody would know.
+        // If the last agent had stopped cleanly, somebody would know about it.
         agents[1].standing.state = BoxState::Stopped;
         assert_eq!(kinds(&agents), []);
     }

@@ -1,26 +1,25 @@
-//! The rules of leases: how many tasks one has, when it ends, and when its agent stands still.
+//! The rules of leases: their number of tasks, their end, and when an agent counts as stuck.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The numbers that the rules use.
+/// The parameters of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// How long a lease lasts unless it is renewed.
+    /// The duration of a lease, unless it is renewed.
     pub lease: SignedDuration,
-    /// Leases that may end on a task without a result before it is given up.
+    /// Leases that may end without a result for a task before the task is given up.
     pub max_attempts: u32,
-    /// The most tasks of one lease, whatever an agent asks for.
+    /// The most tasks of one lease, whatever the agent asks for.
     pub max_tasks: u32,
-    /// An agent whose heartbeats come while the number of its visits stays what it is for this long loses
-    /// its lease.
+    /// An agent loses its lease if its heartbeats arrive but its number of visits does not change for this long.
     pub stuck: SignedDuration,
-    /// Time from one canary of an agent to the next; none: there are no canaries.
+    /// Time between two canaries of an agent; none: canaries are disabled.
     pub canary_every: Option<SignedDuration>,
 }
 
 impl Default for Policy {
-    /// A minute lets an agent miss a renewal or two, and gives the work of a dead agent away soon. A visit
-    /// that takes longer than two minutes ends with its worker, so ten minutes hold several of them.
+    /// One minute lets an agent miss a renewal or two, and still reassigns the work of a dead agent soon. A worker
+    /// whose visit takes longer than two minutes is killed, so several visits fit into ten minutes.
     fn default() -> Self {
         Policy {
             lease: SignedDuration::from_secs(60),
@@ -32,16 +31,16 @@ impl Default for Policy {
     }
 }
 
-/// How a lease gets on, by its agent's word.
+/// The progress of a lease, as its agent reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Visits that were made for it.
+    /// Visits for the lease so far.
     pub visits: u64,
     /// When that number last changed.
     pub moved_at: Timestamp,
 }
 
-/// How a lease gets on after a heartbeat that says this number of visits.
+/// The progress of a lease after a heartbeat with this number of visits.
 pub fn pace(known: Option<Pace>, visits: u64, now: Timestamp) -> Pace {
     match known {
         Some(pace) if pace.visits == visits => pace,
@@ -49,15 +48,15 @@ pub fn pace(known: Option<Pace>, visits: u64, now: Timestamp) -> Pace {
     }
 }
 
-/// Whether a lease is to be taken away although its agent lives.
+/// Whether a lease should be revoked although its agent is alive.
 pub fn is_stuck(pace: &Pace, now: Timestamp, policy: &Policy) -> bool {
     now.duration_since(pace.moved_at) >= policy.stuck
 }
 
-/// How many tasks from the head of the queue make up one lease, given the leases that each has cost so far.
+/// The number of tasks from the head of the queue that form one lease, given the number of leases that each task has
+/// lost so far.
 ///
-/// A task that cost an agent its lease before goes alone: if it kills whoever runs it, it takes no
-/// other task down with it.
+/// A task that was in a lost lease is handed out alone: if it kills its worker again, no other task is affected.
 pub fn batch(lost: &[u32], asked: u32, policy: &Policy) -> usize {
     let most = asked.min(policy.max_tasks) as usize;
     match lost.first() {
@@ -67,19 +66,19 @@ pub fn batch(lost: &[u32], asked: u32, policy: &Policy) -> usize {
     }
 }
 
-/// When a lease that starts or is renewed now ends.
+/// The end of a lease that starts or is renewed now.
 pub fn deadline(now: Timestamp, policy: &Policy) -> Timestamp {
     now.saturating_add(policy.lease).unwrap_or(Timestamp::MAX)
 }
 
-/// Whether a lease still holds. It ends at its deadline, swept or not.
+/// Whether a lease is still valid. It ends at its deadline, even before the next sweep.
 pub fn is_live(deadline: Timestamp, now: Timestamp) -> bool {
     now < deadline
 }
 
-/// The deadline to go on with: no lease that starts or is renewed now ends later than [`deadline`], so one
-/// that does is from before the clock was set back, and would otherwise be held until the clock has caught
-/// up, which may be years.
+/// The deadline to continue with. No lease that starts or is renewed now ends after [`deadline`]. A later deadline is
+/// from before the clock was set back. Without the bound, its lease would stay until the clock has caught up, perhaps
+/// for years.
 pub fn bounded(old: Timestamp, now: Timestamp, policy: &Policy) -> Timestamp {
     old.min(deadline(now, policy))
 }

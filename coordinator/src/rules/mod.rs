@@ -1,4 +1,4 @@
-//! The rules of a farm: pure functions that take the clock and the data. Whoever calls them does the I/O.
+//! The rules of a farm: pure functions of the clock and the data. Their callers do the I/O.
 
 pub mod admission;
 pub mod canary;

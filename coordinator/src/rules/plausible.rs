@@ -1,25 +1,23 @@
-//! What no device can do: a number beyond it is kept as a fact and is no part of any table. Pure.
+//! Physical limits of devices. A number beyond them is kept as a fact, but enters no table. Pure.
 
 use latlas_shared::{Dtype, Measurement, Subject};
 use ops_catalog::Op;
 
-/// More multiply-accumulates in a second than one processor thread makes: matrix units make 1,024 of them
-/// in a cycle at 16 bits and the half of it in a transformed convolution of 32, at no more than 6 GHz.
+/// Multiply-accumulates per second above what one processor thread can make: matrix units make 1,024 of them per cycle
+/// at 16 bits, and half of that in a transformed convolution at 32 bits, at 6 GHz or less.
 const CPU_MACS_PER_SECOND: f64 = 6e12;
 
-/// More bytes in a second than one processor thread reads, from its nearest cache: two vectors of 64 bytes
-/// in a cycle.
+/// Bytes per second above what one processor thread can read from its nearest cache: two vectors of 64 bytes per cycle.
 const CPU_BYTES_PER_SECOND: f64 = 1e12;
 
-/// More multiply-accumulates in a second than any GPU makes at 16 bits: twice what the largest ones are
-/// sold with.
+/// Multiply-accumulates per second above what any GPU can make at 16 bits: twice the specification of the largest GPUs.
 const GPU_MACS_PER_SECOND: f64 = 2.5e15;
 
-/// More bytes in a second than the nearest caches of any GPU deliver together.
+/// Bytes per second above what the nearest caches of any GPU deliver together.
 const GPU_BYTES_PER_SECOND: f64 = 1e14;
 
-/// Why a measurement's number can't be, if it can't: it is faster than the arithmetic of the op, or than
-/// reading its weights once, on any device of its kind. `op` is the op of its digest.
+/// Why a measurement's number is impossible; none if it is possible. An impossible number is faster than the arithmetic
+/// of the op, or than reading its weights once, on any device of its kind. `op` is the op with its digest.
 pub fn suspect(measurement: &Measurement, op: Option<&Op>) -> Option<String> {
     let micros = measurement.micros()?;
     let cost = match &measurement.subject {
@@ -84,7 +82,7 @@ mod tests {
         assert!(network(1.0).is_some());
     }
 
-    /// The bound must not touch what real devices do: the peak of a large GPU, and of a wide processor.
+    /// The limits must be above what real devices reach: the peak of a large GPU, and of a wide processor.
     #[test]
     fn what_the_fastest_devices_do_is_no_suspect() {
         let macs = 115.6e6;

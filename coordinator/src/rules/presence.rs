@@ -1,6 +1,6 @@
-//! What is known of agents only as long as both sides run: which process speaks for an agent, whether the
-//! box is fit, and whether its work moves. It lies in memory. After a restart of the coordinator the next
-//! heartbeats bring it back.
+//! Live facts about agents, known only while both sides run: which process is registered for an agent, whether the box
+//! is fit, and whether its work makes progress. They are in memory. After a restart of the coordinator the next
+//! heartbeats restore them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,38 +11,38 @@ use uuid::Uuid;
 
 use crate::rules::lease::{self, Pace, Policy};
 
-/// A process that was not heard of for this long has ended. An agent speaks at least every 20 s: its
-/// heartbeats come every 10 s, and a long poll lasts 20 s.
+/// A process that was not heard of for this long counts as ended. An agent calls at least every 20 s: its heartbeats
+/// come every 10 s, and a long poll lasts 20 s.
 pub const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(45);
 
-/// The process that speaks for an agent.
+/// The process that is registered for an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    /// Which one.
+    /// The process.
     pub instance: Instance,
     /// When it last spoke.
     pub heard_at: Timestamp,
-    /// The one before it on the same boot, which has ended if it is not a clone.
+    /// The previous process on the same boot. It has ended, unless this is a clone.
     pub replaced: Option<Uuid>,
     /// When a second process on the same boot last spoke for the same agent.
     pub contested_at: Option<Timestamp>,
 }
 
-/// Whether a process may speak for an agent.
+/// Whether a process is accepted for an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
-    /// It may; this is what is known from now on.
+    /// The process is accepted; this is the new knowledge.
     Speaks(Running),
-    /// Another one does, and this one is refused.
+    /// Another process is registered, and this one is refused.
     Cloned(Running),
 }
 
-/// Decides who speaks for an agent.
+/// Decides which process is accepted for an agent.
 ///
-/// A process that is new takes over when the old one is silent, or at once on the same boot: there an
-/// agent locks its state directory, so that a second process on it means that the first has ended. If the
-/// first speaks again it was a copy of the directory after all; then the last one keeps the word, and no
-/// other takes over as long as somebody tries.
+/// A new process takes over when the old one is silent, or at once if it is on the same boot. There an agent locks its
+/// state directory, so a second process with it means that the first has ended. If the first process calls again, the
+/// directory was copied after all. Then the process that spoke last stays accepted, and no other takes over as long as
+/// another one keeps trying.
 pub fn admit(known: Option<&Running>, speaker: &Instance, now: Timestamp) -> Admission {
     let recently = |time: Timestamp| now.duration_since(time) < SILENT_AFTER;
     let new = |replaced| {
@@ -62,12 +62,12 @@ pub fn admit(known: Option<&Running>, speaker: &Instance, now: Timestamp) -> Adm
     if same_boot && !contested && known.replaced != Some(speaker.id) {
         return new(Some(known.instance.id));
     }
-    // One from elsewhere is refused anyhow, and must not keep this box from being started again.
+    // A process on another boot is refused anyway, and must not prevent a restart of the agent on this box.
     let contested_at = if same_boot { Some(now) } else { known.contested_at };
     Admission::Cloned(Running { contested_at, ..known.clone() })
 }
 
-/// Everything that is known, of all agents.
+/// The live facts about all agents.
 #[derive(Debug, Default)]
 pub struct Presence(Mutex<Agents>);
 
@@ -76,10 +76,10 @@ struct Agents {
     /// By the agent's number.
     running: HashMap<i64, Running>,
     unfit: HashMap<i64, (String, Timestamp)>,
-    /// How far the box's clock is ahead of ours.
+    /// How far the box's clock is ahead of the coordinator's.
     clocks: HashMap<i64, SignedDuration>,
     paces: HashMap<Uuid, Pace>,
-    /// By the agent's number: how its work gets on, whether or not it still has a lease for it.
+    /// By the agent's number: the progress of its work, whether or not its lease still exists.
     work: HashMap<i64, Pace>,
     awake_since: Option<Timestamp>,
 }
@@ -89,10 +89,10 @@ impl Presence {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a process may speak for an agent; if not, the time at which the other one last spoke.
+    /// Whether a process is accepted for an agent; if not, the time at which the other one last spoke.
     ///
     /// # Errors
-    /// When another process speaks for the agent.
+    /// When another process is registered for the agent.
     pub fn hear(&self, agent: i64, speaker: &Instance, now: Timestamp) -> Result<(), Timestamp> {
         let mut known = self.known();
         let (running, result) = match admit(known.running.get(&agent), speaker, now) {
@@ -106,7 +106,7 @@ impl Presence {
         result
     }
 
-    /// Notes what a heartbeat says of the box, and of the leases that are its own.
+    /// Notes what a heartbeat reports about the box, and about the agent's own leases.
     pub fn note(&self, agent: i64, beat: &Heartbeat, own: &[Uuid], now: Timestamp) {
         let mut known = self.known();
         match &beat.unfit {
@@ -133,7 +133,7 @@ impl Presence {
         }
     }
 
-    /// Why an agent gets no work now, by its own word.
+    /// Why an agent gets no work now, by its own report.
     pub fn unfit(&self, agent: i64) -> Option<String> {
         self.unfit_since(agent).map(|(reason, _)| reason)
     }
@@ -143,14 +143,14 @@ impl Presence {
         self.known().unfit.get(&agent).cloned()
     }
 
-    /// Since when an agent's work does not move, once that is too long. Its lease may be gone already.
+    /// Since when an agent's work makes no progress, once that is too long. Its lease may have ended already.
     pub fn hangs_since(&self, agent: i64, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
         let known = self.known();
         let pace = known.work.get(&agent)?;
         lease::is_stuck(pace, now, policy).then_some(pace.moved_at)
     }
 
-    /// Forgets an agent that has stopped: whichever process comes next speaks for it at once.
+    /// Forgets an agent that has stopped: the next process is accepted at once.
     pub fn leave(&self, agent: i64) {
         let mut known = self.known();
         known.running.remove(&agent);
@@ -158,18 +158,18 @@ impl Presence {
         known.work.remove(&agent);
     }
 
-    /// Notes that this coordinator listens from now on.
+    /// Notes that this coordinator receives calls from now on.
     pub fn wake(&self, now: Timestamp) {
         self.known().awake_since = Some(now);
     }
 
-    /// Since when this coordinator listens, if it does.
+    /// Since when this coordinator receives calls, if it does.
     pub fn awake_since(&self) -> Option<Timestamp> {
         self.known().awake_since
     }
 
-    /// Notes what an agent's clock shows, if it says so, and gives how far it is ahead of ours as far as that
-    /// is known.
+    /// Notes the time of an agent's clock, if it is reported. Returns how far it is ahead of the coordinator's clock,
+    /// if that is known.
     pub fn hear_clock(
         &self,
         agent: i64,
@@ -183,14 +183,14 @@ impl Presence {
         known.clocks.get(&agent).copied()
     }
 
-    /// How far an agent's clock is ahead of ours, as it last said.
+    /// How far an agent's clock is ahead of the coordinator's, by its last report.
     pub fn clock_ahead(&self, agent: i64) -> Option<SignedDuration> {
         self.known().clocks.get(&agent).copied()
     }
 
     /// Whether a process that enrols with the key of an agent's box can be that box after the loss of its state
-    /// directory. It can if no process is known to speak for the agent, or if that process has the same boot id: one
-    /// process per boot uses a key. A process that speaks from elsewhere is another box with the same key.
+    /// directory. This is so if no process is registered for the agent, or if the registered process has the same boot
+    /// id: one process per boot uses a key. A process with another boot id is another box with the same key.
     pub fn may_take_over(&self, agent: i64, speaker: Option<&Instance>, now: Timestamp) -> bool {
         let known = self.known();
         let Some(running) = known.running.get(&agent) else { return true };
@@ -200,19 +200,19 @@ impl Presence {
         same_boot || now.duration_since(running.heard_at) >= SILENT_AFTER
     }
 
-    /// How a lease gets on, as far as its agent has said.
+    /// The progress of a lease, as far as its agent has reported it.
     pub fn pace(&self, lease: Uuid) -> Option<Pace> {
         self.known().paces.get(&lease).copied()
     }
 
-    /// The leases that do not move.
+    /// The leases without progress.
     pub fn stuck(&self, now: Timestamp, policy: &Policy) -> Vec<(Uuid, Pace)> {
         let known = self.known();
         let stuck = known.paces.iter().filter(|(_, pace)| lease::is_stuck(pace, now, policy));
         stuck.map(|(id, pace)| (*id, *pace)).collect()
     }
 
-    /// Moves what was noted by as much as the clock was set by.
+    /// Shifts all noted times by the amount by which the clock was set.
     pub fn shift(&self, by: SignedDuration) {
         let mut known = self.known();
         for running in known.running.values_mut() {
@@ -245,7 +245,7 @@ mod tests {
         Instance { id: Uuid::from_u128(id), boot_id: boot.into() }
     }
 
-    /// What becomes of processes that speak one after another, at these seconds.
+    /// The decisions about processes that call one after another, at these seconds.
     fn played(script: &[(i64, u128, &str)]) -> Vec<bool> {
         let mut known = None;
         script
@@ -266,18 +266,18 @@ mod tests {
     fn a_restart_goes_on_and_a_clone_does_not() {
         // The process was killed and started again at once.
         assert_eq!(played(&[(0, 1, "a"), (2, 2, "a"), (12, 2, "a"), (22, 2, "a")]), [true; 4]);
-        // The box was booted again: the old process is silent before the new one is believed.
+        // The box was rebooted: the new process is accepted once the old one is silent.
         assert_eq!(played(&[(0, 1, "a"), (30, 2, "b"), (46, 2, "b")]), [true, false, true]);
-        // Another box with a copy of the directory, for as long as both run.
+        // Another box with a copy of the directory, while both run.
         let both =
             [(0, 1, "a"), (5, 2, "b"), (10, 1, "a"), (50, 2, "b"), (55, 1, "a"), (99, 2, "b")];
         assert_eq!(played(&both), [true, false, true, false, true, false]);
-        // A box that is started again although a copy of it elsewhere keeps trying.
+        // An agent is restarted while a copy of it elsewhere keeps trying.
         assert_eq!(
             played(&[(0, 1, "a"), (5, 2, "b"), (6, 3, "a"), (7, 2, "b")]),
             [true, false, true, false]
         );
-        // Without a boot id, as from a system that is no Linux.
+        // Without a boot id, as on a system other than Linux.
         assert_eq!(played(&[(0, 1, ""), (5, 2, ""), (46, 2, "")]), [true, false, true]);
     }
 
@@ -286,13 +286,13 @@ mod tests {
         let script = [
             (0, 1, "a"),
             (5, 2, "a"),
-            // The first is alive after all, and is refused, also when it is started again.
+            // The first process is alive after all, and is refused, also after a restart.
             (10, 1, "a"),
             (12, 3, "a"),
             (15, 2, "a"),
             (50, 3, "a"),
             (55, 2, "a"),
-            // Long after the last try, a restart is a restart again.
+            // Long after the last attempt of the other process, a restart is accepted again.
             (100, 2, "a"),
             (120, 4, "a"),
         ];
@@ -319,7 +319,7 @@ mod tests {
         let beat = |visits| Heartbeat { visits, ..Heartbeat::default() };
         let hangs = |second| presence.hangs_since(1, at(second), &policy);
         presence.note(1, &beat(Some(7)), &[], at(0));
-        // The lease is taken away after a while, and the worker hangs on.
+        // The lease is revoked after a while, and the worker still hangs.
         presence.note(1, &beat(Some(7)), &[], at(590));
         assert_eq!([599, 600, 9999].map(hangs), [None, Some(at(0)), Some(at(0))]);
         presence.note(1, &beat(Some(8)), &[], at(10_000));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is tried, an agent is never two processes that both go on.
+        /// Whatever the sequence of calls, two processes of one agent never both stay accepted.
         #[test]
         fn two_that_keep_speaking_never_both_keep_the_word(
             boots in prop::array::uniform2("[ab]"), gaps in prop::collection::vec(1i64..15, 20..60),

@@ -1,18 +1,18 @@
 //! Which versions of a table are kept.
 //!
-//! A table that is polled while it grows has a new version each second, and a search may pin any of them. So all
-//! are kept for some hours, and of older ones the last of each minute, hour or day. What is the last of its day is
-//! the last of its hour and minute, too: whatever the moments at which versions are dropped, the same ones stay.
+//! A table that is polled while it grows gets a new version every second, and a search may pin any of them. So all
+//! versions are kept for some hours, and of older ones the last of each minute, hour or day. The last version of a day
+//! is also the last of its hour and minute, so the result does not depend on when versions are dropped.
 
 use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Up to which age, in hours, the last version of how many seconds is kept. Each number of seconds is a multiple
-/// of the one before.
+/// Up to each age, in hours, the last version of each period of so many seconds is kept. Each period is a multiple of
+/// the one before.
 const TIERS: [(i64, i64); 3] = [(6, 0), (48, 60), (30 * 24, 3600)];
 
-/// Beyond all tiers.
+/// The period beyond all tiers.
 const DAY: i64 = 24 * 3600;
 
 /// A version that is stored.
@@ -22,11 +22,11 @@ pub struct Kept {
     pub version: String,
     /// When it was last made the latest of its table.
     pub latest_at: Timestamp,
-    /// It is the latest of its table, or somebody has given it a name.
+    /// Whether it is the latest of its table, or has a name.
     pub pinned: bool,
 }
 
-/// Those of a table's versions that are kept no longer.
+/// The versions of a table to be dropped.
 pub fn dropped(versions: &[Kept], now: Timestamp) -> Vec<&str> {
     let widths = TIERS.map(|(_, seconds)| seconds).into_iter().chain([DAY]).filter(|&s| s > 0);
     let mut last: HashMap<(i64, i64), (Timestamp, &str)> = HashMap::new();
@@ -43,7 +43,7 @@ pub fn dropped(versions: &[Kept], now: Timestamp) -> Vec<&str> {
     versions.iter().filter(is_dropped).map(|kept| kept.version.as_str()).collect()
 }
 
-/// Of how many seconds the last version is kept at this one's age; none while all are.
+/// The period, in seconds, whose last version is kept at this version's age; none while all are kept.
 fn thinned_to(version: &Kept, now: Timestamp) -> Option<i64> {
     let age = now.duration_since(version.latest_at);
     let tier = TIERS.iter().find(|(hours, _)| age <= SignedDuration::from_hours(*hours));
@@ -51,12 +51,12 @@ fn thinned_to(version: &Kept, now: Timestamp) -> Option<i64> {
     (seconds > 0).then_some(seconds)
 }
 
-/// The stretch of so many seconds that a version lies in.
+/// The period of so many seconds that contains a version.
 fn stretch(version: &Kept, seconds: i64) -> (i64, i64) {
     (seconds, version.latest_at.as_second().div_euclid(seconds))
 }
 
-/// Of two of the same moment one is the last all the same.
+/// The order is total, so versions of the same moment have a last one too.
 fn order(version: &Kept) -> (Timestamp, &str) {
     (version.latest_at, &version.version)
 }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn the_older_the_fewer() {
         const HOUR: i64 = 3600;
-        // One each ten seconds for 40 days, the oldest first.
+        // One version every ten seconds for 40 days, the oldest first.
         let ages: Vec<(i64, bool)> = (0..40 * DAY / 10).rev().map(|n| (10 * n, false)).collect();
         let versions = aged(&ages);
         let kept = left(&versions, at(NOW));
@@ -128,7 +128,7 @@ mod tests {
             prop_assert_eq!(dropped(&kept, at(NOW)), Vec::<&str>::new());
         }
 
-        /// What is dropped stays dropped as time goes on, and it does not matter how often it was dropped on the way.
+        /// Dropped versions stay dropped as time passes, and the number of intermediate clean-ups does not matter.
         #[test]
         fn when_versions_are_dropped_does_not_matter(versions in versions(), later in 0..40 * DAY) {
             let later = at(NOW + later);
@@ -136,7 +136,7 @@ mod tests {
             prop_assert_eq!(left(&in_between, later), left(&versions, later));
         }
 
-        /// A name more never costs another version its place, and a name less costs only its own.
+        /// Naming a version never drops another one, and removing a name only affects its own version.
         #[test]
         fn a_pin_is_about_one_version(versions in versions(), which in any::<prop::sample::Index>()) {
             prop_assume!(!versions.is_empty());

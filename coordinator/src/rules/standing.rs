@@ -12,25 +12,25 @@ const MOST_ABSENT: usize = 20;
 /// Facts about an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// What was decided about it.
+    /// The decided state of the agent.
     pub decided: AgentState,
-    /// Why, since when and by whom.
+    /// The reason of the decision, its time and its author.
     pub reason: Option<String>,
     /// See `reason`.
     pub since: Option<Timestamp>,
     /// See `reason`.
     pub by: Option<String>,
-    /// When its agent was last heard of.
+    /// When the agent was last heard of.
     pub seen_at: Timestamp,
-    /// When its agent last said that it stops, and why.
+    /// When the agent last announced its stop, and why.
     pub stopped: Option<(Timestamp, String)>,
     /// Why its box is not fit for work, by the agent's report, and since when.
     pub unfit: Option<(String, Timestamp)>,
 }
 
 impl Facts {
-    /// Whether its agent runs. `awake_since` is when this coordinator began to listen: before that nobody could
-    /// be heard.
+    /// Whether the agent runs. `awake_since` is when this coordinator began to receive calls: no agent could be heard
+    /// before.
     pub fn presence(&self, awake_since: Option<Timestamp>, now: Timestamp) -> AgentPresence {
         if self.stopped.as_ref().is_some_and(|(at, _)| *at >= self.seen_at) {
             return AgentPresence::Stopped;
@@ -73,7 +73,7 @@ impl Facts {
 /// An agent at one moment.
 #[derive(Debug, Clone)]
 pub struct AgentNow {
-    /// The number of its table.
+    /// The id of its table.
     pub table: i64,
     /// Its identity.
     pub agent_id: Uuid,
@@ -85,11 +85,11 @@ pub struct AgentNow {
     pub config: String,
     /// When it was last heard of.
     pub seen_at: Timestamp,
-    /// What it is.
+    /// Its state.
     pub standing: Standing,
-    /// Whether its agent runs.
+    /// Whether the agent runs.
     pub presence: AgentPresence,
-    /// Since when its heartbeats come and its work does not move, once that is too long.
+    /// Since when its heartbeats arrive without progress of its work, once that is too long.
     pub hangs_since: Option<Timestamp>,
 }
 
@@ -116,8 +116,7 @@ impl AgentNow {
     }
 }
 
-/// The agents of a class and run config as a request shows them when none of them takes its tasks; none when one
-/// does.
+/// The agents of a class and run config as a request lists them if none of them takes its tasks; none if one does.
 pub fn unattended(agents: Vec<AbsentBox>) -> Option<Unattended> {
     if agents.iter().any(|one| one.standing.state == BoxState::Active) {
         return None;
@@ -160,7 +159,7 @@ mod tests {
         let standing = seen(7).standing(AgentPresence::Silent);
         assert_eq!((standing.since, standing.by), (Some(at(7)), None));
         assert!(standing.reason.is_some());
-        // Nobody could speak while the coordinator was away.
+        // No agent could call while the coordinator was down.
         let waited = |now| seen(0).presence(Some(at(1000)), at(now));
         assert_eq!([1044, 1045].map(waited), [AgentPresence::Present, AgentPresence::Silent]);
     }

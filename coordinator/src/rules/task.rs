@@ -1,8 +1,7 @@
-//! The rules of tasks. Everything here is a pure function of what is known; the store reads, asks here, and
-//! writes what it is told.
+//! The rules of tasks. All functions are pure: the store reads, calls them, and writes the result.
 //!
 //! A lease decides who works. It does not decide whether a result counts: a result is a fact, and settles its task
-//! whoever holds the lease by then.
+//! whoever holds the lease at that time.
 
 use jiff::SignedDuration;
 use latlas_shared::FailureKind;
@@ -10,7 +9,7 @@ use uuid::Uuid;
 
 use crate::rules::lease::Policy;
 
-/// Where a task stands.
+/// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Waiting for an agent.
@@ -19,44 +18,44 @@ pub enum State {
     Leased(Uuid),
     /// There is a measurement.
     Done,
-    /// It was given up; the reason says why.
+    /// The task was given up, with a reason.
     Failed,
 }
 
-/// A task, as far as the rules care.
+/// The part of a task that the rules use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// Leases that ended on it without a result, since it was last asked for.
+    /// Leases that ended without a result for it, since it was last requested.
     pub attempts: u32,
-    /// Why the last attempt came to nothing. Always there when it failed.
+    /// Why the last attempt failed. Always present for a failed task.
     pub reason: Option<String>,
 }
 
 impl Progress {
-    /// A task that was just asked for.
+    /// A newly requested task.
     pub fn new() -> Progress {
         Progress { state: State::Queued, attempts: 0, reason: None }
     }
 
-    /// Handed out under a lease; none when it is not waiting.
+    /// The task under a lease; none if it is not queued.
     pub fn leased(self, lease: Uuid) -> Option<Progress> {
         (self.state == State::Queued).then_some(Progress { state: State::Leased(lease), ..self })
     }
 
-    /// Its lease ran out: the attempt came to nothing.
+    /// The lease expired: the attempt failed.
     ///
-    /// A lease that the task is no longer under changes nothing.
+    /// Without effect if the task is no longer under this lease.
     pub fn expired(self, lease: Uuid, agent_name: &str, policy: &Policy) -> Progress {
         let reason =
             format!("agent {agent_name} neither reported a result nor renewed its lease in time");
         self.attempted(lease, &reason, policy)
     }
 
-    /// Its agent lived, and its work stood still for this long: the attempt came to nothing.
+    /// The agent was alive, but its work made no progress for this long: the attempt failed.
     ///
-    /// A lease that the task is no longer under changes nothing.
+    /// Without effect if the task is no longer under this lease.
     pub fn stuck(
         self,
         lease: Uuid,
@@ -70,16 +69,16 @@ impl Progress {
         self.attempted(lease, &reason, policy)
     }
 
-    /// The result that came under its lease was refused: the attempt came to nothing. Without counting
-    /// it, an agent whose results are always refused would measure the same task for ever.
+    /// The result under the lease was refused: the attempt failed. It is counted because an agent whose results are
+    /// always refused would otherwise measure the same task for ever.
     ///
-    /// A lease that the task is no longer under changes nothing.
+    /// Without effect if the task is no longer under this lease.
     pub fn refused(self, lease: Uuid, agent_name: &str, why: &str, policy: &Policy) -> Progress {
         let reason = format!("the result of agent {agent_name} was refused: {why}");
         self.attempted(lease, &reason, policy)
     }
 
-    /// Back to the queue with the attempt counted, or given up at the cap.
+    /// Queued again with the attempt counted, or given up at the limit.
     fn attempted(self, lease: Uuid, reason: &str, policy: &Policy) -> Progress {
         if self.state != State::Leased(lease) {
             return self;
@@ -87,7 +86,7 @@ impl Progress {
         self.tried(reason, policy)
     }
 
-    /// The same, whoever tried it.
+    /// The same for any agent.
     fn tried(self, reason: &str, policy: &Policy) -> Progress {
         let attempts = self.attempts + 1;
         let reason = format!("{reason} (attempt {attempts} of {})", policy.max_attempts);
@@ -95,9 +94,9 @@ impl Progress {
         Progress { state, attempts, reason: Some(reason) }
     }
 
-    /// Its agent gave it back: to the queue, and no attempt is counted.
+    /// The agent gave it back: queued again, and no attempt is counted.
     ///
-    /// A lease that the task is no longer under changes nothing.
+    /// Without effect if the task is no longer under this lease.
     pub fn released(self, lease: Uuid) -> Progress {
         if self.state == State::Leased(lease) {
             return Progress { state: State::Queued, ..self };
@@ -105,16 +104,16 @@ impl Progress {
         self
     }
 
-    /// A number came, from whomever and however late. It settles the task for good.
+    /// A number arrived, from any agent and at any time. It settles the task for good.
     pub fn measured(self) -> Progress {
         Progress { state: State::Done, reason: None, ..self }
     }
 
-    /// The agent's word came that there is no number.
+    /// The agent reported that there is no number.
     ///
-    /// An op at fault is not tried again: it would fail on every box. If the box is at fault, another agent of the
-    /// class tries the task, as long as there is one and attempts are left. A late report of an agent whose lease has
-    /// ended counts no attempt, since the end of the lease counted one. Nothing undoes a number.
+    /// If the op is at fault, the task is not retried: it would fail on every box. If the box is at fault, another
+    /// agent of the class tries the task, as long as there is one and attempts are left. A late report of an agent
+    /// whose lease has ended counts no attempt, since the end of the lease counted one. A number is never undone.
     pub fn failed(self, failure: &Failure, policy: &Policy) -> Progress {
         let Failure { kind, reason, agent_name, lease, elsewhere } = *failure;
         match (self.state, lease) {
@@ -138,13 +137,13 @@ impl Progress {
         }
     }
 
-    /// What it asks for can't be read, so that nobody can be given it.
+    /// The content of the task can't be read, so it can't be handed out.
     pub fn unreadable(self, why: &str) -> Progress {
         let reason = format!("it can't be handed out: {why}");
         Progress { state: State::Failed, reason: Some(reason), ..self }
     }
 
-    /// A request wants it again: what is over starts anew, what is under way goes on.
+    /// A request asks for it again: a finished task is queued anew, an unfinished one continues.
     pub fn requeued(self) -> Progress {
         match self.state {
             State::Done | State::Failed => Progress::new(),
@@ -159,29 +158,29 @@ impl Default for Progress {
     }
 }
 
-/// A measurement that has no number.
+/// A measurement without a number.
 #[derive(Debug, Clone, Copy)]
 pub struct Failure<'a> {
-    /// What tells whose fault it is.
+    /// The kind, which determines whose fault it is.
     pub kind: FailureKind,
-    /// Why, in words.
+    /// The reason as text.
     pub reason: &'a str,
     /// The agent.
     pub agent_name: &'a str,
     /// The lease under which the agent holds the task; none when it does not.
     pub lease: Option<Uuid>,
-    /// Whether another agent could try it: one that is alive and has not failed the task.
+    /// Whether another agent could try it: an agent that is alive and has not failed the task.
     pub elsewhere: bool,
 }
 
-/// Whether a measurement is of work that was handed out since its task was last asked for. One of before
-/// does not answer it.
+/// Whether a measurement belongs to work that was handed out since its task was last requested. An earlier measurement
+/// does not answer the task.
 ///
-/// `said` is the generation that the measurement repeats. Of one that says none it is known only when its agent
-/// `holds` the task: a lease begins after its task was asked for.
+/// `said` is the generation in the measurement. Without one, the generation is known only if the agent `holds` the
+/// task: a lease begins after its task was requested.
 pub fn answers(said: Option<u32>, generation: u32, holds: bool) -> bool {
     match said {
-        // A coordinator that was restored from a backup may be behind.
+        // A coordinator that was restored from a backup may have an older generation.
         Some(said) => said >= generation,
         None => holds || generation == 0,
     }
@@ -269,7 +268,7 @@ mod tests {
         let mut task = Progress::new();
         for attempt in 1..=3 {
             task = task.leased(lease(attempt)).unwrap();
-            // A report of an agent that does not hold it, or no longer holds it, changes nothing.
+            // A report of an agent that does not hold the task, or no longer holds it, has no effect.
             if attempt > 1 {
                 let waits = Progress { state: State::Queued, ..task.clone() };
                 assert_eq!(waits.clone().failed(&died(None, true), &policy), waits);
@@ -282,7 +281,7 @@ mod tests {
             let state = if attempt == 3 { State::Failed } else { State::Queued };
             assert_eq!((task.state, u128::from(task.attempts)), (state, attempt));
         }
-        // Where there is nobody else, the reason says whose it is.
+        // If there is no other agent, the reason names the agent.
         let alone =
             Progress::new().leased(lease(1)).unwrap().failed(&died(Some(1), false), &policy);
         assert_eq!(
@@ -356,11 +355,11 @@ mod tests {
                     }
                     Event::Requeue => task.requeued(),
                 };
-                // Nothing is tried for ever, and nothing fails without a reason.
+                // No task is retried for ever, and none fails without a reason.
                 prop_assert!(task.attempts <= max_attempts);
                 prop_assert!(task.state != State::Queued || task.attempts < max_attempts);
                 prop_assert!(task.state != State::Failed || task.reason.is_some());
-                // A lease that is not the task's own has no say over it.
+                // A lease other than the task's own has no effect on it.
                 let of_lease = match &event {
                     Event::Expire(n) | Event::Refuse(n) | Event::Stuck(n) | Event::Release(n) => Some(lease(*n)),
                     Event::Fail(kind, held, _) if kind.is_of_box() => Some(lease(held.unwrap_or(9))),
@@ -371,7 +370,7 @@ mod tests {
                 {
                     prop_assert_eq!(&task, &before);
                 }
-                // What has a number keeps it until somebody asks again.
+                // A task keeps its number until it is requested again.
                 if before.state == State::Done && !matches!(event, Event::Requeue) {
                     prop_assert_eq!(task.state, State::Done);
                 }

@@ -23,7 +23,7 @@ struct Listed {
 }
 
 impl Store {
-    /// An agent as lists show it; none when there is no such agent.
+    /// An agent as lists show it; none if there is no such agent.
     ///
     /// # Errors
     /// When the store fails.
@@ -36,7 +36,7 @@ impl Store {
         Ok(self.agents(&only, Some(agent), now).await?.items.pop())
     }
 
-    /// Agents, in the order in which they were enrolled.
+    /// Agents, in the order of their enrolment.
     ///
     /// # Errors
     /// When the store fails.
@@ -48,7 +48,7 @@ impl Store {
         self.agents(after, None, now).await
     }
 
-    /// A page of agents, or the one of an id.
+    /// A page of agents, or the agent with an id.
     async fn agents(
         &self,
         after: &After<i64>,

@@ -1,4 +1,4 @@
-//! What was decided about an agent: its state, who set it and why.
+//! Decisions about an agent: its state, its author and its reason.
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -13,17 +13,17 @@ use super::db::Tx;
 use super::effects::Effects;
 use super::{Store, StoreError, leases};
 
-/// Who sets a state when an admin does.
+/// The author of a state that an admin sets.
 pub(super) const ADMIN: &str = "admin";
 
-/// Who sets a state when nobody does: the farm, by an agent's canary.
+/// The author of a state that the farm sets because of a canary.
 pub(super) const CANARY: &str = "canary";
 
-/// The same, by what the agent failed that others measured.
+/// The author of a state that the farm sets because of failures of tasks that others measured.
 pub(super) const FAILURES: &str = "failures";
 
 impl Store {
-    /// What was decided about an agent, and why.
+    /// The decided state of an agent, and why.
     ///
     /// # Errors
     /// When the store fails.
@@ -36,8 +36,8 @@ impl Store {
         Ok(StateChange { state: state_of(&state)?, reason })
     }
 
-    /// Sets an agent's state. In quarantine its leases end, and their tasks wait again without an attempt.
-    /// Gives the agent as it is then; none when there is no such agent.
+    /// Sets an agent's state. In quarantine its leases end, and their tasks are queued again without an attempt.
+    /// Returns the updated agent; none if there is no such agent.
     ///
     /// # Errors
     /// When the store fails.
@@ -66,7 +66,7 @@ pub(super) fn state_of(name: &str) -> Result<AgentState, StoreError> {
         .ok_or_else(|| StoreError::damaged("an agent's state", name))
 }
 
-/// An agent's state, as a transaction sees it.
+/// An agent's state in a transaction.
 pub(super) async fn state(tx: &mut Tx, agent: &Agent) -> Result<AgentState, StoreError> {
     let name: String = sqlx::query_scalar("SELECT state FROM agents WHERE id = ?1")
         .bind(agent.id)
@@ -75,7 +75,7 @@ pub(super) async fn state(tx: &mut Tx, agent: &Agent) -> Result<AgentState, Stor
     state_of(&name)
 }
 
-/// An agent's state as a transaction sees it, and when it was enrolled.
+/// An agent's state in a transaction, and when it was enrolled.
 pub(super) async fn state_and_enrolment(
     tx: &mut Tx,
     agent: &Agent,
@@ -88,7 +88,7 @@ pub(super) async fn state_and_enrolment(
     Ok((state_of(&name)?, enrolled_at.0))
 }
 
-/// Writes the state that somebody has decided on; false when there is no such agent.
+/// Writes a state that somebody has decided; false if there is no such agent.
 async fn decide(
     tx: &mut Tx,
     agent: Uuid,
@@ -103,8 +103,8 @@ async fn decide(
     Ok((true, effects))
 }
 
-/// Writes a state, and ends the leases of an agent that is no longer trusted. One that is trusted again may
-/// get work at once.
+/// Writes a state, and ends the leases of an agent that is no longer trusted. An agent that is trusted again may get
+/// work at once.
 pub(super) async fn write(
     tx: &mut Tx,
     agent: i64,
@@ -128,6 +128,6 @@ pub(super) async fn write(
         AgentState::Quarantined => leases::release_all(tx, agent).await?,
         AgentState::Active | AgentState::Draining => Effects::work_for([agent]),
     };
-    // Requests say who is there to work on them.
+    // The status of requests includes the available agents.
     Ok(effects.and(Effects::progress()))
 }

@@ -1,4 +1,4 @@
-//! Agents as the database knows them.
+//! Agents in the database.
 
 use latlas_shared::{HardwareId, RunConfig};
 use sqlx::types::Json;
@@ -19,11 +19,11 @@ pub struct Agent {
     pub name: String,
     /// The table that it measures for.
     pub table: TableRef,
-    /// The primitives that it can run, as a JSON array.
+    /// The primitives that the agent can run, as a JSON array.
     pub(super) primitives: String,
 }
 
-/// What is stored of an agent; nothing where a join found none.
+/// The stored columns of an agent; nothing if a join found none.
 #[derive(sqlx::FromRow)]
 pub(super) struct AgentColumns {
     uuid: Option<Text<Uuid>>,
@@ -59,7 +59,7 @@ pub(super) async fn agent(tx: &mut Tx, id: i64) -> Result<Agent, StoreError> {
     found.agent(id)
 }
 
-/// The number of an agent that is in the farm.
+/// The number of an agent that belongs to the farm.
 pub(super) async fn number(tx: &mut Tx, agent: Uuid) -> Result<Option<i64>, StoreError> {
     let found = sqlx::query_scalar("SELECT id FROM agents WHERE uuid = ?1 AND removed_at IS NULL")
         .bind(Text(agent))

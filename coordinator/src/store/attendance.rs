@@ -1,4 +1,4 @@
-//! The states of agents at this moment, for lists, requests, metrics and alarms.
+//! The current states of agents, for lists, requests, metrics and alarms.
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -12,7 +12,8 @@ use super::effects::Effects;
 use super::{Agent, Store, StoreError, agent_state, leases, to_json};
 use crate::rules::standing::{self, AgentNow, Facts};
 
-/// Agents that are read before all agents of a class are: in most cases one of them is active.
+/// Number of agents that are read first: in most cases one of them is active, and the other agents of the class are not
+/// needed.
 const FIRST: i64 = 32;
 
 /// The columns of [`AgentRow`], from `agents` and `tables`.
@@ -42,7 +43,7 @@ pub(super) struct AgentRow {
 }
 
 impl Store {
-    /// Every agent of the farm, as it is now.
+    /// Every agent of the farm, with its current state.
     ///
     /// # Errors
     /// When the store fails.
@@ -147,7 +148,7 @@ impl Store {
         Ok(standing::unattended(absent))
     }
 
-    /// Notes that an agent stops in order. What it still holds goes to others, without an attempt.
+    /// Notes that an agent stops cleanly. Its leases are given back without an attempt.
     ///
     /// # Errors
     /// When the store fails.

@@ -1,4 +1,4 @@
-//! The audit log: what people changed, in the transaction of the change.
+//! The audit log: changes by people, written in the transaction of the change.
 
 use jiff::Timestamp;
 use latlas_shared::api::{AuditEntry, Page};
@@ -9,10 +9,10 @@ use super::columns::StoredTime;
 use super::db::Tx;
 use super::{After, Store, StoreError};
 
-/// Who changes something.
+/// The author of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
-    /// Somebody at the coordinator's own command line.
+    /// A user of the coordinator's own command line.
     CommandLine,
     /// The holder of a token.
     Token {
@@ -23,8 +23,8 @@ pub enum Actor {
     },
 }
 
-/// Notes what somebody did: `action` as `THING.VERB`, `subject` as `THING WHICH`, and what else there is to
-/// know as a JSON object. Without secrets.
+/// Notes an action: `action` as `THING.VERB`, `subject` as `THING WHICH`, and details as a JSON object. Without
+/// secrets.
 pub(super) async fn audit(
     tx: &mut Tx,
     actor: &Actor,
@@ -53,7 +53,7 @@ pub(super) async fn audit(
 }
 
 impl Store {
-    /// What people changed, the latest first.
+    /// Changes by people, the latest first.
     ///
     /// # Errors
     /// When the store fails.

@@ -1,4 +1,4 @@
-//! Copies of a database: consistent, whole or not there at all, and made while a server goes on.
+//! Copies of a database: consistent, atomic, and made while a server continues to run.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use super::error::Cause;
 use super::open::{APPLICATION_ID, BUSY_TIMEOUT, OpenError, check_left_over, create_private};
 
-/// What a copy holds.
+/// The content of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Copied {
     /// Measurements.
@@ -22,13 +22,13 @@ pub struct Copied {
     pub bytes: u64,
 }
 
-/// Why there is no copy. What was there before is as it was.
+/// Why there is no copy. Existing files stay unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// There is nothing to copy.
+    /// The database does not exist.
     #[error("there is no database at {0}")]
     Missing(PathBuf),
-    /// It is not a database of this program, or not all of it can be read.
+    /// It is not a database of this program, or parts of it cannot be read.
     #[error("{path} is not a whole database of latlas-coordinator")]
     NotOurs {
         /// The file.
@@ -37,10 +37,10 @@ pub enum CopyError {
         #[source]
         cause: Cause,
     },
-    /// A copy replaces nothing.
+    /// The target exists, and a copy never replaces a file.
     #[error("{0} exists already, and is not overwritten: move it away, or choose another name")]
     Exists(PathBuf),
-    /// The log of another database lies where the copy's would be.
+    /// The log of another database exists in the place of the copy's log.
     #[error(transparent)]
     LeftOver(#[from] OpenError),
     /// It can't be written.
@@ -65,14 +65,14 @@ fn unwritable(path: &Path, cause: impl Into<BoxDynError>) -> CopyError {
     CopyError::Unwritable { path: path.to_owned(), cause: Arc::from(cause.into()) }
 }
 
-/// Copies the database `from` to the new file `to`, as it stands at one moment; others may go on writing to
-/// it. The copy appears under its name once all of it is on the disk, readable for its owner only.
+/// Copies the database `from` to the new file `to`, as of one moment; others may continue to write to it. The copy gets
+/// its name once it is completely on disk, readable only by its owner.
 ///
 /// # Errors
 /// See [`CopyError`].
 pub async fn copy(from: &Path, to: &Path) -> Result<Copied, CopyError> {
     for path in [from, to] {
-        // SQLite takes names as text, and would write to another file.
+        // SQLite takes names as text, and would write to a different file.
         if path.to_str().is_none() {
             return Err(unwritable(to, format!("the name {} is not UTF-8", path.display())));
         }
@@ -99,7 +99,7 @@ pub async fn copy(from: &Path, to: &Path) -> Result<Copied, CopyError> {
     Ok(Copied { measurements, bytes })
 }
 
-/// Opens a database to read it, after a look at whose it is.
+/// Opens a database for reading, after checking that it belongs to this program.
 async fn open(path: &Path) -> Result<SqliteConnection, CopyError> {
     let options = SqliteConnectOptions::new().filename(path).read_only(true);
     let mut connection =
@@ -114,10 +114,10 @@ async fn open(path: &Path) -> Result<SqliteConnection, CopyError> {
     Ok(connection)
 }
 
-/// Reads a database through, and counts its measurements.
+/// Reads a whole database, and counts its measurements.
 ///
 /// # Errors
-/// When not all of it can be read.
+/// When a part of it can't be read.
 pub async fn read_through(path: &Path) -> Result<u64, CopyError> {
     let mut copy = open(path).await?;
     let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
@@ -135,11 +135,11 @@ pub async fn read_through(path: &Path) -> Result<u64, CopyError> {
     Ok(measurements.unsigned_abs())
 }
 
-/// A file that is not yet whole; it goes when it does not become one.
+/// An incomplete file, which is deleted unless it is completed.
 struct Part(PathBuf);
 
 impl Part {
-    /// Puts it in its place, for good. Gives its size.
+    /// Moves the file to its final place, durably. Returns its size.
     fn finish(self, to: &Path) -> io::Result<u64> {
         let file = File::open(&self.0)?;
         file.sync_all()?;
@@ -151,7 +151,7 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // It is gone already where it was put in its place.
+        // The file no longer exists under this name if it was moved to its final place.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -55,7 +55,7 @@ pub(super) enum Duty {
 }
 
 impl Store {
-    /// The duty of an agent, whatever the queue holds.
+    /// The duty of an agent, independent of the queue.
     pub(super) async fn duty_of(&self, agent: &Agent, now: Timestamp) -> Result<Duty, StoreError> {
         if self.hub.presence.unfit(agent.id).is_some() {
             return Ok(Duty::Nothing);
@@ -78,7 +78,7 @@ impl Store {
         }
     }
 
-    /// The canary's tasks, as far as the agent can run them.
+    /// The canary's tasks that the agent can run.
     pub(super) fn canary_tasks(&self, agent: &Agent) -> Result<Vec<Task>, StoreError> {
         let damaged = |e: ops_catalog::Invalid| StoreError::damaged("the canary", e);
         let ops = self.ops();
@@ -98,7 +98,7 @@ impl Store {
         Ok(able.map(task).collect())
     }
 
-    /// Hands the canary out; none when another call has done so first.
+    /// Hands the canary out; none if another call was first.
     pub(super) async fn lease_canary(
         &self,
         agent: &Agent,
@@ -140,7 +140,7 @@ impl Store {
         Ok(Some(lease))
     }
 
-    /// An agent that was given the canary again and again and never sent one is not trusted.
+    /// Quarantines an agent that was given the canary repeatedly and never sent one.
     async fn lose_canary(&self, agent: &Agent, now: Timestamp) -> Result<(), StoreError> {
         self.db.change(agent.clone(), move |agent, tx| lose(tx, agent, now).boxed()).await
     }
@@ -198,7 +198,7 @@ async fn lose(tx: &mut Tx, agent: &Agent, now: Timestamp) -> Result<((), Effects
     Ok(((), effects))
 }
 
-/// Puts an agent that counts as active into quarantine, and no other.
+/// Quarantines an agent, if it counts as active.
 pub(super) async fn distrust(
     tx: &mut Tx,
     agent: &Agent,
@@ -226,24 +226,24 @@ async fn read(tx: &mut Tx, agent: &Agent) -> Result<CanaryRow, StoreError> {
     Ok(found)
 }
 
-/// What a canary's op took, as it came in last.
+/// The last measurement of a canary's op.
 #[derive(sqlx::FromRow)]
 struct Last {
     key: String,
     measurement: String,
-    /// Whether other agents may be compared with it.
+    /// Whether it may be compared with other agents.
     counts: bool,
 }
 
 impl Last {
-    /// What gave a number, by key.
+    /// The values of the measurements with a number, by key.
     fn values<'a>(all: impl Iterator<Item = &'a Last>) -> Values {
         all.filter_map(|last| Some((last.key.clone(), value(&last.measurement)?))).collect()
     }
 }
 
-/// The last measurement of each key (?1) by an agent since its canary was handed out. The index `canaries` holds
-/// them in this order, so one look at it for each key is enough, whatever else the agent has sent.
+/// The last measurement of each key (?1) by an agent since its canary was handed out. The index `canaries` has this
+/// order, so one look-up per key is enough, whatever else the agent has sent.
 pub(super) const OWN: &str = "
     SELECT last.key, measurement, set_aside IS NULL AS counts
     FROM json_each(?1) AS wanted CROSS JOIN measurements AS last
@@ -266,7 +266,7 @@ pub(super) const PAST: &str = "
       AND received_at < ?4
     ORDER BY received_at DESC, id DESC LIMIT ?5";
 
-/// What has come in of the canary that was handed out at `asked_at`.
+/// The measurements so far of the canary that was handed out at `asked_at`.
 async fn own(
     tx: &mut Tx,
     agent: &Agent,
@@ -294,7 +294,7 @@ async fn others(tx: &mut Tx, agent: &Agent) -> Result<Vec<Values>, StoreError> {
     Ok(found.iter().filter_map(|values| readable("an agent's canary", values)).collect())
 }
 
-/// Earlier canaries of the agent itself, the latest first: the nth of each op together.
+/// Earlier canaries of the agent itself, the latest first: the nth of each op form one canary.
 async fn past(
     tx: &mut Tx,
     agent: &Agent,

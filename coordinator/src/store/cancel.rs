@@ -1,4 +1,4 @@
-//! Requests that are taken back before they are over.
+//! Cancelled requests.
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ pub enum CancelError {
     /// There is no such request.
     #[error("there is no such request")]
     Missing,
-    /// Somebody else asked for it.
+    /// Another user made it.
     #[error("the request is somebody else's")]
     NotYours,
     /// The store failed.
@@ -41,9 +41,9 @@ impl Retryable for CancelError {
 }
 
 impl Store {
-    /// Cancels a request: what it waits for and nobody else does leaves the queue, and leases on such tasks end.
-    /// What is measured stays. A request that is over, or was cancelled before, stays as it is. Gives what the
-    /// request is then. `anybodys` is whether the actor may cancel the requests of others.
+    /// Cancels a request. Tasks that no other request waits for leave the queue, and leases on such tasks end.
+    /// Measurements stay. A request that is finished or cancelled stays as it is. Returns the request's new status.
+    /// `anybodys` says whether the actor may cancel the requests of others.
     ///
     /// # Errors
     /// See [`CancelError`].
@@ -103,13 +103,13 @@ async fn cancel(
     Ok((after, effects.and(Effects::progress())))
 }
 
-/// The tasks that a request waits for and no other one does.
+/// The tasks that only this request waits for.
 const ONLY_ITS_OWN: &str = "SELECT own.task_id FROM request_tasks AS own
      WHERE own.request_id = ?1 AND own.outcome IS NULL AND NOT EXISTS (
          SELECT 1 FROM request_tasks AS other
          WHERE other.task_id = own.task_id AND other.request_id <> ?1 AND other.outcome IS NULL)";
 
-/// Ends the leases on tasks that nobody waits for any more. Their agents hear of it with their next heartbeat.
+/// Ends the leases on tasks that no request waits for any more. Their agents learn it with their next heartbeat.
 async fn end_leases(tx: &mut Tx, request: i64) -> Result<Effects, StoreError> {
     let sql = format!(
         "SELECT DISTINCT lease_id FROM tasks WHERE lease_id IS NOT NULL AND id IN ({ONLY_ITS_OWN})"
@@ -120,8 +120,8 @@ async fn end_leases(tx: &mut Tx, request: i64) -> Result<Effects, StoreError> {
     leases::give_back(tx, &held).await
 }
 
-/// Takes the tasks that nobody waits for any more out of the queue; gives their number. One that was over for an
-/// earlier request is that again.
+/// Removes the tasks that no request waits for any more from the queue; returns their number. A task that was finished
+/// for an earlier request gets that outcome again.
 async fn drop_tasks(tx: &mut Tx, request: i64) -> Result<usize, StoreError> {
     let tasks: Vec<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(ONLY_ITS_OWN))
         .bind(request)

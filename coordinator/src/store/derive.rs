@@ -1,10 +1,10 @@
-//! Rows, measured networks and the fingerprints behind them follow the measurements: a moment later, and
-//! many measurements at once.
+//! Derived data: rows, measured networks and their fingerprints are updated shortly after the measurements, many at
+//! once.
 //!
-//! An answer to an agent waits for its measurements to be on the disk and not for what follows from them,
-//! which is more work, and less of it when a row that several agents measure is merged once for all of them.
-//! The table `dirty` has the places that are behind, so each place is brought up to date by itself: one that
-//! can't be holds up no other, and a reader of one table does not wait for the others.
+//! An agent gets its answer once its measurements are on disk. Updating derived data takes longer, and is cheaper if a
+//! row that several agents measure is merged once for all of them. The table `dirty` has the stale places, and each
+//! place is updated separately. So a place that cannot be updated delays no other, and a reader of one table does not
+//! wait for the others.
 
 use std::collections::BTreeSet;
 
@@ -14,27 +14,26 @@ use super::db::Tx;
 use super::rows::{self, Place, PlaceColumns, What};
 use super::{Store, StoreError, TableId, to_json};
 
-/// Places that are merged in one change: others wait for the writer meanwhile.
+/// Number of places that are merged in one change: other writers wait meanwhile.
 const AT_ONCE: i64 = 128;
 
-/// What a rebuild has computed.
+/// The result of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebuilt {
     /// Rows.
     pub rows: u64,
     /// Whole networks.
     pub networks: u64,
-    /// Measurements that this version can't read, which are left out.
+    /// Measurements that this version can't read and leaves out.
     pub unreadable: u64,
 }
 
 impl Store {
-    /// Brings everything that is derived up to date with the measurements that were stored before the call.
-    /// Costs one small query when it is.
+    /// Updates all derived data with the measurements that were stored before the call. If everything is up to date, it
+    /// costs one small query.
     ///
     /// # Errors
-    /// The first failure. Tables behind the one that failed are brought up to date all the same, and the next
-    /// call goes on with what is left.
+    /// The first failure. Later tables are updated nevertheless, and the next call continues with the rest.
     pub async fn derive(&self) -> Result<(), StoreError> {
         let tables: Vec<i64> = sqlx::query_scalar("SELECT DISTINCT table_id FROM dirty")
             .fetch_all(&self.db.readers)
@@ -59,8 +58,8 @@ impl Store {
         if !behind {
             return Ok(());
         }
-        // One pass in the order of places: what becomes dirty behind its back came later and is not waited for,
-        // so a steady stream does not make it endless.
+        // One pass in the order of places. A place that becomes dirty behind the current one is newer than the call and
+        // is not waited for, so a steady stream does not make the pass endless.
         let mut after: PlaceColumns = (table.0, -1, String::new(), -1);
         while let Some(last) =
             self.db.write(after, |after, tx| refresh_next(tx, after).boxed()).await?
@@ -70,7 +69,7 @@ impl Store {
         Ok(())
     }
 
-    /// The same in a task of its own, for a reader who may not wait for its end. Readers of one table share it.
+    /// The same in a separate task, for a reader that may stop waiting. Readers of one table share the task.
     ///
     /// # Errors
     /// When the store fails.
@@ -82,7 +81,7 @@ impl Store {
         self.hub.deriving.fresh(table, derive).await
     }
 
-    /// Has what could not be read tried again: the version that runs now may be able to.
+    /// Schedules a retry of unreadable measurements: the running version may be able to read them.
     ///
     /// # Errors
     /// When the store fails.
@@ -110,11 +109,10 @@ impl Store {
             .await
     }
 
-    /// Computes everything that is derived from measurements again, from nothing. Versions that were served stay as
-    /// they are.
+    /// Computes all derived data again from the measurements. Versions that were served stay unchanged.
     ///
     /// # Errors
-    /// When the store fails; then nothing has changed.
+    /// When the store fails; then nothing is changed.
     pub async fn rebuild(&self) -> Result<Rebuilt, StoreError> {
         self.db.write_alone((), |(), tx| rebuild(tx).boxed()).await
     }
@@ -138,8 +136,7 @@ async fn rebuild(tx: &mut Tx) -> Result<Rebuilt, StoreError> {
     })
 }
 
-/// Brings the next dirty places of a table up to date, and says which was the last of them; none when there
-/// are no more.
+/// Updates the next dirty places of a table, and returns the last of them; none if there are no more.
 async fn refresh_next(
     tx: &mut Tx,
     after: &PlaceColumns,

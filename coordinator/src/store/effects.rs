@@ -1,7 +1,7 @@
-//! What a change sets going once it is on the disk.
+//! The effects of a change after it is on disk.
 //!
-//! An effect belongs to the commit and not to the caller: the task that commits runs it, so that an agent
-//! that waits for work hears of it even when whoever made the change has hung up.
+//! Effects belong to the commit, not to the caller: the task that commits runs them. So a waiting agent learns about
+//! new work even if the caller of the change has disconnected.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use uuid::Uuid;
 use super::table::TableId;
 use crate::op_book::OpBook;
 
-/// For whom there may be work.
+/// The agents for which there may be work.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     /// All agents of these tables: their queue has grown.
     pub tables: BTreeSet<TableId>,
-    /// These agents, whatever the queue holds.
+    /// These agents, independent of the queue.
     pub agents: BTreeSet<i64>,
 }
 
@@ -27,8 +27,7 @@ impl Calls {
     }
 }
 
-/// What follows from a change. Whatever changes tasks returns some, and a change returns those of all its
-/// parts.
+/// The effects of a change. Every change of tasks returns some, and a change returns the effects of all its parts.
 #[derive(Debug, Default)]
 #[must_use = "the change returns them, and the task that commits it runs them"]
 pub(super) struct Effects {
@@ -40,7 +39,7 @@ pub(super) struct Effects {
 }
 
 impl Effects {
-    /// Nothing follows.
+    /// No effects.
     pub fn none() -> Effects {
         Effects::default()
     }
@@ -51,13 +50,13 @@ impl Effects {
         Effects { work, ..Effects::default() }
     }
 
-    /// There may be something for these agents to do, whatever the queue holds.
+    /// These agents may have something to do, independent of the queue.
     pub fn work_for(agents: impl IntoIterator<Item = i64>) -> Effects {
         let work = Calls { agents: agents.into_iter().collect(), ..Calls::default() };
         Effects { work, ..Effects::default() }
     }
 
-    /// A request may have got further, or there is something to derive.
+    /// A request may have progressed, or data is to be derived.
     pub fn progress() -> Effects {
         Effects { progress: true, ..Effects::default() }
     }
@@ -67,17 +66,17 @@ impl Effects {
         Effects { ended: leases, ..Effects::default() }
     }
 
-    /// This agent has left, at that time.
+    /// This agent left at that time.
     pub fn left(agent: i64, at: Timestamp) -> Effects {
         Effects { left: vec![(agent, at)], ..Effects::default() }
     }
 
-    /// These are the ops from now on.
+    /// The new set of ops.
     pub fn ops(book: Arc<OpBook>) -> Effects {
         Effects { ops: Some(book), ..Effects::default() }
     }
 
-    /// Both of two changes.
+    /// The effects of both changes.
     pub fn and(mut self, other: Effects) -> Effects {
         self.ended.extend(other.ended);
         self.left.extend(other.left);

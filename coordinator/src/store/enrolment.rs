@@ -1,4 +1,4 @@
-//! Enrolment: an agent comes into the farm, or comes back.
+//! Enrolment: an agent joins the farm, or returns.
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::token::{Role, Terms, Token};
 /// Why an agent was not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// The token that it came with has ended meanwhile, or another agent had its last use.
+    /// Its token has ended in the meantime, or another agent took its last use.
     #[error("the token has ended")]
     TokenEnded,
     /// The store failed.
@@ -43,8 +43,8 @@ impl Retryable for EnrolError {
 }
 
 impl Store {
-    /// Enrols an agent, which takes one use of its token. A box that was in this table before, by its key, is the same
-    /// agent again. The request was checked.
+    /// Enrols an agent, which takes one use of its token. A box whose key is known in this table keeps its agent. The
+    /// request was checked.
     ///
     /// # Errors
     /// See [`EnrolError`].
@@ -103,7 +103,7 @@ impl Store {
         Ok((agent, effects))
     }
 
-    /// Whether the box of an enrolment is known, by its key.
+    /// Whether the key of an enrolling box is known.
     async fn enrolment_of(
         &self,
         tx: &mut Tx,
@@ -131,13 +131,13 @@ impl Store {
     }
 }
 
-/// Whether a box that enrols is known.
+/// Whether an enrolling box is known.
 enum Enrolment {
     /// It is new, or has no key.
     New,
-    /// It is the box of this agent, which has lost its state directory or has changed.
+    /// It is the box of this agent. It has lost its state directory, or has changed.
     Returning(i64, Uuid),
-    /// Another box, which runs now, has the same key, so the key identifies neither.
+    /// Another running box has the same key, so the key identifies neither.
     KeyInUse,
 }
 
@@ -167,7 +167,7 @@ async fn insert(
     Ok(id)
 }
 
-/// A quarantine by an admin holds for a box under each run config.
+/// A quarantine by an admin applies to a box under each run config.
 async fn share_quarantine(
     tx: &mut Tx,
     id: i64,

@@ -1,4 +1,4 @@
-//! What can go wrong in the store.
+//! Errors of the store.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// Why a store method failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database is busy: another process is writing, or too many are waiting. It may work later.
+    /// The database is busy: another process is writing, or too many callers wait. A retry may succeed later.
     #[error("the database is busy")]
     Busy(#[source] Arc<sqlx::Error>),
-    /// The change collided with another one. It may work when it runs again.
+    /// The change collided with another one. A retry may succeed.
     #[error("the change collided with another one")]
     Collided,
-    /// There is no room left for it. Nothing of the change was kept; it works again when there is room.
+    /// The disk is full. No part of the change was kept. A retry succeeds once there is space again.
     #[error("the disk of the database is full")]
     Full(#[source] Arc<sqlx::Error>),
-    /// Its file can't be read or written: a file system that became read-only, or a failing disk.
+    /// The database file can't be read or written: the file system became read-only, or the disk fails.
     #[error("the file of the database can't be used")]
     Unusable(#[source] Arc<sqlx::Error>),
-    /// The first version of a table is still being put together.
+    /// The first version of a table is not finished yet.
     #[error("the first version of this table is still being put together")]
     Unfinished,
     /// The database failed.
@@ -31,7 +31,7 @@ pub enum StoreError {
     /// A task of this process ended before its work was done: it panicked, or the process stops.
     #[error("{0} ended before its work was done")]
     Ended(&'static str),
-    /// The database holds something that can't be read back.
+    /// The database contains something that can't be read.
     #[error("the database holds {what} that can't be read")]
     Damaged {
         /// What can't be read.
@@ -50,7 +50,7 @@ impl StoreError {
         StoreError::Damaged { what: what.to_owned(), cause: Arc::from(cause.into()) }
     }
 
-    /// What a reader is told who gets an older version because of this.
+    /// The reason that a reader gets together with an older version.
     pub(super) fn stale(&self) -> Stale {
         match self {
             StoreError::Busy(_) | StoreError::Collided | StoreError::Unfinished => Stale::Behind,
@@ -63,9 +63,9 @@ impl StoreError {
     }
 }
 
-/// An error of a change, which may be refused for reasons of its own or because the store failed.
+/// An error of a change: the change was refused for its own reasons, or the store failed.
 pub(super) trait Retryable: From<StoreError> + Send + 'static {
-    /// Whether the same change may work when it runs again at once, in a new transaction.
+    /// Whether the same change may succeed if it is retried at once, in a new transaction.
     fn is_retryable(&self) -> bool;
 }
 

@@ -1,4 +1,5 @@
-//! Leases that end without results, and their deadlines when the clock or the server was away.
+//! Leases that end without results, and the deadlines of leases after a change of the clock or a downtime of the
+//! server.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,22 +16,21 @@ use super::{Store, StoreError, tasks, to_json};
 use crate::rules::lease::{self, Pace, Policy};
 use crate::rules::task::Progress;
 
-/// The most tasks that one transaction takes back, if they are of more than one lease: others wait for the writer
-/// meanwhile.
+/// The most tasks that one transaction takes back, if they belong to more than one lease: other writers wait meanwhile.
 const TASKS_AT_ONCE: i64 = 1024;
 
-/// The most leases that stand still and end in one transaction.
+/// The most stuck leases that end in one transaction.
 const STUCK_AT_ONCE: usize = 16;
 
-/// Leases that are over, each with the number of tasks that were handed out under it.
+/// Expired leases, each with the number of tasks that were handed out under it.
 pub(super) const DUE: &str =
     "SELECT id, tasks FROM leases WHERE deadline <= ?1 ORDER BY deadline LIMIT ?2";
 
 impl Store {
-    /// Ends the leases whose deadline has passed and those whose agent lives and gets nowhere, and shortens
-    /// those that a clock which was set back has made too long.
+    /// Ends expired leases and leases whose agent is alive but makes no progress. Shortens leases that became too long
+    /// when the clock was set back.
     ///
-    /// Many that end together end in several transactions, between which others get their turn.
+    /// Many leases are ended in several transactions, so that other changes can run in between.
     ///
     /// # Errors
     /// When the store fails.
@@ -57,7 +57,7 @@ impl Store {
         }
     }
 
-    /// Leases whose deadline has passed, as many as one transaction ends.
+    /// Expired leases, as many as one transaction ends.
     async fn due(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
         let due: Vec<(Text<Uuid>, i64)> = sqlx::query_as(DUE)
             .bind(StoredTime(now))
@@ -73,7 +73,7 @@ impl Store {
         Ok(piece.map(|(Text(id), _)| id).collect())
     }
 
-    /// Shortens leases that a clock which was set back has made too long.
+    /// Shortens leases that became too long when the clock was set back.
     async fn shorten(&self, now: Timestamp) -> Result<(), StoreError> {
         let latest = StoredTime(lease::bounded(Timestamp::MAX, now, self.policy()));
         let too_long: bool =
@@ -104,20 +104,20 @@ impl Store {
             .await
     }
 
-    /// To be called when a server starts: leases that nobody could renew while there was no server get
-    /// the time to be renewed.
+    /// Called when a server starts. Leases that could not be renewed during the downtime are extended, so that they can
+    /// be renewed.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn resume(&self, now: Timestamp) -> Result<(), StoreError> {
-        // A clock that was set back meanwhile would keep the leases of dead agents for as long.
+        // If the clock was set back in the meantime, the leases of dead agents would last longer by that amount.
         let deadline = StoredTime(lease::deadline(now, self.policy()));
         self.set_deadlines("UPDATE leases SET deadline = ?1", deadline).await?;
         self.hub.presence.wake(now);
         Ok(())
     }
 
-    /// Moves all leases by as much as the clock was set by.
+    /// Shifts all leases by the amount by which the clock was set.
     ///
     /// # Errors
     /// When the store fails.
@@ -129,7 +129,7 @@ impl Store {
     }
 }
 
-/// Ends those of some leases whose deadline has passed, also as a transaction sees it.
+/// Ends those of some leases whose deadline has passed, checked again in the transaction.
 async fn end_due(
     tx: &mut Tx,
     leases: &[Uuid],
@@ -141,7 +141,7 @@ async fn end_due(
     Ok(((), ended.await?))
 }
 
-/// Ends leases whose agents live and get nowhere. What ended meanwhile is forgotten, too.
+/// Ends leases whose agents are alive but make no progress. Leases that ended in the meantime are forgotten, too.
 async fn end_stuck(
     tx: &mut Tx,
     stuck: &[(Uuid, Pace)],
@@ -158,7 +158,7 @@ async fn end_stuck(
     Ok(((), ended.await?.and(Effects::ended(leases))))
 }
 
-/// The names of the agents that hold some leases whose deadline is no later than this, by lease.
+/// The names of the agents that hold some leases with at most this deadline, by lease.
 async fn holders(
     tx: &mut Tx,
     leases: &[Uuid],
@@ -176,8 +176,8 @@ async fn holders(
     Ok(found.into_iter().map(|(Text(id), name)| (id, name)).collect())
 }
 
-/// Ends leases whose work came to nothing, given the names of their agents; `after` says what becomes of a task.
-/// It costs the same few statements for any number of leases.
+/// Ends leases without results, given the names of their agents; `after` gives the new state of a task. The number of
+/// statements does not depend on the number of leases.
 async fn end(
     tx: &mut Tx,
     holders: HashMap<Uuid, String>,

@@ -33,7 +33,7 @@ pub(super) use could_try;
 #[derive(Debug, Clone)]
 pub(super) struct Failed {
     pub task: i64,
-    /// A failure kind as it travels, or `refused`.
+    /// A failure kind in its serialized form, or `refused`.
     pub kind: &'static str,
     pub reason: String,
 }
@@ -63,8 +63,8 @@ impl Store {
         Ok(to_json(&alive))
     }
 
-    /// The other agents that may try what this one has failed, as a JSON array; none when no failed task of this
-    /// agent waits.
+    /// The other agents that may try tasks that this agent has failed, as a JSON array; none if no failed task of this
+    /// agent is queued.
     pub(super) async fn others_for(
         &self,
         tx: &mut Tx,
@@ -113,8 +113,8 @@ impl Store {
         Ok(found.into_iter().collect())
     }
 
-    /// Notes the outcomes of some tasks on an agent, and quarantines agents that fail what others measure. `measured`
-    /// are the tasks that got a number. `numbers` says whether any number came that counts.
+    /// Records the outcomes of some tasks for an agent, and quarantines agents that fail what others measure.
+    /// `measured` are the tasks that got a number. `numbers` says whether any number arrived that counts.
     pub(super) async fn weigh(
         &self,
         tx: &mut Tx,
@@ -190,7 +190,7 @@ async fn note_failures(
     .bind(StoredTime(now))
     .execute(&mut **tx)
     .await?;
-    // Those that neither count any more nor keep a task from the agent.
+    // Failures that no longer count and no longer keep a task from the agent.
     sqlx::query(
         "DELETE FROM box_failures WHERE agent_id = ?1 AND at <= ?2 AND NOT EXISTS (
              SELECT 1 FROM tasks WHERE tasks.id = task_id AND state IN ('queued', 'leased')
@@ -212,8 +212,8 @@ async fn note_failures(
     Ok(())
 }
 
-/// The active agents that have failed one of these tasks, which have a number now, and those of the table that
-/// have lately sent failures only.
+/// The active agents that have failed one of these tasks, which now have a number, and the active agents of the table
+/// that have recently sent only failures.
 async fn suspects(
     tx: &mut Tx,
     table: TableId,
@@ -235,7 +235,7 @@ async fn suspects(
     Ok(found)
 }
 
-/// What happened before counts against nobody.
+/// Earlier failures count against no agent.
 fn window_start(now: Timestamp) -> StoredTime {
     StoredTime(now.checked_sub(failures::WINDOW).unwrap_or(Timestamp::MIN))
 }
@@ -246,7 +246,7 @@ async fn record(
     suspect: i64,
     now: Timestamp,
 ) -> Result<Record, StoreError> {
-    // A state is set with a reason, and what was before it has been weighed.
+    // A state has a reason, and earlier failures were already considered for it.
     let refuted: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM box_failures JOIN tasks ON tasks.id = task_id
          WHERE agent_id = ?1 AND at > ?2 AND kind <> 'out_of_memory' AND state = 'done'

@@ -1,4 +1,4 @@
-//! The farm at one glance.
+//! An overview of the farm.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +12,7 @@ use super::db::Tx;
 use super::lists::After;
 use super::{Store, StoreError, count, to_json};
 
-/// The most reasons of failures that are listed of a table.
+/// The most failure reasons that are listed for a table.
 const MOST_REASONS: i64 = 5;
 
 /// Tables with the counts of their tasks and rows.
@@ -51,12 +51,12 @@ struct FarmRow {
     measured_at: Option<StoredTime>,
 }
 
-/// Numbers with a name each, by table.
+/// Named counts, by table.
 type Counts = HashMap<i64, BTreeMap<String, u32>>;
 
 impl Store {
-    /// Every class of device under each run config: its agents, its queue and its table, in the order in
-    /// which they came to be. Rows are those of a moment ago.
+    /// Every class of device under each run config: its agents, its queue and its table, in the order of creation. The
+    /// rows may be slightly stale.
     ///
     /// # Errors
     /// When the store fails.

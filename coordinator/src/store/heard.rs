@@ -1,4 +1,4 @@
-//! What agents say between their results: that they live, and how they are. It costs no write when it is said.
+//! Agents' reports between results: heartbeats and telemetry. A report costs no write when it arrives.
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -14,16 +14,15 @@ use super::{Store, StoreError, micros, to_json};
 use crate::rules::lease;
 
 impl Store {
-    /// Whether a process may speak for an agent; if another one does, when that last spoke.
+    /// Whether a process is accepted for an agent; if another one is registered, when that one last spoke.
     ///
     /// # Errors
-    /// When another process speaks for the agent.
+    /// When another process is registered for the agent.
     pub fn hear(&self, agent: &Agent, speaker: &Instance, now: Timestamp) -> Result<(), Timestamp> {
         self.hub.presence.hear(agent.id, speaker, now)
     }
 
-    /// Notes what a heartbeat says beside the agent's being alive. `cancelled` are those of its leases
-    /// that are not its own.
+    /// Notes the further content of a heartbeat. `cancelled` are those of its leases that are no longer its own.
     pub fn note(&self, agent: &Agent, beat: &Heartbeat, cancelled: &[Uuid], now: Timestamp) {
         let own: Vec<Uuid> =
             beat.leases.iter().filter(|id| !cancelled.contains(id)).copied().collect();
@@ -35,13 +34,13 @@ impl Store {
         self.heard_of(agent, None, now);
     }
 
-    /// Notes that an agent lives. Costs no write.
+    /// Notes that an agent is alive. Costs no write.
     pub(super) fn heard_of(&self, agent: &Agent, telemetry: Option<&Telemetry>, now: Timestamp) {
         self.hub.unwritten.heard_of(agent.id, telemetry, now);
     }
 
-    /// Notes that an agent lives, and gives those of `leases` that are no longer its own. Costs no write:
-    /// see [`Store::write_notes`].
+    /// Notes that an agent is alive, and returns those of `leases` that are no longer its own. Costs no write: see
+    /// [`Store::write_notes`].
     ///
     /// # Errors
     /// When the store fails.
@@ -71,11 +70,10 @@ impl Store {
         self.hub.unwritten.last_heard(agent).unwrap_or(stored)
     }
 
-    /// Writes down when agents were last heard of and which tokens were used. To be called every few seconds, and
-    /// before the end.
+    /// Writes when agents were last heard of and which tokens were used. Called every few seconds, and before the end.
     ///
     /// # Errors
-    /// When the store fails; then it is kept for the next call.
+    /// When the store fails; the notes are then kept for the next call.
     pub async fn write_notes(&self) -> Result<(), StoreError> {
         let notes = self.hub.unwritten.take();
         if notes.heard.is_empty() && notes.uses.is_empty() {
@@ -98,7 +96,7 @@ impl Store {
     }
 }
 
-/// Both are JSON arrays.
+/// Both arguments are JSON arrays.
 async fn write(tx: &mut Tx, heard: &str, uses: &str) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE agents

@@ -1,4 +1,4 @@
-//! Incidents that were told to the host, so that each is told once.
+//! Incidents that the host was told about, so that each is reported once.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use super::{Store, StoreError, micros, readable, to_json};
 use crate::rules::incidents::{Alarm, Incident};
 
 impl Store {
-    /// Notes which incidents there are now, by what they are known by. Gives those that have begun and those
-    /// that are over since the last call.
+    /// Notes the current incidents by their subjects. Returns the incidents that have begun or ended since the last
+    /// call.
     ///
     /// # Errors
-    /// When the store fails; then nothing was noted.
+    /// When the store fails; then nothing is noted.
     pub async fn note_incidents(
         &self,
         mut is: BTreeMap<String, Incident>,
@@ -28,7 +28,7 @@ impl Store {
         .await?;
         let (mut over, mut unreadable) = (Vec::new(), Vec::new());
         for (id, subject, incident, StoredTime(opened_at)) in open {
-            // One that goes on is known.
+            // A continuing incident is already known.
             if is.remove(&subject).is_some() {
                 continue;
             }
@@ -50,7 +50,7 @@ impl Store {
     }
 }
 
-/// Writes which incidents have ended and which have begun, and gives the latter.
+/// Writes ended and new incidents, and returns the new ones.
 async fn write(
     tx: &mut Tx,
     ended: &[i64],
@@ -74,7 +74,7 @@ async fn write(
         .bind(StoredTime(now))
         .fetch_one(&mut **tx)
         .await?;
-        // As the end of it will say it.
+        // The same precision as in the event of its end.
         let opened_at = Timestamp::from_microsecond(micros(now)).unwrap_or(now);
         let incident = incident.clone();
         alarms.push(Alarm { event: "opened", id, opened_at, resolved_at: None, incident });

@@ -1,4 +1,4 @@
-//! Measurements before the database: what each is, and whether it is admitted.
+//! Measurements before they reach the database: what each is about, and whether it is admitted.
 
 use std::collections::HashMap;
 
@@ -13,41 +13,41 @@ use crate::op_book::{OpBook, OpId};
 use crate::rules::admission::{EnrolledClass, NotAdmitted, check_measurement};
 use crate::rules::{canary, plausible};
 
-/// Measurements as they came.
+/// Received measurements.
 #[derive(Debug, Clone, Default)]
 pub struct Incoming {
-    /// Those that could be read.
+    /// Readable measurements.
     pub measurements: Vec<Measurement>,
-    /// Those that could not.
+    /// Unreadable measurements.
     pub unreadable: Vec<Refusal>,
-    /// What the box's clock showed when it sent them, as far as it said.
+    /// The box's clock at the time of sending, if reported.
     pub clock: Option<Timestamp>,
 }
 
-/// A measurement that is not taken.
+/// A refused measurement.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     /// Its id.
     pub id: Uuid,
-    /// The task that it answers, as it says.
+    /// The task that it answers, by its own statement.
     pub task: Option<i64>,
-    /// Why it is not taken.
+    /// Why it is refused.
     pub reason: String,
 }
 
-/// What is known of an agent's class of device, and the tables of its run configs.
+/// Known facts about an agent's class of device, and the tables of its run configs.
 pub(super) struct Class {
     pub known: EnrolledClass,
     pub tables: HashMap<String, TableId>,
 }
 
-/// What a measurement that may come in is about.
+/// The subject of an admitted measurement.
 pub(super) enum About {
     Row(OpId, String),
     Network(Box<WholeNetwork>),
 }
 
-/// A measurement that may come in, as it is stored.
+/// An admitted measurement, in its stored form.
 pub(super) struct Admitted {
     pub id: Uuid,
     pub table: TableId,
@@ -57,14 +57,14 @@ pub(super) struct Admitted {
     pub reason: Option<String>,
     pub failure: FailureKind,
     pub finished_at: Timestamp,
-    /// All of it but the samples, as JSON.
+    /// The measurement without its samples, as JSON.
     pub text: String,
     /// As gzip.
     pub samples: Option<Vec<u8>>,
-    /// The task that it answers, and the generation of that, as it says.
+    /// The task that it answers, and the task's generation, by its own statement.
     pub task: Option<i64>,
     pub generation: Option<u32>,
-    /// It is evidence about its agent, and makes no row.
+    /// Whether it is only evidence about its agent, and enters no row.
     pub canary: bool,
     /// Why its number is physically impossible.
     pub impossible: Option<String>,
@@ -76,7 +76,7 @@ impl Admitted {
     }
 }
 
-/// Checks a measurement, and makes it what is stored.
+/// Checks a measurement, and converts it to its stored form.
 pub(super) fn check(
     measurement: Measurement,
     class: &Class,
@@ -124,7 +124,7 @@ fn as_stored(
     })
 }
 
-/// Checks a measurement, and finds its table and what it is about.
+/// Checks a measurement, and finds its table and its subject.
 fn admit(
     measurement: &Measurement,
     class: &Class,

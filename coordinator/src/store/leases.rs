@@ -17,7 +17,7 @@ use crate::rules::lease;
 use crate::rules::task::Progress;
 
 impl Store {
-    /// Extends a lease; none when it is not this agent's or has ended: then its work is to be dropped.
+    /// Extends a lease; none if it is not this agent's or has ended. The agent then drops the work.
     ///
     /// # Errors
     /// When the store fails.
@@ -35,8 +35,7 @@ impl Store {
         Ok(renewed.then_some(deadline))
     }
 
-    /// Takes a lease back; what was not measured waits again. False when it is not this agent's or has
-    /// ended.
+    /// Releases a lease; unmeasured tasks are queued again. False if it is not this agent's or has ended.
     ///
     /// # Errors
     /// When the store fails.
@@ -50,7 +49,7 @@ impl Store {
     }
 }
 
-/// Extends a lease of this agent; false when it is not its own or has ended.
+/// Extends a lease of this agent; false if it is not the agent's own or has ended.
 async fn extend(
     tx: &mut Tx,
     agent: &Agent,
@@ -65,7 +64,7 @@ async fn extend(
     Ok(true)
 }
 
-/// Gives a lease of this agent back; false when it is not its own or has ended.
+/// Releases a lease of this agent; false if it is not the agent's own or has ended.
 async fn release(
     tx: &mut Tx,
     agent: &Agent,
@@ -78,7 +77,7 @@ async fn release(
     Ok((true, give_back(tx, &[id]).await?))
 }
 
-/// Whether there is a lease with this id, of whomever.
+/// Whether there is a lease with this id, of any agent.
 pub(super) async fn is_taken(tx: &mut Tx, id: Uuid) -> Result<bool, StoreError> {
     let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM leases WHERE id = ?1")
         .bind(Text(id))
@@ -87,7 +86,7 @@ pub(super) async fn is_taken(tx: &mut Tx, id: Uuid) -> Result<bool, StoreError> 
     Ok(found.is_some())
 }
 
-/// Notes a lease of so many tasks, a canary or not.
+/// Stores a lease with this number of tasks, for a canary or not.
 pub(super) async fn insert_lease(
     tx: &mut Tx,
     agent: &Agent,
@@ -111,7 +110,7 @@ pub(super) async fn insert_lease(
     Ok(())
 }
 
-/// Whether a lease lives and is this agent's.
+/// Whether a lease is valid and is this agent's.
 async fn holds(tx: &mut Tx, agent: &Agent, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
     let deadline: Option<StoredTime> =
         sqlx::query_scalar("SELECT deadline FROM leases WHERE id = ?1 AND agent_id = ?2")
@@ -122,7 +121,7 @@ async fn holds(tx: &mut Tx, agent: &Agent, id: Uuid, now: Timestamp) -> Result<b
     Ok(deadline.is_some_and(|StoredTime(deadline)| lease::is_live(deadline, now)))
 }
 
-/// Ends all leases of an agent; their tasks wait again, without an attempt.
+/// Ends all leases of an agent; their tasks are queued again, without an attempt.
 pub(super) async fn release_all(tx: &mut Tx, agent: i64) -> Result<Effects, StoreError> {
     let held: Vec<Text<Uuid>> = sqlx::query_scalar("SELECT id FROM leases WHERE agent_id = ?1")
         .bind(agent)
@@ -132,8 +131,8 @@ pub(super) async fn release_all(tx: &mut Tx, agent: i64) -> Result<Effects, Stor
     give_back(tx, &held).await
 }
 
-/// Ends leases whose work is given back: what was not measured waits again, without an attempt. A canary that
-/// has not come in is due again at once.
+/// Ends released leases: unmeasured tasks are queued again, without an attempt. An incomplete canary is due again at
+/// once.
 pub(super) async fn give_back(tx: &mut Tx, leases: &[Uuid]) -> Result<Effects, StoreError> {
     let tasks = tasks::of_leases(tx, leases).await?;
     let released: BTreeMap<i64, Progress> =
@@ -160,7 +159,7 @@ async fn set_deadline(tx: &mut Tx, id: Uuid, deadline: Timestamp) -> Result<(), 
     Ok(())
 }
 
-/// Deletes leases, whose tasks the caller has moved out of them. Their agents may have the canary to do again then.
+/// Deletes leases whose tasks the caller has already moved. Their agents may then have to repeat the canary.
 pub(super) async fn delete(tx: &mut Tx, leases: Vec<Uuid>) -> Result<Effects, StoreError> {
     if leases.is_empty() {
         return Ok(Effects::none());

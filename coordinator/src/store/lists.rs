@@ -1,5 +1,5 @@
-//! Lists, a page at a time. A page starts after a cursor, which is the sort key of the last entry before
-//! it, so that entries that come and go shift nothing.
+//! Lists, one page at a time. A page starts after a cursor, which is the sort key of the last entry of the previous
+//! page. So entries that are added or removed shift nothing.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use super::table::table_ref;
 use super::{Served, Store, StoreError, count, from_json, readable, requests};
 use crate::chain::Chain;
 
-/// A list waits for tables that are being brought up to date for this long, and for all of them at once.
+/// How long a list waits in total for tables that are being updated.
 const LIST_WAITS: Duration = Duration::from_secs(2);
 
-/// Which page of a list.
+/// Selects a page of a list.
 #[derive(Debug, Clone)]
 pub struct After<C> {
-    /// The last entry's key on the page before; none for the first page.
+    /// The key of the last entry of the previous page; none for the first page.
     pub cursor: Option<C>,
     /// The most entries, at least 1.
     pub limit: u32,
 }
 
 impl<C> After<C> {
-    /// One more than the page has, to see whether there is another page.
+    /// One more than the page has, to find out whether there is another page.
     pub(super) fn fetch(&self) -> i64 {
         i64::from(self.limit) + 1
     }
@@ -71,7 +71,7 @@ impl Store {
         Ok(after.page(entries))
     }
 
-    /// Ops that names mean today, by name.
+    /// The ops with a current name, by name.
     ///
     /// # Errors
     /// When the store fails.
@@ -120,8 +120,8 @@ impl Store {
         Ok(after.page(entries))
     }
 
-    /// Tables with their latest versions, in the order in which they came to be. A table that can't be brought
-    /// up to date soon is listed with its last version.
+    /// Tables with their latest versions, in the order of creation. A table that can't be updated soon is listed with
+    /// its last version.
     ///
     /// # Errors
     /// When the store can't be read.

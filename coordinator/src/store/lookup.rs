@@ -1,4 +1,4 @@
-//! Finding the table that somebody asks for.
+//! Look-up of a requested table.
 
 use latlas_shared::RunConfig;
 use sqlx::types::Json;
@@ -15,7 +15,7 @@ pub enum Lookup {
     /// No agent of that class was enrolled.
     #[error("no agent of this hardware is enrolled")]
     UnknownHardware {
-        /// The classes that there are, at most 20.
+        /// The known classes, at most 20.
         known: Vec<String>,
     },
     /// No agent of that class measures under that run config.
@@ -36,10 +36,10 @@ impl From<sqlx::Error> for Lookup {
 }
 
 impl Store {
-    /// The table of a class of device: of one run config, or of its default one.
+    /// The table of a class of device, for a run config or for the default one.
     ///
     /// # Errors
-    /// When there is no such class or run config: then with those that there are.
+    /// When there is no such class or run config; the error lists the existing ones.
     pub async fn table(&self, hardware_id: &str, config: Option<&str>) -> Result<TableRef, Lookup> {
         let found: Option<(i64, Json<RunConfig>)> = sqlx::query_as(
             "SELECT id, run_config FROM tables

@@ -14,13 +14,13 @@ pub struct FarmCounts {
     pub tasks: Vec<(String, String, i64)>,
     /// Agents: hardware id, state as in `GET /farm`, number.
     pub agents: Vec<(String, String, i64)>,
-    /// Incidents that go on: kind, number.
+    /// Open incidents: kind, number.
     pub incidents: Vec<(String, i64)>,
-    /// Leases that agents hold.
+    /// Number of leases.
     pub leases: i64,
-    /// When the oldest request with a task in the queue was made.
+    /// When the oldest request with a queued task was made.
     pub oldest_queued: Option<Timestamp>,
-    /// Rows and measured networks that are behind their measurements.
+    /// Stale rows and measured networks.
     pub dirty: i64,
     /// Measurements that this version can't read.
     pub unreadable: i64,
@@ -28,13 +28,13 @@ pub struct FarmCounts {
     pub database_bytes: i64,
 }
 
-/// Tasks by hardware and state, counted in an index of these two numbers and nothing else.
+/// Tasks by hardware and state, counted in an index that contains only these two columns.
 pub(super) const TASKS: &str = "
     SELECT hardware_id, state, sum(number) FROM
         (SELECT table_id, state, count(*) AS number FROM tasks GROUP BY table_id, state)
     JOIN tables ON tables.id = table_id GROUP BY hardware_id, state";
 
-/// When the oldest request was made that has a task in the queue.
+/// When the oldest request with a queued task was made.
 pub(super) const OLDEST: &str = "
     SELECT created_at FROM requests WHERE EXISTS
         (SELECT 1 FROM request_tasks JOIN tasks ON tasks.id = task_id
@@ -54,7 +54,7 @@ impl Store {
         }
         let agents =
             agents.into_iter().map(|((hardware_id, state), n)| (hardware_id, state.to_owned(), n));
-        // Finished requests have no outcome left to wait for, which an index tells.
+        // Finished requests have no pending outcome, which an index shows.
         let oldest: Option<StoredTime> =
             sqlx::query_scalar(OLDEST).fetch_optional(&self.db.readers).await?;
         let file: String =
@@ -85,7 +85,7 @@ impl Store {
     }
 }
 
-/// The size of a file; 0 where there is none.
+/// The size of a file; 0 if there is none.
 async fn size(path: &str) -> i64 {
     let data = tokio::fs::metadata(path).await;
     data.map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))

@@ -1,15 +1,16 @@
-//! The store: everything that lasts, in one SQLite file, and the only place with SQL. Beside it, what lives in memory.
+//! The store: all persistent data, in one SQLite file, and the only module with SQL. In addition, the live state in
+//! memory.
 //!
-//! - `db` is the database. One task writes; a few connections read. A change of several statements is one
-//!   transaction, and a change is on the disk (`synchronous=FULL`) before the method that made it returns.
-//!   Changes share transactions, and may run again (`db::group`).
-//! - `hub` is the live state in memory. Its effects belong to the commit of a change (`effects`).
-//! - Two things are written later: when agents and tokens were last heard of (`heard`), and what is derived from
+//! - `db` is the database. One task writes; a few connections read. A change of several statements is one transaction,
+//!   and a change is on disk (`synchronous=FULL`) before its method returns. Changes share transactions, and may be run
+//!   again (`db::group`).
+//! - `hub` is the live state in memory. Its updates are effects of the commit of a change (`effects`).
+//! - Two kinds of data are written later: when agents and tokens were last heard of (`heard`), and data derived from
 //!   measurements (`derive`).
 //! - Rules are elsewhere ([`crate::rules::lease`], [`latlas_predict::merge`], [`crate::rules::admission`]): methods
-//!   here read, ask them, and write. `now` is always an argument.
-//! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or
-//!   generated files next to the code, and every query here is run by a test on a real file.
+//!   here read, call the rules, and write. `now` is always an argument.
+//! - Queries are checked at run time, not by sqlx's macros: those need a prepared database or generated files next to
+//!   the code. Every query here is run by a test on a real file.
 
 mod agent_list;
 mod agent_state;
@@ -82,42 +83,42 @@ pub use requests::{NewRequest, RequestError};
 pub use table::{Served, TableId, TableRef, Version};
 pub use tokens::{Found, Holder, NewToken};
 
-/// What a coordinator knows: what lasts, and what lives in memory beside it. Clones share both.
+/// The coordinator's data: the persistent part, and the live state in memory. Clones share both.
 ///
-/// The two know nothing of each other. A method here reads or changes the database, and returns the effects
-/// that a change has on the hub.
+/// The two parts do not access each other. A method here reads or changes the database, and returns the effects of a
+/// change on the hub.
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Db,
     hub: Arc<Hub>,
     policy: Policy,
-    /// Which farm this is.
+    /// The id of the farm.
     farm_id: Uuid,
 }
 
 impl Store {
-    /// The rules' numbers.
+    /// The parameters of the rules.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Which farm this is: it stays with the database, wherever that goes.
+    /// The id of the farm. It stays with the database when the database is moved.
     pub fn farm_id(&self) -> Uuid {
         self.farm_id
     }
 
-    /// All known ops, as of now.
+    /// All currently known ops.
     pub fn ops(&self) -> Arc<OpBook> {
         self.hub.ops()
     }
 
-    /// A place among the agents that wait for work. To be taken before looking for some, so that what comes
-    /// after the look is not missed.
+    /// Registers an agent as waiting for work. Called before the query for work, so that work that is added later is
+    /// not missed.
     pub fn wait_for_work(&self, agent: &Agent) -> Waiting {
         self.hub.idle.wait(agent)
     }
 
-    /// Changes when a request may have got further.
+    /// Notified when a request may have progressed.
     pub fn progress(&self) -> watch::Receiver<()> {
         self.hub.progress.subscribe()
     }
@@ -125,20 +126,20 @@ impl Store {
     /// Whether the database answers.
     ///
     /// # Errors
-    /// When it does not.
+    /// When the database does not answer.
     pub async fn check(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT count(*) FROM tables").execute(&self.db.readers).await?;
         Ok(())
     }
 
-    /// Closes the connections, after what they are doing.
+    /// Closes the connections once they are idle.
     pub async fn close(&self) {
         self.db.close().await;
     }
 }
 
-/// A list cut into chunks of a few fixed lengths, so that statements that take a piece at once are
-/// prepared a few times and not once for each length that comes along.
+/// A list cut into chunks of a few fixed lengths. So a statement on one chunk is prepared a few times, not once for
+/// each list length.
 fn chunks<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
     const LENGTHS: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
     std::iter::from_fn(move || {
@@ -149,7 +150,7 @@ fn chunks<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// A time inside a JSON array for the database; a column is a [`columns::StoredTime`].
+/// A time inside a JSON array for the database; for a column, see [`columns::StoredTime`].
 fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
@@ -159,7 +160,7 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T
     serde_json::from_str(text).map_err(|e| StoreError::damaged(what, e))
 }
 
-/// The same where one record that can't be read must not keep others back: the log tells of it.
+/// The same where one unreadable record must not block others: the error is logged.
 fn readable<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Option<T> {
     from_json(what, text)
         .inspect_err(|error| tracing::error!("a stored value is left out: {}", Chain(error)))
@@ -170,7 +171,7 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data serializes to JSON")
 }
 
-/// A count as it travels.
+/// A count in its serialized type.
 fn count(n: i64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

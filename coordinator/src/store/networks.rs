@@ -1,4 +1,4 @@
-//! Whole networks that were asked for or measured.
+//! Whole networks that were requested or measured.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::chain::Chain;
 pub(super) struct NetworkId(pub i64);
 
 impl Store {
-    /// The measured networks of a table, by digest: as it is now, or older and why.
+    /// The measured networks of a table, by digest: up to date, or stale with the reason.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -67,7 +67,7 @@ pub(super) async fn measured(
     Ok(found.into_iter().map(|(network, text)| (NetworkId(network), text)).collect())
 }
 
-/// The number of a network, which is stored if it was not known. It was checked.
+/// The number of a network, which is stored if it is new. The network was checked.
 pub(super) async fn find_or_add(
     tx: &mut Tx,
     network: &WholeNetwork,

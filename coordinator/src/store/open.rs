@@ -1,4 +1,4 @@
-//! Opening the database: connections, migrations, and what a file may turn out to be.
+//! Opening the database: connections, migrations, and checks of the file.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -23,7 +23,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 /// The first migration: the whole schema as of the first release.
 const FIRST: i64 = 16;
 
-/// `PRAGMA application_id` of a database of ours; the first migration sets it.
+/// `PRAGMA application_id` of a database of this program; the first migration sets it.
 pub(super) const APPLICATION_ID: i64 = 0x4c54_4c53;
 
 /// How long a connection waits for another process that is writing.
@@ -32,26 +32,26 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits for a connection before the database counts as busy.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Memory that the writer may use for pages of the database; a negative number is in KiB.
+/// The writer's page cache; a negative number is in KiB.
 const CACHE_KIB: &str = "-32768";
 
-/// The log is worked into the database when it has so many pages of 4 KiB: a page that changes often is then
-/// written there once for many commits. A start after a crash reads this much.
+/// A checkpoint of the log runs when it has this many pages of 4 KiB: a page that changes often is then written to the
+/// database once for many commits. A start after a crash reads this much.
 const CHECKPOINT_PAGES: &str = "4000";
 
-/// Connections that read. Reads are short and mostly from memory, so more would not be faster.
+/// Number of connections for reading. Reads are short and mostly from memory, so more connections would not be faster.
 const READERS: u32 = 4;
 
 /// Why a database can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It is some other file.
+    /// It is not a database.
     #[error("{path} is not a database: move it away, or choose another directory with --data DIR")]
     NotADatabase {
         /// The file.
         path: PathBuf,
     },
-    /// It is a database of some other program.
+    /// It is a database of another program.
     #[error(
         "{path} is the database of another program: move it away, or choose another directory with \
          --data DIR"
@@ -69,10 +69,10 @@ pub enum OpenError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// The migration that is not known.
+        /// The unknown migration.
         migration: i64,
     },
-    /// A version from before the first release has made it.
+    /// It is from a version before the first release.
     #[error(
         "{path} was made by a latlas-coordinator from before the first release, and this version {} does not \
          migrate it: export its tables with the version that made it, move it away, and start with a new one",
@@ -82,16 +82,16 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// The database was moved away without its log, and a new database would take that log for its own.
+    /// The database was moved away without its log, and a new database would use that log as its own.
     #[error(
         "{} left over from a database that was moved away from {path}. Move these files next to that database: \
          they may hold its last changes, and would damage a new database",
         names(.left)
     )]
     LeftOver {
-        /// The database that is not there.
+        /// The missing database.
         path: PathBuf,
-        /// What it has left.
+        /// The files that are left.
         left: Vec<PathBuf>,
     },
     /// It can't be opened, read or written.
@@ -113,7 +113,7 @@ fn unusable(path: &Path, cause: impl Into<BoxDynError>) -> OpenError {
 }
 
 impl Store {
-    /// Opens the database at `path`, making or migrating it where needed, with the default rules.
+    /// Opens the database at `path` with the default policy, and creates or migrates it if needed.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -121,7 +121,7 @@ impl Store {
         Store::open_with(path, Policy::default()).await
     }
 
-    /// The same with other rules.
+    /// The same with another policy.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -142,7 +142,7 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A connection to a file does not go stale, so asking it each time would tell nothing.
+            // A connection to a file does not go stale, so testing it before each use is not needed.
             .test_before_acquire(false)
             .connect_with(options(path).read_only(true))
             .await
@@ -162,15 +162,15 @@ impl Store {
     }
 }
 
-/// Refuses to make a database where another one has left its log. SQLite would take it for the new one's: it
-/// deletes it beside an empty file, and works it into any other.
+/// Refuses to create a database where the log of another one exists. SQLite would treat the log as the new database's:
+/// it deletes a log beside an empty file, and applies it to any other file.
 ///
 /// # Errors
-/// Then.
+/// When such a log exists.
 pub(super) fn check_left_over(path: &Path) -> Result<(), OpenError> {
     let ends: &[&str] = match std::fs::metadata(path) {
         Ok(file) if file.len() > 0 => return Ok(()),
-        // A first start that was cut off leaves an empty file with a journal, which is its own.
+        // An interrupted first start leaves an empty file with its own journal.
         Ok(_) => &["-wal"],
         Err(_) => &["-wal", "-shm", "-journal"],
     };
@@ -192,7 +192,7 @@ fn names(files: &[PathBuf]) -> String {
     format!("{} {are}", names.join(" and "))
 }
 
-/// Makes an empty file, readable for its owner only.
+/// Creates an empty file, readable only by its owner.
 pub(super) fn create_private(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -201,7 +201,7 @@ pub(super) fn create_private(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// A file that is there already is opened, and keeps its permissions.
+/// An existing file is opened, and keeps its permissions.
 fn existing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
@@ -217,13 +217,13 @@ async fn connect_writer(path: &Path) -> Result<SqlitePool, OpenError> {
         .synchronous(SqliteSynchronous::Full)
         .pragma("cache_size", CACHE_KIB)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-        // What a savepoint would take back is kept in memory and not in a file.
+        // Rollback data of savepoints is kept in memory, not in a file.
         .pragma("temp_store", "MEMORY");
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        // SQLite ends a transaction by itself when the disk is full, and then there is nothing left to
-        // roll back: a connection that still counts itself inside one would refuse all that follow.
+        // When the disk is full, SQLite ends a transaction itself, and there is nothing left to roll back. A connection
+        // that still counts itself as inside a transaction would refuse all further statements.
         .before_acquire(|connection, _| {
             let usable = !connection.is_in_transaction();
             Box::pin(async move { Ok(usable) })
@@ -240,11 +240,11 @@ async fn connect_writer(path: &Path) -> Result<SqlitePool, OpenError> {
     })
 }
 
-/// A new file is ours to make; one with content must say that it is ours.
+/// A new file may be initialized; a file with content must be a database of this program.
 async fn check_owner(path: &Path, pool: &SqlitePool) -> Result<(), OpenError> {
     let read = async {
         let owner: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(pool).await?;
-        // A start that was cut off may have left the table of migrations and nothing else.
+        // An interrupted start may have left only the table of migrations.
         let content: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'",
         )

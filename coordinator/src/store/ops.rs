@@ -16,7 +16,7 @@ use super::{Actor, Store, StoreError, audit::audit, to_json};
 use crate::chain::Chain;
 use crate::op_book::{BookedOp, NotTaken, Novelty, OpBook, OpId};
 
-/// What became of a definition that was submitted.
+/// The result of submitting a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submission {
     /// Its digest.
@@ -25,10 +25,10 @@ pub struct Submission {
     pub new: bool,
 }
 
-/// Why a definition was not taken.
+/// Why a definition was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// It is invalid, or collides with another.
+    /// It is invalid, or collides with another op.
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
     /// The store failed.
@@ -53,7 +53,7 @@ impl Retryable for SubmitError {
 }
 
 impl Store {
-    /// Takes a definition in.
+    /// Adds a definition.
     ///
     /// # Errors
     /// When it is invalid, its name means another definition, or it has another name already.
@@ -75,7 +75,7 @@ impl Store {
             .await
     }
 
-    /// Brings the stored ops in line with the catalog of this build, and reads them all.
+    /// Updates the stored ops with the catalog of this build, and reads them all.
     pub(super) async fn register_builtin_ops(&self, now: Timestamp) -> Result<(), StoreError> {
         self.db
             .change_alone((), move |(), tx| {
@@ -96,8 +96,8 @@ impl Store {
     }
 }
 
-/// Takes a definition in, and gives the book that has it. The change is one that runs alone, so no other op comes
-/// between the book and the database.
+/// Adds a definition, and returns the book that contains it. The change runs in a separate transaction, so no other op
+/// comes between the book and the database.
 pub(super) async fn submit(
     tx: &mut Tx,
     book: &Arc<OpBook>,
@@ -139,7 +139,7 @@ fn is_in_line(stored: &[StoredOp]) -> bool {
 }
 
 async fn register_builtin(tx: &mut Tx, op: &Op, now: Timestamp) -> Result<(), StoreError> {
-    // The catalog decides what a name means; a definition that had the name keeps its rows.
+    // The catalog determines the meaning of a name; a definition that had the name keeps its rows.
     sqlx::query("UPDATE ops SET current = 0 WHERE name = ?1 AND digest <> ?2")
         .bind(op.name())
         .bind(op.digest().as_str())
@@ -160,7 +160,7 @@ async fn register_builtin(tx: &mut Tx, op: &Op, now: Timestamp) -> Result<(), St
 }
 
 async fn insert(tx: &mut Tx, op: &Op, builtin: bool, now: Timestamp) -> Result<OpId, StoreError> {
-    // One that could not be read may come again.
+    // An unreadable definition may be submitted again.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO ops (digest, name, definition, builtin, current, created_at)
          VALUES (?1, ?2, ?3, ?4, 1, ?5)
@@ -185,8 +185,7 @@ async fn insert(tx: &mut Tx, op: &Op, builtin: bool, now: Timestamp) -> Result<O
     Ok(OpId(id))
 }
 
-/// The ops that can be read. One that can't is not known until the next start: its rows stay, and nothing is
-/// measured of it.
+/// The readable ops. An unreadable op is unknown until the next start: its rows stay, and it is not measured.
 fn book(stored: Vec<StoredOp>) -> OpBook {
     let mut entries = Vec::with_capacity(stored.len());
     let mut catalog = Catalog::builtin().clone();
@@ -206,7 +205,7 @@ fn book(stored: Vec<StoredOp>) -> OpBook {
         if row.current && !row.builtin {
             match catalog.with_ops([op.def().clone()]) {
                 Ok(wider) => catalog = wider,
-                // An alias of the catalog of a later build may take a name.
+                // An alias of the catalog of a later build may use the same name.
                 Err(collision) => {
                     tracing::warn!(op = row.name, %collision, "a submitted op lost its name to an op of the catalog");
                     current = false;

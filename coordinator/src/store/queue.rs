@@ -1,4 +1,4 @@
-//! The queue: which tasks an agent gets, and handing them out under a lease.
+//! The queue: selecting tasks for an agent, and handing them out under a lease.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ struct Candidate {
     id: i64,
     generation: i64,
     attempts: i64,
-    /// Those of the attempts that no agent has reported.
+    /// The number of attempts that no agent has reported.
     lost: i64,
     reason: Option<String>,
     /// Key and op digest of a row.
@@ -61,7 +61,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Where it stands: it waits.
+    /// Its state, which is queued.
     fn progress(&self) -> Progress {
         let attempts = super::count(self.attempts);
         Progress { attempts, reason: self.reason.clone(), ..Progress::new() }
@@ -69,12 +69,11 @@ impl Candidate {
 }
 
 impl Store {
-    /// Hands out tasks under a lease with this id, if there are any for this agent: its canary if that is due, else
-    /// tasks of its table whose primitives it can run. An agent that is quarantined, draining or unfit gets no such
-    /// tasks.
+    /// Hands out tasks under a lease with this id, if there are any for this agent: its canary if it is due, else tasks
+    /// of its table whose primitives it can run. An agent that is quarantined, draining or unfit gets no such tasks.
     ///
-    /// Reads first, so that a crowd of idle agents costs no writes. Leases that are over end with
-    /// [`Store::sweep`] and not here.
+    /// The query only reads, so that a crowd of idle agents costs no writes. Expired leases are ended by
+    /// [`Store::sweep`], not here.
     ///
     /// # Errors
     /// When the store fails.
@@ -85,7 +84,7 @@ impl Store {
         max_tasks: u32,
         now: Timestamp,
     ) -> Result<Option<Lease>, StoreError> {
-        // What is for this agent alone is looked for whatever others like it have found.
+        // Work for this agent alone is checked separately, whatever other agents of its kind have found.
         match self.duty_of(agent, now).await? {
             Duty::Canary if max_tasks > 0 => return self.lease_canary(agent, id, now).await,
             Duty::Work if max_tasks > 0 => {}
@@ -102,8 +101,8 @@ impl Store {
             .await
     }
 
-    /// Whether the queue holds a task for this agent. Agents look one after the other, so that a crowd that
-    /// was woken together sees what the first of them found. Nothing is written meanwhile.
+    /// Whether the queue contains a task for this agent. Agents query one after the other, so that agents that were
+    /// woken together use the result of the first. Nothing is written meanwhile.
     async fn is_work_for(&self, agent: &Agent, now: Timestamp) -> Result<bool, StoreError> {
         let idle = &self.hub.idle;
         let _turn = idle.turn().await;
@@ -114,7 +113,7 @@ impl Store {
         let mut tx = self.db.read().await?;
         let others = self.others_for(&mut tx, agent, now).await?;
         let is_work = !candidates(&mut tx, agent, others.as_deref(), 1).await?.is_empty();
-        // What waits for others says nothing of what there is for them.
+        // A task that waits for other agents says nothing about the work of those agents.
         if !is_work && others.is_none() {
             idle.found_nothing(agent, news, now);
         }
@@ -144,7 +143,7 @@ impl Store {
             for candidate in candidates(tx, agent, others.as_deref(), limit).await? {
                 match self.task(&candidate) {
                     Ok(task) => readable.push((candidate, task)),
-                    // At the head of the queue it would keep all that comes after it from every agent.
+                    // At the head of the queue it would block all later tasks for every agent.
                     Err(error) => {
                         tracing::error!(
                             task = candidate.id,
@@ -178,8 +177,7 @@ impl Store {
         Ok((Some(lease), effects))
     }
 
-    /// A lease that this agent asks for once more, with what is left to do under it. None when it holds no such
-    /// lease.
+    /// A lease that this agent requests again, with its remaining tasks. None if the agent has no such lease.
     ///
     /// # Errors
     /// When the store fails.
@@ -244,7 +242,7 @@ impl Store {
     }
 }
 
-/// The tasks under a lease, as they are handed out.
+/// The tasks under a lease, in the form in which they are handed out.
 async fn under(tx: &mut Tx, id: Uuid) -> Result<Vec<Candidate>, StoreError> {
     let found = sqlx::query_as(
         "SELECT tasks.id, generation, attempts, 0 AS lost, reason, key, ops.digest,
@@ -258,8 +256,8 @@ async fn under(tx: &mut Tx, id: Uuid) -> Result<Vec<Candidate>, StoreError> {
     Ok(found)
 }
 
-/// The head of an agent's queue: tasks that were not tried before come first. What the agent has failed is not
-/// among them where one of the `others` could try it.
+/// The head of an agent's queue: tasks without earlier attempts come first. Tasks that the agent has failed are left
+/// out if one of the `others` could try them.
 async fn candidates(
     tx: &mut Tx,
     agent: &Agent,

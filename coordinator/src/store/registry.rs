@@ -22,7 +22,7 @@ const MOST_LABELS: usize = 32;
 /// Why an agent was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// There is no such agent.
+    /// The agent does not exist.
     #[error("there is no such agent")]
     Missing,
     /// Another agent has the name.

@@ -1,4 +1,4 @@
-//! Requests: what somebody wants measured, and how far that is.
+//! Requests: what is to be measured, and the progress.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) const COUNTS: &str = "
            count(*) FILTER (WHERE outcome = 'failed')
     FROM request_tasks WHERE request_id IN (SELECT value FROM json_each(?1)) GROUP BY request_id";
 
-/// Tasks of requests that an agent is working on.
+/// Tasks of requests that are leased to an agent.
 pub(super) const RUNNING: &str = "
     SELECT request_id, count(*)
     FROM tasks INDEXED BY tasks_by_state
@@ -40,20 +40,20 @@ pub(super) const RUNNING: &str = "
       AND state = 'leased' AND +request_id IN (SELECT value FROM json_each(?1))
     GROUP BY request_id";
 
-/// A request whose space was spelled out and checked.
+/// A request whose space was expanded and checked.
 #[derive(Debug, Clone)]
 pub struct NewRequest {
-    /// Where to measure.
+    /// The table to measure for.
     pub table: TableRef,
     /// Name of the space, if there is one.
     pub space: Option<String>,
-    /// Ops that come with it.
+    /// Ops that are defined in the request.
     pub ops: Vec<OpDef>,
     /// Its keys, each once.
     pub keys: Vec<(OpKey, OpDigest)>,
     /// Whole networks, each once.
     pub networks: Vec<WholeNetwork>,
-    /// Whether to measure again what has been measured or given up.
+    /// Whether to measure again what was measured or given up.
     pub remeasure: bool,
     /// The client's key for this request.
     pub idempotency_key: Option<String>,
@@ -61,16 +61,16 @@ pub struct NewRequest {
     pub body_hash: String,
 }
 
-/// Why a request was not taken.
+/// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// One of its ops was not.
+    /// One of its ops was refused.
     #[error(transparent)]
     Op(#[from] SubmitError),
     /// No enrolled agent of the table can run these ops and networks.
     #[error("no agent can run {0:?}")]
     Unsupported(Vec<String>),
-    /// The idempotency key came before, with another body.
+    /// The idempotency key was used before, with another body.
     #[error("the idempotency key was used for another request")]
     KeyReused,
 }
@@ -94,8 +94,8 @@ impl Retryable for RequestError {
 }
 
 impl Store {
-    /// Takes a request in, and gives its id and whether it is new: it is not when its idempotency key
-    /// came before. Keys and networks that were asked for before are not queued twice.
+    /// Adds a request, and returns its id and whether it is new: it is not new if its idempotency key is known. Keys
+    /// and networks that are already requested are not queued twice.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -111,7 +111,7 @@ impl Store {
                 async move {
                     let effects = Effects::work([request.table.id]).and(Effects::progress());
                     if let Some(known) = same_request(tx, request).await? {
-                        // Nothing has changed. But whoever repeats a call wants it to have its effect.
+                        // Nothing has changed, but the caller of a repeated call expects its effect.
                         return Ok(((known, false), effects));
                     }
                     let (uuid, book) = add(tx, request, store.ops(), actor, now).await?;
@@ -122,7 +122,7 @@ impl Store {
             .await
     }
 
-    /// How far a request is; none when there is no such request.
+    /// The status of a request; none if there is no such request.
     ///
     /// # Errors
     /// When the store fails.
@@ -146,7 +146,7 @@ impl Store {
     }
 }
 
-/// Stores a request that is new, and gives the ops that are known with it.
+/// Stores a new request, and returns the ops that are known with it.
 async fn add(
     tx: &mut Tx,
     request: &NewRequest,
@@ -179,7 +179,7 @@ async fn add(
     Ok((uuid, book))
 }
 
-/// Notes who asked for a request, who may take it back.
+/// Notes the author of a request, who may cancel it.
 async fn note_requester(tx: &mut Tx, request: Uuid, actor: &Actor) -> Result<(), StoreError> {
     let Actor::Token { id, .. } = actor else { return Ok(()) };
     sqlx::query("UPDATE requests SET token_id = ?1 WHERE uuid = ?2")
@@ -204,7 +204,7 @@ async fn same_request(tx: &mut Tx, request: &NewRequest) -> Result<Option<Uuid>,
     }
 }
 
-/// Keys with the numbers of their ops, as SQL takes them.
+/// Keys with the numbers of their ops, in the form for SQL.
 fn numbered_keys(
     book: &OpBook,
     keys: &[(OpKey, OpDigest)],
@@ -263,8 +263,8 @@ async fn unsupported_networks(
     Ok(names)
 }
 
-/// `keys` is a JSON array of `[op id, key]`, `networks` one of ids. Each array goes in with one statement, because a
-/// space may have many keys. `CROSS JOIN` makes SQLite go through the keys and look tasks up, not the reverse.
+/// `keys` is a JSON array of `[op id, key]`, `networks` one of ids. Each array is passed in one statement, because a
+/// space may have many keys. `CROSS JOIN` makes SQLite iterate over the keys and look up tasks, not the reverse.
 async fn insert(
     tx: &mut Tx,
     request: &NewRequest,
@@ -289,7 +289,7 @@ async fn insert(
     .await?;
     insert_tasks(tx, id, &request.table, keys, networks).await?;
     if request.remeasure {
-        // The rule of `Progress::requeued`, for many tasks at once. What was measured before answers none of them.
+        // The rule of `Progress::requeued`, for many tasks at once. Earlier measurements answer none of them.
         sqlx::query(
             "UPDATE tasks SET state = 'queued', attempts = 0, reason = NULL, generation = generation + 1
              WHERE state IN ('done', 'failed')
@@ -299,7 +299,7 @@ async fn insert(
         .execute(&mut **tx)
         .await?;
     }
-    // What is over already is over for this request too.
+    // Tasks that are already finished are finished for this request too.
     sqlx::query(
         "UPDATE request_tasks SET outcome = tasks.state, reason = tasks.reason
          FROM tasks WHERE tasks.id = task_id AND request_id = ?1 AND tasks.state IN ('done', 'failed')",
@@ -310,7 +310,7 @@ async fn insert(
     Ok(uuid)
 }
 
-/// The tasks of a request: those that there are, and new ones.
+/// The tasks of a request: existing ones, and new ones.
 async fn insert_tasks(
     tx: &mut Tx,
     request: i64,
@@ -318,7 +318,7 @@ async fn insert_tasks(
     keys: &str,
     networks: &str,
 ) -> Result<(), StoreError> {
-    // Networks come first: the agent measures them along with the first rows, and the table is calibrated after
+    // Networks come first: the agent measures them together with the first rows, and the table is calibrated after
     // minutes.
     sqlx::query(
         "INSERT INTO tasks (table_id, network_id)
@@ -360,7 +360,7 @@ async fn insert_tasks(
     Ok(())
 }
 
-/// How far a request is that is there.
+/// The status of an existing request.
 pub(super) async fn status(tx: &mut Tx, id: i64) -> Result<RequestStatus, StoreError> {
     let found = statuses(tx, &[id]).await?.pop();
     found.ok_or_else(|| StoreError::damaged("a request", "it is gone"))
@@ -377,11 +377,12 @@ struct RequestColumns {
     created_at: StoredTime,
     cancelled_at: Option<StoredTime>,
     cancelled_by: Option<String>,
-    /// Tasks that it no longer has.
+    /// Number of its tasks that were dropped by the cancellation.
     cancelled_tasks: i64,
 }
 
-/// How far requests are, in the order of their numbers. It takes the same few queries for any number of them.
+/// The statuses of requests, in the order of their numbers. The number of queries does not depend on the number of
+/// requests.
 pub(super) async fn statuses(tx: &mut Tx, ids: &[i64]) -> Result<Vec<RequestStatus>, StoreError> {
     let ids = to_json(&ids);
     let requests: Vec<RequestColumns> = sqlx::query_as(
@@ -428,8 +429,8 @@ async fn counts(tx: &mut Tx, ids: &str) -> Result<HashMap<i64, (i64, i64, i64)>,
     Ok(found.into_iter().map(|(id, all, done, failed)| (id, (all, done, failed))).collect())
 }
 
-/// The tasks of each request that an agent is working on. Few tasks of a farm are, so these are
-/// gone through (the `+` keeps SQLite from looking each of them up under each request).
+/// The tasks of each request that an agent is working on. These are few among the tasks of a farm, so the query
+/// iterates over them (the `+` keeps SQLite from looking each of them up under each request).
 async fn running(tx: &mut Tx, ids: &str) -> Result<HashMap<i64, i64>, StoreError> {
     let found: Vec<(i64, i64)> = sqlx::query_as(RUNNING).bind(ids).fetch_all(&mut **tx).await?;
     Ok(found.into_iter().collect())

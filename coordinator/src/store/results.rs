@@ -1,8 +1,7 @@
-//! Results coming in: facts are stored and tasks are settled, in one transaction. Tables follow
-//! (`derive`).
+//! Incoming results: facts are stored and tasks are settled, in one transaction. Tables are updated later (`derive`).
 //!
-//! What needs no database is done before it: checking a measurement and writing it as JSON. Inside it, a
-//! batch costs a handful of statements and not a handful for each measurement.
+//! Work that needs no database is done before the transaction: checking a measurement and writing it as JSON. Inside
+//! the transaction, a batch costs a handful of statements, not a handful for each measurement.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -26,14 +25,14 @@ use crate::rules::admission::EnrolledClass;
 use crate::rules::task::{self, Failure, State};
 use crate::rules::{canary, failures};
 
-/// A measurement that is taken, and where it belongs.
+/// An accepted measurement, and its place.
 struct Taken<'b> {
     place: Place,
-    /// The generation that it is of.
+    /// The generation of its task.
     generation: u32,
-    /// When it was made, by our clock.
+    /// When it was made, by the coordinator's clock.
     measured_at: Timestamp,
-    /// Why it counts for nothing, decided when it comes in and for good.
+    /// Why it does not count. This is decided once, when it arrives.
     set_aside: Option<&'b str>,
     admitted: &'b Admitted,
 }
@@ -44,23 +43,23 @@ impl Taken<'_> {
     }
 }
 
-/// What a batch brings.
+/// The new measurements of a batch.
 #[derive(Default)]
 struct New<'b> {
     taken: Vec<Taken<'b>>,
     refused: Vec<&'b Refusal>,
-    /// How many came before.
+    /// Number of measurements that were known before.
     known: u32,
 }
 
-/// What a batch has done to tasks.
+/// The changes that a batch makes to tasks.
 #[derive(Default)]
 struct Settled {
-    /// Those that this agent has sent a number for.
+    /// The tasks for which this agent has sent a number.
     measured: BTreeSet<i64>,
-    /// Those that it has failed through a fault of its own.
+    /// The tasks that the agent has failed through its own fault.
     failed: Vec<Failed>,
-    /// What follows from it.
+    /// The effects of the changes.
     effects: Effects,
 }
 
@@ -78,11 +77,11 @@ impl Settled {
     }
 }
 
-/// A batch after everything that can be done without the database.
+/// A batch after all steps that need no database.
 struct Batch {
     agent: Agent,
     now: Timestamp,
-    /// By how much the box's clock is ahead of the coordinator's.
+    /// How far the box's clock is ahead of the coordinator's.
     ahead: Option<SignedDuration>,
     checked: Vec<Result<Admitted, Refusal>>,
     unreadable: Vec<Refusal>,
@@ -92,11 +91,11 @@ struct Batch {
 pub(super) const FINGERPRINTS: &str = "SELECT digest FROM fingerprints WHERE hardware_id = ?1";
 
 impl Store {
-    /// Takes measurements in. Those that came before change nothing; those that are refused don't keep the
-    /// others out. When it returns, what it counts as stored is on the disk.
+    /// Adds measurements. Known ones change nothing; refused ones do not block the others. When it returns, the
+    /// measurements that it counts as stored are on disk.
     ///
     /// # Errors
-    /// When the store fails; then nothing was stored.
+    /// When the store fails; then nothing is stored.
     pub async fn add_results(
         &self,
         agent: &Agent,
@@ -107,7 +106,7 @@ impl Store {
         let ahead = self.hub.presence.hear_clock(agent.id, clock, now);
         let class = self.class_of(agent).await?;
         let ops = self.ops();
-        // A thousand of them take a processor for longer than other calls should wait for.
+        // A thousand measurements keep a processor busy for longer than other calls should wait.
         let checked = tokio::task::spawn_blocking(move || {
             measurements.into_iter().map(|m| check(m, &class, &ops)).collect()
         });
@@ -141,7 +140,7 @@ impl Store {
         Ok(Class { known: EnrolledClass { hardware_id, fingerprints, configs }, tables })
     }
 
-    /// Stores a batch and what follows for tasks and agents.
+    /// Stores a batch and its consequences for tasks and agents.
     async fn take_in(
         &self,
         tx: &mut Tx,
@@ -171,7 +170,7 @@ impl Store {
             effects = effects.and(self.judge_canary(tx, agent, now).await?);
         }
         if taken.iter().any(Taken::counts) {
-            // Tables follow.
+            // Tables are updated afterwards.
             effects = effects.and(Effects::progress());
         }
         let refused = refused.iter().map(|refusal| (refusal.id, refusal.reason.clone())).collect();
@@ -179,7 +178,7 @@ impl Store {
         Ok((ResultsAnswer { stored, known, refused }, effects))
     }
 
-    /// Does what follows from a refused measurement.
+    /// Applies the consequences of a refused measurement.
     async fn refuse(
         &self,
         tx: &mut Tx,
@@ -199,8 +198,8 @@ impl Store {
         Ok(())
     }
 
-    /// Counts an attempt on the task that a refused measurement answers, if this agent holds it. Other agents then
-    /// try it first.
+    /// Counts an attempt on the task that a refused measurement answers, if this agent holds it. Other agents then get
+    /// it first.
     async fn count_attempt(
         &self,
         tx: &mut Tx,
@@ -215,8 +214,9 @@ impl Store {
         Ok(Some((Failed { task: id, kind: "refused", reason: why.to_owned() }, effects)))
     }
 
-    /// A result settles the task of its key or network, whoever works on that now, unless it was handed out
-    /// before the task was asked for anew. A failure through a fault of the box leaves the task to another agent.
+    /// A result settles the task of its key or network, whoever works on it now, unless the result's work was handed
+    /// out before the task was requested again. After a failure through a fault of the box, another agent can take the
+    /// task.
     async fn settle_tasks(
         &self,
         tx: &mut Tx,
@@ -274,7 +274,7 @@ impl Store {
     }
 }
 
-/// Sorts a batch into what is new, what is refused, and what came before.
+/// Splits a batch into new, refused and known measurements.
 async fn new_of<'b>(
     tx: &mut Tx,
     batch: &'b Batch,
@@ -321,7 +321,7 @@ async fn leases_of(tx: &mut Tx, agent: &Agent) -> Result<BTreeSet<Uuid>, StoreEr
     Ok(held.into_iter().map(Text::into_inner).collect())
 }
 
-/// Those of a batch that came before.
+/// The measurements of a batch that were known before.
 async fn known_of(
     tx: &mut Tx,
     checked: &[Result<Admitted, Refusal>],

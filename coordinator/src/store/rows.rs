@@ -1,5 +1,5 @@
-//! Rows and measured networks: what the measurements of a key or a network come to. Derived, and rebuilt
-//! at will.
+//! Rows and measured networks: the merged measurements of a key or a network. They are derived, and can be rebuilt at
+//! any time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -17,14 +17,14 @@ use super::{StoreError, TableId, chunks, micros, to_json};
 use crate::chain::Chain;
 use crate::op_book::OpId;
 
-/// Where the measurements of one thing come together.
+/// The key or network of a table under which measurements are merged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub table: TableId,
     pub what: What,
 }
 
-/// What is measured there.
+/// The subject of measurements at a place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum What {
     /// An op at a shape.
@@ -33,8 +33,8 @@ pub(super) enum What {
     Network(NetworkId),
 }
 
-/// A place as `dirty` and `unreadable` have it: table, op, key and network, where 0 and an empty text stand for
-/// what the place does not have.
+/// A place in the form of `dirty` and `unreadable`: table, op, key and network, with 0 or an empty text for missing
+/// parts.
 pub(super) type PlaceColumns = (i64, i64, String, i64);
 
 impl Place {
@@ -54,7 +54,7 @@ impl Place {
     }
 }
 
-/// What the agents of one place have measured, as far as it can be read.
+/// The readable measurements of the agents at one place.
 #[derive(Default)]
 struct Found {
     observations: Vec<Observation>,
@@ -69,11 +69,11 @@ struct Unreadable {
     cause: String,
 }
 
-/// Places that are computed at once; a rebuild has any number of them.
+/// Number of places that are computed at once; a rebuild has any number of them.
 const AT_ONCE: usize = 512;
 
-/// Places as a query reads them: table, op, key and network, of which the last or the two before it are
-/// null. Null is nowhere equal to anything.
+/// Places in the form for queries: table, op, key and network. Either the network is null, or op and key are. Null is
+/// not equal to anything.
 pub(super) fn as_json(places: &[&Place]) -> String {
     type Columns<'p> = (i64, Option<i64>, Option<&'p str>, Option<i64>);
     let columns: Vec<Columns> = places
@@ -86,13 +86,13 @@ pub(super) fn as_json(places: &[&Place]) -> String {
     to_json(&columns)
 }
 
-/// The place that a query calls by its number in [`as_json`].
+/// The place with a number in [`as_json`].
 pub(super) fn nth<'p>(places: &[&'p Place], number: i64) -> Result<&'p Place, StoreError> {
     let place = usize::try_from(number).ok().and_then(|number| places.get(number).copied());
     place.ok_or_else(|| StoreError::damaged("a place", format!("there is no number {number}")))
 }
 
-/// Brings what stands at these places, and what hangs on it, in line with the measurements.
+/// Updates the rows and networks at these places, and the data that depends on them, with the measurements.
 pub(super) async fn refresh(tx: &mut Tx, places: &BTreeSet<Place>) -> Result<(), StoreError> {
     let all: Vec<&Place> = places.iter().collect();
     for places in all.chunks(AT_ONCE) {
@@ -142,7 +142,7 @@ async fn refresh_some(tx: &mut Tx, places: &[&Place]) -> Result<(), StoreError> 
     }
     put_rows(tx, &rows).await?;
     put_networks(tx, &networks).await?;
-    // What could be read before an older version was installed may be unreadable now.
+    // Measurements that were readable before an older version was installed may be unreadable now.
     sqlx::query(
         "DELETE FROM table_networks WHERE (table_id, network_id) IN
              (SELECT value ->> 0, value ->> 1 FROM json_each(?1))",
@@ -160,7 +160,7 @@ async fn refresh_some(tx: &mut Tx, places: &[&Place]) -> Result<(), StoreError> 
     mark_unreadable(tx, places, &unreadable).await
 }
 
-/// What a row or network says of measurements that are left out because they can't be read.
+/// A note of a row or network about unreadable measurements that are left out.
 fn note(found: &Found) -> Option<String> {
     let left_out = found.unreadable.len();
     let all = left_out + found.observations.len();
@@ -180,8 +180,8 @@ fn noted(reason: Option<String>, note: Option<String>) -> Option<String> {
     }
 }
 
-/// The row of a key of which there are measurements and none can be read: a failure that says so, since a
-/// missing row would look like one that nobody has measured. None where nothing was measured.
+/// The row of a key whose measurements are all unreadable. It is a failure with that reason, since a missing row would
+/// look like an unmeasured key. None if there are no measurements.
 async fn row_without_number(
     tx: &mut Tx,
     op: OpId,
@@ -229,8 +229,8 @@ async fn row_without_number(
     }))
 }
 
-/// Writes down what could not be read at these places, and takes out what can be read by now. One line in the log
-/// tells of what is new.
+/// Stores which measurements of these places are unreadable, and removes those that are readable again. One line in the
+/// log reports new ones.
 async fn mark_unreadable(
     tx: &mut Tx,
     places: &[&Place],
@@ -332,9 +332,8 @@ async fn put_rows(tx: &mut Tx, rows: &[(TableId, OpId, &str, Row)]) -> Result<()
     Ok(())
 }
 
-/// The measurements that can matter at each place: of each agent, the one that the merge prefers. They are
-/// found by steps through an index, from agent to agent, so that a long history is not read again and
-/// again.
+/// The measurements that can matter at each place: for each agent, the one that the merge prefers. They are found by
+/// index steps from agent to agent, so that a long history is not read repeatedly.
 async fn observations<'p>(
     tx: &mut Tx,
     places: &[&'p Place],
@@ -347,7 +346,7 @@ async fn observations<'p>(
         let found = all.entry(place).or_default();
         match read(place, &text) {
             Ok(mut measurement) => {
-                // Rows are dated by our clock.
+                // Rows are dated by the coordinator's clock.
                 if micros(measurement.finished_at) != measured_at {
                     let at = Timestamp::from_microsecond(measured_at);
                     measurement.finished_at = at.map_err(|e| StoreError::damaged("a time", e))?;
@@ -363,8 +362,8 @@ async fn observations<'p>(
     Ok(all)
 }
 
-/// A stored measurement of a place. It was checked when it came in; another version of this program or a
-/// failing disk may have written it since.
+/// A stored measurement of a place. It was checked when it arrived, but another version of this program or a failing
+/// disk may have changed it since.
 fn read(place: &Place, text: &[u8]) -> Result<Measurement, BoxDynError> {
     let measurement: Measurement = serde_json::from_slice(text)?;
     measurement.check_result()?;

@@ -1,4 +1,4 @@
-//! What a table is called, and what readers get of it.
+//! Identities of tables, and what readers of a table get.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub(super) fn table_ref(
 pub struct Version {
     /// Hash of its content.
     pub version: String,
-    /// When it came to be.
+    /// When it was created.
     pub created_at: Timestamp,
     /// Its rows.
     pub rows: u32,
@@ -52,8 +52,8 @@ pub struct Version {
 /// What a reader of a table gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
-    /// The latest version there is.
+    /// The latest existing version.
     pub version: Version,
-    /// Why it lacks measurements that are stored; none when it has them all.
+    /// Why it lacks stored measurements; none if it contains them all.
     pub stale: Option<Stale>,
 }

@@ -1,4 +1,4 @@
-//! Tasks as they are stored: the rules of [`crate::rules::lease`], applied.
+//! Stored tasks: the rules of [`crate::rules::lease`], applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +11,11 @@ use super::rows::{self, Place};
 use super::{StoreError, TableId, to_json};
 use crate::rules::task::{Progress, State};
 
-/// A task that is read to be changed.
+/// A task that is read for a change.
 #[derive(Debug, Clone)]
 pub(super) struct StoredTask {
     pub id: i64,
-    /// How often it was asked for anew.
+    /// How often it was requested again.
     pub generation: u32,
     pub progress: Progress,
 }
@@ -37,7 +37,7 @@ fn stored(
     Ok(StoredTask { id, generation, progress: Progress { state, attempts, reason } })
 }
 
-/// The tasks of keys and networks, as far as somebody has asked for them.
+/// The requested tasks of keys and networks.
 pub(super) async fn of_places(
     tx: &mut Tx,
     places: &BTreeSet<Place>,
@@ -66,7 +66,7 @@ pub(super) async fn of_places(
         .collect()
 }
 
-/// A task and its lease, if it stands under one of this agent.
+/// A task and its lease, if the lease is this agent's.
 pub(super) async fn held_by(
     tx: &mut Tx,
     id: i64,
@@ -87,12 +87,12 @@ pub(super) async fn held_by(
     }
 }
 
-/// The tasks that stand under leases (?1, a JSON array).
+/// The tasks under leases (?1, a JSON array).
 pub(super) const OF_LEASES: &str = "
     SELECT tasks.id, generation, state, attempts, reason, lease_id
     FROM json_each(?1) AS ended CROSS JOIN tasks ON lease_id = ended.value";
 
-/// The tasks that stand under some leases, each with its lease.
+/// The tasks under some leases, each with its lease.
 pub(super) async fn of_leases(
     tx: &mut Tx,
     leases: &[Uuid],
@@ -109,7 +109,7 @@ pub(super) async fn of_leases(
     Ok(held)
 }
 
-/// Writes what a task has become, and tells the requests that wait for it.
+/// Writes the new state of a task, and updates the requests that wait for it.
 pub(super) async fn write(
     tx: &mut Tx,
     id: i64,
@@ -118,7 +118,7 @@ pub(super) async fn write(
     write_all(tx, &BTreeMap::from([(id, progress.clone())])).await
 }
 
-/// Writes what tasks have become, and tells the requests that wait for them.
+/// Writes the new states of tasks, and updates the requests that wait for them.
 pub(super) async fn write_all(
     tx: &mut Tx,
     tasks: &BTreeMap<i64, Progress>,
@@ -154,7 +154,8 @@ pub(super) async fn write_all(
     if settled.is_empty() {
         return Ok(effects);
     }
-    // A late number also mends requests that were told of a failure; a failure changes no outcome.
+    // A late number also corrects requests that have recorded a failure; a failure changes no
+    // outcome.
     sqlx::query(
         "UPDATE request_tasks SET outcome = task.value ->> 1, reason = task.value ->> 2
          FROM json_each(?1) AS task

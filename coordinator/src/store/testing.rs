@@ -1,4 +1,4 @@
-//! What only tests see of the store: its queries and their plans, the cost of work, the settings of the database.
+//! Parts of the store for tests only: its queries and their plans, the cost of work, the settings of the database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +15,11 @@ pub const MOST_COMPARED: i64 = canaries::MOST_COMPARED;
 pub struct Query {
     pub name: &'static str,
     pub sql: &'static str,
-    /// Whether it is read in the order of an index, and not sorted.
+    /// Whether its results come in the order of an index, without sorting.
     pub ordered: bool,
 }
 
-/// The queries that run often, on tables that grow.
+/// The frequent queries on tables that grow.
 pub const QUERIES: [Query; 13] = [
     Query { name: "canaries of its own", sql: canaries::OWN, ordered: true },
     Query { name: "canaries of others", sql: canaries::OTHERS, ordered: true },
@@ -63,7 +63,8 @@ impl Store {
         steps.load(Ordering::Relaxed)
     }
 
-    /// Adds this many earlier copies of each stored canary. The newer half is set aside, as in a long quarantine.
+    /// Adds this many earlier copies of each stored canary. The newer half is marked as not counting, as in a long
+    /// quarantine.
     pub async fn repeat_canaries(&self, copies: u32) {
         sqlx::query(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
@@ -88,7 +89,7 @@ impl Store {
         Ok((journal, synchronous, keys))
     }
 
-    /// Lets the database grow by this many pages at most, as on a disk with so much room.
+    /// Lets the database grow by at most this many pages, as on a disk with limited space.
     pub async fn leave_room(&self, pages: i64) -> Result<(), StoreError> {
         self.db
             .write((), move |(), tx| {

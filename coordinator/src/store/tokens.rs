@@ -1,4 +1,4 @@
-//! Tokens, by their hashes: who holds them, and for how long they are good.
+//! Tokens by their hashes: their holders and their terms.
 
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -13,54 +13,55 @@ use super::db::Tx;
 use super::{After, Agent, Store, StoreError, agents};
 use crate::token::{Role, Terms, Token};
 
-/// A use is noted when the last one that was noted is this long ago: one write an hour for a token in use.
+/// A use is noted if the last noted use is this old: a token in use causes one write per hour.
 const USES_NOTED_EVERY: SignedDuration = SignedDuration::from_hours(1);
 
-/// The columns of a [`TokenEntry`]. An agent is named by its own name, and was last seen when it last beat.
+/// The columns of a [`TokenEntry`]. For an agent's token, the name is the agent's name, and the last use is the agent's
+/// last heartbeat.
 const ENTRY: &str = "SELECT tokens.id, role, iif(agent_id IS NULL, label, agents.name) AS label,
         agents.uuid AS agent, tokens.created_at, iif(agent_id IS NULL, used_at, agents.seen_at) AS used_at,
         expires_at, uses_left, revoked_at
      FROM tokens LEFT JOIN agents ON agents.id = agent_id";
 
-/// Who holds a token that is in force.
+/// The holder of a valid token.
 #[derive(Debug, Clone)]
 pub struct Holder {
     /// The token's number.
     pub id: i64,
     /// What it is for.
     pub label: String,
-    /// What it may do.
+    /// The holder's role.
     pub role: Role,
     /// The agent, when the role is [`Role::Agent`].
     pub agent: Option<Agent>,
 }
 
 impl Holder {
-    /// Its holder, as the audit log names who did something.
+    /// The holder as an author in the audit log.
     pub fn actor(&self) -> Actor {
         Actor::Token { id: self.id, label: self.label.clone() }
     }
 }
 
-/// What a token that somebody sent turns out to be.
+/// The state of a token that somebody sent.
 #[derive(Debug, Clone)]
 pub enum Found {
-    /// No token of this farm, ever.
+    /// It was never a token of this farm.
     Unknown,
-    /// One that was revoked, has expired or was used up.
+    /// It was revoked, has expired or was used up.
     Ended,
-    /// One that is in force.
+    /// It is valid.
     InForce(Box<Holder>),
 }
 
-/// A token that a person is to be given.
+/// A new token for a person.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// What its holder may do.
+    /// The holder's role.
     pub role: Role,
     /// What it is for.
     pub label: String,
-    /// For how long and how often it is good.
+    /// Its validity and number of uses.
     pub terms: Terms,
 }
 
@@ -92,7 +93,7 @@ struct TokenColumns {
 }
 
 impl Store {
-    /// Stores a token of a person, and gives its number.
+    /// Stores a person's token, and returns its number.
     ///
     /// # Errors
     /// When the store fails.
@@ -109,8 +110,8 @@ impl Store {
             .await
     }
 
-    /// Ends a token for good, an agent's credential too, and gives what it is now; none when there is no
-    /// token of that number. One that was revoked before stays as it is.
+    /// Revokes a token permanently, including an agent's credential, and returns its new entry; none if there is no
+    /// token with this number. A revoked token stays as it is.
     ///
     /// # Errors
     /// When the store fails.
@@ -123,7 +124,7 @@ impl Store {
         self.db.write(actor.clone(), move |actor, tx| revoke(tx, id, actor, now).boxed()).await
     }
 
-    /// All tokens, without their secrets, in the order in which they were made.
+    /// All tokens, without their secrets, in the order of creation.
     ///
     /// # Errors
     /// When the store fails.
@@ -138,7 +139,7 @@ impl Store {
         Ok(after.page(entries.collect()))
     }
 
-    /// Whether anybody was ever given a token.
+    /// Whether any token was ever created.
     ///
     /// # Errors
     /// When the store fails.
@@ -147,7 +148,7 @@ impl Store {
         Ok(any.fetch_one(&self.db.readers).await?)
     }
 
-    /// What a token is at this moment.
+    /// The state of a token at this moment.
     ///
     /// # Errors
     /// When the store fails.
@@ -179,7 +180,7 @@ impl Store {
         Ok(Found::InForce(Box::new(Holder { id: stored.id, label: stored.label, role, agent })))
     }
 
-    /// In memory, so that a call that only reads does not wait for whoever writes.
+    /// Noted in memory, so that a read-only call does not wait for a writer.
     fn remember_use(&self, token: &StoredToken, now: Timestamp) {
         let noted = token.used_at.map(|at| at.0);
         if noted.is_none_or(|noted| now.duration_since(noted) >= USES_NOTED_EVERY) {
@@ -229,8 +230,7 @@ async fn revoke(
     Ok(entry)
 }
 
-/// Takes one of a token's uses, if it has a limit; false when the token is no longer in force, as it was
-/// when the call began.
+/// Takes one of a token's uses, if they are limited; false if the token has ended since the call began.
 pub(super) async fn take_use(
     tx: &mut Tx,
     actor: &Actor,

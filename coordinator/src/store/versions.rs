@@ -1,8 +1,8 @@
-//! Table versions: made when a changed table is read, and never changed after.
+//! Table versions: created when a changed table is read, and never changed afterwards.
 //!
-//! A version is put together by a task of its own, one per table at a time, which stores it whether anybody still
-//! waits for it or not. Readers wait for it for a bounded time, and get the last version, marked as stale, when
-//! it takes longer or can't be stored: reading never depends on writing.
+//! A version is built by a separate task, one per table at a time, which stores the version even if no reader waits any
+//! more. Readers wait for it for a limited time. They get the last version, marked as stale, if building takes longer
+//! or the version can't be stored: reading never depends on writing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,22 +23,22 @@ use crate::chain::Chain;
 use crate::op_book::OpId;
 use crate::rules::retention;
 
-/// Compression of stored tables: zstd's default, which makes them about a tenth.
+/// Compression of stored tables: zstd's default, which reduces them to about 10%.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Versions that are dropped in one change: others wait for the writer meanwhile.
+/// Number of versions that are dropped in one change: other writers wait meanwhile.
 const DROPPED_AT_ONCE: usize = 64;
 
-/// The version that was made last, against what stands in the database.
+/// The last version, compared with the current state of the database.
 struct Latest {
     version: Version,
-    /// Nothing that is derived has changed since.
+    /// Derived data has not changed since.
     same_rows: bool,
-    /// No measurement waits to be derived.
+    /// All measurements are derived.
     clean: bool,
 }
 
-/// A table as it stood at one count of changes, not yet parsed.
+/// A table at one count of changes, not yet parsed.
 struct Snapshot {
     changes: i64,
     rows: Vec<(i64, String, Vec<u8>)>,
@@ -47,8 +47,8 @@ struct Snapshot {
 }
 
 impl Store {
-    /// The version of a table with every measurement that was stored before the call; or, when that one takes
-    /// too long or can't be stored, the last one that there is.
+    /// The version of a table with every measurement that was stored before the call. If that version takes too long or
+    /// can't be stored, the last existing version.
     ///
     /// # Errors
     /// When there is no version at all, or the store can't be read.
@@ -60,7 +60,7 @@ impl Store {
         self.latest_version_within(table, now, READER_WAITS).await
     }
 
-    /// The same for a reader who waits for another time.
+    /// The same with another waiting time.
     ///
     /// # Errors
     /// See [`Store::latest_version`].
@@ -91,7 +91,7 @@ impl Store {
         self.hub.versions.fresh(table.id, make).await
     }
 
-    /// [`Store::assemble`] for a task of its own: the log tells of a failure even if nobody waits for it any more.
+    /// [`Store::assemble`] for a separate task: failures are logged even if no caller waits any more.
     async fn assemble_logged(self, table: TableRef, now: Timestamp) -> Result<Version, StoreError> {
         self.assemble(&table, now).await.inspect_err(|error| {
             let (hardware_id, error) = (&table.hardware_id, Chain(error));
@@ -99,7 +99,7 @@ impl Store {
         })
     }
 
-    /// Puts the next version together and stores it.
+    /// Builds the next version and stores it.
     async fn assemble(&self, table: &TableRef, now: Timestamp) -> Result<Version, StoreError> {
         self.derive_table(table.id).await?;
         let current = |latest: &Latest| latest.same_rows;
@@ -117,13 +117,13 @@ impl Store {
             .map_err(|e| StoreError::damaged("a table", e))?;
         let (id, version) = (table.id, made.0.clone());
         self.db.write(made, move |made, tx| insert(tx, id, changes, made, now).boxed()).await?;
-        // A content that was there before keeps the time at which it came to be first.
+        // Content that existed before keeps its first creation time.
         let stored = self.version(table.hardware_id.as_str(), &version.version).await?;
         Ok(stored.unwrap_or(version))
     }
 
-    /// What a table is made of now, and the count of changes that it belongs to. Entries that another version of
-    /// this program has written, and this one can't read, are derived again.
+    /// The current content of a table, and its count of changes. Entries that were written by another version of this
+    /// program and are unreadable are derived again.
     async fn content(&self, table: &TableRef) -> Result<(i64, TableContent), StoreError> {
         let mut again = true;
         loop {
@@ -184,7 +184,7 @@ impl Store {
         Ok(found.map(latest))
     }
 
-    /// A version of a table of this class of device; none when it was never served or is not kept.
+    /// A version of a table of this class of device; none if it was never served or is no longer kept.
     ///
     /// # Errors
     /// When the store fails.
@@ -205,7 +205,7 @@ impl Store {
         Ok(found.map(version_from))
     }
 
-    /// The JSON document of a version; none when it is not kept.
+    /// The JSON document of a version; none if it is not kept.
     ///
     /// # Errors
     /// When the store fails.
@@ -216,16 +216,16 @@ impl Store {
                 .fetch_optional(&self.db.readers)
                 .await?;
         let Some(body) = body else { return Ok(None) };
-        // A large table takes a processor for longer than other calls should wait for.
+        // A large table keeps a processor busy for longer than other calls should wait.
         let work = tokio::task::spawn_blocking(move || zstd::decode_all(body.as_slice()));
         let document = work.await.map_err(|e| StoreError::damaged("a table", e))?;
         document.map(Some).map_err(|e| StoreError::damaged("a table", e))
     }
 
-    /// Drops the versions that [`crate::rules::retention`] keeps no longer, and says how many.
+    /// Drops the versions that [`crate::rules::retention`] no longer keeps, and returns their number.
     ///
     /// # Errors
-    /// When the store fails; then some may be dropped.
+    /// When the store fails; some may be dropped then.
     pub async fn thin_versions(&self, now: Timestamp) -> Result<u64, StoreError> {
         let tables: Vec<i64> =
             sqlx::query_scalar("SELECT id FROM tables").fetch_all(&self.db.readers).await?;
@@ -259,22 +259,21 @@ impl Store {
         Ok(dropped)
     }
 
-    /// Keeps the next versions from being put together for as long as this is held.
+    /// Blocks the building of versions as long as the permit is held.
     #[cfg(test)]
     pub async fn hold_versions(&self) -> tokio::sync::SemaphorePermit<'_> {
         let all = u32::try_from(super::hub::ASSEMBLING).unwrap();
         self.hub.assembling.acquire_many(all).await.unwrap()
     }
 
-    /// Tables whose next version is being put together.
+    /// Number of tables whose next version is being built.
     #[cfg(test)]
     pub fn versions_under_way(&self) -> usize {
         self.hub.versions.under_way()
     }
 }
 
-/// Drops some versions (a JSON array). Whether one may be dropped is asked once more: it may have become the latest
-/// again.
+/// Drops some versions (a JSON array). Each is checked again: it may have become the latest one in the meantime.
 async fn drop_versions(tx: &mut Tx, versions: &str) -> Result<u64, StoreError> {
     let done = sqlx::query(
         "DELETE FROM table_versions WHERE version IN (SELECT value FROM json_each(?1))
@@ -288,7 +287,7 @@ async fn drop_versions(tx: &mut Tx, versions: &str) -> Result<u64, StoreError> {
     Ok(done.rows_affected())
 }
 
-/// Stores a version with its document, and makes it the table's latest one if no later one was stored meanwhile.
+/// Stores a version with its document, and makes it the table's latest version unless a later one was stored meanwhile.
 async fn insert(
     tx: &mut Tx,
     table: TableId,
@@ -326,7 +325,7 @@ fn version_from((version, created_at, rows): (String, StoredTime, i64)) -> Versi
 }
 
 impl Snapshot {
-    /// The content of a table, and the places whose entries can't be read: those are left out.
+    /// The content of a table, and the places whose entries are unreadable and left out.
     fn parse(self, table: &TableRef) -> (TableContent, BTreeSet<Place>) {
         let mut unreadable = BTreeSet::new();
         let rows = self.rows.into_iter().filter_map(|(op, key, text)| {
@@ -344,7 +343,7 @@ impl Snapshot {
             })
         });
         let networks = networks.collect();
-        // They tell about boxes and are no part of a version's content.
+        // Fingerprints describe boxes and are not part of a version's content.
         let fingerprint = |(digest, text): (String, Vec<u8>)| {
             Some((digest, parsed::<Fingerprint>("a fingerprint", &text)?))
         };
@@ -361,7 +360,7 @@ impl Snapshot {
     }
 }
 
-/// A stored JSON text; none, and a line in the log, when this version can't read it.
+/// A parsed JSON text; none, with a line in the log, if this version can't read it.
 fn parsed<T: DeserializeOwned>(what: &str, text: &[u8]) -> Option<T> {
     serde_json::from_slice(text)
         .inspect_err(|error| {
@@ -370,7 +369,7 @@ fn parsed<T: DeserializeOwned>(what: &str, text: &[u8]) -> Option<T> {
         .ok()
 }
 
-/// The version of a content, and its compressed document.
+/// The version hash of a content, and its compressed document.
 fn document(
     content: TableContent,
     catalog: &Catalog,

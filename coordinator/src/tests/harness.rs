@@ -51,7 +51,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// A call that is being put together.
+/// A call under construction.
 pub struct Call<'a> {
     farm: &'a Farm,
     request: axum::http::request::Builder,
@@ -75,7 +75,7 @@ impl Farm {
     }
 
     async fn with_policy(settings: Settings, policy: Policy) -> Farm {
-        // What goes wrong inside is in the log only.
+        // Internal errors are only in the log.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_with(&dir.path().join(DATABASE), policy).await.unwrap();
@@ -100,7 +100,7 @@ impl Farm {
         self.token_on(role, Terms::usual(role, now), now).await.1
     }
 
-    /// A token on other terms, or made at another time: its number and the secret.
+    /// A token with other terms, or made at another time: its number and the secret.
     pub async fn token_on(&self, role: Role, terms: Terms, made_at: Timestamp) -> (i64, String) {
         let token = Token::generate(role).unwrap();
         let new = NewToken { role, label: format!("a test's {}", role.name()), terms };
@@ -108,7 +108,7 @@ impl Farm {
         (id, token.reveal().to_owned())
     }
 
-    /// Enrols an agent on a box with this much memory, which makes its hardware id.
+    /// Enrols an agent on a box with this much memory, which determines its hardware id.
     pub async fn enrol(&self, name: &str, memory_gib: u64) -> EnrolledAgent {
         let token = self.token(Role::Enroll).await;
         let enrolment = testing::enrolment(name, memory_gib);
@@ -123,7 +123,7 @@ impl Farm {
         store.enrol(enrolment, &credential, &Actor::CommandLine, now).await.unwrap()
     }
 
-    /// Asks for [`KEYS`] on the 8 GiB class.
+    /// Requests [`KEYS`] on the 8 GiB class.
     pub async fn ask_for_keys(&self) -> RequestStatus {
         self.ask_for(&KEYS, false).await
     }
@@ -165,7 +165,7 @@ impl Farm {
         call.send().await.read::<LeaseAnswer>(StatusCode::OK).lease
     }
 
-    /// The lease with this id, if there is one or work for one.
+    /// The lease with this id, if it exists or there is work for it.
     pub async fn lease_as(&self, agent: &EnrolledAgent, id: Uuid) -> Option<Lease> {
         let path = format!("/v1/agents/{}/leases", agent.enrolled.agent_id);
         let body = json!({"max_tasks": 1, "wait_seconds": 0, "lease_id": id});
@@ -218,7 +218,7 @@ impl EnrolledAgent {
         }
     }
 
-    /// A measurement of a minute later.
+    /// A measurement that is one minute later.
     pub fn measures_again(&self, key: &str, micros: f64) -> Measurement {
         let mut measurement = self.measures(key, micros);
         measurement.finished_at += SignedDuration::from_mins(1);
@@ -226,7 +226,7 @@ impl EnrolledAgent {
     }
 }
 
-/// The database as another program reads it.
+/// A connection to the database, as of another program.
 pub async fn reader(path: &Path) -> SqlitePool {
     let options = SqliteConnectOptions::new().filename(path).read_only(true);
     SqlitePool::connect_with(options).await.unwrap()
@@ -242,7 +242,7 @@ impl Call<'_> {
         self
     }
 
-    /// Says on which connection the call comes.
+    /// Sets the address of the calling connection.
     pub fn from(mut self, address: &str) -> Self {
         let peer: IpAddr = address.parse().unwrap();
         self.request = self.request.extension(ConnectInfo(SocketAddr::from((peer, 49_152))));
@@ -265,7 +265,7 @@ impl Call<'_> {
         self.send_with(body).await
     }
 
-    /// Sends half of the body, after which the connection breaks.
+    /// Sends half of the body, and then breaks the connection.
     pub async fn send_half(mut self) -> Answer {
         let mut body = self.body.take().unwrap();
         body.truncate(body.len() / 2);
@@ -283,7 +283,7 @@ impl Call<'_> {
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
-    /// An answer that goes on, to be read event by event.
+    /// A streaming answer, to be read event by event.
     pub async fn open(self) -> Events {
         let request = self.request.body(Body::empty()).unwrap();
         let response = self.farm.router.clone().oneshot(request).await.unwrap();
@@ -318,7 +318,7 @@ impl Events {
 }
 
 impl Answer {
-    /// The body, after a look at the status.
+    /// The body, after a check of the status.
     pub fn read<T: DeserializeOwned>(&self, status: StatusCode) -> T {
         assert_eq!(self.status, status, "{}", self.body);
         serde_json::from_str(&self.body).unwrap()
@@ -328,7 +328,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Everything that a client relies on, for a snapshot.
+    /// Everything that clients rely on, for a snapshot.
     pub fn shown(&self) -> String {
         let mut text = self.status.to_string();
         for name in [
@@ -350,7 +350,7 @@ impl Answer {
     }
 }
 
-/// Compares an answer with its snapshot; ids, times and hashes are taken out.
+/// Compares an answer with its snapshot; ids, times and hashes are replaced.
 #[track_caller]
 pub fn check(name: &str, answer: &Answer) {
     let mut settings = insta::Settings::clone_current();
@@ -363,7 +363,7 @@ pub fn check(name: &str, answer: &Answer) {
     settings.bind(|| insta::assert_snapshot!(name, answer.shown()));
 }
 
-/// A time so much later than now.
+/// A time this many seconds after now.
 pub fn later(seconds: i64) -> Timestamp {
     Timestamp::now() + SignedDuration::from_secs(seconds)
 }

@@ -1,5 +1,5 @@
-//! Tests of the whole coordinator on a real database file: `routes` call the routes as clients do and
-//! look at whole answers, `store` looks at what lasts, `serve` at what runs in the background.
+//! Tests of the whole coordinator on a real database file: `routes` calls the routes as clients do and compares whole
+//! answers, `store` checks persistent data, and `serve` checks the background tasks.
 
 pub mod harness;
 mod routes;

@@ -1,4 +1,4 @@
-//! What the coordinator does in the background.
+//! Background tasks of the coordinator.
 
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,12 @@ async fn leases_move_with_a_clock_that_is_set() {
         assert!(farm.app.now() >= calendar);
         assert_eq!(running().await, 2, "the lease is as old as it was");
     }
-    // It still ends when its time is over, and not ten hours later.
+    // The lease still ends at its time, not ten hours later.
     farm.store().sweep(farm.app.now() + SignedDuration::from_secs(61)).await.unwrap();
     assert_eq!(farm.status(&request).await.running, 0);
 }
 
-/// Nobody reads a table here, and the database's own view has the row soon all the same.
+/// No table is read here, and the database's own view soon contains the row.
 #[tokio::test]
 async fn rows_follow_by_themselves() {
     let farm = Farm::new().await;

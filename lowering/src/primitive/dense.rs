@@ -73,7 +73,7 @@ struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// `shift` is what bias and mean are at first.
+    /// `shift` initializes bias and mean.
     fn new(c: i64, shift: Init, weights: &mut Source) -> Result<BatchNorm, WeightError> {
         let axes = [Axis::Channels(c)];
         let mut running = |name: &str, init: Init| {
@@ -121,7 +121,7 @@ pub(super) fn layer_norm(input: TensorShape, weights: &mut Source) -> Result<Ker
 pub(super) fn layer_scale(input: TensorShape, weights: &mut Source) -> Result<Kernel, WeightError> {
     let c = i64::from(input.channels());
     let factor = weights.small("factor", Axis::Channels(c))?;
-    // As many dimensions as make it meet the channels of its input.
+    // The number of dimensions that aligns it with the channels of its input.
     let dims = match input {
         TensorShape::Map { .. } => vec![c, 1, 1],
         TensorShape::Tokens { .. } => vec![c],

@@ -1,4 +1,4 @@
-//! Functions of one element, and the gate that is made of them.
+//! Elementwise functions, and the gate that is made of them.
 
 use ops_catalog::{Activation, Gate};
 use tch::Tensor;
@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::{Argument, Kernel, Mode, Outcome};
 use crate::weights::{Axis, Source, WeightError};
 
-/// A function of one element, with a form that overwrites its input.
+/// An elementwise function, with a variant that overwrites its input.
 #[derive(Clone, Copy)]
 pub(super) struct Elementwise {
     pure: fn(&Tensor) -> Outcome,
@@ -36,7 +36,7 @@ impl Elementwise {
         }
     }
 
-    /// Of a value that nothing else in this pass reads.
+    /// Applies it to a value that nothing else in this pass reads.
     fn of(self, x: Tensor, mode: Mode) -> Outcome {
         self.run(if mode.in_place { Argument::Owned(x) } else { Argument::Shared(&x) })
     }

@@ -1,4 +1,4 @@
-//! Gradients of lowered ops, compared with differences of their values.
+//! Gradients of lowered ops, compared with finite differences.
 
 use ops_catalog::{Catalog, OpPlan, Primitive};
 use tch::nn::VarStore;
@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::{CPU, candidates, deployed, op, shape, vary_norms};
 use crate::{Form, LoweredOp, Placement, Random, Variables};
 
-/// Small differences of values need digits.
+/// Finite differences need double precision.
 const DOUBLE: Placement = Placement { kind: Kind::Double, ..CPU };
 
 /// An op whose trained weights require gradients.
@@ -21,7 +21,7 @@ fn trainable(plan: &OpPlan, form: Form) -> (VarStore, LoweredOp) {
     (store, lowered)
 }
 
-/// The op's output as one number, in which every element has a weight of its own.
+/// The op's output as one number: a weighted sum with a different weight for each element.
 fn loss(lowered: &LoweredOp, input: &Tensor, train: bool) -> Tensor {
     let output = if train { lowered.forward_train(input) } else { lowered.forward(input) }.unwrap();
     let count = output.numel() as i64;
@@ -29,7 +29,7 @@ fn loss(lowered: &LoweredOp, input: &Tensor, train: bool) -> Tensor {
     (output.flatten(0, -1) * factors).sum(Kind::Double)
 }
 
-/// Compares the derivative along a random direction of each tensor with a difference of two values.
+/// Compares the derivative along a random direction of each tensor with a finite difference.
 fn check_gradients(plan: &OpPlan, form: Form, train: bool, what: &str) {
     let (_store, lowered) = trainable(plan, form);
     let input = lowered.random_input().unwrap().set_requires_grad(true);
@@ -57,7 +57,7 @@ fn check_gradients(plan: &OpPlan, form: Form, train: bool, what: &str) {
             let scale = derivative.abs().max(difference.abs()).max(1.0);
             (derivative - difference).abs() < 1e-4 * scale
         };
-        // A large step crosses the kink of some ReLU now and then.
+        // A large step sometimes crosses the kink of a ReLU.
         let steps = [1e-6, 1e-7, 1e-8];
         assert!(
             steps.into_iter().map(difference).any(agrees),
@@ -71,7 +71,7 @@ fn check_gradients(plan: &OpPlan, form: Form, train: bool, what: &str) {
 #[cfg_attr(torch_before_2_5, ignore = "stores of variables are f32 only in the older bindings")]
 fn gradients_of_every_catalog_op_are_those_of_its_values() {
     for op in Catalog::builtin().ops() {
-        // The smallest of the shapes that suit.
+        // The smallest suitable shape.
         let small = [
             shape(4, 4, 16, 16, 1),
             shape(4, 4, 16, 16, 2),
@@ -93,7 +93,7 @@ fn gradients_of_every_catalog_op_are_those_of_its_values() {
     }
 }
 
-/// The value of `x` is made by an addition, which a kernel may overwrite where no gradients are needed.
+/// The value of `x` is the result of an addition, which a kernel may overwrite if no gradients are needed.
 #[test]
 #[cfg_attr(torch_before_2_5, ignore = "stores of variables are f32 only in the older bindings")]
 fn gradients_of_every_primitive_are_those_of_its_values() {
@@ -128,7 +128,7 @@ fn gradients_of_every_primitive_are_those_of_its_values() {
         .map(|(name, apply)| (vec![name], format!("[{twice}, {{apply: {apply}}}]")))
         .collect();
     for merge in ["add", "mul", "concat"] {
-        // The last reader of `x` may overwrite it, but a factor is needed for the backward pass.
+        // The last reader of `x` may overwrite it, but the backward pass needs a factor.
         let nodes = format!(
             "[{twice}, {{id: y, apply: {merge}, inputs: [x, input]}}, {{id: z, apply: silu, inputs: [x]}},
               {{apply: concat, inputs: [y, z]}}]"
@@ -174,7 +174,7 @@ fn two_backward_passes_go_through_a_shared_value() {
     assert!(worst < 1e-9, "differs by {worst}");
 }
 
-/// The fast path overwrites; the same op does not once the input requires gradients.
+/// The fast path overwrites values; the same op does not overwrite them once the input requires gradients.
 #[test]
 fn values_are_overwritten_only_without_gradients() {
     let nodes = "[{id: x, apply: add, inputs: [input, input]}, {id: y, apply: mul, inputs: [x, x]},

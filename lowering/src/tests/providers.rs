@@ -1,4 +1,4 @@
-//! Where weights come from.
+//! Providers of weights.
 
 use std::collections::HashMap;
 
@@ -51,7 +51,7 @@ fn training_updates_running_statistics_and_evaluation_reads_them() {
     }
     let after = lowered.forward(&input).unwrap();
     assert!(f64::try_from((&after - &before).abs().max()).unwrap() > 1e-3);
-    // By now the running statistics are those of this batch, but for Bessel's correction.
+    // Now the running statistics are those of this batch, except for Bessel's correction.
     let trained = lowered.forward_train(&input).unwrap();
     assert!(f64::try_from((after - trained).abs().max()).unwrap() < 0.05);
 }
@@ -124,7 +124,7 @@ fn a_narrow_op_with_a_small_kernel_uses_a_part_of_larger_weights() {
     let qkv = &large["self_attention-2.qkv.bias"];
     let parts = [0, 32, 64].map(|start| qkv.narrow(0, start, 16));
     assert!(weight("self_attention-2.qkv.bias").equal(&Tensor::cat(&parts, 0)));
-    // Gradients reach the part that is used, and no other.
+    // Only the part that is used gets gradients.
     let output = small.forward(&small.random_input().unwrap()).unwrap();
     output.square().sum(Kind::Float).backward();
     let gradient = expand.grad();

@@ -1,4 +1,4 @@
-//! Networks that are made of the keys of a space: what a table of these keys can be calibrated on.
+//! Networks made of the keys of a space, on which a table of these keys can be calibrated.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use super::layer;
 use crate::spec::{Input, LayerSpec, NetworkSpec};
 use crate::{Op, OpKey, Space, TensorShape};
 
-/// Fewest ops of such a network. A shorter one says little of what is between ops.
+/// Fewest ops of such a network. A shorter one says little about costs between ops.
 const FEWEST_OPS: usize = 4;
 
-/// The most ops. A walk over ops that keep their shape would have no end.
+/// The most ops. A walk over ops that keep their shape would never end.
 const MOST_OPS: usize = 24;
 
 /// Walks that are tried for each network.
@@ -26,9 +26,9 @@ struct Place<'a> {
 }
 
 impl Space {
-    /// Whole networks of the space's keys, each op of which is one of them: walks from key to key, where the output
-    /// of one is the input of the next. They are for the calibration of a table that has just these rows. The same
-    /// space and seed give the same networks; there are fewer than asked for where few keys fit one another.
+    /// Whole networks whose ops are all keys of the space: walks from key to key, where the output of one is the input
+    /// of the next. They calibrate a table that has only these rows. The same space and seed give the same networks.
+    /// The result has fewer than requested if few keys fit one another.
     pub fn networks(&self, count: usize, seed: u64) -> Vec<NetworkSpec> {
         let places: Vec<Place<'_>> = self
             .entries
@@ -43,7 +43,7 @@ impl Space {
             by_input.entry(place.input).or_default().push(index);
         }
         let made: HashSet<TensorShape> = places.iter().map(|place| place.output).collect();
-        // A network begins with a map, at best with one that no other key makes.
+        // A network begins with a map, preferably one that no other key produces.
         let begins = |&place: &usize| matches!(places[place].input, TensorShape::Map { .. });
         let mut first: Vec<usize> = (0..places.len()).filter(begins).collect();
         if first.iter().any(|&place| !made.contains(&places[place].input)) {
@@ -93,7 +93,7 @@ impl Space {
     }
 }
 
-/// From one of the first places on, each step to any place that fits, until none does.
+/// Starts at one of the first places, and steps to any place that fits, until none does.
 fn walk(
     places: &[Place<'_>],
     first: &[usize],

@@ -1,4 +1,4 @@
-//! One text for all spellings of a network.
+//! One canonical text for all spellings of a network.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -24,8 +24,8 @@ impl NetworkPlan {
     /// A text of the network's computation: its input, and its ops by digest, with shapes and wires. It does not
     /// contain names and does not depend on the form of the definition, nor on the order of nodes or of added inputs.
     ///
-    /// Networks with one text are the same. Two spellings of one network have one text, except if nodes have equal
-    /// surroundings, near and far, and are still wired differently.
+    /// Networks with one text are equal. Two spellings of one network have one text, except if nodes have equal
+    /// surroundings, near and far, but are wired differently.
     pub fn canonical(&self) -> String {
         let mut inputs = self.joined_additions();
         let ranks = self.ranks(&inputs);
@@ -171,7 +171,7 @@ mod tests {
             merge(&nodes("[2, 1]", "concat", "Identity"))
         );
         assert_ne!(added, merge(&nodes("[1, 2]", "add", "ReLU")));
-        // One value that is read twice is not two values that are made alike.
+        // A value that is read twice differs from two values with equal definitions.
         let twice = canonical("{OP: Conv1x1, inputs: [-1]}, {OP: ReLU, inputs: [0, 0]}", 1);
         let two = canonical(
             "{OP: Conv1x1, inputs: [-1]}, {OP: Conv1x1, inputs: [-1]}, {OP: ReLU, inputs: [0, 1]}",
@@ -180,7 +180,7 @@ mod tests {
         assert_ne!(twice, two);
     }
 
-    /// Two nodes that compute alike are told apart by what reads them.
+    /// Two nodes with the same computation are distinguished by their readers.
     #[test]
     fn alike_nodes_are_ordered_by_their_readers() {
         let nodes = |first: usize, second: usize| {

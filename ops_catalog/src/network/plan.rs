@@ -26,7 +26,7 @@ pub struct PlanStep {
     pub place: String,
 }
 
-/// A network as op keys: the form in which it is looked up, costed and run.
+/// A network as op keys: the form for look-ups, costs and execution.
 #[derive(Debug, Clone)]
 pub struct NetworkPlan {
     /// Its input.

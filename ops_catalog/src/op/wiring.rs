@@ -49,7 +49,7 @@ pub(super) fn wire(def: &OpDef) -> Result<Vec<Vec<Source>>, Invalid> {
     Ok(wiring)
 }
 
-/// Checks that a later node reads each node but the last, so all of them lead to the last.
+/// Checks that each node except the last is read by a later node, so all of them lead to the last.
 fn check_use(nodes: &[Node], wiring: &[Vec<Source>]) -> Result<(), Invalid> {
     let last = nodes.len() - 1;
     for (index, node) in nodes.iter().enumerate().take(last) {

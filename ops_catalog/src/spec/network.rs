@@ -189,8 +189,8 @@ impl NetworkSpec {
             || (line.starts_with('{') && serde_json::from_str::<IgnoredAny>(line).is_ok())
     }
 
-    /// Reads the networks of a text: one, in YAML or JSON, or many, one JSON object a line, each with the number of its
-    /// line. Empty lines are skipped.
+    /// Reads the networks of a text: one in YAML or JSON, or many with one JSON object per line, each with its line
+    /// number. Empty lines are skipped.
     ///
     /// # Errors
     /// Syntax errors and unknown fields, with line and column; an empty text.

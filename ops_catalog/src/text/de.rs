@@ -1,4 +1,4 @@
-//! From a tree to values. Every error is in the words of this project.
+//! From a tree to values. All error messages are this project's own.
 
 mod access;
 mod refused;
@@ -16,7 +16,7 @@ use crate::error::shown;
 /// serde_json's name of the type that keeps a value's text.
 const AS_WRITTEN: &str = "$serde_json::private::RawValue";
 
-/// A value of a tree, to be read.
+/// A value of a tree, for reading.
 pub(super) struct Reader<'a> {
     tree: &'a Tree,
     top: bool,
@@ -187,7 +187,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         };
         let name = visitor_name(&visitor);
         visitor.visit_str(text).map_err(|error: Refused| {
-            // A library's type words its own error; its name tells what it accepts.
+            // A type of a library has its own error messages; its name shows what it accepts.
             let words = wanted(&name);
             let foreign = words != name && words != "a text";
             let error = match foreign {

@@ -1,8 +1,8 @@
 //! Text from outside: from bytes to text, from text to a tree with positions, from a tree to values.
 //!
 //! Files, lines of a stream and bodies of calls are read here, so all formats accept the same spellings, and all errors
-//! have one form: the place (line, column, field path), the problem, and the remedy. No message of a library passes
-//! through.
+//! have one form: the place (line, column, field path), the problem, and the remedy. Messages of libraries are never
+//! shown.
 //!
 //! Pure: the caller does the I/O.
 

@@ -1,6 +1,6 @@
-//! Numbers in the notations of people.
+//! Numbers in notations that people use.
 
-/// The reason why a text is not the wanted number.
+/// The reason why a text is not the expected number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NumberError {
     #[error("`{text}` is not a number{remedy}")]
@@ -13,7 +13,7 @@ pub(super) enum NumberError {
     NotWhole(String),
 }
 
-/// Whether a text begins like a number, and so is meant as one.
+/// Whether a text begins like a number, and is therefore meant as one.
 pub(super) fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let mut bytes = unsigned.bytes();

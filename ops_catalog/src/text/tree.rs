@@ -9,10 +9,10 @@ use super::{json, number, yaml};
 use crate::Invalid;
 use crate::error::shown;
 
-/// The deepest nesting: more is hostile.
+/// The deepest nesting; deeper nesting is hostile.
 pub(super) const MAX_DEPTH: usize = 100;
 
-/// The most values of a YAML text, repetitions by aliases included.
+/// The most values of a YAML text, including repetitions by aliases.
 pub(super) const MAX_VALUES: usize = 250_000;
 
 /// A place in the text; lines and columns count from 1.
@@ -29,7 +29,7 @@ pub(super) enum Style {
     Plain,
     /// A number, `true`, `false` or `null` in JSON.
     Bare,
-    /// Text, also if it looks like a number.
+    /// Text, even if it looks like a number.
     Quoted,
 }
 

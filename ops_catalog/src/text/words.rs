@@ -1,6 +1,6 @@
-//! The wanted kind of a value, in plain words.
+//! The expected kind of a value, in plain words.
 
-/// A type's name in serde, in words for people.
+/// A readable description of a type's name in serde.
 pub(super) fn wanted(expected: &str) -> String {
     let fields = "an object, written `name: value`";
     let whole = match expected {
@@ -40,7 +40,7 @@ pub(super) fn wanted(expected: &str) -> String {
     if begins("unit struct") || begins("unit variant") {
         return "nothing".to_owned();
     }
-    // Types of this project have names for people.
+    // Types of this project already have readable names.
     expected.to_owned()
 }
 

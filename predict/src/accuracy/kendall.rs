@@ -1,10 +1,10 @@
 //! Kendall's rank correlation.
 
-/// Tau-b of two rankings of the same things (Kendall 1945, Biometrika 33:239), -1 to 1: how often two
-/// things stand in the same order in both, ties allowed for. By Knight's method (1966, JASA 61:436): the
-/// pairs in disagreement are the exchanges that sort one ranking after the other.
+/// Tau-b of two rankings of the same items (Kendall 1945, Biometrika 33:239), -1 to 1: how often two items have the
+/// same order in both, with a correction for ties. By Knight's method (1966, JASA 61:436): the number of discordant
+/// pairs is the number of exchanges that sort one ranking after the other.
 ///
-/// None where a ranking has no order: fewer than two things, or all alike.
+/// None if a ranking has no order: fewer than two items, or all equal.
 pub(super) fn tau_b(pairs: &[(f64, f64)]) -> Option<f64> {
     let mut pairs = pairs.to_vec();
     pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -32,7 +32,7 @@ fn tied<T>(sorted: &[T], equal: impl Fn(&T, &T) -> bool) -> f64 {
     sorted.chunk_by(equal).map(|run| pairs_of(run.len())).sum()
 }
 
-/// Sorts by merging, and gives the number of pairs that stood in the wrong order.
+/// Merge sort that returns the number of pairs in the wrong order.
 fn sort_counting(values: &mut [f64]) -> f64 {
     if values.len() < 2 {
         return 0.0;
@@ -80,7 +80,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_what_its_definition_says(
-            // Few values, so that ties happen.
+            // Few distinct values, so that ties occur.
             pairs in prop::collection::vec((0u8..8, 0u8..8), 0..40),
         ) {
             let pairs: Vec<(f64, f64)> =

@@ -9,7 +9,7 @@ use ops_catalog::{Catalog, NetworkSpec};
 use proptest::prelude::*;
 use serde_json::json;
 
-/// A network of one convolution with so many output channels.
+/// A network of one convolution with this many output channels.
 fn conv(c_out: u32) -> NetworkSpec {
     let spec = json!({"name": format!("conv-{c_out}"), "input": {"n": 1, "c": 4, "h": 8, "w": 8},
                       "layers": [{"op": "Conv3x3", "c_out": c_out, "stride": 1}]});
@@ -27,8 +27,8 @@ fn truth(spec: &NetworkSpec, micros: f64) -> MeasuredNetwork {
     merge_network(&[Observation { agent: "a".into(), measurement }]).unwrap()
 }
 
-/// A table with the rows of `conv` networks, each so many microseconds at the reference distance. The
-/// networks are small, so their curves are read near distance zero, at 0.8 of it.
+/// A table with the rows of `conv` networks, with these microseconds at the reference distance. The networks are small,
+/// so their curves are read near distance zero, at 0.8 of it.
 fn index(rows: &[(u32, f64)]) -> Arc<TableIndex> {
     let rows = rows.iter().map(|&(c_out, micros)| row(&conv_key(c_out), micros)).collect();
     Arc::new(TableIndex::new(table(rows)).unwrap())
@@ -47,7 +47,7 @@ fn predicted(index: &Arc<TableIndex>, spec: &NetworkSpec) -> Prediction {
 fn the_figures_are_those_of_the_errors() {
     let index = index(&[(4, 10.0), (5, 20.0), (6, 30.0)]);
     let p = [4, 5, 6].map(|c| predicted(&index, &conv(c)).latency_micros);
-    // Errors of +25%, -20% and +4%; the middle one changes places with the last.
+    // Errors of +25%, -20% and +4%; the middle network changes ranks with the last.
     let measured = [p[0] / 1.25, p[1] / 0.8, p[2] / 1.04];
     let networks: Vec<MeasuredNetwork> =
         [4, 5, 6].iter().zip(measured).map(|(c, m)| truth(&conv(*c), m)).collect();
@@ -119,7 +119,7 @@ fn an_accuracy_is_read_back_as_it_was_written() {
 }
 
 proptest! {
-    /// Times in another unit, or networks in another order, are no other accuracy.
+    /// A different unit of time, or a different order of networks, does not change the accuracy.
     #[test]
     fn order_and_scale_do_not_matter(
         times in prop::collection::vec((1.0f64..1e3, 1.0f64..1e3), 1..8), scale in 0.01f64..100.0,
@@ -151,7 +151,7 @@ fn a_calibration_is_judged_by_networks_that_it_was_not_fitted_on() {
     let sizes: Vec<u32> = (4..30).collect();
     let rows: Vec<(u32, f64)> = sizes.iter().map(|&c| (c, 100.0 * f64::from(c))).collect();
     let index = index(&rows);
-    // The device takes 8% more than its rows say.
+    // The device takes 8% more than the sum of its rows.
     let networks: Vec<MeasuredNetwork> = sizes
         .iter()
         .map(|&c| truth(&conv(c), 1.08 * predicted(&index, &conv(c)).latency_micros))
@@ -165,7 +165,7 @@ fn a_calibration_is_judged_by_networks_that_it_was_not_fitted_on() {
     let mape = |c: &Calibrated| c.summary.mape.unwrap();
     assert!(mape(few) < 0.03 && mape(many) < mape(few), "{accuracy:?}");
     assert_eq!(calibration.networks, 26);
-    // Six networks are too few to fit five and judge by five.
+    // Six networks are too few to fit on five and evaluate with five.
     let (few, _) = judge(&Predictor::new(Arc::clone(&index), Missing::Error), &networks[..6]);
     assert!(few.calibrated.is_empty());
 }

@@ -39,7 +39,7 @@ fn a_row_of_another_definition_does_not_serve() {
 }
 
 proptest! {
-    /// Bytes that were cut, repeated or replaced give an error or a table, never a panic.
+    /// Deleted, repeated or replaced bytes give an error or a table, never a panic.
     #[test]
     fn damage_never_panics(at in 0.0f64..1.0, length in 0usize..40, with in "[-0-9.eE{}\\[\\]\",a-z]{0,8}") {
         let whole = serde_json::to_string(&table(vec![row(&key(KEY), 100.0)])).unwrap();

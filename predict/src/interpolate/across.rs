@@ -1,4 +1,4 @@
-//! What the rows of all ops say together of a shape of one.
+//! Estimates for one op from the rows of all ops together.
 
 use ops_catalog::{Op, OpPlan, Primitive, Shape};
 
@@ -7,19 +7,18 @@ use super::{Curves, Estimate, NothingLearned, Rows, distances, point};
 use crate::regression::Regression;
 use latlas_shared::Row;
 
-/// Fewest ops that say something of another one.
+/// Fewest ops for an estimate of another one.
 pub(super) const FEWEST_OPS: usize = 10;
 
-/// Rows that are learned from, at most: learning costs the cube of this.
+/// The most rows that are learned from: the cost of learning is cubic in this number.
 const MOST_ROWS: usize = 240;
 
-/// All ops learned together, by what they are made of.
+/// All ops learned together, by their composition.
 ///
-/// An op with a handful of rows (the stem of a network, its head) has too few to be learned by itself, but
-/// its latency follows from the same machine as all others'. Its work by kind of primitive stands in for its
-/// name: multiply-accumulates of pointwise, dense and grouped convolutions, elements moved, weights, the
-/// count of primitives. How wrong that is shows when whole ops are left out; the few rows that the op has
-/// make it better than that.
+/// An op with a handful of rows (the stem of a network, its head) has too few to be learned alone, but its latency
+/// depends on the same machine as all others. Its name is replaced by its work by kind of primitive:
+/// multiply-accumulates of pointwise, dense and grouped convolutions, elements moved, weights, the number of
+/// primitives. The error is determined by leaving out whole ops; the few rows of the op itself make it smaller.
 #[derive(Debug)]
 pub(super) struct Across {
     hull: Hull,
@@ -28,12 +27,12 @@ pub(super) struct Across {
 
 impl Across {
     /// # Errors
-    /// When the table has rows of too few ops, or no function goes through them.
+    /// When the table has rows of too few ops, or no function fits them.
     pub(super) fn new(mut ops: Vec<Rows<'_>>) -> Result<Across, NothingLearned> {
         if ops.len() < FEWEST_OPS {
             return Err(NothingLearned::FewOps { ops: ops.len() });
         }
-        // Hash maps have no order of their own, and what is learned must not depend on one.
+        // Hash maps have no fixed order, and the learned model must not depend on their order.
         ops.sort_by(|a, b| a.op().digest().cmp(b.op().digest()));
         let all: Vec<&Row> = ops.iter().flat_map(|rows| rows.iter()).collect();
         let distances = distances(&all);
@@ -59,7 +58,7 @@ impl Across {
     }
 
     /// # Errors
-    /// Says why there is none: a size outside the range of all rows, or too large an error.
+    /// The reason why there is none: a size outside the range of all rows, or too large an error.
     pub(super) fn estimate(
         &self,
         op: &Op,
@@ -73,15 +72,15 @@ impl Across {
     }
 }
 
-/// How many rows of each op are learned from, so that they are [`MOST_ROWS`] at most and ops with few rows
-/// keep all of theirs.
+/// The number of rows of each op to learn from, so that their total is at most [`MOST_ROWS`] and ops with few rows keep
+/// all of theirs.
 fn share_of_each(ops: &[Rows<'_>]) -> usize {
     let taken = |share: usize| ops.iter().map(|rows| rows.len().min(share)).sum::<usize>();
     let largest = ops.iter().map(|rows| rows.len()).max().unwrap_or(0);
     (1..=largest).take_while(|&share| taken(share) <= MOST_ROWS).last().unwrap_or(1)
 }
 
-/// At most so many of some rows, spread over all of them in the order of their latency.
+/// A limited number of rows, spread over all of them in the order of their latency.
 fn spread(mut rows: Vec<&Row>, most: usize) -> Vec<&Row> {
     rows.sort_by(|a, b| {
         let order = a.latency_micros.partial_cmp(&b.latency_micros);
@@ -92,7 +91,7 @@ fn spread(mut rows: Vec<&Row>, most: usize) -> Vec<&Row> {
     (0..most).map(|i| rows[(2 * i + 1) * count / (2 * most)]).collect()
 }
 
-/// Logarithms of the work by kind, and of the sizes that decide how well it is done.
+/// Logarithms of the work by kind, and of the sizes that determine its efficiency.
 fn features(op: &Op, shape: &Shape) -> Option<Vec<f64>> {
     let plan = op.at(shape).ok()?;
     let Shape { input_h, channels_in, channels_out, stride, .. } = *shape;
@@ -101,14 +100,14 @@ fn features(op: &Op, shape: &Shape) -> Option<Vec<f64>> {
     let weights = plan.cost.weight_elements as f64;
     let all = (plan.cost.flops as f64 + moved + weights).max(1.0);
     let logs = [all, plan.cost.flops as f64, moved, weights].map(|value| value.max(1.0).ln());
-    // Shares, since of most kinds most ops have nothing, which has no logarithm.
+    // Shares are used because most ops have no work of most kinds, and zero has no logarithm.
     let shares = [work.pointwise, work.dense, work.grouped, work.other].map(|flops| flops / all);
     let sizes = [plan.steps.len() as u32, input_h, channels_in, channels_out, stride]
         .map(|size| f64::from(size.max(1)).ln());
     Some(logs.into_iter().chain(shares).chain(sizes).collect())
 }
 
-/// Multiply-accumulates by kind; `other` is the elements moved by primitives of no kind.
+/// Multiply-accumulates by kind; `other` is the elements moved by the remaining primitives.
 #[derive(Default)]
 struct Work {
     pointwise: f64,

@@ -1,4 +1,4 @@
-//! The range of shapes that were measured.
+//! The range of measured shapes.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use ops_catalog::{Op, Shape};
 pub struct OutsideRange {
     /// Its name.
     pub size: String,
-    /// The value that was asked about.
+    /// The requested value.
     pub value: f64,
     /// The smallest measured value.
     pub low: f64,
@@ -57,15 +57,15 @@ const CHANNELS_IN: usize = 5;
 const CHANNELS_OUT: usize = 6;
 const STRIDE: usize = 7;
 
-/// Quotients whose range counts as well: rows of square maps say nothing of long ones, and rows with as
-/// many channels out as in say nothing of those with more.
+/// Quotients whose range is checked as well. Rows of square maps say nothing about elongated ones, and rows with equal
+/// channels in and out say nothing about rows with more channels out.
 const QUOTIENTS: [(usize, usize); 2] = [(WIDTH, HEIGHT), (CHANNELS_OUT, CHANNELS_IN)];
 
-/// How many sizes and quotients have a range.
+/// Number of sizes and quotients with a range.
 const MEASURES: usize = NAMES.len() + QUOTIENTS.len();
 
 impl Sizes {
-    /// None when the op does not exist at this shape.
+    /// None if the op does not exist at this shape.
     pub(crate) fn new(op: &Op, shape: &Shape) -> Option<Sizes> {
         let cost = op.at(shape).ok()?.cost;
         let moved = cost.activation_elements as f64 + cost.weight_elements as f64;
@@ -75,18 +75,18 @@ impl Sizes {
         Some(Sizes { values: [cost.flops as f64, moved, n, h, w, i, o, s] })
     }
 
-    /// Logarithm of the multiply-accumulates and elements moved: what latencies are compared by.
+    /// Logarithm of the multiply-accumulates and elements moved, relative to which latencies are compared.
     pub(crate) fn log_work(&self) -> f64 {
         (self.values[FLOPS] + self.values[MOVED]).max(1.0).ln()
     }
 
-    /// Whether another shape is smaller or the same in every size, at the same stride.
+    /// Whether another shape is smaller or equal in every size, at the same stride.
     pub(crate) fn contains(&self, other: &Sizes) -> bool {
         let stride = self.values[STRIDE] == other.values[STRIDE];
         stride && self.values.iter().zip(other.values).all(|(own, other)| other <= *own)
     }
 
-    /// What has a range: the sizes, then the quotients.
+    /// The values with a range: the sizes, then the quotients.
     fn measures(&self) -> [f64; MEASURES] {
         std::array::from_fn(|measure| match measure.checked_sub(NAMES.len()) {
             None => self.values[measure],
@@ -104,9 +104,9 @@ impl Sizes {
     }
 }
 
-/// The range of each size and quotient over measured shapes. A shape is inside when all of its own
-/// are: a simple rule that can say which size is outside. FLOPs and elements moved count, since a
-/// shape of large maps and many channels may be far beyond rows that have one or the other.
+/// The range of each size and quotient over measured shapes. A shape is inside if all of its values are: a simple rule
+/// that can name the size that is outside. FLOPs and elements moved are included, since a shape with large maps and
+/// many channels may be far beyond rows that have only one of the two.
 #[derive(Debug, Clone)]
 pub(crate) struct Hull {
     ranges: [(f64, f64); MEASURES],
@@ -121,7 +121,7 @@ impl Hull {
     /// # Errors
     /// Names the first size that is outside, and the measured range.
     pub(crate) fn check(&self, sizes: &Sizes) -> Result<(), OutsideRange> {
-        // The sizes that the caller wrote come before what follows from them.
+        // The sizes that the caller wrote come before derived ones.
         let order = (BATCH..NAMES.len()).chain([FLOPS, MOVED]).chain(NAMES.len()..MEASURES);
         let values = sizes.measures();
         for measure in order {
@@ -133,7 +133,7 @@ impl Hull {
         Ok(())
     }
 
-    /// The hull when one more shape is measured.
+    /// The hull after one more shape is measured.
     pub(crate) fn with(&self, sizes: &Sizes) -> Hull {
         let mut hull = self.clone();
         for ((low, high), value) in hull.ranges.iter_mut().zip(sizes.measures()) {

@@ -13,8 +13,7 @@ fn estimate(index: &TableIndex, key: &OpKey, distance: f64) -> Result<Estimate, 
     index.estimate(op, &key.shape, distance)
 }
 
-/// Latency that is not proportional to the work, but nearly: a call costs something, and small
-/// channels use the machine badly.
+/// Latency that is nearly proportional to the work: a call has a fixed cost, and small channels use the machine badly.
 fn plausible(key: &OpKey) -> f64 {
     let cost = Catalog::builtin().op(&key.op).unwrap().at(&key.shape).unwrap().cost;
     let efficiency = 1.0 - (-f64::from(key.shape.channels_in) / 24.0).exp();
@@ -38,7 +37,7 @@ fn index_of(keys: &[OpKey], micros: impl Fn(&OpKey) -> f64) -> TableIndex {
     TableIndex::new(table(keys.iter().map(|key| row(key, micros(key))).collect())).unwrap()
 }
 
-/// The grid at several batches and strides, thinned out.
+/// The grid at several batches and strides, subsampled.
 fn many_kinds() -> Vec<OpKey> {
     let mut keys = grid();
     for (number, key) in keys.iter_mut().enumerate() {
@@ -54,7 +53,7 @@ fn refusals_say_why() {
     let few = index_of(&grid()[..FEWEST_POINTS - 1], plausible);
     let diagonal: Vec<OpKey> = (1..=12).map(|i| conv(16, 16 * i, 16 * i)).collect();
     let diagonal = index_of(&diagonal, plausible);
-    // Large maps of few channels, small ones of many, as networks have them.
+    // Large maps with few channels, and small ones with many, as in networks.
     let mut network = Vec::new();
     for (size, c) in [(112, 16), (56, 32), (28, 64), (14, 128)] {
         network.extend([conv(size, c, c), conv(size, c, 2 * c), conv(size, c / 2, c)]);
@@ -94,7 +93,7 @@ fn what_is_smaller_is_bounded_by_the_next_larger_row() {
     for (index, asked, larger) in [
         (&index, conv(12, 16, 16), conv(14, 16, 16)),
         (&index, conv(56, 15, 32), conv(56, 16, 32)),
-        // Of such rows nothing is learned.
+        // No model can be learned from such rows.
         (&wild, conv(13, 16, 16), conv(14, 16, 16)),
     ] {
         let found = estimate(index, &asked, (8 * MIB) as f64).unwrap();
@@ -125,7 +124,7 @@ fn shapes_between_rows_are_estimated_with_an_error_that_holds() {
     assert!(inside * 10 >= all * 9, "{inside} of {all}");
 }
 
-/// Rows of one batch help with another, where groups by batch and stride would be too small to use.
+/// Rows of one batch help with another one; groups by batch and stride would be too small.
 #[test]
 fn batches_and_strides_are_learned_together() {
     let index = index_of(&many_kinds(), plausible);
@@ -179,7 +178,7 @@ fn an_op_with_few_rows_is_estimated_from_those_of_others() {
     let found = estimate(&index, &asked, (8 * MIB) as f64).unwrap();
     let off = (found.micros / plausible(&asked)).ln().abs();
     assert!(off <= found.error && found.error < 0.5, "{off} {found:?}");
-    // Never measured, or larger than everything that was.
+    // Unmeasured sizes, or larger than all measured ones.
     for (asked, why) in [
         ("MBConv3_3x3_SE:n1-h56-w56-i64-o64-s1", "the table has no row of MBConv3_3x3_SE"),
         (
@@ -237,7 +236,7 @@ proptest! {
         match (beyond, below) {
             (true, _) => prop_assert!(found.is_err(), "{:?}", found),
             (false, false) => prop_assert!(found.is_ok(), "{:?}", found),
-            // By bounds alone, which are too wide where the next larger row is far away.
+            // By bounds alone, which are too wide if the next larger row is far away.
             (false, true) => {
                 let error = found.map_or(2.0, |estimate| estimate.error.exp());
                 prop_assert!((2.0..=5.0).contains(&error), "off by a factor of up to {}", error);
@@ -290,8 +289,8 @@ proptest! {
     }
 }
 
-/// A space of 20,000 keys of one op is asked about by several at once: they wait for one who learns, from as many
-/// rows as a matrix may have.
+/// Several callers request estimates for one op of a space of 20,000 keys. They wait for the one that learns, from the
+/// most rows that a matrix may have.
 #[test]
 fn a_large_op_is_learned_once_and_from_some_of_its_rows() {
     let keys = (0..20_000).map(|n| conv(7 + n % 50, 8 + n / 50 % 20 * 4, 8 + n / 1000 * 4));

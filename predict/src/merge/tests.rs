@@ -69,7 +69,7 @@ fn without_a_majority_nobody_is_left_out() {
     }
 }
 
-/// One agent with a good status hides no majority, and a good majority is not spoilt.
+/// One agent with a good status does not hide a majority, and one bad agent does not spoil a good majority.
 #[test]
 fn the_status_is_that_of_the_median_agent() {
     let row = |statuses: &[Status]| {
@@ -87,7 +87,7 @@ fn the_status_is_that_of_the_median_agent() {
     assert_eq!(row(&[ok, Status::Failed, Status::Failed]), (RowStatus::Ok, 1));
 }
 
-/// Agents of a class whose boxes truly differ by 3%: the interval holds the typical box, and more agents make it
+/// Agents of a class whose boxes truly differ by 3%: the interval contains the typical box, and more agents make it
 /// narrower.
 #[test]
 fn a_merged_interval_is_one_for_the_class() {
@@ -179,7 +179,7 @@ fn measurements_are_sorted_into_rows_and_networks() {
 
 fn observations() -> impl Strategy<Value = Vec<Observation>> {
     let status = prop_oneof![Just(Status::Ok), Just(Status::NotConverged), Just(Status::Failed)];
-    // Few agents and few times, so that ties happen.
+    // Few agents and few times, so that ties occur.
     let one = (0u128..4, status, 1.0f64..1e4, 0i64..4, any::<u128>());
     let one = one.prop_map(|(agent, status, micros, at, id)| {
         let mut observation = observation(agent, status, micros, at);

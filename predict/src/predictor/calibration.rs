@@ -9,22 +9,21 @@
 //! the sum of the differences between median and quiet quantile of the rows: on a busy machine a single op
 //! finds quiet moments, and a network of many ops finds fewer. `footprint` enters through the slope of `ops`.
 //!
-//! **Fit.** Bayesian linear regression on relative errors (Gelman et al., Bayesian Data Analysis, 14.8), with a
-//! normal prior for the five coefficients. The footprint is not linear, so the regression is repeated at
-//! the footprint that it has found (Gauss and Newton). Without networks the answer is the prior. The prior
-//! holds no knowledge of a processor: it is as wide as the processors differ that were measured, and the unit of
-//! `per_op` and `per_merge` is the quickest row of the table.
+//! **Fit.** Bayesian linear regression on relative errors (Gelman et al., Bayesian Data Analysis, 14.8), with a normal
+//! prior for the five coefficients. The footprint is not linear, so the regression is repeated at the fitted footprint
+//! (Gauss and Newton). Without networks the result is the prior. The prior is not specific to one processor: it is as
+//! wide as the differences between the measured processors, and the unit of `per_op` and `per_merge` is the fastest row
+//! of the table.
 //!
-//! **Outliers.** Huber's weights (Huber and Ronchetti, Robust Statistics, 7.8): beyond the bound a network pulls as
-//! hard as one at the bound. Errors are relative to the prior's prediction and not to the measured
-//! latency, so one wrong measurement has no leverage. At one footprint and noise the problem is convex, and has one
-//! answer.
+//! **Outliers.** Huber's weights (Huber and Ronchetti, Robust Statistics, 7.8): a network beyond the bound has the same
+//! influence as one at the bound. Errors are relative to the prior's prediction and not to the measured latency, so one
+//! wrong measurement has no leverage. At one footprint and noise the problem is convex, and has one solution.
 //!
 //! **Interval.** The variance of a prediction has three parts: the covariance of the coefficients, the errors of the
 //! rows, and an error of the model. The last two are scaled together by `noise`, which is fitted to the errors of
-//! networks that were left out, so the noise of rows counts once. From [`CONFORMAL_FROM`] networks on,
-//! the interval reaches as far as it must to hold 95% of the networks that were left out (Vovk et al., Algorithmic
-//! Learning in a Random World, 2.2); with fewer, as far as Student's t says.
+//! left-out networks, so the noise of rows counts once. From [`CONFORMAL_FROM`] networks on, the interval is as wide as
+//! needed to contain 95% of the left-out networks (Vovk et al., Algorithmic Learning in a Random World, 2.2); with
+//! fewer, its width follows Student's t.
 
 use latlas_shared::{Calibration, Uncertainty};
 use nalgebra::{SMatrix, SVector};
@@ -38,60 +37,60 @@ const COEFFICIENTS: usize = Calibration::COEFFICIENTS;
 type Vector = SVector<f64, COEFFICIENTS>;
 type Matrix = SMatrix<f64, COEFFICIENTS, COEFFICIENTS>;
 
-/// Place of the footprint among the coefficients.
+/// Index of the footprint among the coefficients.
 const FOOTPRINT: usize = 1;
 
 /// Means of the prior: scale, footprint in MiB, unquiet share, costs per op and per merge. Two kinds of processors were
 /// measured: the footprint was 8 to 12 MiB on one and 17 on the other (`docs/predict-method.md`).
 const PRIOR: [f64; COEFFICIENTS] = [1.0, 12.0, 0.0, 0.0, 0.0];
 
-/// Standard deviations of the prior: scale, MiB of footprint, unquiet share; of the costs per op and per merge in
-/// units of the table's quickest row.
+/// Standard deviations of the prior: scale, MiB of footprint, unquiet share; those of the costs per op and per merge
+/// are in units of the table's fastest row.
 const PRIOR_SPREAD: [f64; COEFFICIENTS] = [0.02, 4.5, 0.2, 0.5, 0.5];
 
 /// Relative error of the model itself, as one standard deviation, before it is learned.
 pub const MODEL_ERROR: f64 = 0.025;
 
-/// As many networks is that assumption worth.
+/// The weight of that assumption, in networks.
 const ASSUMED_WEIGHT: f64 = 6.0;
 
-/// Errors beyond this many standard deviations count as if they were so large.
+/// Errors beyond this many standard deviations count as if they were at this bound.
 const BOUND: f64 = 2.0;
 
-/// What the bound leaves of the mean square of a standard normal variable: the mean of `min(z², BOUND²)`.
+/// The mean square of a standard normal variable after bounding: the mean of `min(z², BOUND²)`.
 const BOUNDED_SQUARE: f64 = 0.920_5;
 
-/// From so many networks on, an interval rests on the ranks of their errors. With as many, the rank of 95% leaves
-/// one network out, so a single wrong one does not decide.
+/// From this many networks on, an interval is based on the ranks of their errors. At this number, the rank of 95%
+/// leaves one network out, so a single wrong network does not decide.
 pub const CONFORMAL_FROM: usize = 39;
 
-/// The standard deviation of normal errors over the median of their sizes.
+/// Ratio of the standard deviation of normal errors to the median of their absolute values.
 const MEDIAN_TO_SPREAD: f64 = 1.4826;
 
-/// The most rounds of a fit. Most need five to ten.
+/// The most iterations of a fit. Most need five to ten.
 const ROUNDS: usize = 100;
 
 /// Footprints at which the sums of a network must be known for a fit, in MiB.
 pub const FOOTPRINTS: [f64; 9] = [0.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];
 
-/// What a prediction starts from: the ops of a network at one footprint. Times are microseconds.
+/// The input of a prediction: the ops of a network at one footprint. Times are microseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Features {
-    /// Sum of the ops; on a GPU what the clocks of host and device come to.
+    /// Sum of the ops; on a GPU, the result of the two-clock model.
     pub ops_micros: f64,
-    /// What one more MiB of footprint adds to it.
+    /// Its increase per MiB of footprint.
     pub micros_per_mib: f64,
     /// Sum of the differences between median and quiet quantile.
     pub unquiet_micros: f64,
-    /// Number of ops, merges among them.
+    /// Number of ops, including merges.
     pub ops: f64,
-    /// Number of merges: places where branches come together.
+    /// Number of merges: places where branches join.
     pub merges: f64,
-    /// Standard deviation of the sum from the errors of the rows, over the sum.
+    /// Relative standard deviation of the sum due to the errors of the rows.
     pub rows_error: f64,
 }
 
-/// A network whose latency is known.
+/// A network with a known latency.
 #[derive(Debug, Clone)]
 pub struct Example {
     /// Its features at each of [`FOOTPRINTS`].
@@ -101,7 +100,7 @@ pub struct Example {
 }
 
 impl Example {
-    /// What a calibration predicts for it.
+    /// The prediction of a calibration for it.
     pub fn predicted(&self, calibration: &Calibration) -> Micros {
         apply(calibration, &self.at(calibration.footprint_mib)).interval(calibration)
     }
@@ -127,7 +126,7 @@ impl Example {
 /// A latency with its error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
-    /// Microseconds.
+    /// The latency in microseconds.
     pub micros: f64,
     /// Standard deviations of its relative error.
     pub error: Uncertainty,
@@ -154,7 +153,7 @@ impl Estimate {
     }
 }
 
-/// The calibration of a table without networks. `quickest_micros` is the latency of its quickest row.
+/// The calibration of a table without networks. `quickest_micros` is the latency of its fastest row.
 pub fn prior(quickest_micros: f64) -> Calibration {
     let spread = spread(quickest_micros);
     calibration(
@@ -191,12 +190,12 @@ fn calibration(
     }
 }
 
-/// Student's t, since the size of the noise is itself an estimate.
+/// Student's t, since the noise level is itself an estimate.
 fn t(networks: usize) -> f64 {
     stats::student_t_975(networks as f64 + ASSUMED_WEIGHT)
 }
 
-/// One round of a fit: where it stands.
+/// The state of a fit after one iteration.
 #[derive(Clone, Copy)]
 struct Fit {
     means: Vector,
@@ -204,11 +203,11 @@ struct Fit {
     noise: f64,
 }
 
-/// An example at the footprint of a round, relative to what the prior predicts.
+/// An example at the footprint of an iteration, relative to the prior's prediction.
 struct Scaled {
     x: Vector,
     y: f64,
-    /// What was measured, of which `y` differs by the footprint of the round.
+    /// The measured value; `y` differs from it by the footprint of the iteration.
     measured: f64,
     /// Variance at noise 1.
     variance: f64,
@@ -217,10 +216,10 @@ struct Scaled {
 impl Scaled {
     fn of(example: &Example, footprint_mib: f64) -> Scaled {
         let features = example.at(footprint_mib);
-        // At the prior's footprint in every round: a target that moves with the fit would favour small ones.
+        // At the prior's footprint in every iteration: a target that moves with the fit would favour small footprints.
         let reference = example.at(PRIOR[FOOTPRINT]).ops_micros;
         let x = coefficients_of(&features) / reference;
-        // The sum stands for the footprint of this round; a shift counts from there.
+        // The sum is taken at the footprint of this iteration; a shift is counted from there.
         let measured = example.measured_micros / reference;
         let y = measured + x[FOOTPRINT] * footprint_mib;
         Scaled { x, y, measured, variance: features.rows_error.powi(2) + MODEL_ERROR.powi(2) }
@@ -230,16 +229,17 @@ impl Scaled {
         self.y - self.x.dot(&fit.means)
     }
 
-    /// 1 within the bound, and beyond it what makes an error pull as hard as one at the bound.
+    /// 1 within the bound. Beyond it, the weight that gives an error the influence of one at the bound.
     fn weight(&self, fit: &Fit) -> f64 {
         (BOUND * fit.noise * self.variance.sqrt() / self.error(fit).abs()).min(1.0)
     }
 
-    /// As if this example had been left out of the fit (Sherman and Morrison), which counted it with this weight.
+    /// The error of this example if it had been left out of the fit (Sherman and Morrison); the fit included it with
+    /// this weight.
     fn left_out(&self, fit: &Fit, weight: f64) -> LeftOut {
         let noise = self.variance * fit.noise.powi(2);
         let spread = (self.x.transpose() * fit.covariance * self.x)[(0, 0)];
-        // What the others say is at least the prior, so this is above 0.
+        // The other networks contribute at least the prior, so this is above 0.
         let kept = 1.0 - spread * weight / noise;
         LeftOut {
             measured: self.measured,
@@ -250,7 +250,7 @@ impl Scaled {
     }
 }
 
-/// The error of an example that was left out, with the parts of its variance.
+/// The error of a left-out example, with the parts of its variance.
 struct LeftOut {
     measured: f64,
     error: f64,
@@ -268,7 +268,7 @@ fn coefficients_of(features: &Features) -> Vector {
     ])
 }
 
-/// Fits networks whose latency is known. The order does not matter.
+/// Fits networks with known latencies. The order does not matter.
 pub fn fit(networks: &[Example], quickest_micros: f64) -> Calibration {
     if networks.is_empty() {
         return prior(quickest_micros);
@@ -288,7 +288,7 @@ pub fn fit(networks: &[Example], quickest_micros: f64) -> Calibration {
         if settled {
             break;
         }
-        // The sums have kinks in the footprint, between which a fit can go to and fro.
+        // The sums have kinks in the footprint, between which a fit can oscillate.
         if round > ROUNDS / 4 {
             fit.means[FOOTPRINT] = (fit.means[FOOTPRINT] + before.means[FOOTPRINT]) / 2.0;
         }
@@ -297,7 +297,7 @@ pub fn fit(networks: &[Example], quickest_micros: f64) -> Calibration {
     calibration(&fit.means, &fit.covariance, fit.noise, reach, networks.len())
 }
 
-/// The prior, with the noise that the networks have there.
+/// The prior, with the noise of the networks at that point.
 fn start(networks: &[Example], spread: &Vector) -> Fit {
     let covariance = Matrix::from_diagonal(&spread.component_mul(spread));
     let prior = Fit { means: Vector::from(PRIOR), covariance, noise: 1.0 };
@@ -311,8 +311,8 @@ fn start(networks: &[Example], spread: &Vector) -> Fit {
     Fit { noise: (MEDIAN_TO_SPREAD * stats::median(&sizes)).max(1.0), ..prior }
 }
 
-/// One round: the coefficients with the weights of the last one, and the noise with the new coefficients; and the
-/// errors of the networks, each left out.
+/// One iteration: the coefficients with the weights of the previous iteration, the noise with the new coefficients, and
+/// the error of each network when it is left out.
 fn step(networks: &[Example], fit: &Fit, precision: &Matrix) -> (Fit, Vec<LeftOut>) {
     let scaled: Vec<Scaled> =
         networks.iter().map(|network| Scaled::of(network, fit.means[FOOTPRINT])).collect();
@@ -339,14 +339,14 @@ fn step(networks: &[Example], fit: &Fit, precision: &Matrix) -> (Fit, Vec<LeftOu
     (next, left_out)
 }
 
-/// How many standard deviations of the noise an interval reaches to each side.
+/// The half-width of an interval, in standard deviations of the noise.
 fn reach(left_out: &[LeftOut]) -> f64 {
     if left_out.len() < CONFORMAL_FROM {
         return t(left_out.len());
     }
     let size = |out: &LeftOut| {
         let LeftOut { measured, error, noise, coefficients } = *out;
-        // In logarithms, as intervals are.
+        // In logarithms, like the intervals.
         let predicted = (measured - error).max(measured * f64::EPSILON);
         let error = (measured / predicted).ln();
         let beyond = error.powi(2) - NORMAL_95.powi(2) * coefficients / predicted.powi(2);
@@ -357,8 +357,8 @@ fn reach(left_out: &[LeftOut]) -> f64 {
     stats::sorted(&sizes)[rank - 1]
 }
 
-/// The latency of a network, whose features are those at the footprint of the calibration. It is never less than
-/// a tenth of the sum of its ops, however odd the networks were that the calibration was fitted on.
+/// The latency of a network, given its features at the footprint of the calibration. It is never less than 10% of the
+/// sum of its ops, however unusual the networks of the fit were.
 pub fn apply(calibration: &Calibration, features: &Features) -> Estimate {
     let Calibration { scale, unquiet, per_op_micros, per_merge_micros, noise, .. } = *calibration;
     let micros = scale * features.ops_micros

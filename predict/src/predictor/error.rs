@@ -34,22 +34,22 @@ impl fmt::Display for MissingRows<'_> {
 /// Why a table gives no latency of an op at a shape.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum NoLatency {
-    /// The table has no row of it.
+    /// The table has no row for it.
     #[error("not measured")]
     NotMeasured,
     /// The table has a row without a latency: this hardware cannot run the op.
     #[error("it could not be measured: {reason}")]
     Failed {
-        /// Why, as the row says.
+        /// The reason in the row.
         reason: String,
     },
     /// The row contradicts its neighbours.
     #[error("its row is suspect: {reason}")]
     Suspect {
-        /// What it contradicts.
+        /// The contradiction.
         reason: String,
     },
-    /// The row is of another op of the same name.
+    /// The row is of another op with the same name.
     #[error(
         "the table has it for another definition of {op}, digest {measured}; this catalog's is {known}"
     )]
@@ -58,10 +58,10 @@ pub enum NoLatency {
         op: String,
         /// What was measured.
         measured: OpDigest,
-        /// What the name means here.
+        /// The local meaning of the name.
         known: OpDigest,
     },
-    /// The table has no row of it, and other rows give no estimate.
+    /// The table has no row for it, and other rows give no estimate.
     #[error(transparent)]
     NoEstimate(#[from] EstimateError),
     /// The op does not exist at this shape.

@@ -1,5 +1,4 @@
-//! Predictions by the million: a table laid out for a search loop that asks about networks of the same ops over and
-//! over.
+//! Bulk prediction: a table layout for a search loop that asks for many networks of the same ops.
 
 use std::collections::HashMap;
 
@@ -10,11 +9,11 @@ use super::sums::{OpCost, Sums};
 use super::{MIB, NoLatency, Predictor};
 use crate::two_clock::OpTimes;
 
-/// An op at a shape, as a [`PackedTable`] knows it.
+/// An op at a shape, in a [`PackedTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PackedOp(u32);
 
-/// A table's curves at common distances, side by side. Gives the same numbers as [`Predictor`].
+/// A table's curves at common distances, in one array. Gives the same numbers as [`Predictor`].
 pub struct PackedTable {
     predictor: Predictor,
     /// Reuse distances of all curves, ascending, in bytes.
@@ -26,7 +25,7 @@ pub struct PackedTable {
 }
 
 impl PackedTable {
-    /// An empty one: ops are packed when they are first asked for.
+    /// An empty table: ops are packed at their first use.
     pub fn new(predictor: Predictor) -> PackedTable {
         let curves = predictor.index().table().rows.iter().flat_map(|row| &row.curve);
         let mut distances: Vec<u64> = curves.map(|point| point.reuse_distance_bytes).collect();
@@ -41,10 +40,10 @@ impl PackedTable {
         }
     }
 
-    /// Packs an op at a shape, or finds it packed.
+    /// Packs an op at a shape, or finds it if it is already packed.
     ///
     /// # Errors
-    /// Says why there is no number for it, as a prediction would.
+    /// The reason why there is no number for it, as in a prediction.
     pub fn op(&mut self, op: &Op, shape: &Shape) -> Result<PackedOp, NoLatency> {
         let key = (op.digest().clone(), *shape);
         if let Some(&id) = self.ids.get(&key) {
@@ -62,8 +61,8 @@ impl PackedTable {
         Ok(id)
     }
 
-    /// The latency of a network of these ops, in running order: of a sequence, or of a graph with so many merges
-    /// of branches among its ops. None for an op of another table, and for a network without ops.
+    /// The latency of a network of these ops, in running order. The network is a sequence, or a graph with this many
+    /// merges of branches among its ops. None for an op of another table, and for a network without ops.
     pub fn predict(&self, ops: &[PackedOp], merges: usize) -> Option<Micros> {
         let known = self.weight_bytes.len();
         if ops.is_empty() || ops.iter().any(|op| op.0 as usize >= known) {
@@ -80,7 +79,7 @@ impl PackedTable {
             let at = op.0 as usize * self.distances.len() + point;
             let (a, b) = (&self.costs[at], &self.costs[at + next]);
             let between = |a: f64, b: f64| a + (b - a) * share;
-            // The nearer point's host time, as for a single prediction.
+            // The nearer point's host time, as in a single prediction.
             let nearest = if share < 0.5 { a } else { b };
             let cost = OpCost {
                 latency: between(a.latency, b.latency),
@@ -107,12 +106,12 @@ impl PackedTable {
     }
 }
 
-/// Where a reuse distance lies among those of the curves.
+/// The position of a reuse distance among those of the curves.
 struct Place {
-    /// The distance at or below it, by its index.
+    /// Index of the nearest distance at or below it.
     point: usize,
-    /// How far on to the next it is, 0 to 1.
+    /// Fraction of the way to the next distance, 0 to 1.
     share: f64,
-    /// One over the MiB from there to the next; 0 beyond the ends, where curves are level.
+    /// One over the MiB between the two distances; 0 beyond the ends, where curves are constant.
     per_mib: f64,
 }

@@ -1,21 +1,21 @@
-//! What is added up over the ops of a network. One network at a time and networks by the million go through the
-//! same sums, and so get the same numbers.
+//! Sums over the ops of a network. Single predictions and bulk predictions use the same sums, and so get the same
+//! numbers.
 
 use latlas_shared::Calibration;
 
 use super::calibration::{self, Features, Micros};
 use crate::two_clock::{OpTimes, TwoClocks};
 
-/// What one op costs at one reuse distance, in microseconds.
+/// The cost of one op at one reuse distance, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct OpCost {
     /// Its latency.
     pub latency: f64,
-    /// One standard deviation of it.
+    /// Its standard deviation.
     pub error: f64,
     /// The difference between its median and its quiet quantile.
     pub unquiet: f64,
-    /// Host and device. On a processor, where issuing and running are one, the host's clock stands still.
+    /// Times of host and device. On a processor, where issuing and running are the same, the host time is zero.
     pub clocks: OpTimes,
 }
 
@@ -26,15 +26,15 @@ pub(super) struct Sums {
     micros_per_mib: f64,
     unquiet: f64,
     squares: f64,
-    /// Errors of the ops since the row last changed.
+    /// Errors of the ops since the last change of row.
     same_row: f64,
     ops: f64,
     clocks: TwoClocks,
 }
 
 impl Sums {
-    /// Adds one op. `same_row`: its number is the one of the op before. Errors of different rows are independent;
-    /// one row that stands for several ops in a row is wrong for all of them.
+    /// Adds one op. `same_row` says that its number is from the same row as the previous op's. Errors of different rows
+    /// are independent; a row that is used for several consecutive ops has the same error for all of them.
     pub fn add(&mut self, cost: &OpCost, micros_per_mib: f64, same_row: bool) {
         self.latency += cost.latency;
         self.micros_per_mib += micros_per_mib;
@@ -53,7 +53,7 @@ impl Sums {
         self.latency
     }
 
-    /// What a calibration is applied to.
+    /// The input of a calibration.
     pub fn features(&self, merges: f64) -> Features {
         Features {
             ops_micros: self.clocks.finish(0.0),

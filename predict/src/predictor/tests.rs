@@ -22,7 +22,7 @@ fn plan(network: &Network) -> NetworkPlan {
     network.plan(Catalog::builtin()).unwrap()
 }
 
-/// A table of all rows of a network, each with a latency of its own.
+/// A table of all rows of a network, each with a different latency.
 fn table_of(plan: &NetworkPlan, factor: f64) -> Arc<TableIndex> {
     let mut keys: Vec<OpKey> = plan.steps.iter().map(|step| step.key.clone()).collect();
     keys.sort();
@@ -50,7 +50,7 @@ proptest! {
         let second = plan(&network(cut.channels_in, cut.input_h, &second));
         let index = table_of(&whole, 1.0);
         let predictor = Predictor::new(Arc::clone(&index), Missing::Error);
-        // Curves are level beyond their last point, so the footprint does not matter there.
+        // Curves are constant beyond their last point, so the footprint does not matter there.
         let calibration = Calibration { footprint_mib: 1024.0, ..calibration::prior(1.0) };
         let predictor = predictor.with_calibration(calibration);
         let [a, b] = [first, second].map(|part| predictor.predict_plan(&part).unwrap());
@@ -108,7 +108,7 @@ proptest! {
         }
     }
 
-    /// Rows that were taken out of the table are listed, each once, and nothing else is.
+    /// Exactly the rows that were removed from the table are listed, each once.
     #[test]
     fn all_missing_rows_are_listed_once(layers in layers(), out in prop::collection::vec(any::<bool>(), 40)) {
         let plan = plan(&network(3, 256, &layers));
@@ -174,13 +174,13 @@ fn on_a_gpu_the_two_clocks_make_the_latency() {
     let index = Arc::new(TableIndex::new(table).unwrap());
     let prediction =
         Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap();
-    // The host issues the first in 7; when the device has run it, the second has long been issued.
+    // The host issues the first op in 7 us. When the device has finished it, the second was issued long before.
     let sum: f64 = prediction.ops.iter().map(|op| op.latency_micros).sum();
     assert!(sum > 2.0 * 7.0);
     assert!((prediction.ops_micros - (7.0 + sum)).abs() < 1e-9, "{}", prediction.ops_micros);
 }
 
-/// Gives a row a host time, as a GPU's has one.
+/// Gives a row a host time, as on a GPU.
 fn issued_in(row: &mut Row, host: f64) {
     for point in &mut row.curve {
         point.host_micros = Some(host);
@@ -211,14 +211,14 @@ fn what_waits_for_the_host_costs_the_device_s_time_behind_a_large_op() {
         let index = gpu_table(&[(large, 10.0, device_of_large), (small, 10.0, 2.0)]);
         let prediction =
             Predictor::new(Arc::clone(&index), Missing::Error).predict_plan(&plan).unwrap();
-        // By itself the small op takes what the host takes.
+        // Alone, the small op takes as long as its host time.
         assert_eq!(prediction.ops[1].latency_micros, 10.0);
         assert_eq!(prediction.ops[1].device_micros, Some(2.0));
         prediction.ops_micros
     };
-    // The host is done with all of them while the device runs the large one.
+    // The host has issued all of them while the device runs the large one.
     assert!((predict(100.0) - (10.0 + 100.0 + 2.0 + 2.0)).abs() < 1e-9);
-    // No large one to hide behind: the host's time, and the last op's on the device.
+    // Without a large op to overlap with: the host's time, and the last op's time on the device.
     assert!((predict(3.0) - (3.0 * 10.0 + 2.0)).abs() < 1e-9);
 }
 
@@ -245,14 +245,14 @@ fn an_interpolated_op_has_a_host_time_too() {
     assert!((fast / prediction.latency_micros - 1.0).abs() < 1e-9, "{fast}");
 }
 
-/// On a GPU too a calibration corrects what the ops come to, and that is what the two clocks say.
+/// On a GPU too, a calibration corrects the combined time of the ops, which is the result of the two-clock model.
 #[test]
 fn a_calibration_is_fitted_on_the_two_clocks() {
     let plans: Vec<NetworkPlan> =
         (1..=20).map(|count| plan(&network(8, 16, &vec![("Conv3x3", 8, 1); count]))).collect();
     let index = gpu_table(&[(&plans[0].steps[0].key, 40.0, 5.0)]);
     let predictor = Predictor::new(Arc::clone(&index), Missing::Error);
-    // What is true is 3% more than host time for each op and device time for the last.
+    // The true latency is 3% more than host time for each op and device time for the last.
     let truth = |count: usize| 1.03 * (40.0 * count as f64 + 5.0);
     let networks: Vec<calibration::Example> = plans
         .iter()
@@ -299,7 +299,7 @@ fn a_calibration_moves_the_estimate_and_its_interval() {
     assert!(width(&moved) < width(&plain));
 }
 
-/// Rows of one machine are wrong independently, but one row that stands for three ops is wrong three times.
+/// Errors of different rows are independent, but a row that is used for three ops has the same error three times.
 #[test]
 fn a_row_that_is_used_again_is_wrong_again() {
     let plan = plan(&network(8, 16, &vec![("Conv3x3", 8, 1); 4]));
@@ -338,7 +338,7 @@ fn a_packed_table_predicts_graphs_and_knows_its_own_ops() {
     let fast = packed.predict(&ops, merges).unwrap().latency;
     let slow = predictor().predict_plan(&plan).unwrap().latency_micros;
     assert!((fast / slow - 1.0).abs() < 1e-9, "{fast} {slow}");
-    // An op of another table, and no op at all, are no panic.
+    // An op of another table, and an empty network, cause no panic.
     let empty = PackedTable::new(predictor());
     assert_eq!(empty.predict(&ops, merges), None);
     assert_eq!(packed.predict(&[], 0), None);

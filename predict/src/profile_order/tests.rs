@@ -45,7 +45,7 @@ fn every_row_comes_once_and_the_error_falls_to_nothing() {
     assert_eq!(errors[0], 1.0);
     assert_eq!(*errors.last().unwrap(), 0.0);
     assert!(errors.windows(2).all(|pair| pair[1] <= pair[0]), "{errors:?}");
-    // What is left by then is within what was measured.
+    // The remaining rows are then within the measured range.
     assert!(errors[errors.len() - 2] < 0.2, "{errors:?}");
     keys.sort();
     let mut all: Vec<OpKey> = space.entries.into_iter().map(|(key, _)| key).collect();
@@ -74,8 +74,8 @@ fn rows_that_networks_use_come_first() {
     }
 }
 
-/// Early on, the order that is set in advance has some row of every op that networks use much, and large ones
-/// first; at its end it has them all.
+/// Early on, the order set in advance has at least one row of every op that networks use much, with large rows first;
+/// at its end it has all rows.
 #[test]
 fn the_order_in_advance_is_of_every_row_and_spreads_over_the_ops() {
     let mobilenet = Catalog::builtin().space("mobilenet").unwrap();
@@ -85,7 +85,7 @@ fn the_order_in_advance_is_of_every_row_and_spreads_over_the_ops() {
     for row in order.iter().filter(|row| row.uses >= 1.0) {
         *uses.entry(&row.key.op).or_default() += row.uses;
     }
-    // By more than every fifth of the drawn networks.
+    // Used by more than one fifth of the drawn networks.
     uses.retain(|_, uses| *uses >= NETWORKS as f64 / 5.0);
     let early: Vec<&str> = order[..60].iter().map(|row| row.key.op.as_str()).collect();
     for op in uses.keys() {
@@ -100,7 +100,7 @@ fn the_order_in_advance_is_of_every_row_and_spreads_over_the_ops() {
     assert_eq!(order_in_advance(&convs)[0].key.to_string(), "Conv3x3:n1-h28-w28-i64-o64-s1");
 }
 
-/// A row that nothing is known of takes the whole network with it, however short it is by itself.
+/// A row without an estimate makes a whole network unpredictable, however short its own latency is.
 #[test]
 fn what_cannot_be_estimated_comes_before_what_can() {
     let tiny: OpKey = "GlobalAvgPool:n1-h4-w4-i16-o16-s1".parse().unwrap();
@@ -155,7 +155,7 @@ proptest! {
     }
 }
 
-/// Any permutation will do.
+/// Any permutation is suitable.
 fn shuffle<T>(values: &mut [T], mut seed: u64) {
     for i in (1..values.len()).rev() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

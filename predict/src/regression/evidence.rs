@@ -1,18 +1,17 @@
-//! What the kernel's parameters are: those under which the points are most likely.
+//! The choice of the kernel's parameters: those under which the points are most likely.
 
 use nalgebra::DMatrix;
 
 use super::{Seen, factorize};
 
-/// Prior variance of the trend's level and slopes, in units of the targets' variance. It is wide: the
-/// points decide.
+/// Prior variance of the trend's level and slopes, in units of the targets' variance. It is wide, so the points decide.
 const TREND_VARIANCE: f64 = 4.0;
 
 /// Parameters of the covariance, all in logarithms except the slope, for features and targets of
 /// variance 1.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Hyper {
-    /// Amplitude, noise, slope of the noise, then a length per feature.
+    /// Amplitude, noise, slope of the noise, then a length scale per feature.
     values: Vec<f64>,
 }
 
@@ -21,9 +20,9 @@ const NOISE: usize = 1;
 const SLOPE: usize = 2;
 const LENGTHS: usize = 3;
 
-/// Where the search starts, mean and deviation of the prior, and the bounds, of each parameter. The
-/// priors are wide and matter where the points are few: then they stand for lengths of about the
-/// measured range and a noise that is small beside what the shape does.
+/// For each parameter: the start of the search, mean and deviation of the prior, and the bounds. The priors are wide
+/// and matter only for few points. Then they assume length scales of about the measured range, and noise that is small
+/// compared with the effect of the shape.
 struct Belief {
     start: f64,
     mean: f64,
@@ -56,7 +55,7 @@ impl Hyper {
         (self.values[AMPLITUDE] - apart).exp() + TREND_VARIANCE * (1.0 + product)
     }
 
-    /// Variance at a place that is no function of the place.
+    /// The noise variance at a place, which the function does not explain.
     pub(super) fn noise(&self, place: &[f64]) -> f64 {
         let along = place.first().copied().unwrap_or_default();
         (self.values[NOISE] + self.values[SLOPE] * along).exp()
@@ -64,9 +63,8 @@ impl Hyper {
 }
 
 impl Seen {
-    /// The most likely parameters that a search by sign of the gradient finds: iRprop- (Igel and
-    /// Hüsken 2000), which Blum and Riedmiller (2013) found to serve Gaussian processes as well as
-    /// conjugate gradients.
+    /// The most likely parameters, found by a search that uses only the sign of the gradient: iRprop- (Igel and Hüsken
+    /// 2000). Blum and Riedmiller (2013) found that it works as well for Gaussian processes as conjugate gradients.
     pub(super) fn most_likely(&self, start: Hyper, most_steps: usize) -> Hyper {
         let mut hyper = start;
         let mut steps = vec![0.3; hyper.values.len()];
@@ -99,8 +97,8 @@ impl Seen {
         best.1
     }
 
-    /// Logarithm of the targets' likelihood and the prior's, up to a constant, and its gradient. The
-    /// quantities' mean is taken, not the sum: the points of one curve are not evidence seven times.
+    /// Logarithm of the likelihood of the targets times the prior, up to a constant, and its gradient. It uses the mean
+    /// over the quantities, not the sum: the points of one curve are not seven independent observations.
     fn likelihood(&self, hyper: &Hyper) -> Option<(f64, Vec<f64>)> {
         let factor = factorize(hyper, self)?;
         let quantities = self.targets.ncols() as f64;
@@ -108,7 +106,7 @@ impl Seen {
         let weights = &inverse * &self.targets;
         let fit = self.targets.dot(&weights) / quantities;
         let log_determinant: f64 = factor.l_dirty().diagonal().iter().map(|d| d.ln()).sum();
-        // The derivative by a parameter is half the sum of this times the covariances' derivatives.
+        // The derivative with respect to a parameter is half the sum of this times the derivatives of the covariances.
         let pull = &weights * weights.transpose() / quantities - inverse;
         let mut gradient = self.gradient(hyper, &pull);
         let mut likelihood = -0.5 * fit - log_determinant;
@@ -129,7 +127,7 @@ impl Seen {
                 for (f, length) in lengths.iter().enumerate() {
                     apart[f] = (place[f] - other[f]).abs() * length;
                 }
-                // Twice for the two triangles, half for the derivative.
+                // A factor of two for the two triangles, and one half for the derivative.
                 let kernel = (hyper.values[AMPLITUDE] - apart.iter().sum::<f64>()).exp();
                 let share = pull[(i, j)] * kernel;
                 gradient[AMPLITUDE] += share;
@@ -151,7 +149,7 @@ impl Seen {
 mod tests {
     use super::*;
 
-    /// The gradient is that of the likelihood, as differences show.
+    /// The gradient agrees with finite differences of the likelihood.
     #[test]
     fn the_gradient_is_the_likelihoods() {
         let places: Vec<Vec<f64>> = (0..12)

@@ -1,22 +1,22 @@
-//! How wrong guesses are, in standard deviations of the process: each point is guessed from others.
+//! The errors of estimates, in standard deviations of the process: each point is estimated from others.
 
 use nalgebra::DMatrix;
 
 use super::{Process, Seen};
 
-/// Parts that points are left out in.
+/// Number of folds.
 const FOLDS: usize = 5;
 
-/// With more points than this, a single one has no say in the choice of the kernel.
+/// With more points than this, a single one hardly influences the choice of the kernel.
 const MANY_POINTS: usize = 200;
 
-/// Points per value of a feature, on average, from which on the values are levels.
+/// A feature has levels if it has at least this many points per value, on average.
 const POINTS_PER_LEVEL: usize = 3;
 
-/// The values of a feature that takes few, as on a grid.
+/// The values of a feature with few distinct values, as on a grid.
 ///
-/// Points on a grid vouch for one another: leaving out one of them leaves all others of its row and
-/// column, so its error says nothing of a place between the levels. For that, whole levels are left out.
+/// Points on a grid support one another: if one is left out, all others of its row and column remain, so its error says
+/// nothing about a place between the levels. For such places, whole levels are left out.
 #[derive(Debug, Clone)]
 pub(super) struct Levels {
     feature: usize,
@@ -37,7 +37,7 @@ impl Levels {
         features.filter_map(of).collect()
     }
 
-    /// Whether a place lies off the levels. Equal sizes make equal floats.
+    /// Whether a place is off the levels. Equal sizes give equal floats.
     pub(super) fn are_around(&self, place: &[f64]) -> bool {
         self.level(place).is_none()
     }
@@ -53,12 +53,12 @@ impl Levels {
     }
 }
 
-/// Scores of points that are left out by themselves, one row per point.
+/// Scores of points that are left out individually, one row per point.
 ///
-/// Few points are left out in parts, and everything, the kernel too, is learned from the other parts: a
-/// kernel that was chosen with a point in view knows it. Of many points each is left out alone and the
-/// kernel stays; then errors follow without learning again (Rasmussen and Williams, equations 5.10 to
-/// 5.12): point `i` is off by `weights[i] / inverse[i, i]`, with variance `1 / inverse[i, i]`.
+/// Few points are left out in folds, and everything, including the kernel, is learned from the other folds: a kernel
+/// that was chosen with a point depends on that point. If there are many points, each is left out alone and the kernel
+/// stays. The errors then follow without learning again (Rasmussen and Williams, equations 5.10 to 5.12): point `i` is
+/// off by `weights[i] / inverse[i, i]`, with variance `1 / inverse[i, i]`.
 pub(super) fn points(seen: &Seen, process: &Process) -> Option<DMatrix<f64>> {
     let Process { inverse, weights, .. } = process;
     if seen.places.len() > MANY_POINTS {
@@ -78,7 +78,7 @@ pub(super) fn points(seen: &Seen, process: &Process) -> Option<DMatrix<f64>> {
 }
 
 /// Scores of points whose group is left out, one row per point, and the group of each. The groups are left out in
-/// parts.
+/// folds.
 pub(super) fn groups(
     seen: &Seen,
     process: &Process,
@@ -96,8 +96,8 @@ pub(super) fn groups(
     Some((by_rows(&scores), of))
 }
 
-/// Scores of points whose level is left out, every other inner level of a feature at a time. Empty
-/// when there are no levels.
+/// Scores of points whose level is left out, every other inner level of a feature at a time. Empty if there are no
+/// levels.
 pub(super) fn levels(
     seen: &Seen,
     process: &Process,
@@ -117,7 +117,7 @@ pub(super) fn levels(
     Some(all)
 }
 
-/// Errors of some points, in standard deviations, as guessed from the rest.
+/// Errors of some points, in standard deviations, when they are estimated from the rest.
 fn scores_of(
     seen: &Seen,
     process: &Process,

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Numbers that look random and are the same each time: SplitMix64 (Steele, Lea and Flood 2014).
+/// Pseudorandom numbers that are the same each time: SplitMix64 (Steele, Lea and Flood 2014).
 struct Numbers(u64);
 
 impl Numbers {
@@ -13,13 +13,13 @@ impl Numbers {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// About normal with variance 1.
+    /// Approximately normal with variance 1.
     fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }
 
-    /// A latency as a device has them: the larger of its time for arithmetic and for memory, after a
-    /// constant for the call, with vectors that are filled or not and a noise of `noise`.
+    /// A latency of a simulated device: the larger of its times for arithmetic and for memory, plus a constant for the
+    /// call, with partly filled vectors and a noise of `noise`.
     fn roofline(&mut self, noise: f64) -> Point {
         let size = (7.0 * 2f64.powf(4.0 * self.uniform())).round();
         let [c_in, c_out] = [(); 2].map(|()| (8.0 * 2f64.powf(5.0 * self.uniform())).round());
@@ -65,11 +65,11 @@ fn intervals_cover_nine_new_points_in_ten() {
     }
 }
 
-/// Nearer than "latency is proportional to work", whose errors are the targets' spread. Of the error
-/// that is left, 0.02 is the noise of the new points themselves.
+/// More accurate than "latency is proportional to work", whose errors are the targets' spread. Of the remaining error,
+/// 0.02 is the noise of the new points themselves.
 #[test]
 fn intervals_cover_points_of_groups_that_were_never_seen() {
-    // Each group of five is faster or slower as a whole than its features say.
+    // Each group of five is faster or slower as a whole than its features predict.
     let (mut inside, mut all) = (0, 0);
     for seed in 0..4 {
         let mut numbers = Numbers(seed);
@@ -125,7 +125,7 @@ fn a_guess_far_from_all_points_may_be_farther_off() {
     assert!(regression.at(&far)[0].error > 2.0 * near);
 }
 
-/// What is known to be noisy has less of a say.
+/// A point with known noise has less weight.
 #[test]
 fn a_noisy_point_pulls_less() {
     let mut points = rooflines(3, 40);
@@ -149,8 +149,7 @@ fn few_or_equal_points_are_not_too_much_to_ask() {
     assert!((guess.value - points[0].targets[0]).abs() < 1e-9 && guess.error.is_finite());
 }
 
-/// Points on a grid vouch for one another, so the error between its levels is found by leaving out
-/// whole levels.
+/// Points on a grid support one another, so the error between its levels is determined by leaving out whole levels.
 #[test]
 fn a_place_between_the_levels_of_a_grid_may_be_farther_off() {
     let value = |x: f64, y: f64| (3.0 * x).sin() + y;
@@ -203,7 +202,7 @@ proptest! {
         prop_assert!(same(&Regression::fit(&scaled).unwrap().at(&scale(&place)), &guess));
     }
 
-    /// Nothing that is finite breaks it.
+    /// All finite inputs give finite estimates.
     #[test]
     fn every_guess_is_a_number(
         values in prop::collection::vec(prop::collection::vec(-1e3f64..1e3, 4), 9..20),
@@ -230,8 +229,8 @@ fn judged(regression: &Regression, new: &[Point]) -> (f64, f64) {
     (stats::median(&errors), inside as f64 / all.len() as f64)
 }
 
-/// However many points there are, the matrix is as large as it may be, and what is learned from the points that are
-/// taken is as good as their number promises: the noise of the new points alone makes a median error of 0.02.
+/// However many points there are, the matrix does not exceed its limit, and the result is as accurate as the number of
+/// used points allows: the noise of the new points alone gives a median error of 0.02.
 #[test]
 fn many_points_are_learned_from_some() {
     let mut points = rooflines(11, 20_300);
@@ -246,7 +245,7 @@ fn many_points_are_learned_from_some() {
     assert!((0.83..=0.96).contains(&inside), "{inside}");
 }
 
-/// A group with many points has no more say than one with a single point.
+/// A group with many points has the same weight as one with a single point.
 #[test]
 fn groups_count_alike_whatever_their_size() {
     // Nine groups of one point with scores 1 to 9, and one group of ninety points with score 0.

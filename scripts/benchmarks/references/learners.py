@@ -1,8 +1,8 @@
-"""Other ways to learn a latency, which the benchmark of interpolation is held against.
+"""Other methods to learn a latency, with which the benchmark of interpolation is compared.
 
-Reads points from standard input as the example `learn` of latlas_shared does, and prints three guesses
-for each point that is asked for: by gradient boosting, by the nearest points, and in proportion to the work.
-The first feature is the logarithm of the work, and the target that of the latency per unit of it.
+Reads points from standard input like the example `learn` of latlas_shared, and prints three guesses for each requested
+point: by gradient boosting, by the nearest points, and in proportion to the work. The first feature is the logarithm of
+the work, and the target is the logarithm of the latency per unit of work.
 """
 
 import sys

@@ -37,7 +37,7 @@ fn none() -> Constraints {
     Constraints::default()
 }
 
-/// The decision and, as JSON, its reasons.
+/// The decision, and its reasons as JSON.
 fn check(constraints: Constraints, prediction: Result<&Prediction, &[MissingOp]>) -> String {
     let plan = plan(&[("Conv3x3", 8), ("Conv3x3", 8), ("MBConv6_3x3", 8)]);
     let verdict = judge(&constraints, &plan, prediction);
@@ -142,7 +142,7 @@ fn plans() -> impl Strategy<Value = NetworkPlan> {
     prop::collection::vec(layer, 1..6).prop_map(|layers| plan(&layers))
 }
 
-/// Limits around what such networks have.
+/// Limits near the values of such networks.
 fn constraints() -> impl Strategy<Value = Constraints> {
     let per_op = prop::collection::btree_map(
         prop::sample::select(vec!["Conv3x3".to_owned(), "Conv1x1".to_owned()]),
@@ -169,7 +169,7 @@ fn constraints() -> impl Strategy<Value = Constraints> {
         })
 }
 
-/// One limit raised or taken away.
+/// One limit raised or removed.
 fn loosened(constraints: &Constraints, which: u8, by: u64) -> Constraints {
     let mut loose = constraints.clone();
     let raise = |limit: &mut Option<u64>| *limit = limit.filter(|_| by > 0).map(|l| l + by);
@@ -212,7 +212,7 @@ proptest! {
         prop_assert!(!verdict.reasons.is_empty());
     }
 
-    /// A row that arrives turns unknown into accepted or rejected, and takes nothing back.
+    /// A row that is added turns unknown into accepted or rejected, and changes no other decision.
     #[test]
     fn what_is_rejected_without_rows_stays_rejected(
         plan in plans(),

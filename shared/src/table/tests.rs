@@ -8,7 +8,7 @@ fn text(table: &Table) -> String {
     serde_json::to_string(table).unwrap()
 }
 
-/// What reading says once `change` was made to a sound table of one row.
+/// The result of reading a valid table of one row after `change`.
 fn after(change: impl FnOnce(&mut Value)) -> String {
     let mut value = serde_json::to_value(table(vec![row(&key(KEY), 100.0)])).unwrap();
     change(&mut value);

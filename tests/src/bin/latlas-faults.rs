@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     report(&tally)
 }
 
-/// Prints the tally and one line per figure; success only when all hold.
+/// Prints the tally and one line per figure; success only if all are ok.
 fn report(tally: &Tally) -> ExitCode {
     let Tally { done, failed, measurements, acknowledged, copies, recovery, .. } = tally;
     let [coordinator, agents, workers] = tally.kills;

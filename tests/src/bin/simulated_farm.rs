@@ -103,7 +103,7 @@ struct Ingest {
 /// Enrolments at once.
 const ENROL_AT_ONCE: usize = 16;
 
-/// How long an idle agent waits for a lease, in seconds, as the real one does.
+/// How long an idle agent waits for a lease, in seconds, as the real agent does.
 const LEASE_WAIT: u32 = 20;
 
 fn main() -> Result<()> {
@@ -127,7 +127,7 @@ async fn enrol(farm: &FarmArguments) -> Result<Vec<Simulated>> {
     Ok(agents)
 }
 
-/// A coordinator limits how often one token may call.
+/// A coordinator limits the rate of one token.
 async fn enrol_patiently(
     client: &Client,
     class: u32,
@@ -144,8 +144,7 @@ async fn enrol_patiently(
     }
 }
 
-/// Measurements are made and written as JSON before the clock starts: their making is not the
-/// coordinator's work.
+/// Measurements are created and written as JSON before the clock starts, because the coordinator does not do this work.
 async fn ingest(arguments: Ingest) -> Result<()> {
     let Ingest { farm, batches, batch, at_once } = arguments;
     let agents = enrol(&farm).await?;
@@ -175,11 +174,11 @@ async fn ingest(arguments: Ingest) -> Result<()> {
     Ok(())
 }
 
-/// What the agents of a load saw, together.
+/// The combined observations of the agents of a load.
 #[derive(Default)]
 struct Seen {
     heartbeats: Mutex<Vec<Duration>>,
-    /// What each batch of results took until it was acknowledged.
+    /// The time until each batch of results was acknowledged.
     commits: Mutex<Vec<Duration>>,
     /// The last request for each class.
     requests: Mutex<BTreeMap<String, Uuid>>,
@@ -200,7 +199,7 @@ impl Seen {
     async fn note<T>(&self, what: &str, answer: Result<T, ClientError>) -> Option<T> {
         match answer {
             Ok(answer) => Some(answer),
-            // What the end of the run cuts off tells nothing.
+            // A call that is cut off at the end of the run is not an error.
             Err(_) if self.over.load(Ordering::Relaxed) => None,
             Err(error) => {
                 let text = format!("{what}: {error}");
@@ -210,12 +209,12 @@ impl Seen {
         }
     }
 
-    /// Waits until the keys of so many classes are measured and so many heartbeats are answered.
+    /// Waits until the keys of this many classes are measured and this many heartbeats are answered.
     async fn once(&self, classes: usize, heartbeats: usize) {
         while self.finished.lock().await.len() < classes
             || self.heartbeats.lock().await.len() < heartbeats
         {
-            // A change between the look and the wait leaves a permit, which ends the wait at once.
+            // A change between the check and the wait leaves a permit, which ends the wait at once.
             self.changed.notified().await;
         }
     }
@@ -237,7 +236,7 @@ impl Seen {
     }
 }
 
-/// In milliseconds; null where there is nothing.
+/// In milliseconds; null if there are no times.
 fn quantiles(times: &[Duration]) -> serde_json::Value {
     let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
     times.sort_unstable_by(f64::total_cmp);
@@ -287,7 +286,7 @@ async fn load(arguments: Load) -> Result<()> {
             false => std::future::pending().await,
         }
     };
-    // It ends with its time, if not before.
+    // It ends after its time, if not before.
     let _ = tokio::time::timeout(Duration::from_secs(arguments.seconds), enough).await;
     seen.over.store(true, Ordering::Relaxed);
     let summary = seen.summary(started.elapsed().as_secs_f64()).await;
@@ -296,7 +295,7 @@ async fn load(arguments: Load) -> Result<()> {
     Ok(())
 }
 
-/// Keeps a class of devices busy: what is finished is asked for again.
+/// Keeps a class of devices busy: finished keys are requested again.
 async fn ask(client: Client, request: ProfileRequest, seen: Arc<Seen>) {
     loop {
         let asked = client.post::<_, RequestStatus>("v1/requests", &request).await;
@@ -327,7 +326,7 @@ async fn watch(client: Client, number: usize, seen: Arc<Seen>) {
         if let Some(id) = request {
             let opened = client.get_raw(&format!("v1/requests/{id}/events")).await;
             if let Some(mut events) = seen.note("events", opened).await {
-                // It ends with its request, or with the coordinator.
+                // The stream ends with its request, or with the coordinator.
                 while let Ok(Some(_)) = events.chunk().await {
                     seen.events.fetch_add(1, Ordering::Relaxed);
                 }
@@ -337,9 +336,9 @@ async fn watch(client: Client, number: usize, seen: Arc<Seen>) {
     }
 }
 
-/// One agent: a heartbeat at its interval, whatever else it does, and one lease after the other.
+/// One agent: a heartbeat at its interval, independent of its other work, and one lease after the other.
 async fn live(agent: Simulated, arguments: Arc<Load>, seen: Arc<Seen>) {
-    // Agents that start together do not beat together.
+    // Agents that start together must not send heartbeats at the same time.
     tokio::time::sleep(Duration::from_secs_f64(arguments.heartbeat * fastrand::f64())).await;
     let held = Mutex::new(None);
     tokio::select! {
@@ -353,7 +352,7 @@ async fn beat(agent: &Simulated, arguments: &Load, seen: &Seen, held: &Mutex<Opt
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(arguments.heartbeat));
     loop {
         ticks.tick().await;
-        // Held over the renewal, so that the lease is not given back meanwhile.
+        // Locked during the renewal, so that the lease is not released meanwhile.
         let lease = held.lock().await;
         if let Some(lease) = *lease
             && seen.note("renewal", agent.renew(lease).await).await.is_some()

@@ -19,25 +19,25 @@ use super::Plan;
 use crate::proxy::Proxy;
 use crate::{program, run, synthetic};
 
-/// A coordinator that is killed and comes back at the same address.
+/// A coordinator that is killed and restarts at the same address.
 pub struct Coordinator {
     process: Child,
     data: PathBuf,
     lease_seconds: u32,
-    /// Where it listens.
+    /// Its listening address.
     pub address: SocketAddr,
 }
 
 impl Coordinator {
-    /// Starts one and waits until it listens.
+    /// Starts a coordinator and waits until it listens.
     pub fn start(data: &Path, lease_seconds: u32) -> Coordinator {
-        // The port is free a moment later, too.
+        // The port stays free for the next moment, too.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = serve(data, address, lease_seconds);
         Coordinator { process, data: data.to_owned(), lease_seconds, address }
     }
 
-    /// Its database's file.
+    /// The path of its database.
     pub fn database(&self) -> PathBuf {
         self.data.join(DATABASE)
     }
@@ -65,7 +65,7 @@ impl Coordinator {
         send_signal(self.process.id(), signal);
     }
 
-    /// Copies what lies on the disk: what a dead process has left, if this one is dead or stopped.
+    /// Copies the files on disk, as a dead process leaves them, if this one is dead or stopped.
     pub fn copy_files(&self, dir: &Path, number: usize) -> PathBuf {
         let folder = dir.join("copies").join(number.to_string());
         fs::create_dir_all(&folder).unwrap();
@@ -78,7 +78,7 @@ impl Coordinator {
         folder.join(DATABASE)
     }
 
-    /// Asks it to end; whether it did so in order.
+    /// Asks it to end; returns whether it ended cleanly.
     pub fn stop(&mut self) -> bool {
         self.signal("-TERM");
         self.process.wait().unwrap().success()
@@ -92,7 +92,7 @@ impl Coordinator {
         .ok();
     }
 
-    /// Asks for everything that the plan wants measured, and says how many requests that were.
+    /// Requests everything that the plan measures, and returns the number of requests.
     pub async fn ask(&self, plan: &Plan, boxes: &[RealBox]) -> usize {
         let client =
             Client::new(&format!("http://{}", self.address), Some(self.token("researcher")))
@@ -125,7 +125,7 @@ impl Coordinator {
     }
 }
 
-/// So many small keys.
+/// This many small keys.
 fn keys(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("Conv1x1:n1-h{}-w4-i{}-o4-s1", 4 + n % 40, 1 + n / 40)).collect()
 }
@@ -141,7 +141,7 @@ impl Drop for Coordinator {
 fn serve(data: &Path, address: SocketAddr, lease_seconds: u32) -> Child {
     let log = data.with_extension("log");
     let mut process = Command::new(program("latlas-coordinator"))
-        // Values are made up, and the machine is busy: neither says anything of a box.
+        // Values are made up, and the machine is busy, so neither is evidence about a box.
         .args([
             "serve",
             "--canary-every",
@@ -183,7 +183,7 @@ pub struct RealBox {
     config: &'static [&'static str],
     coordinator: String,
     token: String,
-    /// When it is started again.
+    /// When it is to be restarted.
     back_at: Instant,
     /// Ids that were seen in its spool.
     seen: BTreeSet<Uuid>,
@@ -238,7 +238,7 @@ impl RealBox {
         fs::read_to_string(self.state.join("log")).unwrap_or_default()
     }
 
-    /// What it has enrolled as.
+    /// Its enrolled identity.
     pub fn identity(&self) -> Option<serde_json::Value> {
         serde_json::from_str(&fs::read_to_string(self.state.join("identity.json")).ok()?).ok()
     }
@@ -249,7 +249,7 @@ impl RealBox {
         entries.flatten().filter_map(|e| name(e).strip_suffix(".json")?.parse().ok()).collect()
     }
 
-    /// Remembers what is in its spool.
+    /// Records the contents of its spool.
     pub fn look(&mut self) {
         let seen = self.spool("spool");
         self.seen.extend(seen);
@@ -260,18 +260,18 @@ impl RealBox {
         self.spool("spool").is_empty()
     }
 
-    /// What it keeps with a refusal.
+    /// The refused measurements that it keeps.
     pub fn refused(&self) -> BTreeSet<Uuid> {
         self.spool("refused")
     }
 
-    /// What it has let go, so that the coordinator must have it.
+    /// The measurements that it has deleted, so that the coordinator must have them.
     pub fn acknowledged(&self) -> BTreeSet<Uuid> {
         let kept: BTreeSet<Uuid> = &self.spool("spool") | &self.refused();
         &self.seen - &kept
     }
 
-    /// kill -9; whether it was running.
+    /// kill -9; returns whether it was running.
     pub fn kill(&mut self) -> bool {
         let Some(mut process) = self.process.take() else { return false };
         process.kill().unwrap();
@@ -280,7 +280,7 @@ impl RealBox {
         true
     }
 
-    /// kill -9 of its worker processes; how many there were.
+    /// kill -9 of its worker processes; returns their number.
     pub fn kill_workers(&mut self) -> usize {
         let Some(process) = &self.process else { return 0 };
         let tasks = fs::read_dir(format!("/proc/{}/task", process.id()));
@@ -298,7 +298,7 @@ impl RealBox {
         children.len()
     }
 
-    /// Starts it again when it is time to; what it said if it ended on its own.
+    /// Restarts it when it is time to; returns its output if it ended without being killed.
     pub fn restart(&mut self, rng: &mut fastrand::Rng) -> Option<String> {
         let mut gave_up = None;
         if let Some(process) = &mut self.process

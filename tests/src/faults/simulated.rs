@@ -1,4 +1,4 @@
-//! Agents that measure nothing, so that there can be thousands of tasks. They speak the real protocol through the same
+//! Agents that measure nothing, so that thousands of tasks are possible. They use the real protocol through the same
 //! network, and record the answers.
 
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ use crate::synthetic::{self, Observed};
 /// The memory of the boxes of each class.
 pub const CLASSES: [u64; 2] = [8, 16];
 
-/// How the names of boxes begin that fail whatever they are given.
+/// The prefix of the names of boxes that fail every task.
 pub const BAD: &str = "bad-";
 
 /// How long they wait for an answer.
@@ -43,7 +43,7 @@ struct Agent {
     client: Client,
     enrolled: Enrolled,
     memory: u64,
-    /// It fails whatever it is given.
+    /// It fails every task.
     is_bad: bool,
     rng: fastrand::Rng,
     record: Record,
@@ -61,7 +61,7 @@ pub async fn start(
     let token = coordinator.token("enroll");
     let client = Client::new(&format!("http://{}", proxy.address), Some(token)).unwrap();
     let mut crowd = JoinSet::new();
-    // One bad box beside the others of each class.
+    // One bad box in addition to the others of each class.
     for index in 0..2 * plan.simulated + 2 {
         let memory = CLASSES[index % 2];
         let is_bad = index >= 2 * plan.simulated;
@@ -91,12 +91,12 @@ impl Agent {
         }
     }
 
-    /// One round; none when somebody did not answer.
+    /// One round; none if a call was not answered.
     async fn step(&mut self) -> Option<()> {
         while !self.spool.is_empty() {
             self.upload().await?;
         }
-        // The same id for each try, so that no lease is lost with an answer.
+        // The same id for each retry, so that no lease is lost with an answer.
         let lease_id = Some(Uuid::new_v4());
         let request = LeaseRequest { max_tasks: 8, wait_seconds: 1, lease_id, instance: None };
         let path = format!("v1/agents/{}/leases", self.enrolled.agent_id);
@@ -132,7 +132,7 @@ impl Agent {
             self.record.lock().unwrap().made.get_or_insert_default().insert(measurement.id);
             self.spool.push_back(measurement);
             if self.rng.f64() < 0.3 {
-                // What cannot be sent now is sent later.
+                // Unsent results are sent later.
                 let _ = self.upload().await;
             }
             if self.rng.f64() < 0.1 {

@@ -1,4 +1,4 @@
-//! An agent: what it keeps over a crash, what it forgets, and what it does next.
+//! An agent as a state machine: what survives a crash, what is lost, and its next action.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -10,34 +10,34 @@ use super::{Answer, Call, Leased, Millis, POISON, Report};
 /// Most reports of one upload.
 const BATCH: usize = 3;
 
-/// A lease that it works on.
+/// A lease and its work.
 #[derive(Debug)]
 struct Work {
     id: Uuid,
     todo: VecDeque<(i64, usize, u32)>,
 }
 
-/// What it does on its own after a while.
+/// An action after a delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Looks at what there is to do.
+    /// Checks for the next action.
     Look,
-    /// Has finished the task at the head.
+    /// Has finished the task at the head of its list.
     Measured,
-    /// Renews its lease and says that it lives.
+    /// Renews its lease and sends a heartbeat.
     Keep,
 }
 
-/// What an agent wants done for it.
+/// A request of an agent to the simulation.
 #[derive(Debug)]
 pub enum Wish {
-    /// Send this, and wait for the answer.
+    /// Send this call, and wait for the answer.
     Send(Call),
-    /// Send this, and go on.
+    /// Send this call, and continue.
     Post(Call),
-    /// Be woken.
+    /// Wake up after a delay.
     Wake(Millis, Next),
-    /// It has crashed.
+    /// The agent has crashed.
     Crash,
 }
 
@@ -46,25 +46,25 @@ pub enum Wish {
 pub struct Agent {
     /// How far its clock is off.
     pub offset: Millis,
-    /// Counts its starts: what was for an earlier one is for nobody.
+    /// Counts its starts: events for an earlier start are ignored.
     pub start: u32,
     /// Whether it runs.
     pub up: bool,
-    /// On its disk: measured and not acknowledged.
+    /// On its disk: measured and not yet acknowledged.
     spool: Vec<Report>,
     /// On its disk: refused for good.
     pub refused: BTreeSet<Uuid>,
-    /// The call whose answer it waits for.
+    /// The call that it waits for.
     waits: Option<(u64, Call)>,
     work: Option<Work>,
-    /// The id of the lease that it asks for, until there is an answer.
+    /// The id of the requested lease, until there is an answer.
     asking: Option<Uuid>,
-    /// Where it takes ids from.
+    /// The source of ids.
     ids: fastrand::Rng,
 }
 
 impl Agent {
-    /// A box whose clock is off by so much.
+    /// A box with this clock offset.
     pub fn new(offset: Millis, ids: fastrand::Rng) -> Agent {
         Agent {
             offset,
@@ -79,7 +79,7 @@ impl Agent {
         }
     }
 
-    /// Whether it has nothing left to say.
+    /// Whether it has nothing left to send.
     pub fn is_empty(&self) -> bool {
         self.spool.is_empty()
     }
@@ -93,12 +93,12 @@ impl Agent {
         self.asking = None;
     }
 
-    /// It waits for the answer to this call now.
+    /// From now on it waits for the answer to this call.
     pub fn sent(&mut self, id: u64, call: Call) {
         self.waits = Some((id, call));
     }
 
-    /// What it does when nothing else is under way.
+    /// The next action when it waits for nothing.
     pub fn look(&mut self) -> Vec<Wish> {
         if self.waits.is_some() || self.is_measuring() {
             return Vec::new();
@@ -122,12 +122,12 @@ impl Agent {
         Call::Results(self.spool.iter().take(BATCH).cloned().collect())
     }
 
-    /// The task at the head is finished.
+    /// The task at the head of its list is finished.
     pub fn measured(&mut self, rng: &mut fastrand::Rng, finished_at: Timestamp) -> Vec<Wish> {
         let Some((task, key, generation)) =
             self.work.as_mut().and_then(|work| work.todo.pop_front())
         else {
-            // It was dropped meanwhile.
+            // The lease was dropped meanwhile.
             return self.look();
         };
         if key == POISON {
@@ -146,12 +146,12 @@ impl Agent {
         self.look()
     }
 
-    /// The ids of what it has measured and not sent.
+    /// The id of its last measured and unsent report.
     pub fn last_measured(&self) -> Option<Uuid> {
         self.spool.last().map(|report| report.id)
     }
 
-    /// Says that it lives, for as long as it works on something.
+    /// Sends heartbeats as long as it works on a lease.
     pub fn keep(&self) -> Vec<Wish> {
         match &self.work {
             Some(work) => vec![
@@ -163,7 +163,7 @@ impl Agent {
         }
     }
 
-    /// An answer has come, to whatever it has sent.
+    /// Handles an answer to any of its calls.
     pub fn take(
         &mut self,
         id: u64,
@@ -171,7 +171,7 @@ impl Agent {
         answer: &Answer,
         rng: &mut fastrand::Rng,
     ) -> Vec<Wish> {
-        // What keeps a lease is not waited for, and what is late is not listened to.
+        // Answers to renewals are not waited for, and late answers are ignored.
         match (call, answer) {
             (Call::Renew(lease), Answer::Lost) | (Call::Beat(lease), Answer::Alive(false)) => {
                 return self.drop_work(*lease);
@@ -206,7 +206,7 @@ impl Agent {
         }
     }
 
-    /// No answer has come in time.
+    /// Handles a time-out.
     pub fn timeout(&mut self, id: u64) -> Vec<Wish> {
         if self.waits.as_ref().is_none_or(|(waits, _)| *waits != id) {
             return Vec::new();

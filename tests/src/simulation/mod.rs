@@ -1,8 +1,8 @@
-//! A farm in one thread and no time at all: the coordinator's rules, agents as small state machines, and
-//! between them a network that loses, delays, repeats and reorders. Everything follows from one seed.
+//! A farm in one thread with simulated time: the coordinator's rules, agents as small state machines, and a network
+//! between them that loses, delays, repeats and reorders messages. Everything follows from one seed.
 //!
-//! The coordinator is one of two: [`router::Real`] is the whole of it, from its routes to its SQLite
-//! file; [`rules::Pure`] is its rules alone, in memory, which is fast enough for thousands of seeds.
+//! There are two coordinators: [`router::Real`] is the complete one, from its routes to its SQLite file;
+//! [`rules::Pure`] has only its rules, in memory, which is fast enough for thousands of seeds.
 
 mod agent;
 mod network;
@@ -17,10 +17,10 @@ use uuid::Uuid;
 
 pub use world::{Outcome, run};
 
-/// Agents of a simulated farm: the memory of each, which is its class.
+/// Agents of a simulated farm: the memory of each, which determines its class.
 pub const AGENTS: [u64; 3] = [8, 8, 16];
 
-/// Keys that may be asked for. Whoever measures the last one crashes.
+/// Keys that may be requested. The last one crashes the agent that measures it.
 pub const KEYS: [&str; 8] = [
     "Conv3x3:n1-h8-w8-i4-o4-s1",
     "Conv3x3:n1-h8-w8-i4-o8-s2",
@@ -35,7 +35,7 @@ pub const KEYS: [&str; 8] = [
 /// Index of the key that crashes its agent.
 pub const POISON: usize = KEYS.len() - 1;
 
-/// A measurement, as far as the protocol cares.
+/// The part of a measurement that the protocol uses.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// Its id.
@@ -46,28 +46,28 @@ pub struct Report {
     pub key: usize,
     /// The generation of that task, as it was handed out.
     pub generation: u32,
-    /// Whether there is a number.
+    /// Whether it has a number.
     pub has_number: bool,
-    /// Where there is none, whether the box is at fault and not the op.
+    /// Without a number: whether the box is at fault, not the op.
     pub of_box: bool,
     /// When it was finished, by the clock of its agent.
     pub finished_at: Timestamp,
 }
 
-/// What is asked of a coordinator.
+/// A call to a coordinator.
 #[derive(Debug, Clone)]
 pub enum Call {
-    /// An agent wants tasks under a lease with this id.
+    /// An agent requests tasks under a lease with this id.
     Lease(Uuid),
-    /// An agent keeps a lease.
+    /// An agent renews a lease.
     Renew(Uuid),
-    /// An agent gives a lease back.
+    /// An agent releases a lease.
     Release(Uuid),
-    /// An agent says that it lives and works on this.
+    /// An agent sends a heartbeat with this lease.
     Beat(Uuid),
-    /// An agent reports.
+    /// An agent sends reports.
     Results(Vec<Report>),
-    /// A researcher wants these keys of the class of one of the agents, under an idempotency key.
+    /// A researcher requests these keys of the class of one of the agents, with an idempotency key.
     Ask {
         /// Indexes of the keys.
         keys: Vec<usize>,
@@ -78,7 +78,7 @@ pub enum Call {
     },
 }
 
-/// A lease, as far as the protocol cares.
+/// The part of a lease that the protocol uses.
 #[derive(Debug, Clone)]
 pub struct Leased {
     /// Its id.
@@ -89,7 +89,7 @@ pub struct Leased {
     pub tasks: Vec<(i64, usize, u32)>,
 }
 
-/// What a coordinator answers.
+/// An answer of a coordinator.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// To [`Call::Lease`].
@@ -100,20 +100,20 @@ pub enum Answer {
     Released,
     /// To [`Call::Beat`]: whether the lease is still the agent's.
     Alive(bool),
-    /// To [`Call::Results`]: everything is stored but these, which are refused.
+    /// To [`Call::Results`]: all reports are stored except these, which are refused.
     Stored(BTreeMap<Uuid, String>),
     /// To [`Call::Ask`]: the request, and whether it is new.
     Asked(Uuid, bool),
-    /// The lease is over.
+    /// The lease has ended.
     Lost,
-    /// Anything else, with the status.
+    /// Any other answer, with its status.
     Trouble(u16, String),
 }
 
-/// A coordinator as the simulation sees it.
+/// The interface of a coordinator in the simulation.
 pub trait Coordinator {
-    /// Answers a call of an agent, or of a researcher who wants something of that agent's class. None when
-    /// it died before it could answer, which it may be asked to do on the way (`cut`).
+    /// Answers a call of an agent, or of a researcher who requests keys of that agent's class. None if it died before
+    /// it could answer; `cut` can make it die during the call.
     fn call(
         &mut self,
         agent: usize,
@@ -122,16 +122,16 @@ pub trait Coordinator {
         cut: Option<u32>,
     ) -> impl Future<Output = Option<Answer>>;
 
-    /// Looks for leases that are over, as a running coordinator does every few seconds.
+    /// Ends expired leases, as a running coordinator does every few seconds.
     fn sweep(&mut self, now: Timestamp) -> impl Future<Output = ()>;
 
-    /// Dies and starts again on what it has on disk.
+    /// Dies and restarts with its data on disk.
     fn restart(&mut self, now: Timestamp) -> impl Future<Output = ()>;
 
-    /// What it has on disk.
+    /// Its data on disk.
     fn books(&mut self) -> impl Future<Output = crate::invariants::Books>;
 
-    /// The same after everything that is derived was made anew.
+    /// The same after a rebuild of all derived data.
     fn rebuilt(&mut self) -> impl Future<Output = crate::invariants::Books>;
 }
 
@@ -144,22 +144,22 @@ pub(crate) fn clock(now: Millis, offset: Millis) -> Timestamp {
     start + SignedDuration::from_millis(now + offset)
 }
 
-/// What is checked of each call at the moment at which it is answered, which no look at the end shows.
+/// Checks of each call at the moment of its answer, which a check at the end cannot replace.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// Who holds a task, by the answers that were given: lease, agent and deadline.
+    /// The holder of each task, by the given answers: lease, agent and deadline.
     holders: BTreeMap<i64, (Uuid, usize, Timestamp)>,
-    /// Tasks that were handed out since somebody asked for anything anew, with their generation.
+    /// Tasks that were handed out since the last new request, with their generation.
     fresh: BTreeMap<i64, u32>,
-    /// Tasks that have a number and were not asked for again.
+    /// Tasks that have a number and were not requested again.
     settled: BTreeSet<i64>,
-    /// Measurements that have come in: what comes again settles nothing.
+    /// Measurements that have arrived: a repetition settles nothing.
     stored: BTreeSet<Uuid>,
     pub(crate) broken: Vec<String>,
 }
 
 impl Watch {
-    /// Looks at an answer.
+    /// Checks an answer.
     pub(crate) fn answered(&mut self, agent: usize, call: &Call, answer: &Answer, now: Timestamp) {
         if matches!(call, Call::Lease(_)) {
             self.swept(now);
@@ -190,7 +190,7 @@ impl Watch {
 
     fn reported(&mut self, agent: usize, report: &Report, refused: &BTreeMap<Uuid, String>) {
         if refused.contains_key(&report.id) {
-            // The attempt is over, if it is this agent's.
+            // The attempt has ended, if it is this agent's.
             if self.holders.get(&report.task).is_some_and(|holder| holder.1 == agent) {
                 self.holders.remove(&report.task);
             }
@@ -219,20 +219,20 @@ impl Watch {
         }
     }
 
-    /// The coordinator's clock was set: leases are shortened where it was set back.
+    /// The coordinator's clock was set: leases are shortened if it was set back.
     pub(crate) fn clock_set(&mut self, latest: Timestamp) {
         for holder in self.holders.values_mut() {
             holder.2 = holder.2.min(latest);
         }
     }
 
-    /// The coordinator has looked for leases that are over: they stay over, whatever its clock says later.
+    /// The coordinator has ended expired leases: they stay ended, whatever its clock shows later.
     pub(crate) fn swept(&mut self, now: Timestamp) {
         self.holders.retain(|_, holder| holder.2 > now);
     }
 
-    /// A call was cut off, so what was committed is not known. What it reported may be in, and then settles
-    /// nothing when it comes again.
+    /// A call was interrupted, so it is unknown what was committed. Its reports may be stored, and settle nothing if
+    /// they arrive again.
     pub(crate) fn cut(&mut self, call: &Call) {
         self.holders.clear();
         self.settled.clear();

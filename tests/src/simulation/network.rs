@@ -1,23 +1,23 @@
-//! What a network does to a message.
+//! The effect of a network on a message.
 
 use super::Millis;
 
-/// How bad it is.
+/// The fault rates of a network.
 #[derive(Debug, Clone, Copy)]
 pub struct Network {
     /// Share of messages that are lost.
     loss: f64,
     /// Share of messages that arrive twice.
     twice: f64,
-    /// Share of messages that take long: they overtake none and are overtaken by many.
+    /// Share of slow messages: they overtake no other message and are overtaken by many.
     slow: f64,
 }
 
-/// The longest that a message is on its way.
+/// The longest delay of a message.
 pub const LONGEST: Millis = 150_000;
 
 impl Network {
-    /// A network as bad as chance will have it; a quarter of them are good.
+    /// A network with random fault rates; a quarter of them have no faults.
     pub fn draw(rng: &mut fastrand::Rng) -> Network {
         if rng.f64() < 0.25 {
             return Network::good();
@@ -30,7 +30,7 @@ impl Network {
         Network { loss: 0.0, twice: 0.0, slow: 0.0 }
     }
 
-    /// When copies of a message arrive: none, one or two delays.
+    /// Delays of the copies of a message: none, one or two.
     pub fn deliver(&self, rng: &mut fastrand::Rng) -> Vec<Millis> {
         if rng.f64() < self.loss {
             return Vec::new();

@@ -1,5 +1,4 @@
-//! The whole coordinator: its routes, its store, a SQLite file. Only the network and the clock are not
-//! the real ones.
+//! The complete coordinator: its routes, its store, a SQLite file. Only the network and the clock are simulated.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,10 +34,10 @@ use crate::synthetic::{self, Observed};
 /// The most tasks of a simulated lease.
 pub const MAX_TASKS: u32 = 4;
 
-/// What a box says whose fault it is that it has no number.
+/// A box's reason for having no number.
 pub const TOO_LARGE: &str = "it needs up to 9 MiB of memory, and the limit is 1 MiB";
 
-/// A database with its agents enrolled, from which each run starts.
+/// A database with enrolled agents, from which each run starts.
 pub struct Template {
     database: Vec<u8>,
     researcher: String,
@@ -56,7 +55,7 @@ pub struct Real<'a> {
     router: Router,
 }
 
-/// A folder in memory where there is one: here a process dies, and never the power.
+/// A folder in memory, if there is one: only processes die here, and there is no power loss.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -67,7 +66,7 @@ async fn open(database: &Path, now: &Arc<AtomicI64>) -> (Store, Router) {
     let store = Store::open(database).await.unwrap();
     let now = Arc::clone(now);
     let clock = move || Timestamp::from_microsecond(now.load(Ordering::Relaxed)).unwrap();
-    // Simulated hours pass in moments, and limits go by the real ones.
+    // Simulated hours pass in moments, and rate limits use real time.
     let settings = Settings { rate: Rate::per_second(1_000_000), ..Settings::default() };
     let app = App::with_clock(store.clone(), settings, clock);
     (store, build_app(app))
@@ -100,7 +99,7 @@ async fn answer(
 }
 
 impl Template {
-    /// Makes one.
+    /// Creates a template.
     pub async fn new() -> Template {
         let dir = folder();
         let database = dir.path().join(DATABASE);
@@ -127,7 +126,7 @@ impl Template {
 }
 
 impl<'a> Real<'a> {
-    /// A coordinator of its own for one run.
+    /// A separate coordinator for one run.
     pub async fn new(template: &'a Template) -> Real<'a> {
         let dir = folder();
         let database = database(&dir, 0);
@@ -278,7 +277,7 @@ impl Coordinator for Real<'_> {
         self.start += 1;
         let new = database(&self.dir, self.start);
         fs::create_dir(new.parent().unwrap()).unwrap();
-        // What lies there now is all that a dead process leaves behind.
+        // A dead process leaves only the files that exist now.
         for end in ["", "-wal"] {
             let file = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
             if file(&old).exists() {
@@ -290,7 +289,7 @@ impl Coordinator for Real<'_> {
     }
 
     async fn books(&mut self) -> Books {
-        // As for everybody who reads tables.
+        // As for every reader of tables.
         self.store.derive().await.unwrap();
         Books::read(&database(&self.dir, self.start)).await.unwrap()
     }

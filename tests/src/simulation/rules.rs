@@ -1,5 +1,4 @@
-//! A coordinator that is its rules and nothing else: those of [`latlas_coordinator::rules::lease`], applied in
-//! memory.
+//! A coordinator that consists only of its rules: those of [`latlas_coordinator::rules::lease`], applied in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,17 +24,17 @@ struct Task {
 struct Held {
     agent: usize,
     deadline: Timestamp,
-    /// As they were handed out: which of them it still holds is the rules' affair.
+    /// The tasks as handed out; the rules decide which of them the lease still holds.
     tasks: Vec<i64>,
 }
 
 struct Request {
     id: Uuid,
-    /// What became of each task: none yet, or whether there is a number.
+    /// The outcome of each task: none yet, or whether there is a number.
     tasks: BTreeMap<i64, Option<Result<(), String>>>,
 }
 
-/// The rules in memory. What it holds is what would be on disk.
+/// The rules in memory. Its fields are the data that would be on disk.
 #[derive(Default)]
 pub struct Pure {
     tasks: Vec<Task>,
@@ -67,7 +66,7 @@ impl Pure {
         &mut self.tasks[index]
     }
 
-    /// Writes what a task has become, and tells the requests.
+    /// Writes the new state of a task, and updates the requests.
     fn write(&mut self, id: i64, progress: Progress) {
         let outcome = match progress.state {
             State::Queued | State::Leased(_) => None,
@@ -226,7 +225,7 @@ impl Coordinator for Pure {
         now: Timestamp,
         cut: Option<u32>,
     ) -> Option<Answer> {
-        // Nothing here happens by halves: it dies before a call or after it.
+        // Calls are atomic here: the coordinator dies before a call or after it.
         if cut.is_some_and(|cut| cut % 2 == 0) {
             return None;
         }

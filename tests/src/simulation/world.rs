@@ -1,4 +1,4 @@
-//! The loop: what happens, one event after the other, and what is looked at on the way.
+//! The event loop, one event after the other, with the checks on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,21 +8,21 @@ use super::{AGENTS, Answer, Call, Coordinator, KEYS, Millis, Watch, clock};
 use crate::invariants::{self, Ledger};
 use latlas_coordinator::rules::lease::{Policy, deadline};
 
-/// How long faults go on.
+/// How long faults are injected.
 const CHAOS: Millis = 200_000;
-/// How long everybody has to finish afterwards.
+/// How long all agents have to finish afterwards.
 const CALM: Millis = 4 * 3_600_000;
 /// How long an agent waits for an answer.
 const TIMEOUT: Millis = 15_000;
-/// How often a coordinator looks for leases that are over.
+/// How often a coordinator ends expired leases.
 const SWEEP: Millis = 5_000;
 
-/// What a run has come to.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Invariants that did not hold, in sentences.
+    /// Violated invariants, as sentences.
     pub broken: Vec<String>,
-    /// Tasks that were done, and that failed.
+    /// Numbers of done and of failed tasks.
     pub tasks: (usize, usize),
     /// Calls that were answered.
     pub calls: usize,
@@ -49,19 +49,19 @@ enum Event {
         call: Call,
         answer: Answer,
     },
-    /// An agent has waited long enough.
+    /// The time-out of an agent.
     Timeout {
         agent: usize,
         start: u32,
         id: u64,
     },
-    /// An agent does something on its own.
+    /// An agent's own action.
     Acts {
         agent: usize,
         start: u32,
         next: Next,
     },
-    /// A researcher asks; again until there is an answer.
+    /// A researcher makes a request; repeated until there is an answer.
     Asks {
         call: Call,
     },
@@ -71,7 +71,7 @@ enum Event {
     Comeback {
         agent: usize,
     },
-    /// The coordinator dies; it is back after so long.
+    /// The coordinator dies, and restarts after this time.
     CoordinatorDies {
         away: Millis,
     },
@@ -81,19 +81,19 @@ enum Event {
         offset: Millis,
     },
     Sweep,
-    /// Faults end, and everybody comes back.
+    /// Faults end, and everything that is down comes back.
     Calm,
-    /// Somebody looks whether everything is over.
+    /// Checks whether everything is finished.
     Look,
 }
 
 struct World<'a, C> {
     coordinator: &'a mut C,
     rng: fastrand::Rng,
-    /// By itself, so that the rest of a seed does not depend on it.
+    /// A separate generator, so that the rest of a seed does not depend on it.
     hang_ups: fastrand::Rng,
     now: Millis,
-    /// Of the coordinator's clock.
+    /// The offset of the coordinator's clock.
     offset: Millis,
     up: bool,
     network: Network,
@@ -107,7 +107,7 @@ struct World<'a, C> {
     outcome: Outcome,
 }
 
-/// Runs a farm on one seed.
+/// Runs a farm with one seed.
 pub async fn run<C: Coordinator>(coordinator: &mut C, seed: u64) -> Outcome {
     let mut world = World::new(coordinator, seed);
     while let Some(((at, _), event)) = world.events.pop_first() {
@@ -151,7 +151,7 @@ impl<'a, C: Coordinator> World<'a, C> {
         world
     }
 
-    /// Everything that will go wrong, and what is asked for.
+    /// Plans all faults and requests.
     fn plan(&mut self) {
         for agent in 0..self.agents.len() {
             let at = self.rng.i64(0..5_000);
@@ -195,7 +195,7 @@ impl<'a, C: Coordinator> World<'a, C> {
         clock(self.now, self.offset)
     }
 
-    /// Lets an event happen; true when the run is over.
+    /// Handles an event; true if the run is over.
     async fn happens(&mut self, event: Event) -> bool {
         match event {
             Event::Arrives { from, start, id, call } => self.arrives(from, start, id, call).await,
@@ -242,10 +242,10 @@ impl<'a, C: Coordinator> World<'a, C> {
         if !self.up {
             return;
         }
-        // Now and then the coordinator dies while it works on a call.
+        // In some calls the coordinator dies during the call.
         let cut = (!self.calm && self.rng.f64() < 0.004).then(|| self.rng.u32(0..8));
         let now = self.coordinator_time();
-        // More often its caller hangs up meanwhile. Then the coordinator goes on.
+        // More often the caller disconnects during the call. Then the coordinator continues.
         let hangs_up = !self.calm && cut.is_none() && self.hang_ups.f64() < 0.02;
         let dropped = if hangs_up { Some(self.hang_ups.u32(0..40)) } else { cut };
         let Some(answer) = self.coordinator.call(from, &call, now, dropped).await else {
@@ -267,7 +267,7 @@ impl<'a, C: Coordinator> World<'a, C> {
         }
     }
 
-    /// Writes down what the coordinator has said.
+    /// Records an answer of the coordinator.
     fn note(&mut self, agent: usize, call: &Call, answer: &Answer) {
         let now = self.coordinator_time();
         self.watch.answered(agent, call, answer, now);
@@ -285,10 +285,10 @@ impl<'a, C: Coordinator> World<'a, C> {
         }
     }
 
-    /// A call may have been committed, and nobody knows.
+    /// A call may have been committed without anybody knowing.
     fn unseen(&mut self, call: &Call) {
         if matches!(call, Call::Lease(_)) {
-            // Numbers of tasks are small here.
+            // Task numbers are small here.
             for task in 0..100 {
                 *self.ledger.handed_out.entry(task).or_default() += 1;
             }
@@ -338,7 +338,8 @@ impl<'a, C: Coordinator> World<'a, C> {
         id
     }
 
-    /// The researcher's line is bad too, so he asks until he is answered, and his question may come twice.
+    /// The researcher's network has faults too, so he repeats the request until it is answered, and it may arrive
+    /// twice.
     async fn asks(&mut self, call: Call) {
         let Call::Ask { idempotency, .. } = call else { return };
         let times = self.network.deliver(&mut self.rng).len();
@@ -413,7 +414,7 @@ impl<'a, C: Coordinator> World<'a, C> {
         false
     }
 
-    /// What everything has come to.
+    /// Collects the results.
     async fn look_back(&mut self) {
         self.ledger.refused = self.agents.iter().flat_map(|agent| agent.refused.clone()).collect();
         self.ledger.requests = Some(self.asked.len());

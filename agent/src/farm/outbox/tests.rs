@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::spool::tests::measurement;
 
-/// Answers one call, whose body has these ids.
+/// Answers one call, whose body contains these ids.
 type Answer = Box<dyn FnMut(&[Uuid]) -> Response + Send>;
 
-/// A coordinator that answers as it is told.
+/// A coordinator with the given answers.
 async fn coordinator(answer: Answer) -> Client {
     async fn results(State(answer): State<Arc<Mutex<Answer>>>, body: String) -> Response {
         let body: Value = serde_json::from_str(&body).unwrap();
@@ -47,7 +47,7 @@ fn outbox(dir: &TempDir) -> Outbox {
     Outbox::new(Spool::open(dir.path()).unwrap(), Arc::new(metrics))
 }
 
-/// Lets the spool have no room for a measurement.
+/// Makes the spool fail to store a measurement.
 fn block(dir: &Path, measurement: &Measurement) {
     fs::create_dir(dir.join(format!("spool/{}.json", measurement.id))).unwrap();
 }
@@ -86,7 +86,7 @@ async fn trouble_at_the_other_end_takes_nothing_away() {
     }
 }
 
-/// After a boot the coordinator may still believe the process before it.
+/// After a reboot the coordinator may still accept only the previous process.
 #[tokio::test]
 async fn another_process_that_speaks_takes_nothing_away() {
     let dir = tempfile::tempdir().unwrap();
@@ -127,7 +127,7 @@ async fn the_wait_that_is_asked_for_is_known() {
     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
 }
 
-/// One measurement that is refused keeps no other out, whatever the refusal looks like.
+/// One refused measurement blocks no other, whatever the refusal looks like.
 #[tokio::test]
 async fn a_batch_that_is_refused_as_a_whole_is_halved() {
     let dir = tempfile::tempdir().unwrap();
@@ -187,7 +187,7 @@ async fn what_can_be_neither_stored_nor_sent_is_never_dropped_in_silence() {
     assert!(outbox.is_blocked(), "no new work begins");
     let lost = outbox.close().unwrap_err().to_string();
     assert!(lost.contains("network demo_conv") && lost.contains("are lost"), "{lost}");
-    // When there is room again, it is on the disk even if the coordinator is still away.
+    // Once there is space again, the measurement is on disk even if the coordinator is still away.
     unblock(dir.path(), &measurement);
     outbox.upload(&away).await.unwrap_err();
     assert!(!outbox.is_blocked());

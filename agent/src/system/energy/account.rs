@@ -161,8 +161,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A counter that is updated at `phase + n * tick.seconds` and shows whole multiples of
-    /// `tick.joules`, while the device draws `idle` watts, `busy` of them from 10 s to 10 s + `window`.
+    /// A counter that is updated at `phase + n * tick.seconds` and shows whole multiples of `tick.joules`. The device
+    /// draws `idle` watts, and `busy` watts from 10 s to 10 s + `window`.
     struct Simulated {
         idle: f64,
         busy: f64,
@@ -217,7 +217,7 @@ mod tests {
             let window = device.window;
             let result = device.per_call(calls, poll * seconds);
             if result == Err(NoEnergy::Stuck) {
-                // Only when the whole window's energy is less than what the counter can show.
+                // Only if the energy of the whole window is below the resolution of the counter.
                 prop_assert!((idle + more) * (window - 2.0 * seconds - 2.0 * poll * seconds) <= joules);
                 return Ok(());
             }
@@ -254,7 +254,7 @@ mod tests {
         let tick = Tick { seconds: 0.02, joules: 0.001 };
         let found = per_call(&during, &[&before, &after], &busy, tick).unwrap();
         assert!((found.gross_mj - 60.0).abs() < 1e-9);
-        // Idle was 10 W before and 11 W after: 10.5 W, half a watt of spread.
+        // The idle power was 10 W before and 11 W after: a mean of 10.5 W, with a spread of half a watt.
         assert!((found.net_mj - 39.0).abs() < 1e-9);
         let gross_error = (60.001 / 1.98 * 0.02 + 0.001) / 2.0;
         let idle_error = (0.02 * (10.001 + 11.001) / 0.98 + 0.002) / 2.0 + 0.5;

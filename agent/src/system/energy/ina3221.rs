@@ -180,7 +180,7 @@ mod tests {
         assert_eq!((meter.source().as_str(), meter.tick()), ("ina3221 POM_5V_IN", None));
         meter.joules(0.0);
         assert_eq!(meter.joules(10.0), Some(25.48));
-        // Its driver does not say how often it is updated; what it shows does.
+        // The driver does not report the update interval. The readings show it.
         let power =
             dir.path().join("sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input");
         for n in 0..40 {

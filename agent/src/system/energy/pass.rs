@@ -168,7 +168,7 @@ mod tests {
         Plan { poll: Duration::from_millis(1), least_window: 0.3, most_window: 60.0, ticks: 20.0 }
     }
 
-    /// Ten calls in as many seconds as asked for, beginning now.
+    /// Ten calls within the requested number of seconds, beginning now.
     fn ten_calls(start: f64, seconds: f64) -> Result<Option<Busy>> {
         let end = start + seconds;
         while monotonic_seconds() < end {
@@ -180,10 +180,10 @@ mod tests {
     const IDLE_WATTS: f64 = 10.0;
     const MORE_WATTS: f64 = 20.0;
 
-    /// A meter of a device whose counter is exact whenever it is read, however late that is.
+    /// A meter of a simulated device whose counter is exact at every reading, however late.
     struct Device<M, F> {
         meter: M,
-        /// Shows on the counter what has been drawn so far, in microjoule.
+        /// Shows the energy drawn so far on the counter, in microjoules.
         show: F,
         opened: f64,
         /// When the device began to work and when it ends.
@@ -196,12 +196,12 @@ mod tests {
             Device { meter, show, opened: monotonic_seconds(), worked }
         }
 
-        /// A pass whose calls the device works for.
+        /// A pass during whose calls the device works.
         fn pass(&mut self) -> Energy {
             let (worked, mut seconds_each) = (Arc::clone(&self.worked), 0.0);
             let energy = run(self, &quick(), |seconds| {
                 let start = {
-                    // A reading waits for it, so none sees the work begin in the past.
+                    // Readings wait for this lock, so that no reading sees the work begin in the past.
                     let mut worked = worked.lock().unwrap();
                     let start = monotonic_seconds();
                     *worked = (start, start + seconds);
@@ -247,7 +247,7 @@ mod tests {
     fn a_processor_s_counter_that_wraps_meanwhile() {
         let (dir, system) = unpacked("desktop-i7");
         let base = dir.path().join("sys/class/powercap/intel-rapl:0");
-        // It wraps while the device works: idle it draws 3 J in all, and 9 J more then.
+        // The counter wraps while the device works: the device draws 3 J in total when idle, and 9 J more at work.
         let (first, range) = (3_996_000_000, 4_000_000_000);
         write(&base.join("max_energy_range_uj"), &range.to_string());
         write(&base.join("energy_uj"), &first.to_string());
@@ -262,7 +262,7 @@ mod tests {
         let gpu = Arc::new(FakeGpu { power: Some(42_000), ..FakeGpu::default() });
         gpu.energy.store(1000, Ordering::Relaxed);
         let meter = nvml::open(gpu.clone()).unwrap();
-        // Updated whenever another 200 mJ have come together: about every twenty milliseconds at idle.
+        // Updated after every 200 mJ: about every twenty milliseconds at idle.
         let show = move |uj| gpu.energy.store(1000 + uj / 200_000 * 200, Ordering::Relaxed);
         let mut device = Device::new(meter, show);
         let source = device.pass().source;

@@ -21,8 +21,7 @@ use crate::{chosen, files};
 /// Builds a table from files of measurements.
 ///
 /// # Errors
-/// Names the file and line of a measurement that cannot be used, or that is of another device or run
-/// config than the first.
+/// Names the file and line of a measurement that cannot be used, or whose device or run config differs from the first.
 pub(super) fn run(what: &TableBuild, out: &mut dyn Write) -> Result<()> {
     let all = what.files.iter().chain(&what.op_file).chain(&what.probe);
     files::one_stdin(&all.map(PathBuf::as_path).collect::<Vec<_>>())?;
@@ -56,7 +55,7 @@ pub(super) fn run(what: &TableBuild, out: &mut dyn Write) -> Result<()> {
 struct Gathered<'a> {
     catalog: &'a Catalog,
     measurements: Vec<Measurement>,
-    /// File and line of the first one.
+    /// File and line of the first measurement.
     first: String,
 }
 
@@ -89,7 +88,7 @@ impl Gathered<'_> {
         Ok(())
     }
 
-    /// A row must belong to the definition that its op has here. No prediction could use it otherwise.
+    /// Checks that a row belongs to the local definition of its op. Otherwise no prediction could use the row.
     fn check_subject(&self, subject: &Subject) -> Result<()> {
         match subject {
             Subject::Op { key, digest } => {

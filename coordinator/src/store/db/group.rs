@@ -1,15 +1,14 @@
-//! Group commit: changes that come while another one is on its way to the disk share the next transaction,
-//! and with it one wait for the disk.
+//! Group commit: changes that arrive while another one is written to disk share the next transaction, and so one wait
+//! for the disk.
 //!
-//! Each change is still whole: it runs inside a savepoint of its own, so one that fails leaves the others
-//! alone, and none is answered before the commit that has it. The task that commits also runs the effects
-//! of the change, so that they don't depend on a caller who may have gone.
+//! Each change is still atomic. It runs inside its own savepoint, so a failed change does not affect the others. No
+//! change is answered before its commit. The task that commits also runs the effects of the change, so they don't
+//! depend on the caller, which may be gone.
 //!
-//! A transaction that fails with a retryable error, be it in one change or in the commit, runs again as a
-//! whole, with the same changes in the same order. A database may refuse the commit of a transaction that
-//! collides with another one; then nothing that the transaction has read is sure any more, so no change of the
-//! group can be kept. [`MOST_RUNS`] bounds this. The beginning of a transaction is not tried again: it has
-//! waited for other processes already.
+//! A transaction that fails with a retryable error, in one change or in the commit, is run again as a whole, with the
+//! same changes in the same order. A database may refuse the commit of a transaction that collides with another one.
+//! Then nothing that the transaction has read is certain, so no change of the group can be kept. [`MOST_RUNS`] limits
+//! the runs. The beginning of a transaction is not retried: it has waited for other processes already.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,13 +28,13 @@ use crate::store::error::Retryable;
 /// A group takes no more members once it has been open for this long.
 const LONGEST: Duration = Duration::from_millis(40);
 
-/// Changes that wait for their group; whoever comes after them waits for a place.
+/// Changes that may wait for their group; further callers wait for a place.
 const MOST_WAITING: usize = 1024;
 
-/// How often a transaction is run that fails with a retryable error each time.
+/// How often a transaction is run if it fails with a retryable error each time.
 const MOST_RUNS: u32 = 3;
 
-/// What a change has returned, for its caller.
+/// The result of a change, for its caller.
 type Answer<T, E> = Arc<Mutex<Option<Result<T, E>>>>;
 
 /// A change with its data.
@@ -45,9 +44,9 @@ struct Change<D, W, T, E> {
     answer: Answer<T, E>,
 }
 
-/// A change whatever its types are.
+/// A change of any type.
 trait Run: Send + Sync {
-    /// Runs the change, and keeps what it returned last.
+    /// Runs the change, and keeps its last result.
     fn run<'t>(&'t self, tx: &'t mut Tx) -> BoxFuture<'t, Result<Effects, Refused>>;
 }
 
@@ -79,27 +78,27 @@ where
     }
 }
 
-/// A change that waits for its group, or stands in it.
+/// A change that waits for its group, or is a member of it.
 struct Member {
     change: Box<dyn Run>,
-    /// Whether it shares its transaction with no other.
+    /// Whether it must have its own transaction.
     alone: bool,
     state: State,
-    /// Told when the answer is final.
+    /// Notified when the answer is final.
     ended: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// What a run of the transaction has made of a member.
+/// The state of a member after a run of the transaction.
 enum State {
-    /// It is in the transaction, or waits for its turn.
+    /// It is in the transaction, or not yet run.
     In,
-    /// It has returned an error, and its savepoint took it back.
+    /// It has returned an error, and its savepoint was rolled back.
     Refused,
-    /// It panicked, and its savepoint took it back.
+    /// It panicked, and its savepoint was rolled back.
     Panicked,
 }
 
-/// Where changes wait.
+/// The queue of changes.
 #[derive(Clone)]
 pub(super) struct Queue(mpsc::Sender<Member>);
 
@@ -110,7 +109,7 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Starts the task that commits what comes; it ends with the last clone of the queue.
+    /// Starts the task that commits changes; it ends with the last clone of the queue.
     pub fn start(writer: SqlitePool, after_commit: impl Fn(Effects) + Send + 'static) -> Queue {
         let (sender, waiting) = mpsc::channel(MOST_WAITING);
         tokio::spawn(async move {
@@ -131,7 +130,7 @@ impl Queue {
         Queue(sender)
     }
 
-    /// Has a change committed, and gives what it returned.
+    /// Commits a change, and returns its result.
     pub async fn commit<D, T, E, W>(&self, data: D, work: W, alone: bool) -> Result<T, E>
     where
         D: Send + Sync + 'static,
@@ -157,7 +156,7 @@ impl Queue {
 /// The receiving end of the queue.
 struct Waiting {
     waiting: mpsc::Receiver<Member>,
-    /// One that was received, and that did not fit the last group.
+    /// A change that was received, but must not join the last group.
     next: Option<Member>,
 }
 
@@ -169,7 +168,7 @@ impl Waiting {
         }
     }
 
-    /// One that waits already and shares its transaction.
+    /// The next waiting change, if it can share the transaction.
     fn companion(&mut self) -> Option<Member> {
         let next = self.waiting.try_recv().ok()?;
         if next.alone {
@@ -181,19 +180,19 @@ impl Waiting {
 }
 
 impl Member {
-    /// Tells the caller how its group has ended. A member that failed by itself has its own error.
+    /// Reports the outcome of the group to the caller. A member that failed itself reports its own error.
     fn end(self, outcome: Result<(), StoreError>) {
         let outcome = match self.state {
             State::In => outcome,
             State::Refused => Ok(()),
             State::Panicked => Err(StoreError::Ended("a change, by a panic,")),
         };
-        // Nobody waits for it when the caller was dropped.
+        // If the caller was dropped, nobody waits for it.
         let _ = self.ended.send(outcome);
     }
 }
 
-/// Commits changes and those that come meanwhile, and gives their effects.
+/// Commits changes and those that arrive meanwhile, and returns their effects.
 async fn commit_group(
     writer: &SqlitePool,
     members: &mut Vec<Member>,
@@ -217,8 +216,8 @@ async fn commit_group(
     run_group(tx, members, waiting, opened, false).await
 }
 
-/// Runs changes and those that come meanwhile in a transaction, and commits it. With `again`, the retryable error of
-/// one member is that of the whole transaction; without, it is the member's alone.
+/// Runs changes and those that arrive meanwhile in a transaction, and commits it. With `again`, a retryable error of
+/// one member counts for the whole transaction; without, only for the member.
 async fn run_group(
     mut tx: Tx,
     members: &mut Vec<Member>,
@@ -239,8 +238,8 @@ async fn run_group(
     Ok(all)
 }
 
-/// Runs a change inside a savepoint. An error means that the whole transaction is over, as SQLite ends one when
-/// the disk is full.
+/// Runs a change inside a savepoint. An error means that the whole transaction has ended, as in SQLite when the disk is
+/// full.
 async fn run_member(tx: &mut Tx, member: &mut Member, again: bool) -> Result<Effects, StoreError> {
     sqlx::query("SAVEPOINT member").execute(&mut **tx).await?;
     let worked = AssertUnwindSafe(member.change.run(tx)).catch_unwind().await;
@@ -281,7 +280,7 @@ mod tests {
         store.db.write(name, |name, tx| insert(tx, name).boxed()).await
     }
 
-    /// Adds a name in a transaction that collides with others so many times; gives how often the change ran.
+    /// Adds a name in a transaction that collides with others this many times; returns how often the change ran.
     async fn add_after(
         store: &Store,
         name: &'static str,
@@ -324,7 +323,7 @@ mod tests {
         assert!(matches!(bad.unwrap_err(), StoreError::Damaged { .. }));
         assert!(worse.unwrap_err().to_string().contains("panic"));
         assert_eq!(names(&store).await, ["one", "other"]);
-        // A caller that has gone does not take its change with it.
+        // A change survives its dropped caller.
         let gone = add(&store, "gone");
         tokio::select! { biased; _ = gone => {}, () = std::future::ready(()) => {} }
         add(&store, "last").await.unwrap();
@@ -342,7 +341,7 @@ mod tests {
             add_after(&store, "late", most),
             add_after(&store, "other", 0),
         );
-        // The first one ran before the collision, and each time again.
+        // The first change ran before the collision, and again each time.
         assert_eq!((one.unwrap(), late.unwrap()), (MOST_RUNS, MOST_RUNS));
         other.unwrap();
         assert_eq!(names(&store).await, ["late", "one", "other"]);

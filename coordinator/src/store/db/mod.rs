@@ -1,7 +1,7 @@
-//! The database: connections that read, and the one task that writes.
+//! The database: connections for reading, and the only task that writes.
 //!
-//! It knows nothing of agents that wait or of anybody who watches: what follows from a change is handed to
-//! `after_commit`, by the task that commits.
+//! This module does not know about waiting agents or watchers. The task that commits passes the effects of a change to
+//! `after_commit`.
 
 mod group;
 
@@ -18,15 +18,15 @@ pub(super) type Tx = Transaction<'static, Sqlite>;
 /// A handle on the database; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Db {
-    /// Only the task that commits begins transactions here.
+    /// Only the task that commits begins transactions on this connection.
     writer: SqlitePool,
     pub readers: SqlitePool,
     queue: Queue,
 }
 
 impl Db {
-    /// The database behind these connections. `after_commit` gets the effects of each transaction, before
-    /// whoever made the change hears of it and before the next transaction begins.
+    /// The database on these connections. `after_commit` gets the effects of each transaction, before the author of the
+    /// change gets its answer and before the next transaction begins.
     pub fn start(
         writer: SqlitePool,
         readers: SqlitePool,
@@ -36,14 +36,13 @@ impl Db {
         Db { writer, readers, queue }
     }
 
-    /// A transaction that reads: all its queries see the same moment.
+    /// A read transaction: all its queries see the same state.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         Ok(self.readers.begin().await?)
     }
 
-    /// Makes a change in a transaction that others may share. When it returns, the change is on the disk and
-    /// its effects have run; when it fails, nothing of it is. It runs to its end even if the caller is
-    /// dropped on the way.
+    /// Makes a change in a transaction that other changes may share. When it returns, the change is on disk and its
+    /// effects have run. If it fails, no part of it is stored. It runs to its end even if its caller is dropped.
     ///
     /// `work` may run several times (see [`group`]), so it only borrows `data`.
     pub async fn change<D, T, E, W>(&self, data: D, work: W) -> Result<T, E>
@@ -59,8 +58,8 @@ impl Db {
         self.queue.commit(data, work, false).await
     }
 
-    /// The same in a transaction of its own, for a change that is long, or that has to see the effects of
-    /// every change before it.
+    /// The same in a separate transaction, for a change that is long, or that has to see the effects of all earlier
+    /// changes.
     pub async fn change_alone<D, T, E, W>(&self, data: D, work: W) -> Result<T, E>
     where
         D: Send + Sync + 'static,
@@ -120,7 +119,7 @@ impl Db {
             .await
     }
 
-    /// Closes the connections, after what they are doing.
+    /// Closes the connections once they are idle.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;

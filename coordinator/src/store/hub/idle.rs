@@ -1,8 +1,8 @@
-//! Idle agents: who waits for work, and what they already know, so that a crowd looks for it once, and not once
-//! each.
+//! Idle agents: which agents wait for work, and what they already know. A crowd of waiting agents queries the queue
+//! once, not once each.
 //!
-//! A bell is rung for the agents that news concerns and for no others: in a farm of thousands that wait, each
-//! lease that ends would have all of them look again.
+//! News wakes only the agents that it concerns. Otherwise, in a farm of thousands of waiting agents, all of them would
+//! query the queue whenever a lease ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,17 +14,17 @@ use crate::store::agents::Agent;
 use crate::store::effects::Calls;
 use crate::store::table::TableId;
 
-/// Kinds of agents that are remembered; a farm has a handful.
+/// Number of kinds of agents that are remembered; a farm has a handful.
 const MOST_KINDS: usize = 1000;
 
-/// What an agent has found is true for so long without a look: a net under the announcements, so that work
-/// that was not announced waits no longer.
+/// How long an agent relies on an empty queue without a new query. This is a fallback for work that was not announced,
+/// which waits at most this long.
 const BELIEVED_FOR: SignedDuration = SignedDuration::from_secs(5);
 
-/// Agents that are given the same tasks: of one table, with the same primitives.
+/// Agents that get the same tasks: those of one table, with the same primitives.
 type Kind = (TableId, String);
 
-/// The bell of one call that waits.
+/// The notification of one waiting call.
 #[derive(Debug)]
 struct Bell {
     table: TableId,
@@ -32,7 +32,7 @@ struct Bell {
     rung: Arc<Notify>,
 }
 
-/// A place among those who wait for work, until it is dropped.
+/// A registration as waiting for work, until it is dropped.
 #[derive(Debug)]
 pub struct Waiting {
     idle: Arc<Idle>,
@@ -41,7 +41,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Waits until there may be work for the agent, at once if that was so since the last call.
+    /// Waits until there may be work for the agent. Returns at once if there may have been work since the last call.
     pub async fn rung(&self) {
         self.rung.notified().await;
     }
@@ -53,22 +53,22 @@ impl Drop for Waiting {
     }
 }
 
-/// Who waits, and which kinds of agents have looked at the queue in vain since something last came into it.
+/// The waiting agents, and the kinds of agents that have queried the queue in vain since the last new work.
 #[derive(Debug, Default)]
 pub struct Idle {
     known: Mutex<IdleState>,
-    /// Held while an agent looks, so that those who were woken with it see what it found.
+    /// Locked while an agent queries the queue, so that agents that were woken with it can use its result.
     looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct IdleState {
     bells: HashMap<u64, Bell>,
-    /// Numbers those who wait.
+    /// A counter that numbers the waiting agents.
     places: u64,
-    /// Counts the times at which there may be new work.
+    /// Counts how often there may have been new work.
     news: u64,
-    /// The count at which a kind of agents last found nothing, and when that was.
+    /// The count at which a kind of agents last found nothing, with the time.
     nothing_at: HashMap<Kind, (u64, Timestamp)>,
 }
 
@@ -77,7 +77,7 @@ impl Idle {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place among those who wait. To be called before looking, so that what comes after the look rings.
+    /// Registers a waiting agent. Called before the query, so that later work notifies it.
     pub fn wait(self: &Arc<Self>, agent: &Agent) -> Waiting {
         let rung = Arc::new(Notify::new());
         let bell = Bell { table: agent.table.id, agent: agent.id, rung: Arc::clone(&rung) };
@@ -88,7 +88,7 @@ impl Idle {
         Waiting { idle: Arc::clone(self), number, rung }
     }
 
-    /// There may be work for some. To be called after the commit that has it.
+    /// Announces possible work for some agents. Called after the commit of the work.
     pub fn announce(&self, calls: &Calls) {
         let mut known = self.known();
         if !calls.tables.is_empty() {
@@ -99,24 +99,24 @@ impl Idle {
         }
     }
 
-    /// Waits for the turn to look.
+    /// Waits for the turn to query the queue.
     pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.looking.lock().await
     }
 
-    /// To be read before looking at the queue: what comes after it is news again.
+    /// Read before a query of the queue: later work then counts as new.
     pub fn news(&self) -> u64 {
         self.known().news
     }
 
-    /// Whether an agent like this one has found nothing at this count, a moment ago.
+    /// Whether an agent of this kind has recently found nothing at this count.
     pub fn is_nothing(&self, agent: &Agent, news: u64, now: Timestamp) -> bool {
         self.known().nothing_at.get(&kind(agent)).is_some_and(|&(count, at)| {
             count == news && now.duration_since(at).abs() < BELIEVED_FOR
         })
     }
 
-    /// An agent has found nothing, having read `news` before it looked.
+    /// Records that an agent has found nothing, after reading `news` before its query.
     pub fn found_nothing(&self, agent: &Agent, news: u64, now: Timestamp) {
         let nothing_at = &mut self.known().nothing_at;
         if nothing_at.len() >= MOST_KINDS {

@@ -1,4 +1,4 @@
-//! What lives in memory as long as the coordinator runs: who waits, who watches, what agents have said.
+//! In-memory state of the running coordinator: waiting agents, watchers, and the last reports of agents.
 
 pub(super) mod idle;
 mod single_flight;
@@ -16,39 +16,40 @@ use super::table::Version;
 use crate::op_book::OpBook;
 use crate::rules::presence::Presence;
 
-/// Versions that are built at one time: each takes a processor and the table's rows in memory.
+/// Number of versions that are built at one time: each takes a processor and the table's rows in memory.
 pub(super) const ASSEMBLING: usize = 2;
 
-/// The live state of a coordinator. It knows nothing of the database. What of it follows from a change of the
-/// database follows by [`Hub::run`], from the task that commits.
+/// The live state of a coordinator. It does not access the database. Effects of database changes are applied by
+/// [`Hub::run`], which the task that commits calls.
 ///
-/// The order of locks. Who holds one may take those below it, and none above it.
+/// The order of locks. The holder of a lock may take locks below it, and none above it.
 ///
-/// 1. The turn to look for work (`idle`), then a permit to build a version (`assembling`). They are held across calls
-///    of the database.
+/// 1. The turn to query for work (`idle`), then a permit to build a version (`assembling`). They are held across
+///    database calls.
 /// 2. A connection of the database.
-/// 3. The locks of the fields below. They are leaves: each is held for a few instructions, never while another one
-///    is taken, and never across an `await`.
+/// 3. The locks of the fields below. They are leaves: each is held for a few instructions, never while another lock is
+///    taken, and never across an `await`.
 ///
-/// The task that commits takes leaves only. So a change may be awaited by whoever holds a turn or a permit.
-/// Who holds a connection that reads must not await a change: the pool has few of them.
+/// The task that commits takes only leaves. So the holder of a turn or a permit may await a change. The holder of a
+/// reading connection must not await a change: the pool has few of them.
 #[derive(Debug)]
 pub(super) struct Hub {
-    /// What is known of agents as long as this process runs.
+    /// Facts about agents that are known as long as this process runs.
     pub presence: Presence,
-    /// What is said or used often, until it is written.
+    /// Frequent notes that are not yet written.
     pub unwritten: Unwritten,
-    /// Who waits for a task, and who has looked for one in vain.
+    /// Agents that wait for a task, and kinds of agents that have queried the queue in vain.
     pub idle: Arc<Idle>,
     /// Versions of tables that are being built.
     pub versions: SingleFlight<Version>,
-    /// The right to build one.
+    /// Permits to build versions.
     pub assembling: Semaphore,
-    /// Tables whose rows are brought up to date for a reader.
+    /// Tables whose rows are being updated for a reader.
     pub deriving: SingleFlight<()>,
-    /// Changes when a request may have got further.
+    /// Notified when a request may have progressed.
     pub progress: watch::Sender<()>,
-    /// The ops of the database, ready to use. Changes that add ops run alone, so each sees those of the one before.
+    /// The ops of the database, ready to use. Changes that add ops run in separate transactions, so each sees the ops
+    /// of the previous one.
     ops: RwLock<Arc<OpBook>>,
 }
 
@@ -68,7 +69,7 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// All known ops, as of now.
+    /// All currently known ops.
     pub fn ops(&self) -> Arc<OpBook> {
         Arc::clone(&self.ops.read().unwrap_or_else(PoisonError::into_inner))
     }

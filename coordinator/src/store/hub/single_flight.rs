@@ -1,5 +1,5 @@
-//! Work on a table that runs once at a time, in a task of its own, for all who wait for it. It runs to its end whether
-//! anybody still waits for it or not.
+//! Work on a table that runs once at a time, in its own task, for all waiting callers. It runs to its end even if no
+//! caller waits any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,12 @@ use futures_util::future::{BoxFuture, Shared};
 use crate::store::error::StoreError;
 use crate::store::table::TableId;
 
-/// Work that runs, for all who wait for it.
+/// Running work, for all waiting callers.
 type Pending<T> = Shared<BoxFuture<'static, Result<T, StoreError>>>;
 
 type ByTable<T> = HashMap<TableId, Pending<T>>;
 
-/// The work that runs, by table.
+/// The running work, by table.
 #[derive(Debug)]
 pub struct SingleFlight<T: Clone>(Arc<Mutex<ByTable<T>>>);
 
@@ -25,7 +25,7 @@ impl<T: Clone> Default for SingleFlight<T> {
     }
 }
 
-/// Takes a table off the list, also when its work panics.
+/// Removes a table from the list, also if its work panics.
 struct UnderWay<T: Clone>(Arc<Mutex<ByTable<T>>>, TableId);
 
 impl<T: Clone> Drop for UnderWay<T> {
@@ -39,7 +39,7 @@ fn locked<T: Clone>(pending: &Mutex<ByTable<T>>) -> MutexGuard<'_, ByTable<T>> {
 }
 
 impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
-    /// What comes of work that begins after this call.
+    /// The result of work that begins after this call.
     pub async fn fresh<W>(&self, table: TableId, work: impl Fn() -> W) -> Result<T, StoreError>
     where
         W: Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -49,11 +49,12 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
         if begun_here {
             return joined;
         }
-        // It may have begun before the last measurement was stored. One that begins after its end has not.
+        // The running work may have begun before the last measurement was stored. Work that begins after its end has
+        // not.
         self.join(table, &work).0.await
     }
 
-    /// The work that runs, and whether this call has begun it.
+    /// The running work, and whether this call has started it.
     fn join<W>(&self, table: TableId, work: impl Fn() -> W) -> (Pending<T>, bool)
     where
         W: Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -73,7 +74,7 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
         (running, true)
     }
 
-    /// Tables whose work runs.
+    /// The number of tables with running work.
     #[cfg(test)]
     pub fn under_way(&self) -> usize {
         locked(&self.0).len()

@@ -1,7 +1,7 @@
-//! What is kept in memory and written every few seconds in one transaction: when agents were last heard of, what they
-//! said of themselves, and which tokens were used.
+//! Notes in memory that are written every few seconds in one transaction: when agents were last heard of, their last
+//! telemetry, and which tokens were used.
 //!
-//! A crash loses the last few seconds of it and nothing else: no lease and no result depends on it.
+//! A crash loses only the notes of the last few seconds: no lease and no result depends on them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,15 @@ use latlas_shared::Telemetry;
 
 use crate::store::to_json;
 
-/// What an agent's last calls said, until it is written.
+/// The content of an agent's last calls, until it is written.
 #[derive(Debug, Clone)]
 pub struct Heard {
     pub at: Timestamp,
-    /// As JSON; none when no heartbeat has come since it was last written.
+    /// As JSON; none if no heartbeat has arrived since the last write.
     pub telemetry: Option<String>,
 }
 
-/// What is not yet written.
+/// Notes that are not yet written.
 #[derive(Debug, Default)]
 pub struct Notes {
     /// By agent.
@@ -33,12 +33,12 @@ pub struct Notes {
 pub struct Unwritten(Mutex<Notes>);
 
 impl Unwritten {
-    /// What is noted, to be looked at.
+    /// The notes, locked.
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops what an agent said until now.
+    /// Drops the notes about an agent up to now.
     pub fn forget(&self, agent: i64, now: Timestamp) {
         let heard = &mut self.notes().heard;
         if heard.get(&agent).is_some_and(|heard| heard.at <= now) {
@@ -51,7 +51,7 @@ impl Unwritten {
         self.notes().uses.insert(token, now);
     }
 
-    /// Notes that an agent lives, and what it said of itself if it did.
+    /// Notes that an agent is alive, and its telemetry if there is any.
     pub fn heard_of(&self, agent: i64, telemetry: Option<&Telemetry>, now: Timestamp) {
         let telemetry = telemetry.map(to_json);
         let mut notes = self.notes();
@@ -65,12 +65,12 @@ impl Unwritten {
         self.notes().heard.get(&agent).map(|heard| heard.at)
     }
 
-    /// Takes all notes out, to be written.
+    /// Takes all notes, to be written.
     pub fn take(&self) -> Notes {
         std::mem::take(&mut *self.notes())
     }
 
-    /// What could not be written waits again, except where something newer has come.
+    /// Returns notes that could not be written, except where newer ones exist.
     pub fn put_back(&self, failed: Notes) {
         let mut notes = self.notes();
         for (agent, heard) in failed.heard {

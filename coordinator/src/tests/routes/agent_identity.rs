@@ -1,5 +1,5 @@
-//! A box stays the same agent, whatever becomes of the farm's address and of its own state directory,
-//! and one process speaks for it.
+//! A box keeps its agent when the farm's address changes or its state directory is lost, and only one process is
+//! accepted for an agent.
 
 use axum::http::{Method, StatusCode};
 use latlas_shared::api::{
@@ -29,7 +29,7 @@ async fn enrol(farm: &Farm, request: &EnrolRequest) -> EnrolledAgent {
     EnrolledAgent { enrolled: answer.read::<Enrolled>(StatusCode::CREATED), memory_gib: 8 }
 }
 
-/// It speaks, so that the coordinator knows which process it is.
+/// Sends a call of a process, so that the coordinator registers the process.
 async fn speak(farm: &Farm, agent: &EnrolledAgent, request: &EnrolRequest) {
     let beat = Heartbeat { instance: request.instance.clone(), ..Heartbeat::default() };
     assert_eq!(farm.beat(agent, &beat).await.status, StatusCode::OK);
@@ -93,7 +93,7 @@ async fn an_agent_that_enrols_again_is_the_agent_that_it_was() {
     assert_eq!(known[0].name, "box", "a name is the farm's");
     let standing = &known[0].standing;
     assert_eq!((standing.state, standing.by.as_deref()), (BoxState::Quarantined, Some("admin")));
-    // Nor does it get away under another run config.
+    // Nor can it escape under another run config.
     let mut threads = request.clone();
     threads.run_config.threads = 2;
     enrol(&farm, &threads).await;
@@ -117,13 +117,13 @@ async fn two_boxes_that_run_at_once_are_two_agents_whatever_their_keys() {
     let original = with_key("original", 'a', "boot of one");
     let one = enrol(&farm, &original).await;
     speak(&farm, &one, &original).await;
-    // A copy of its disk, in another box.
+    // A copy of its disk in another box.
     let copied = with_key("copy", 'a', "boot of another");
     let two = enrol(&farm, &copied).await;
     assert_ne!(one.enrolled.agent_id, two.enrolled.agent_id);
     speak(&farm, &two, &copied).await;
     speak(&farm, &one, &original).await;
-    // The key is the first one's still.
+    // The key still belongs to the first box.
     let again = with_key("original", 'a', "boot of one");
     assert_eq!(enrol(&farm, &again).await.enrolled.agent_id, one.enrolled.agent_id);
     // Another box, no key, and another table of the same box.
@@ -151,7 +151,7 @@ async fn the_work_of_a_process_that_is_gone_waits_again_at_once() {
     assert_eq!(farm.lease(&first, 8, 0).await.unwrap().tasks.len(), 2);
 }
 
-/// One process speaks for an agent in each of its calls.
+/// Each call checks that one process is registered for an agent.
 #[tokio::test]
 async fn a_clone_reports_renews_and_gives_back_nothing() {
     let farm = Farm::new().await;
@@ -182,7 +182,7 @@ async fn a_clone_reports_renews_and_gives_back_nothing() {
     }
     let status = farm.status(&wanted).await;
     assert_eq!((status.running, status.failed), (1, 0));
-    // The box itself goes on.
+    // The original box continues.
     let body = LeaseCall { instance: request.instance.clone() };
     let path = format!("/v1/leases/{}/renew", lease.id);
     assert_eq!(farm.post(&path).token(token).json(&body).send().await.status, StatusCode::OK);

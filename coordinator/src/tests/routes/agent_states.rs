@@ -1,4 +1,4 @@
-//! States of agents: their leases, and what they measure meanwhile.
+//! States of agents: their leases, and their measurements in each state.
 
 use axum::http::{Method, StatusCode};
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ async fn an_agent_in_quarantine_gets_no_work_and_counts_for_nothing() {
     let before = table(&farm, &odd).await;
     check("quarantined", &farm.decide(&odd, "quarantined", Some("its fan is broken")).await);
 
-    // Its work is dropped without an attempt, and given to another agent.
+    // Its work is released without an attempt, and given to another agent.
     let beat = Heartbeat { leases: vec![lease.id], ..Heartbeat::default() };
     let orders: Orders = farm.beat(&odd, &beat).await.read(StatusCode::OK);
     assert_eq!(orders.cancelled_leases, [lease.id]);
@@ -46,7 +46,7 @@ async fn an_agent_in_quarantine_gets_no_work_and_counts_for_nothing() {
     assert_eq!(renew.token(&odd.enrolled.credential).send().await.status, StatusCode::CONFLICT);
     assert!(farm.lease(&odd, 8, 0).await.is_none());
 
-    // A fact is kept, and counts for no row and no request.
+    // Its measurement is kept as a fact, but counts for no row and no request.
     let fact = odd.measures(KEYS[1], 99.0);
     assert_eq!(farm.report(&odd, vec![fact.clone()]).await.stored, 1);
     assert_eq!(farm.report(&odd, vec![fact]).await.known, 1);
@@ -58,7 +58,7 @@ async fn an_agent_in_quarantine_gets_no_work_and_counts_for_nothing() {
     farm.report(&other, vec![other.measures(KEYS[1], 20.0)]).await;
     assert_eq!(farm.status(&request).await.done, 2);
 
-    // What came in meanwhile stays out for good, also when everything is computed again.
+    // Measurements from the quarantine never count, also after a rebuild.
     check("released_from_quarantine", &farm.decide(&odd, "active", None).await);
     let now = table(&farm, &odd).await;
     assert_eq!(
@@ -136,9 +136,9 @@ async fn a_second_process_with_one_credential_is_refused() {
     };
     assert_eq!(poll(2, "b").await.status, StatusCode::CONFLICT);
     assert_eq!(poll(1, "a").await.status, StatusCode::OK);
-    // Started again on the same boot.
+    // Restarted on the same boot.
     assert_eq!(poll(3, "a").await.status, StatusCode::OK);
-    // An agent that does not say which process it is is let in.
+    // An agent that does not report its process is accepted.
     assert_eq!(farm.beat(&agent, &Heartbeat::default()).await.status, StatusCode::OK);
 }
 
@@ -210,7 +210,7 @@ async fn the_farm_at_one_glance() {
     let (agent, odd) = (farm.enrol("box", 8).await, farm.enrol("odd", 8).await);
     farm.enrol("large", 16).await;
     farm.decide(&odd, "quarantined", Some("odd")).await;
-    // The smallest are handed out last.
+    // The smallest shapes are handed out last.
     let keys = [KEYS[0], KEYS[1], "Conv3x3:n1-h4-w4-i4-o4-s1", "Conv3x3:n1-h3-w3-i4-o4-s1"];
     farm.ask_for(&keys, false).await;
     farm.lease(&agent, 3, 0).await.unwrap();
@@ -243,8 +243,8 @@ async fn a_number_that_can_t_be_makes_no_row() {
     assert!(reason.contains("suspect: 1e-6 us is faster"), "{reason}");
 }
 
-/// Driver and kernel are in the digest, power mode in the hardware id, libtorch in the run config: whatever
-/// changes, nothing mixes into what was measured before.
+/// Driver and kernel are in the digest, power mode in the hardware id, libtorch in the run config: after any change,
+/// nothing mixes with earlier measurements.
 #[tokio::test]
 async fn an_agent_that_has_changed_starts_anew() {
     let farm = Farm::new().await;
@@ -261,7 +261,7 @@ async fn an_agent_that_has_changed_starts_anew() {
     assert_eq!(newer.table.hardware_id, agent.enrolled.hardware_id);
     assert!(newer.table.run_config.id() != before.run_config.id());
 
-    // What it measures goes to its own table, and it can't post for what it was.
+    // Its measurements go to its own table, and it can't post results for its former identity.
     let mut own = agent.measures(KEYS[0], 50.0);
     own.hardware_id = slower.table.hardware_id.clone();
     own.fingerprint = testing::enrolment("box", 8).fingerprint.digest();

@@ -1,4 +1,4 @@
-//! Bodies as people send them: whatever is wrong with one, the refusal is in the words of this project.
+//! Bodies as people send them: whatever is wrong, the error message is this project's own.
 
 use axum::http::StatusCode;
 use ops_catalog::text::FOREIGN_PHRASES;
@@ -56,7 +56,7 @@ async fn no_body_is_refused_in_a_librarys_words() {
     }
 }
 
-/// A page of another site can make a browser call a name that its own DNS points at this machine.
+/// A page of another site can make a browser call a name that its own DNS maps to this machine.
 #[tokio::test]
 async fn what_is_open_here_is_not_open_to_names_of_others() {
     let farm = Farm::new().await;

@@ -1,4 +1,5 @@
-//! Time is the coordinator's: a box's clock decides neither what is the latest nor what is lost.
+//! The coordinator's clock counts: a box's clock determines neither which measurement is the latest nor which lease is
+//! lost.
 
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +9,7 @@ use latlas_shared::{Measurement, Row, Table, testing};
 use crate::store::Incoming;
 use crate::tests::harness::{EnrolledAgent, Farm, KEYS, later};
 
-/// Measures a key, as an agent that was given the task and whose clock shows this when it is finished.
+/// Measures a key, as an agent that was given the task and whose clock shows this time at the end.
 async fn measures(
     farm: &Farm,
     agent: &EnrolledAgent,
@@ -32,7 +33,7 @@ async fn only_row(farm: &Farm, agent: &EnrolledAgent) -> Row {
     table.rows.remove(0)
 }
 
-/// A public report: boxes without a battery clock, or with local time in it, hours ahead or in 1970.
+/// A public report: boxes without a battery-backed clock, or with local time in it, are hours ahead or in 1970.
 #[tokio::test]
 async fn the_later_measurement_counts_whatever_the_box_s_clock_shows() {
     for wrong in [
@@ -79,7 +80,7 @@ async fn a_clock_that_is_off_is_shown_and_taken_off() {
     assert_eq!(farm.beat(&agent, &beat).await.status, StatusCode::OK);
     let shown = listed().await.unwrap();
     assert!((shown - 28_800.0).abs() < 60.0, "{shown}");
-    // What was measured half an hour before it was sent.
+    // Measured half an hour before it was sent.
     let (measured, sent) = (later(1800), later(3600));
     let measurement = Measurement {
         started_at: measured + ahead,
@@ -97,7 +98,7 @@ async fn a_clock_that_is_off_is_shown_and_taken_off() {
     assert!(off < SignedDuration::from_millis(1), "{off}");
 }
 
-/// What lay in the spool of a box that was offline is no answer to somebody who asks anew.
+/// A measurement from the spool of an offline box does not answer a later request.
 #[tokio::test]
 async fn what_was_measured_before_answers_no_remeasurement() {
     let farm = Farm::new().await;
@@ -118,14 +119,14 @@ async fn what_was_measured_before_answers_no_remeasurement() {
     }
     let new = farm.lease(&other, 8, 0).await.unwrap();
     assert_eq!(new.tasks[0].generation, task.generation + 1);
-    // Nor does it when its box sends it while it works on the task anew.
+    // Nor does it if its box sends it while it works on the task again.
     let stale = report(&other, 99.0, Some(task.generation));
     farm.report(&other, vec![stale]).await;
     assert_eq!(farm.status(&request).await.done, 0);
     let fresh = report(&other, 12.0, Some(new.tasks[0].generation));
     farm.report(&other, vec![fresh]).await;
     assert_eq!(farm.status(&request).await.done, 1);
-    // What comes late is older all the same.
+    // A measurement that arrives late is still older.
     farm.report(&other, vec![report(&other, 98.0, Some(task.generation))]).await;
     let row = only_row(&farm, &other).await;
     assert_eq!((row.latency_micros, row.agents), (Some(11.5), 2));

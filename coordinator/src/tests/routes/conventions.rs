@@ -1,4 +1,4 @@
-//! What holds for every route: tokens, problem documents, compression.
+//! Conventions of every route: tokens, problem documents, compression.
 
 use axum::http::{Method, StatusCode, header};
 use latlas_shared::api::{PROBLEM_JSON, Problem, ResultsAnswer};
@@ -45,7 +45,7 @@ async fn tokens_are_asked_for_with_the_way_to_get_one() {
     check("other_scheme", &call.send().await);
 }
 
-/// Everything that changes something is closed, whatever the settings.
+/// Every change requires a token, whatever the settings.
 #[tokio::test]
 async fn nothing_changes_without_a_token() {
     let farm = Farm::new().await;
@@ -93,7 +93,8 @@ async fn reading_is_closed_where_the_settings_say_so() {
     assert_eq!(tables.status, StatusCode::OK);
 }
 
-/// Nobody needs a token there, so one that is sent is meant, and a mistake in it is worth knowing.
+/// No token is needed there, so a token that is sent is intentional, and its error should be
+/// reported.
 #[tokio::test]
 async fn a_wrong_token_is_refused_where_none_is_needed() {
     let farm = Farm::new().await;
@@ -106,7 +107,7 @@ async fn a_wrong_token_is_refused_where_none_is_needed() {
     assert_eq!(basic.status, StatusCode::UNAUTHORIZED);
 }
 
-/// A proxy that nobody declared must not open to the world what is open to this machine.
+/// An undeclared proxy must not open to the world what is open to this machine.
 #[tokio::test]
 async fn what_came_through_a_proxy_is_not_local() {
     let farm = Farm::new().await;
@@ -140,7 +141,7 @@ async fn a_body_that_breaks_off_may_be_sent_again() {
     let agent = farm.enrol("box", 8).await;
     let body = json!({"measurements": [agent.measures(KEYS[0], 10.0)]});
     let call = || farm.post("/v1/results").token(&agent.enrolled.credential).json(&body);
-    // An agent takes other refusals below 500 for final, and would set its measurements aside.
+    // An agent treats other refusals below 500 as final, and would move its measurements aside.
     let problem: Problem = call().send_half().await.read(StatusCode::REQUEST_TIMEOUT);
     assert_eq!(problem.kind, "/problems/broken-off");
     let answer: ResultsAnswer = call().send().await.read(StatusCode::OK);

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::store::{Agent, Incoming};
 use crate::tests::harness::{EnrolledAgent, Farm, KEYS, later};
 
-/// So many keys.
+/// This many keys.
 fn keys(count: usize) -> Vec<String> {
     (1..=count).map(|n| format!("Conv3x3:n1-h8-w8-i4-o{n}-s1")).collect()
 }
@@ -57,7 +57,7 @@ async fn a_broken_agent_does_not_empty_the_queue() {
     farm.report(&bad, failures(&lease, None, "the worker process died")).await;
     let status = farm.status(&request).await;
     assert_eq!((status.done, status.failed, status.running), (0, 0, 0));
-    // It is not given what it has failed, and that it finds nothing hides nothing from the other.
+    // It does not get the tasks that it has failed, and its empty result hides nothing from the other agent.
     assert!(farm.lease(&bad, 64, 0).await.is_none());
     let lease = farm.lease(&good, 64, 0).await.unwrap();
     assert_eq!(
@@ -88,7 +88,7 @@ async fn an_agent_that_fails_all_it_gets_is_out_before_others_have_come_to_its_t
     let first = farm.lease(&good, 1, 0).await.unwrap();
     let lease = farm.lease(&bad, 8, 0).await.unwrap();
     farm.report(&bad, failures(&lease, Some(FailureKind::OutOfMemory), "too little")).await;
-    // Nobody has a number, so it may be everybody's fault.
+    // No agent has a number, so the cause may be common.
     assert_eq!(entry(&farm, &bad).await.standing.state, BoxState::Active);
     farm.report(&good, numbers(&first)).await;
     let reason = entry(&farm, &bad).await.standing.reason.unwrap();
@@ -102,7 +102,7 @@ async fn what_the_op_is_at_fault_for_is_tried_once() {
     let request = farm.ask_for_keys().await;
     let lease = farm.lease(&agent, 8, 0).await.unwrap();
     let mut failed = failures(&lease, Some(FailureKind::NotFinite), "not finite");
-    // An agent that says no kind.
+    // A report without a kind.
     failed[1] = failures(&lease, None, "libtorch has no such kernel").remove(1);
     farm.report(&agent, failed).await;
     let status = farm.status(&request).await;
@@ -115,7 +115,7 @@ async fn what_the_op_is_at_fault_for_is_tried_once() {
 async fn where_there_is_no_other_agent_the_row_says_which_one_failed_it() {
     let farm = Farm::new().await;
     let agent = farm.enrol("only", 8).await;
-    // Of another class, in quarantine, or not able to.
+    // Agents of another class, in quarantine, or unable to run the task.
     farm.enrol("other class", 16).await;
     let suspect = farm.enrol("suspect", 8).await;
     farm.decide(&suspect, "quarantined", Some("its fan is broken")).await;
@@ -160,7 +160,7 @@ async fn a_task_waits_for_another_agent_only_as_long_as_that_lives() {
     farm.store().heartbeat(&b, &[], &Default::default(), later(402)).await.unwrap();
     let hung = failures(&again, Some(FailureKind::TimedOut), "it did not return");
     report(&farm, &a, hung, later(403)).await;
-    // Three attempts in all.
+    // Three attempts in total.
     assert!(lease(&farm, &a, later(404)).await.is_none(), "b is there again");
     let last = lease(&farm, &b, later(405)).await.unwrap();
     let hung = failures(&last, Some(FailureKind::TimedOut), "it did not return");
@@ -206,7 +206,7 @@ async fn an_agent_that_was_taken_out_comes_back_by_its_canary() {
     farm.store().release(&bad, canary.id, later(5)).await.unwrap();
     assert_eq!(state().await, AgentState::Quarantined);
     assert!(lease(&farm, &bad, later(600)).await.is_none(), "the next is in half an hour");
-    // It is repaired, and what it failed before is forgotten.
+    // It is repaired, and its earlier failures are forgotten.
     let canary = lease(&farm, &bad, later(2000)).await.unwrap();
     report(&farm, &bad, numbers(&canary), later(2001)).await;
     farm.store().release(&bad, canary.id, later(2001)).await.unwrap();

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::tests::harness::{Farm, KEYS, check, later};
 
-/// The longest poll that the coordinator grants, in seconds: on any machine far longer than a test.
+/// The longest poll that the coordinator grants, in seconds: far longer than a test on any machine.
 const LONGEST_WAIT: u32 = 30;
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn a_lease_is_renewed_and_given_back() {
     assert_eq!(again.tasks.len(), 2, "nothing counted as an attempt, so both go out together");
 }
 
-/// The database keeps times to the microsecond, so the deadline may be less exact than at first.
+/// The database stores times in microseconds, so the deadline may be less exact than at first.
 #[track_caller]
 fn same(again: &Option<Lease>, first: &Lease) {
     let again = again.as_ref().unwrap();
@@ -63,7 +63,7 @@ async fn an_answer_that_was_lost_costs_no_lease() {
     assert_eq!((lease.id, lease.tasks.len()), (id, 1));
     same(&farm.lease_as(&agent, id).await, &lease);
     assert!(farm.lease_as(&other, id).await.is_none(), "nobody gets another's");
-    // Given back by whoever never saw it, after which the id is as good as new.
+    // Released by a caller that never saw the lease; afterwards the id can be used again.
     let path = format!("/v1/leases/{id}/release");
     let released = farm.post(&path).token(&agent.enrolled.credential).send().await;
     assert_eq!(released.status, StatusCode::NO_CONTENT);
@@ -109,7 +109,7 @@ async fn a_lease_that_ran_out_is_lost() {
 async fn a_long_poll_hears_of_work_at_once() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
-    // A poll that nothing wakes ends with no lease.
+    // A poll that is not woken ends without a lease.
     let (lease, _) = tokio::join!(farm.lease(&agent, 8, LONGEST_WAIT), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         farm.ask_for_keys().await

@@ -1,4 +1,4 @@
-//! How often somebody may call.
+//! Rate limits.
 
 use axum::http::{StatusCode, header};
 use latlas_shared::api::Problem;
@@ -9,14 +9,14 @@ use crate::limits::Rate;
 use crate::tests::harness::{Answer, Farm};
 use crate::token::Role;
 
-/// Guesses that an address has at once.
+/// Guesses that an address may make at once.
 const GUESSES: usize = 10;
 
 fn guess(n: usize) -> String {
     format!("latlas_admin_{n:064x}")
 }
 
-/// A 429, whose time to wait is a number of seconds from 1 to `longest`, and nothing about the farm.
+/// A 429 whose waiting time is a number of seconds from 1 to `longest`, and that reveals nothing about the farm.
 fn check_slowed(answer: &Answer, longest: u64, cause: &str) {
     let problem: Problem = answer.read(StatusCode::TOO_MANY_REQUESTS);
     let wait: u64 = answer.header(header::RETRY_AFTER).parse().unwrap();
@@ -46,22 +46,22 @@ async fn guessing_is_slowed_and_nobody_else_is() {
     }
     let admin = farm.token(Role::Admin).await;
     for wrong_or_right in [&guess(GUESSES), &admin] {
-        // A guess that would be right is not looked at any more, so no guess can be.
+        // Even a correct guess is no longer checked, so guessing is useless.
         let answer = farm.get("/v1/tokens").from(here).token(wrong_or_right).send().await;
         check_slowed(&answer, 6, TOO_MANY_GUESSES);
     }
-    // A box at the same address goes on, and so does whoever is elsewhere or needs no token.
+    // A box at the same address continues, and so do callers elsewhere or without a token.
     assert_eq!(heartbeat().send().await.status, StatusCode::OK);
     let elsewhere = farm.get("/v1/tokens").from("192.0.2.2").token(&admin).send().await;
     assert_eq!(elsewhere.status, StatusCode::OK);
     assert_eq!(farm.get("/v1/tables").from(here).send().await.status, StatusCode::OK);
-    // Since it was found elsewhere, it is no guess here either.
+    // The token was valid elsewhere, so it is not a guess here either.
     let again = farm.get("/v1/tokens").from(here).token(&admin).send().await;
     assert_eq!(again.status, StatusCode::OK);
 }
 
-/// A box whose credential was revoked goes on asking with it; that is no guess, and costs the other boxes
-/// at its address nothing.
+/// A box whose credential was revoked continues to call with it; that is not a guess, and does not limit other boxes at
+/// its address.
 #[tokio::test]
 async fn a_token_that_has_ended_is_no_guess() {
     let farm = Farm::new().await;
@@ -86,7 +86,7 @@ async fn behind_a_proxy_guesses_count_against_those_who_make_them() {
         call.header("x-forwarded-for", chain)
     };
     for n in 0..=GUESSES {
-        // What the client itself says, before what the proxy adds, changes nothing.
+        // What the client itself puts before the proxy's entry has no effect.
         let answer = call(&guess(n), &format!("203.0.113.{n}, 192.0.2.1")).send().await;
         let slowed = n == GUESSES;
         assert_eq!(answer.status == StatusCode::TOO_MANY_REQUESTS, slowed, "{}", answer.body);
@@ -101,7 +101,7 @@ async fn a_credential_has_its_rate() {
     let farm = Farm::with(settings).await;
     let (one, other) = (farm.token(Role::Researcher).await, farm.token(Role::Researcher).await);
     let mut slowed = None;
-    // Four at once and one a second: on however slow a machine, a hundred in a row are too many.
+    // Four at once and one per second: even on a slow machine, a hundred in a row are too many.
     for _ in 0..100 {
         let answer = farm.get("/v1/tables").token(&one).send().await;
         if answer.status != StatusCode::OK {

@@ -19,7 +19,7 @@ fn has(text: &str, line: &str) {
     assert!(text.lines().any(|l| l == line), "no `{line}` in\n{text}");
 }
 
-/// The value of a line that begins so.
+/// The value of the line with this beginning.
 fn value(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()

@@ -1,4 +1,4 @@
-//! Whole networks: asked for, measured, and turned into the accuracy of a table.
+//! Whole networks: requested, measured, and evaluated as the accuracy of a table.
 
 use axum::http::StatusCode;
 use latlas_shared::api::{RequestStatus, TaskWork};
@@ -61,8 +61,8 @@ async fn networks_are_asked_for_beside_a_space_and_become_accuracy() {
     let accuracy = table.accuracy.unwrap();
     assert_eq!((accuracy.overall.networks, accuracy.overall.predicted), (2, 1));
     let error = accuracy.networks[0].prediction.as_ref().unwrap().error;
-    // The only row of the network has a curve that rises by half from 8 to 64 MiB. It is read at 12 MiB, and the
-    // weights lie little beyond.
+    // The only row of the network has a curve that rises by half from 8 to 64 MiB. It is read at 12 MiB plus the small
+    // weights.
     let predicted = 10.0 * (1.0 + 0.5 * 4.0 / 56.0);
     assert!((error - (predicted / 12.0 - 1.0)).abs() < 1e-4, "{error}");
     check("table_with_accuracy", &answer);
@@ -83,7 +83,7 @@ async fn networks_alone_are_a_request_too() {
     let request: RequestStatus = answer.read(StatusCode::CREATED);
     assert_eq!((request.space, request.networks, request.total), (None, 1, 1), "each once");
     work_off(&farm, &agent, 12.0).await;
-    // Whatever it is called, it is the same network.
+    // The name does not matter: it is the same network.
     let mut renamed = small();
     renamed["name"] = "other".into();
     let again: RequestStatus =

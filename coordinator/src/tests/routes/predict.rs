@@ -27,7 +27,7 @@ async fn a_network_is_the_sum_of_its_ops() {
     for _ in 0..2 {
         let answer = farm.post("/v1/predict").json(&network(8)).send().await;
         let answer: PredictAnswer = answer.read(StatusCode::OK);
-        // The curves rise by half from 8 to 64 MiB. They are read at 12 MiB, and the weights lie little beyond.
+        // The curves rise by half from 8 to 64 MiB. They are read at 12 MiB plus the small weights.
         let expected = 15.0 * (1.0 + 0.5 * 4.0 / 56.0);
         assert!((answer.prediction.latency_micros - expected).abs() < 1e-3, "{answer:?}");
     }
@@ -50,7 +50,7 @@ async fn a_network_with_a_mistake_is_refused() {
     check("predict_unknown_hardware", &farm.post("/v1/predict").json(&body).send().await);
 }
 
-/// Several ask at once for estimates: they wait for one who learns. When too many wait, others are told so.
+/// Several callers request estimates at once: they wait for the one that learns. If too many wait, others are told so.
 #[tokio::test]
 async fn estimates_are_learned_once_and_not_by_everybody_at_a_time() {
     let farm = Arc::new(Farm::new().await);
@@ -77,7 +77,7 @@ async fn estimates_are_learned_once_and_not_by_everybody_at_a_time() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
     assert!(refused.body.contains("too many predictions with"), "{}", refused.body);
     assert!(refused.headers.contains_key("retry-after"));
-    // Predictions from rows alone wait for nobody.
+    // Predictions from rows alone do not wait.
     let mut body = network(8);
     body["network"]["layers"] = json!([{"op": "Conv3x3", "c_out": 4, "stride": 1}]);
     let answer = farm.post("/v1/predict").json(&body).send().await;

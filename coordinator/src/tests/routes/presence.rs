@@ -1,4 +1,4 @@
-//! Who is there, what that means for requests, requests that are taken back, and agents with names.
+//! Presence of agents, its effect on requests, cancelled requests, and names of agents.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ async fn metrics(farm: &Farm, now: Timestamp) -> Vec<(String, i64)> {
     counts.agents.into_iter().map(|(_, state, n)| (state, n)).collect()
 }
 
-/// Names and states of the agents of a request that nobody works on.
+/// Names and states of the agents of an unattended request.
 fn absent(unattended: &Option<Unattended>) -> Vec<(&str, BoxState)> {
     let boxes = unattended.iter().flat_map(|unattended| &unattended.boxes);
     boxes.map(|one| (one.name.as_str(), one.standing.state)).collect()
@@ -78,7 +78,7 @@ async fn an_agent_that_stops_in_order_is_stopped_in_every_list() {
     assert_eq!((standing.state, entry.presence), (BoxState::Stopped, AgentPresence::Stopped));
     assert_eq!(standing.reason.as_deref(), Some("it was told to stop"));
     assert!(standing.since.is_some() && entry.leases.is_empty());
-    // Also much later: it is not silent, since it has said so.
+    // It stays stopped later too: it does not become silent, since it has announced its stop.
     for now in [Timestamp::now(), later(99_999)] {
         assert_eq!(counts(&farm, now).await, BTreeMap::from([("stopped".into(), 1)]));
         assert_eq!(metrics(&farm, now).await, [("stopped".to_owned(), 1)]);
@@ -114,7 +114,7 @@ async fn an_agent_that_falls_silent_is_silent_in_every_list_after_45_seconds() {
             assert_eq!(unattended.boxes[0].standing.since, Some(entry.seen_at));
         }
     }
-    // A call for work is a sign of life, and work that is handed out is none.
+    // A call for work is a sign of life; handing out work is not.
     let agent = farm.join(&testing::enrolment("other", 8)).await;
     farm.store().has_called(&agent, later(20));
     let lease = farm.store().lease(&agent, uuid::Uuid::new_v4(), 1, later(60)).await.unwrap();
@@ -140,7 +140,7 @@ async fn nobody_can_speak_while_the_coordinator_is_away() {
 async fn a_request_says_at_once_that_no_agent_takes_its_tasks() {
     let farm = Farm::new().await;
     let (one, other) = (farm.enrol("one", 8).await, farm.enrol("other", 8).await);
-    // A box of another class is no help.
+    // A box of another class does not count.
     farm.enrol("large", 16).await;
     farm.decide(&one, "draining", Some("it moves")).await;
     assert_eq!(farm.ask_for_keys().await.unattended, None);
@@ -155,7 +155,7 @@ async fn a_request_says_at_once_that_no_agent_takes_its_tasks() {
     assert_eq!(draining.standing.reason.as_deref(), Some("it moves"));
     assert_eq!(draining.standing.by.as_deref(), Some("admin"));
 
-    // The events tell it, and that it is over.
+    // The events report the state, and that it has ended.
     let mut events = farm.get(&format!("/v1/requests/{}/events", request.id)).open().await;
     assert!(events.next().await.unwrap().1.unattended.is_some());
     farm.decide(&one, "active", None).await;
@@ -196,7 +196,7 @@ async fn a_cancelled_request_leaves_the_queue_and_its_leases_end() {
     assert_eq!((name.as_str(), last), ("cancelled", ended.clone()));
     assert_eq!(events.next().await, None);
 
-    // The box is told, and what another request waits for goes on.
+    // The box is told, and tasks that another request waits for continue.
     let beat = Heartbeat { leases: vec![lease.id], ..Heartbeat::default() };
     let orders: Orders = farm.beat(&agent, &beat).await.read(StatusCode::OK);
     assert_eq!(orders.cancelled_leases, [lease.id]);
@@ -205,7 +205,7 @@ async fn a_cancelled_request_leaves_the_queue_and_its_leases_end() {
     assert_eq!(subjects, [KEYS[1]]);
     assert!(!farm.status(&shared).await.is_finished());
 
-    // A second time changes nothing; a result that comes late is a fact.
+    // A second cancellation changes nothing; a late result is a fact.
     let again: RequestStatus = cancel(&farm, &ada, &mine).await.read(StatusCode::OK);
     assert_eq!(again, ended);
     assert_eq!(
@@ -230,7 +230,7 @@ async fn admins_cancel_for_others_and_what_is_over_stays() {
     let over: RequestStatus = cancel(&farm, &ada, &first).await.read(StatusCode::OK);
     assert_eq!((over.done, &over.cancelled), (2, &None), "it was finished");
 
-    // What was measured before and was to be measured again is measured, as before.
+    // A task that was measured before and requested again counts as measured again.
     let again = ask(&farm, &ada, &KEYS, true).await;
     assert_eq!(again.open(), 2);
     let ended: RequestStatus = cancel(&farm, &admin, &again).await.read(StatusCode::OK);
@@ -298,7 +298,7 @@ async fn agents_are_named_labelled_and_removed() {
     assert_eq!(page.items[0].agents, 1);
     let page: Page<FarmEntry> = farm.get("/v1/farm").send().await.read(StatusCode::OK);
     assert_eq!(page.items[0].agents, [("active", 1)].map(named).into());
-    // Its work goes on elsewhere, and what it measured stays.
+    // Its work continues elsewhere, and its measurements stay.
     assert_eq!(farm.status(&request).await.done, 1);
     assert_eq!(farm.lease(&other, 8, 0).await.unwrap().tasks.len(), 1);
     assert_eq!(farm.decide(&one, "active", None).await.status, StatusCode::NOT_FOUND);

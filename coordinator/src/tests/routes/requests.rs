@@ -14,7 +14,7 @@ fn on_the_usual_class(more: Value) -> Value {
     body
 }
 
-/// A space can bring networks of its own keys, which are handed out before its rows.
+/// A space can include networks of its own keys, which are handed out before its rows.
 #[tokio::test]
 async fn a_space_is_calibrated_by_networks_of_its_own_keys() {
     let farm = Farm::new().await;
@@ -117,7 +117,7 @@ async fn an_idempotency_key_names_one_request() {
     assert_eq!(first.id, again.id);
     check("idempotency_key_reused", &ask("k", "other").await);
     check("idempotency_key_empty", &ask("", "mine").await);
-    // Somebody else's key is another key, whatever it is for.
+    // The same key of another user is a different key.
     let other = farm.token(Role::Researcher).await;
     let body = on_the_usual_class(json!({"definition": {"name": "other", "keys": KEYS}}));
     let call = farm.post("/v1/requests").token(&other).header("idempotency-key", "k").json(&body);
@@ -186,7 +186,8 @@ async fn a_large_space_is_taken_in_one_call() {
     assert_eq!(request.total, 20_000);
 }
 
-/// The largest shape of each op first, which says most, however the space is written down.
+/// The largest shape of each op comes first because it is the most informative, whatever the order
+/// in the space is.
 #[tokio::test]
 async fn a_space_is_handed_out_in_an_informative_order() {
     let farm = Farm::new().await;

@@ -117,7 +117,7 @@ async fn samples_are_kept_beside_the_measurement() {
     assert_eq!(stored.fetch_one(&pool).await.unwrap(), samples::bytes(&packed).unwrap());
 }
 
-/// Whatever is let in makes a table that its readers accept.
+/// Every admitted measurement leads to a table that readers accept.
 #[tokio::test]
 async fn extreme_results_make_no_table_unreadable() {
     let farm = Farm::new().await;
@@ -129,7 +129,7 @@ async fn extreme_results_make_no_table_unreadable() {
     TableIndex::new(table.read(StatusCode::OK)).unwrap();
 }
 
-/// Whether an agent's results are refused or can't even be read, it does not get the task for ever.
+/// An agent whose results are refused or unreadable does not get the task for ever.
 #[tokio::test]
 async fn refused_results_count_as_attempts() {
     let farm = Farm::new().await;

@@ -1,4 +1,4 @@
-//! Many who watch one request.
+//! Many watchers of one request.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn fifty_streams_of_one_request_are_one_reader() {
         assert_eq!(events.next().await, None);
     }
     nobody_watches(&farm).await;
-    // One that is over has one event and is not watched.
+    // A finished request has one event and is not watched.
     let mut late = farm.get(&path).open().await;
     assert_eq!(late.next().await.unwrap().0, "finished");
     assert_eq!(late.next().await, None);

@@ -1,4 +1,4 @@
-//! `/v1/tokens`, `/v1/audit`, and what becomes of tokens that end.
+//! `/v1/tokens`, `/v1/audit`, and the behaviour of ended tokens.
 
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -54,7 +54,7 @@ async fn only_an_admin_hosts() {
     }
 }
 
-/// A stranger learns nothing from what is said of a token that is not in force.
+/// The answer to an invalid token reveals nothing to a stranger.
 #[tokio::test]
 async fn tokens_that_ended_are_refused_like_those_that_never_were() {
     let farm = Farm::new().await;
@@ -87,7 +87,7 @@ async fn what_people_change_is_in_the_audit_log() {
     let op = json!({"name": "Square", "nodes": [{"apply": "relu"}, {"apply": "relu"}]});
     let submit = || farm.post("/v1/ops").token(&researcher).json(&op);
     assert_eq!(submit().send().await.status, StatusCode::CREATED);
-    // What is known already changes nothing.
+    // A known op changes nothing.
     assert_eq!(submit().send().await.status, StatusCode::OK);
     let revoke = farm.post("/v1/tokens/2/revoke").token(&admin).send().await;
     assert_eq!(revoke.status, StatusCode::OK);

@@ -1,4 +1,4 @@
-//! Incidents: each is told once when it begins and once when it is over.
+//! Incidents: each is reported once when it begins and once when it ends.
 
 use jiff::Timestamp;
 use latlas_shared::api::{AgentState, Heartbeat, StateChange};
@@ -10,7 +10,7 @@ use crate::store::{Actor, Store};
 use crate::tests::harness::{Farm, KEYS, later};
 use crate::{DATABASE, alarm};
 
-/// What is told at a time: event and kind.
+/// The alarms at a time: event and kind.
 async fn told(store: &Store, now: Timestamp) -> Vec<(&'static str, &'static str)> {
     let is = incidents(&store.agents_now(now).await.unwrap());
     let alarms = store.note_incidents(is, now).await.unwrap();
@@ -70,7 +70,7 @@ async fn an_agent_that_hangs_or_is_quarantined_by_the_farm_is_told() {
     assert_eq!(told(store, later(642)).await, []);
 }
 
-/// Through the whole of it: the command is called for what is found, and its failures are counted.
+/// End to end: the command is called for each incident, and its failures are counted.
 #[cfg(unix)]
 #[tokio::test]
 async fn the_command_is_called_and_counted() {

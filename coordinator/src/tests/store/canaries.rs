@@ -24,7 +24,7 @@ async fn lease(farm: &Farm, agent: &Agent, now: Timestamp) -> Option<Lease> {
     farm.store().lease(agent, Uuid::new_v4(), 64, now).await.unwrap()
 }
 
-/// The measurements of an agent that takes so many microseconds for each of these tasks.
+/// The measurements of an agent that takes this many microseconds for each of these tasks.
 fn measured(lease: &Lease, micros: f64) -> Vec<Measurement> {
     let of = |task: &latlas_shared::api::Task| Measurement {
         task: Some(task.id),
@@ -43,7 +43,7 @@ async fn report(
     farm.store().add_results(agent, incoming, now).await.unwrap()
 }
 
-/// Measures the canary that is due, and gives the lease back as agents do.
+/// Measures the due canary, and releases the lease as agents do.
 async fn sing(farm: &Farm, agent: &Agent, micros: f64, now: Timestamp) {
     let lease = lease(farm, agent, now).await.unwrap();
     assert!(is_canary(&lease));
@@ -71,7 +71,7 @@ async fn a_canary_comes_before_other_work_and_again_every_day() {
     let first = lease(&farm, &agent, later(0)).await.unwrap();
     let asked: Vec<String> = first.tasks.iter().map(|task| task.subject().to_string()).collect();
     assert_eq!(asked, keys());
-    // While it is out there is other work, should the agent ask for it.
+    // While the canary is handed out, the agent gets other work if it asks.
     assert!(!is_canary(&lease(&farm, &agent, later(1)).await.unwrap()));
     let answer = report(&farm, &agent, measured(&first, 500.0), later(2)).await;
     assert_eq!(answer.stored, 4);
@@ -79,7 +79,7 @@ async fn a_canary_comes_before_other_work_and_again_every_day() {
     assert_eq!(farm.status(&request).await.done, 0);
     assert!(lease(&farm, &agent, later(DAY - 60)).await.is_none_or(|lease| !is_canary(&lease)));
     sing(&farm, &agent, 510.0, later(DAY + 60)).await;
-    // It is kept as a fact and makes no row.
+    // A canary is kept as a fact and creates no row.
     let rebuilt = farm.store().rebuild().await.unwrap();
     assert_eq!((rebuilt.rows, rebuilt.networks), (0, 0));
     assert_eq!(state(&farm, &agent).await.0, AgentState::Active);
@@ -96,7 +96,7 @@ async fn an_agent_that_has_become_slow_is_caught_and_comes_back_by_itself() {
     }
     let odd = &agents[2];
     let request = farm.ask_for_keys().await;
-    // The next day it is slow; the work that it holds beside the canary is given back at once.
+    // The next day it is slow; its other work is released at once.
     for agent in &agents[..2] {
         sing(&farm, agent, 101.0, later(DAY + 1)).await;
     }
@@ -114,7 +114,7 @@ async fn an_agent_that_has_become_slow_is_caught_and_comes_back_by_itself() {
     );
     assert_eq!(farm.status(&request).await.running, 0);
 
-    // It gets canaries and nothing else, and what it says of itself counts for no other agent.
+    // It gets only canaries, and its values do not count for any other agent.
     assert!(lease(&farm, odd, later(DAY + 600)).await.is_none());
     sing(&farm, odd, 215.0, later(DAY + 2000)).await;
     assert_eq!(state(&farm, odd).await.0, AgentState::Quarantined);
@@ -150,7 +150,7 @@ async fn a_canary_that_never_comes_in_counts_against_its_agent() {
     let (now, reason) = state(&farm, &agent).await;
     assert_eq!(now, AgentState::Quarantined);
     assert_eq!(reason, "the canary was handed out 3 times and never came back whole");
-    // One that comes in is enough, as there is nobody to hold it against.
+    // A single canary is enough, since there is nothing to compare with.
     sing(&farm, &agent, 100.0, later(4 * 3600)).await;
     assert_eq!(state(&farm, &agent).await.0, AgentState::Active);
 }
@@ -159,7 +159,8 @@ async fn a_canary_that_never_comes_in_counts_against_its_agent() {
 async fn a_canary_that_is_given_back_or_refused() {
     let farm = Farm::with_canaries().await;
     let agent = join(&farm, "box").await;
-    // An agent that is stopped gives it back, however often, and nothing is held against it.
+    // An agent that is stopped releases it, any number of times, and this does not count against
+    // it.
     for second in 0..5 {
         let given = lease(&farm, &agent, later(second)).await.unwrap();
         assert!(farm.store().release(&agent, given.id, later(second)).await.unwrap());

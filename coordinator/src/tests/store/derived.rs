@@ -1,4 +1,4 @@
-//! What is derived, when something of it can't be read or written.
+//! Derived data when some of it can't be read or written.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::DATABASE;
 use crate::store::{Served, StoreError, TableRef};
 use crate::tests::harness::{Answer, EnrolledAgent, Farm, KEYS, later};
 
-/// The database as somebody changes it who should not.
+/// A connection that changes the database without permission.
 async fn intruder(path: &Path) -> SqlitePool {
     let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path)).await.unwrap();
     sqlx::query("DROP TRIGGER IF EXISTS measurements_are_facts").execute(&pool).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_measurement_that_can_t_be_read_costs_its_row_and_nothing_else() {
     farm.report(&agent, measured.to_vec()).await;
     farm.report(&agent, vec![agent.measures_network("demo_conv", 99.0)]).await;
     farm.report(&other, vec![other.measures(KEYS[0], 30.0)]).await;
-    // A field of a newer version in one, and a byte of another that is no text any more.
+    // A field of a newer version in one entry, and a non-text byte in another.
     change(
         &farm,
         "UPDATE measurements SET measurement = json_insert(measurement, '$.newer', 1)
@@ -82,10 +82,10 @@ async fn a_measurement_that_can_t_be_read_costs_its_row_and_nothing_else() {
     assert!(list.items.iter().all(|entry| entry.stale.is_none()), "{list:?}");
     assert_eq!(counted(&farm, "latlas_unreadable_measurements").await, "2");
     assert_eq!(counted(&farm, "latlas_dirty_places").await, "0");
-    // The table says of itself that it can be read.
+    // The served table is readable.
     Table::from_json(&farm.get(&path(&agent)).send().await.body).unwrap();
 
-    // What others measure there counts, and the row says what is left out.
+    // Measurements of others at that place count, and the row says what is left out.
     farm.report(&second, vec![second.measures(KEYS[0], 12.0)]).await;
     let read = table(&farm, &agent).await;
     let half = row(&read, KEYS[0]);
@@ -125,7 +125,7 @@ async fn a_derived_row_of_another_version_is_derived_again() {
     assert_eq!((&after.version, &after.rows), (&before.version, &before.rows));
 }
 
-/// Many rows, which take room that the pages there are do not have.
+/// Many rows, which need more space than the available pages have.
 fn many(agent: &EnrolledAgent, micros: f64) -> Vec<latlas_shared::Measurement> {
     let key = |n| format!("Conv3x3:n1-h8-w8-i{n}-o4-s1");
     (1..=100).map(|n| agent.measures(&key(n), micros)).collect()
@@ -146,7 +146,7 @@ async fn a_full_disk_leaves_everything_to_be_read() {
     let version = before.read::<Table>(StatusCode::OK).version;
     let networks = format!("{}/networks", path(&agent));
     let networks_before = farm.get(&networks).send().await.body;
-    // Acknowledged, and then there is no room for what follows from them.
+    // The measurements are acknowledged, but there is no space for the derived data.
     farm.report(&agent, many(&agent, 20.0)).await;
     farm.store().leave_room(0).await.unwrap();
     let reading = farm.get(&path(&agent)).send().await;
@@ -176,7 +176,7 @@ async fn a_full_disk_leaves_everything_to_be_read() {
         (&prediction["stale"], &prediction["version"]),
         (&"disk-full".into(), &version.into())
     );
-    // Once there is room it goes on by itself.
+    // Once there is space, derivation continues without help.
     farm.store().leave_room(1_000_000).await.unwrap();
     assert_eq!(table(&farm, &agent).await.rows.len(), 101);
 }
@@ -195,7 +195,7 @@ async fn a_version_that_takes_long_is_stored_whoever_waits_for_it() {
     let (slow, quick) = (table_ref(&farm, &agent).await, table_ref(&farm, &other).await);
     let first = store.latest_version(&quick, later(0)).await.unwrap();
     let held = store.hold_versions().await;
-    // Nothing to give yet.
+    // There is no version yet.
     for _ in 0..3 {
         let error = store.latest_version_within(&slow, later(0), SOON).await.unwrap_err();
         assert!(matches!(error, StoreError::Unfinished), "{error}");
@@ -209,17 +209,18 @@ async fn a_version_that_takes_long_is_stored_whoever_waits_for_it() {
     assert_eq!(versions, [(None, Some(Stale::Behind)), quick_one]);
     let unchanged = store.latest_version_within(&quick, later(0), SOON).await.unwrap();
     assert_eq!(unchanged, first, "what is current needs no job");
-    // All who waited have gone, and it is stored.
+    // All waiting readers have gone, but the version is stored.
     drop(held);
     ended(&farm).await;
     let found = store.latest_version_within(&slow, later(0), SOON).await.unwrap();
     assert_eq!((found.version.rows, found.stale), (1, None));
-    // The last version is there while the next one is not.
+    // The last version is available while the next one is not.
     let held = store.hold_versions().await;
     farm.report(&agent, vec![agent.measures(KEYS[1], 10.0)]).await;
     let last = store.latest_version_within(&slow, later(0), SOON).await.unwrap();
     assert_eq!(last, Served { version: found.version, stale: Some(Stale::Behind) });
-    // What was acknowledged while a job was under way is in what its readers get.
+    // Measurements that were acknowledged while a version was being built are included in what its
+    // readers get.
     let (read, ()) = tokio::join!(store.latest_version(&slow, later(0)), async {
         farm.report(&agent, vec![agent.measures("Conv3x3:n1-h9-w9-i4-o4-s1", 1.0)]).await;
         drop(held);
@@ -229,7 +230,7 @@ async fn a_version_that_takes_long_is_stored_whoever_waits_for_it() {
     assert_eq!((read.version.rows, read.stale), (3, None));
 }
 
-/// Waits until no version is being put together.
+/// Waits until no version is being built.
 async fn ended(farm: &Farm) {
     let none = async {
         while farm.store().versions_under_way() > 0 {
@@ -246,7 +247,7 @@ async fn old_versions_make_room_but_not_the_latest_nor_those_with_a_name() {
     let (store, table) = (farm.store(), table_ref(&farm, &agent).await);
     let begin = Timestamp::from_second(1_790_000_040).unwrap();
     let mut versions = Vec::new();
-    // One each ten seconds, all within one minute.
+    // One version every ten seconds, all within one minute.
     for n in 0..5 {
         let micros = 10.0 + f64::from(n);
         let mut measured = agent.measures(KEYS[0], micros);
@@ -274,7 +275,7 @@ async fn old_versions_make_room_but_not_the_latest_nor_those_with_a_name() {
             assert!(answer.body.contains("or it is no longer kept"), "{}", answer.body);
         }
     }
-    // A content that comes back is a version again.
+    // Content that returns becomes a version again.
     let mut again = agent.measures(KEYS[0], 10.0);
     again.finished_at += SignedDuration::from_hours(1);
     farm.report(&agent, vec![again]).await;

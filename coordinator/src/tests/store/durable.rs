@@ -1,4 +1,4 @@
-//! What a full disk, a crash and a copy leave behind.
+//! The state after a full disk, a crash and a copy.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -42,7 +42,7 @@ async fn a_full_disk_is_said_loses_nothing_and_passes() {
     let path = farm.dir.path().join(DATABASE);
     assert_eq!(stored(&path).await, BTreeSet::from([kept.id.to_string()]));
     assert_eq!(farm.status(&request).await.done, 1);
-    // What needs no room goes on, and so does everything once there is room.
+    // Calls that need no space continue, and so does everything once there is space.
     let renew = format!("/v1/leases/{}/renew", lease.id);
     let renewed = farm.post(&renew).token(&agent.enrolled.credential).send().await;
     assert_eq!(renewed.status, StatusCode::OK, "{}", renewed.body);
@@ -64,7 +64,7 @@ async fn batches_that_come_together_are_each_whole() {
         let mut measurements: Vec<Measurement> =
             (0..10).map(|i| agent.measures(KEYS[i % 2], 10.0 + i as f64)).collect();
         sent.extend(measurements.iter().map(|m| m.id.to_string()));
-        // One of them is refused, and comes twice.
+        // One of the measurements is refused, and is sent twice.
         measurements[3].hardware_id = "other.cpu".parse().unwrap();
         sent.remove(&measurements[3].id.to_string());
         measurements.push(measurements[5].clone());
@@ -108,13 +108,13 @@ async fn a_heartbeat_is_seen_at_once_and_written_later() {
     let (seen, telemetry) = written().await;
     assert_eq!(seen, now.as_microsecond());
     assert!(telemetry.unwrap().contains("\"load1\":1.5"));
-    // The latest word counts, even if the clock was set back in between.
+    // The latest report counts, even if the clock was set back in between.
     farm.store().heartbeat(&agent, &[], &Telemetry::default(), later(-30)).await.unwrap();
     farm.store().write_notes().await.unwrap();
     assert!(written().await.0 < now.as_microsecond());
 }
 
-/// Everything that is derived, as it stands in the database.
+/// All derived data of the database.
 async fn derived(path: &Path) -> Vec<(String, i64, String)> {
     let pool = reader(path).await;
     let rows = sqlx::query_as(
@@ -158,7 +158,7 @@ async fn every_derived_table_is_what_a_rebuild_makes() {
                     micros,
                 ),
             };
-            // Of an agent's measurements the latest number counts, whatever the order in which they come.
+            // The latest number of an agent counts, whatever the order of arrival.
             measurement.finished_at += SignedDuration::from_secs(random(4) as i64);
             match random(5) {
                 0 => measurement.status = Status::NotConverged,
@@ -194,7 +194,7 @@ async fn what_is_derived_follows_after_a_crash_too() {
     farm.report(&agent, vec![agent.measures_again(KEYS[0], 11.0), agent.measures(KEYS[1], 20.0)])
         .await;
     assert_eq!(derived(&path).await, one, "an answer to an agent does not wait for it");
-    // Another process on the same file knows how far it was.
+    // Another process on the same file knows the progress.
     let store = Store::open(&path).await.unwrap();
     store.derive().await.unwrap();
     let two = derived(&path).await;
@@ -202,7 +202,7 @@ async fn what_is_derived_follows_after_a_crash_too() {
     assert!(two.iter().all(|entry| entry.0 != "row" || !one.contains(entry)), "{two:?}");
     store.rebuild().await.unwrap();
     assert_eq!(derived(&path).await, two);
-    // Once it has caught up there is nothing to do, and nothing is written.
+    // When everything is up to date, there is nothing to do, and nothing is written.
     let changes = async || -> i64 {
         let pool = reader(&path).await;
         let changes = sqlx::query_scalar("SELECT sum(changes) FROM tables");
@@ -239,7 +239,7 @@ async fn a_backup_is_whole_while_results_come_in() {
     assert!(error.contains("is not overwritten"), "{error}");
     let files: Vec<_> = std::fs::read_dir(farm.dir.path()).unwrap().map(|f| f.unwrap()).collect();
     assert!(!files.iter().any(|f| f.file_name().to_string_lossy().ends_with(".part")), "{files:?}");
-    // It is a database like any other.
+    // The copy is a normal database.
     let store = Store::open(&to).await.unwrap();
     store.derive().await.unwrap();
     let derived_before = derived(&to).await;
@@ -257,7 +257,7 @@ async fn what_can_t_be_copied_leaves_nothing_behind() {
     let error = copy(&from, &to).await.unwrap_err().to_string();
     assert!(error.contains("is not a whole database of latlas-coordinator"), "{error}");
     Store::open(&dir.path().join("ours.db")).await.unwrap().close().await;
-    // SQLite would write to a file of another name.
+    // SQLite would write to a file with a different name.
     let odd =
         dir.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"o\xff.db"));
     let error = copy(&dir.path().join("ours.db"), &odd).await.unwrap_err();

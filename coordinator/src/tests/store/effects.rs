@@ -1,4 +1,4 @@
-//! Callers that hang up: what they have started is done with all that follows from it, or not at all.
+//! Callers that disconnect: their change is made with all its effects, or not at all.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -16,7 +16,7 @@ use crate::store::{Actor, Agent, Incoming};
 use crate::tests::harness::{Farm, KEYS, later, reader};
 use crate::token::{Role, Terms, Token};
 
-/// The most rounds of cuts for each change.
+/// The most rounds of cancellations for each change.
 const ROUNDS: u32 = 30;
 
 /// Changes after which an idle agent has work.
@@ -47,15 +47,15 @@ const ALL: [What; 10] = [
     What::LostCanary,
 ];
 
-/// A farm a moment before a change.
+/// A farm just before a change.
 struct Stage {
     farm: Farm,
-    /// Holds all the work there is.
+    /// Holds all existing work.
     holder: Agent,
     credential: String,
     lease: Option<Lease>,
     canary: Option<Lease>,
-    /// Has looked for work in vain.
+    /// Has queried for work in vain.
     idle: Agent,
     person: String,
     now: Timestamp,
@@ -155,7 +155,7 @@ impl Stage {
         self.farm.store().add_results(agent, incoming, self.now).await.unwrap();
     }
 
-    /// Most of a lease's time passes, and the holder keeps its work. Nothing else is kept.
+    /// Most of a lease's time passes, and the holder renews its lease. Nothing else is renewed.
     async fn keep(&mut self) {
         self.now += SignedDuration::from_secs(55);
         let (store, id) = (self.farm.store(), self.lease.as_ref().unwrap().id);
@@ -171,7 +171,7 @@ impl Stage {
         assert!(answer.status.is_success() || answer.status == StatusCode::CONFLICT, "{answer:?}");
     }
 
-    /// The change, as far as its caller goes with it.
+    /// Makes the change, until its caller is dropped.
     async fn act(&self, what: What) {
         let store = self.farm.store();
         match what {
@@ -216,13 +216,13 @@ impl Stage {
         }
     }
 
-    /// Waits for what was started, as far as it was.
+    /// Waits for the started work, if any.
     async fn settle(&self) {
         for _ in 0..2 {
             for _ in 0..20 {
                 tokio::task::yield_now().await;
             }
-            // The writer takes one change after the other, and this is the last.
+            // The writer runs changes one after the other, and this is the last.
             let nothing = self.farm.store().renew(&self.idle, Uuid::new_v4(), self.now).await;
             assert!(nothing.unwrap().is_none());
         }
@@ -244,16 +244,16 @@ impl Stage {
     }
 }
 
-/// When a caller hangs up.
+/// The moment at which a caller disconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// While it waits for something, as for a commit.
+    /// While it waits for something, for example a commit.
     Waiting,
-    /// When that has happened, before it has gone on.
+    /// After that has happened, before the caller is polled again.
     Woken,
 }
 
-/// Goes with a future for so many polls and then drops it. Whether it has ended by itself.
+/// Polls a future this many times and then drops it. Returns whether it has completed.
 async fn cut(future: impl Future<Output = ()>, mut polls: u32, when: When) -> bool {
     let mut future = pin!(future);
     std::future::poll_fn(|context| {
@@ -269,13 +269,14 @@ async fn cut(future: impl Future<Output = ()>, mut polls: u32, when: When) -> bo
     .await
 }
 
-/// Cuts a call after each number of polls, and looks what came of it. How many cuts left the change made.
+/// Drops a call after each number of polls, and checks the result. Returns the number of dropped calls whose change was
+/// made.
 async fn each_cut(what: What, when: When) -> u32 {
     let (mut polls, mut half_way, mut has_ended) = (0, 0, false);
     while !has_ended {
         let stage = Stage::before(what).await;
         let waiting = stage.farm.store().wait_for_work(&stage.idle);
-        // Up to the first cut after which the change is made.
+        // Up to the first dropped call whose change is made.
         while !stage.has_happened(what).await {
             assert!(!has_ended, "{what:?}: the call has ended, and nothing has happened");
             has_ended = cut(stage.act(what), polls, when).await;
@@ -295,7 +296,7 @@ async fn an_idle_agent_gets_the_work_whenever_the_caller_hangs_up() {
     for (what, when) in
         ALL.into_iter().flat_map(|what| [When::Waiting, When::Woken].map(|when| (what, when)))
     {
-        // How many polls a call takes depends on SQLite's thread, so a round may miss the moments that count.
+        // The number of polls of a call depends on SQLite's thread, so a round may miss the relevant moments.
         let mut half_way = 0;
         for _ in 0..ROUNDS {
             half_way += each_cut(what, when).await;
@@ -303,7 +304,7 @@ async fn an_idle_agent_gets_the_work_whenever_the_caller_hangs_up() {
                 break;
             }
         }
-        // Otherwise this test shows nothing.
+        // Otherwise this test would show nothing.
         assert!(half_way > 0, "{what:?}, {when:?}: no cut left a change behind");
     }
 }
@@ -317,7 +318,7 @@ async fn whoever_repeats_a_call_with_its_key_wakes_idle_agents() {
     assert!(waiting.rung().now_or_never().is_some());
 }
 
-/// A crowd of thousands may wait: whom news does not concern is not woken.
+/// Thousands of agents may wait: agents that news does not concern are not woken.
 #[tokio::test]
 async fn only_those_agents_are_woken_for_whom_there_may_be_work() {
     let stage = Stage::before(What::Release).await;
@@ -330,7 +331,7 @@ async fn only_those_agents_are_woken_for_whom_there_may_be_work() {
     let other = store.wait_for_work(&elsewhere);
     let holder = store.wait_for_work(&stage.holder);
 
-    // One measured task of two, and the lease ends: the other one waits for the agents of its table.
+    // One of two tasks is measured, and the lease ends: the other task waits for the agents of its table.
     let mut measurements = measured(&lease, 100.0);
     let last = measurements.pop().unwrap();
     stage.report(&stage.holder, measurements).await;
@@ -340,7 +341,7 @@ async fn only_those_agents_are_woken_for_whom_there_may_be_work() {
     assert!(holder.rung().now_or_never().is_some());
     assert!(other.rung().now_or_never().is_none(), "it is of another table");
 
-    // Nothing is left of the next lease: only its own agent may have the canary to do.
+    // The next lease has no task left: only its own agent may have the canary to do.
     let lease = stage.take(&stage.holder).await.unwrap();
     assert_eq!(lease.tasks.len(), 1);
     stage.report(&stage.holder, vec![Measurement { task: Some(lease.tasks[0].id), ..last }]).await;
@@ -350,7 +351,7 @@ async fn only_those_agents_are_woken_for_whom_there_may_be_work() {
     assert!(other.rung().now_or_never().is_none());
 }
 
-/// The net under all announcements: work that comes in past this process is found a few seconds later.
+/// The fallback for missing announcements: work that is added by another process is found a few seconds later.
 #[tokio::test]
 async fn work_that_nobody_announced_is_found_in_a_few_seconds() {
     let mut stage = Stage::before(What::Release).await;

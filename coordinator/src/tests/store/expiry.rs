@@ -1,4 +1,4 @@
-//! Many leases that run out together.
+//! Many leases that expire together.
 
 use std::cell::RefCell;
 

@@ -1,4 +1,4 @@
-//! What lasts: the database file, work that is shared out, rows and the view.
+//! Persistent data: the database file, work that is handed out, rows and the view.
 
 mod alarms;
 mod canaries;

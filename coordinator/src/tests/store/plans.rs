@@ -1,4 +1,4 @@
-//! The cost of queries and of work, as plans and steps of SQLite and not by the clock.
+//! The cost of queries and of work, measured by SQLite's plans and steps, not by the clock.
 
 use jiff::Timestamp;
 use latlas_shared::api::AgentState;
@@ -10,7 +10,7 @@ use crate::store::testing::{MOST_COMPARED, QUERIES, Query};
 use crate::store::{Agent, Incoming};
 use crate::tests::harness::{Farm, later, reader};
 
-/// Tables that grow with the farm and its history. Only an index may be gone through from end to end.
+/// Tables that grow with the farm and its history. Only an index on them may be scanned completely.
 const LARGE: [&str; 8] = [
     "agents",
     "fingerprints",
@@ -38,7 +38,7 @@ async fn no_query_goes_through_a_large_table() {
     }
 }
 
-/// Measures the canary that is due. Returns the steps that storing its results took.
+/// Measures the due canary. Returns the number of steps for storing its results.
 async fn measure_canary(farm: &Farm, agent: &Agent, now: Timestamp) -> u64 {
     let store = farm.store();
     let lease = store.lease(agent, Uuid::new_v4(), 64, now).await.unwrap().unwrap();
@@ -72,11 +72,11 @@ async fn judging_a_canary_costs_the_same_after_years() {
         measure_canary(&farm, &agent, later(0)).await;
         agents.push(agent);
     }
-    // It is held against its own past.
+    // It is compared with its own past.
     let alone = farm.join(&testing::enrolment("alone", 16)).await;
     measure_canary(&farm, &alone, later(0)).await;
     let day = 24 * 3600 + 60;
-    // As many as are looked at.
+    // As many as the comparison reads.
     farm.store().repeat_canaries(2 * MOST_COMPARED as u32 + 2).await;
     let mut young = Vec::new();
     for agent in [&agents[0], &alone] {
@@ -92,7 +92,7 @@ async fn judging_a_canary_costs_the_same_after_years() {
         let old = measure_canary(&farm, agent, later(2 * day)).await;
         assert!(young > 10 && old < young + young / 4, "{young} tens of steps became {old}");
     }
-    // It was judged all the same.
+    // It was judged nevertheless.
     let standing = farm.store().decided(&agents[0]).await.unwrap();
     assert_eq!(standing.state, AgentState::Active);
     let slow = farm.join(&testing::enrolment("slow", 8)).await;

@@ -29,7 +29,7 @@ async fn listed(store: &Store, id: i64) -> TokenEntry {
     tokens.into_iter().find(|token| token.id == id).unwrap()
 }
 
-/// A store with one token on these terms.
+/// A store with one token with these terms.
 async fn with_token(role: Role, terms: Terms) -> (Farm, i64, Token) {
     let farm = Farm::new().await;
     let (id, secret) = farm.token_on(role, terms, Timestamp::now()).await;
@@ -67,13 +67,13 @@ async fn a_token_is_known_by_its_secret_alone() {
     assert!(matches!(farm.store().find_token(&other, now).await.unwrap(), Found::Unknown));
 }
 
-/// Boxes that enrol at the same moment share the uses of a token, and none is taken twice.
+/// Boxes that enrol at the same moment share the uses of a token, and no use is taken twice.
 #[tokio::test]
 async fn uses_are_taken_one_by_one() {
     let terms = Terms { expires_at: None, uses_left: Some(5) };
     let (farm, id, token) = with_token(Role::Enroll, terms).await;
     let now = Timestamp::now();
-    // Each has been let in before any of them enrols.
+    // Each was authenticated before any of them enrols.
     let Found::InForce(holder) = farm.store().find_token(&token, now).await.unwrap() else {
         panic!("it is in force");
     };
@@ -167,7 +167,7 @@ async fn the_audit_log_is_only_added_to() {
     assert_eq!(before.len(), 1);
 }
 
-/// What is not done is not in the log either.
+/// A change that fails is not in the log either.
 #[tokio::test]
 async fn a_change_that_fails_is_not_logged() {
     let (farm, _, token) = with_token(Role::Admin, Terms::default()).await;

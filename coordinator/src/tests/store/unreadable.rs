@@ -1,4 +1,4 @@
-//! Records that this version can't read: each costs what it stands for, and keeps nothing else back.
+//! Records that this version can't read: each affects only its own subject.
 
 use axum::http::StatusCode;
 use latlas_shared::api::{AgentEntry, OpEntry, Page, RequestStatus};
@@ -14,7 +14,7 @@ use crate::store::Incoming;
 use crate::tests::harness::{Farm, KEYS, later};
 use crate::token::Role;
 
-/// Does to the database what this program does not do.
+/// Changes the database in a way that this program does not.
 async fn spoil(farm: &Farm, statement: &'static str) {
     let options = SqliteConnectOptions::new().filename(farm.dir.path().join(DATABASE));
     let pool = SqlitePool::connect_with(options).await.unwrap();
@@ -35,7 +35,7 @@ async fn a_network_at_the_head_of_the_queue_keeps_no_task_back() {
     let network: RequestStatus = answer.read(StatusCode::CREATED);
     let keys = farm.ask_for_keys().await;
     spoil(&farm, "UPDATE networks SET definition = CAST(x'7b22ff' AS TEXT)").await;
-    // One at a time: all of what is handed out first is what can't be read.
+    // One task at a time: the unreadable task comes first.
     let lease = farm.lease(&agent, 1, 0).await.unwrap();
     assert_eq!(lease.tasks[0].subject().to_string(), KEYS[0]);
     assert_eq!(farm.status(&keys).await.running, 1);
@@ -61,7 +61,7 @@ async fn an_op_is_left_out_and_taken_when_it_comes_again() {
         let page: Page<OpEntry> = farm.get("/v1/ops?limit=1000").send().await.read(StatusCode::OK);
         page.items.into_iter().map(|entry| entry.definition.name).collect()
     };
-    // The list goes on behind it.
+    // The list continues after it.
     let names = ops(&farm).await;
     assert!(!names.contains(&"Square".to_owned()) && names.last().unwrap().as_str() > "Square");
     let page: Page<OpEntry> = farm.get("/v1/ops?limit=1").send().await.read(StatusCode::OK);
@@ -95,7 +95,7 @@ async fn what_is_known_of_an_agent_or_of_the_past_hides_nothing_else() {
         farm.get("/v1/agents").token(&token).send().await.read(StatusCode::OK);
     assert_eq!(boxes.items.len(), 2);
 
-    // A canary is judged, whatever another one has left.
+    // A canary is judged despite the unreadable canary of another agent.
     let (store, now) = (farm.store(), later(0));
     let lease = store.lease(&other, Uuid::new_v4(), 64, now).await.unwrap().unwrap();
     let measured = lease.tasks.iter().map(|task| Measurement {

@@ -10,7 +10,7 @@ use crate::tests::harness::{Farm, KEYS, reader};
 
 type Line = (String, String, i64, i64, i64, i64, i64, f64, Option<f64>);
 
-/// Reads the view as another program would, a moment later.
+/// Reads the view as another program would, after the rows are derived.
 async fn lookup(farm: &Farm) -> Vec<Line> {
     farm.store().derive().await.unwrap();
     let pool = reader(&farm.dir.path().join(crate::DATABASE)).await;
@@ -85,11 +85,11 @@ async fn the_view_has_the_numbers_of_the_api() {
 async fn one_row_per_seed_key() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
-    // The smallest batch that has a number.
+    // The smallest batch with a number.
     let batch = |n: u32| format!("Conv3x3:n{n}-h8-w8-i4-o4-s1");
     farm.report(&agent, vec![agent.measures(&batch(4), 4.0), agent.measures(&batch(2), 2.0)]).await;
     assert_eq!(lookup(&farm).await[0].7, 2.0);
-    // The default run config, whatever others measure.
+    // The default run config, even if others are measured.
     let mut enrolment = testing::enrolment("two threads", 8);
     enrolment.run_config.threads = 2;
     let other = farm.join(&enrolment).await;
@@ -102,7 +102,7 @@ async fn one_row_per_seed_key() {
     assert_eq!((lines.len(), lines[0].7), (1, 2.0));
 }
 
-/// Everything that is derived, as it is served.
+/// All derived data, as served.
 async fn derived(farm: &Farm) -> (Vec<Line>, String) {
     let path = format!("/v1/tables/{}", testing::fingerprint(8).hardware_id());
     (lookup(farm).await, farm.get(&path).send().await.body)

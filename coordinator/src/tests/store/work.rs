@@ -1,4 +1,4 @@
-//! Work that is shared out among agents.
+//! Work that is distributed over agents.
 
 use std::collections::BTreeSet;
 
@@ -68,7 +68,8 @@ async fn a_task_that_kills_its_agents_takes_no_other_down() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     let request = farm.ask_for_keys().await;
-    // The whole first lease dies; from then on the tasks go one by one, and only one of them kills.
+    // The whole first lease dies. From then on the tasks are handed out one by one, and only one of
+    // them kills its agent.
     assert_eq!(farm.lease(&agent, 8, 0).await.unwrap().tasks.len(), 2);
     farm.store().sweep(later(3600)).await.unwrap();
     for _ in 0..3 {

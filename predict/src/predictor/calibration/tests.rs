@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::Chance;
 use proptest::prelude::*;
 
-/// A device: what its networks cost beyond the ops, and where their rows are to be read.
+/// A device: the costs of its networks beyond the ops, and the footprint at which its rows are to be read.
 #[derive(Debug, Clone, Copy)]
 struct Device {
     scale: f64,
@@ -14,7 +14,8 @@ struct Device {
 
 const QUICKEST: f64 = 5.0;
 
-/// A network of so many ops whose sum grows by a share from a footprint of 0 to one of 32 MiB, and no further.
+/// A network of this many ops whose sum grows by a share between the footprints 0 and 32 MiB, and stays constant
+/// beyond.
 fn network(ops: f64, micros: f64, cold_share: f64, rows_error: f64) -> impl Fn(f64) -> Features {
     move |mib: f64| {
         let slope = micros * cold_share / 32.0;
@@ -58,7 +59,7 @@ fn covered(calibration: &Calibration, example: &Example) -> bool {
     (low..=high).contains(&example.measured_micros)
 }
 
-/// Over devices such as the prior allows for, an interval holds what it says, whatever it was fitted on.
+/// Over devices that the prior allows for, an interval has its stated coverage, whatever it was fitted on.
 #[test]
 fn intervals_cover_on_devices_that_nobody_tuned_to() {
     let mut chance = Chance::new(17);
@@ -91,7 +92,7 @@ fn intervals_cover_on_devices_that_nobody_tuned_to() {
     }
 }
 
-/// A footprint beyond what the prior expects is found, and the networks are predicted.
+/// A footprint beyond the range of the prior is found, and the networks are predicted.
 #[test]
 fn a_footprint_is_found() {
     let mut chance = Chance::new(3);
@@ -99,7 +100,7 @@ fn a_footprint_is_found() {
         let device = Device { scale: 1.0, footprint_mib, per_op_micros: 0.0, error: 0.002 };
         let networks: Vec<Example> = (0..100).map(|_| drawn(&mut chance, &device)).collect();
         let calibration = fit(&networks, QUICKEST);
-        // The prior is worth four networks with an error of 2.5%.
+        // The prior has the weight of four networks with an error of 2.5%.
         assert!((calibration.footprint_mib - footprint_mib).abs() < 3.0, "{calibration:?}");
         let errors = networks.iter().map(|one| error(&calibration, one).abs());
         assert!(errors.sum::<f64>() / 100.0 < 0.01, "{footprint_mib}: {calibration:?}");
@@ -115,7 +116,7 @@ fn without_networks_it_is_the_prior() {
     assert_eq!((error.rows, error.model), (0.01, MODEL_ERROR));
 }
 
-/// Huber's problem is convex: the fit ends where it no longer moves.
+/// Huber's problem is convex: the fit ends at its fixed point.
 #[test]
 fn a_fit_is_settled() {
     let mut chance = Chance::new(29);
@@ -155,8 +156,8 @@ fn examples(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Example>
 }
 
 proptest! {
-    /// Whatever happened to one network in twenty, the predictions of others hardly move, and their intervals become
-    /// less than twice as wide.
+    /// Whatever happened to one network in twenty, the predictions of the others hardly change, and their intervals
+    /// become less than twice as wide.
     #[test]
     fn one_network_that_is_far_off_spoils_no_other(
         clean in examples(20..40),
@@ -173,7 +174,7 @@ proptest! {
         }
     }
 
-    /// Networks that are far off in all directions are no exceptions.
+    /// Networks that are far off in all directions are not outliers.
     #[test]
     fn a_model_that_does_not_hold_says_so(mut all in examples(20..60)) {
         for (network, factor) in all.iter_mut().zip([0.5, 1.0, 1.6, 0.7, 1.4].iter().cycle()) {
@@ -194,7 +195,7 @@ proptest! {
         prop_assert!((one.noise / other.noise - 1.0).abs() < 1e-3);
     }
 
-    /// One network never moves the answer further than to itself.
+    /// One network never moves the prediction beyond its own latency.
     #[test]
     fn one_network_is_not_overfitted(networks in examples(1..2), ratio in 0.8f64..1.3) {
         let mut one = networks[0].clone();
