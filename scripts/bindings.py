@@ -41,8 +41,8 @@ NO_MASK = (
 
 # What is not part of a copy of the workspace.
 NOT_COPIED = {"target", ".git", ".libtorch"}
-# In a patched copy of the bindings: which functions were removed.
-PATCHED = "removed-functions"
+# In a patched copy of the bindings: what it was patched for, and which functions were removed.
+PATCHED_FOR, REMOVED = "patched-for", "removed-functions"
 # A definition in the generated part of the bindings.
 DEFINITION = re.compile(r"^\w.*?\b(atg_\w+)\(")
 
@@ -101,25 +101,30 @@ class Build:
         key = minor(self.version)
         if key in CUT or key <= MASKED:
             bindings = self.home / "torch-sys"
-            if not (bindings / PATCHED).is_file():
+            patched_for = f"torch {self.version}, tch {self.tch}\n"
+            marker = bindings / PATCHED_FOR
+            if not marker.is_file() or marker.read_text() != patched_for:
                 shutil.rmtree(bindings, ignore_errors=True)
                 shutil.copytree(self.source("torch-sys"), bindings)
                 file = bindings / "libtch/torch_api_generated.cpp"
                 if key <= MASKED:
                     file.write_text(with_no_mask(file.read_text()))
                 gone = cut(file, self.libtorch, self.environment) if key in CUT else []
-                (bindings / PATCHED).write_text("".join(name + "\n" for name in gone))
+                (bindings / REMOVED).write_text("".join(name + "\n" for name in gone))
+                marker.write_text(patched_for)
             self.options = ["--config", f'patch.crates-io.torch-sys.path="{bindings}"']
             # The lock has to name the patched one, which has no checksum.
             self.cargo("update", "--quiet", "--offline", "torch-sys")
 
     def cargo(self, *arguments, **options):
-        """Runs cargo in the copy."""
+        """Runs cargo in the copy. Returns its output if that is asked for."""
         done = subprocess.run(
-            ["cargo", *arguments, *self.options], cwd=self.copy, env=self.environment, stdout=sys.stderr, **options
-        )
+            ["cargo", *arguments, *self.options],
+            cwd=self.copy, env=self.environment, **{"stdout": sys.stderr, **options},
+        )  # fmt: skip
         if done.returncode:
             raise Problem(f"cargo {arguments[0]} failed for torch {self.version}; its last lines above say why.")
+        return done.stdout
 
     def agent(self):
         """Builds the agent, and returns the program."""
@@ -128,11 +133,8 @@ class Build:
 
     def source(self, package):
         """The folder of a package that the copy depends on."""
-        told = subprocess.run(
-            ["cargo", "metadata", "--format-version", "1", "--locked"],
-            cwd=self.copy, env=self.environment, stdout=subprocess.PIPE, check=True, text=True,
-        )  # fmt: skip
-        packages = json.loads(told.stdout)["packages"]
+        told = self.cargo("metadata", "--format-version", "1", "--locked", stdout=subprocess.PIPE, text=True)
+        packages = json.loads(told)["packages"]
         (found,) = [entry for entry in packages if entry["name"] == package]
         return Path(found["manifest_path"]).parent
 

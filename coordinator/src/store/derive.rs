@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use futures_util::FutureExt as _;
 
 use super::db::Tx;
+use super::effects::Effects;
 use super::rows::{self, Place, PlaceColumns, What};
 use super::{Store, StoreError, TableId, to_json};
 
@@ -114,7 +115,9 @@ impl Store {
     /// # Errors
     /// When the store fails; then nothing is changed.
     pub async fn rebuild(&self) -> Result<Rebuilt, StoreError> {
-        self.db.write_alone((), |(), tx| rebuild(tx).boxed()).await
+        self.db
+            .change_alone((), |(), tx| async { Ok((rebuild(tx).await?, Effects::none())) }.boxed())
+            .await
     }
 }
 

@@ -83,40 +83,10 @@ impl Db {
             + Sync
             + 'static,
     {
-        self.without_effects(data, work, false).await
-    }
-
-    /// A long change without effects.
-    pub async fn write_alone<D, T, W>(&self, data: D, work: W) -> Result<T, StoreError>
-    where
-        D: Send + Sync + 'static,
-        T: Send + 'static,
-        W: for<'t> Fn(&'t D, &'t mut Tx) -> BoxFuture<'t, Result<T, StoreError>>
-            + Send
-            + Sync
-            + 'static,
-    {
-        self.without_effects(data, work, true).await
-    }
-
-    async fn without_effects<D, T, W>(&self, data: D, work: W, alone: bool) -> Result<T, StoreError>
-    where
-        D: Send + Sync + 'static,
-        T: Send + 'static,
-        W: for<'t> Fn(&'t D, &'t mut Tx) -> BoxFuture<'t, Result<T, StoreError>>
-            + Send
-            + Sync
-            + 'static,
-    {
-        self.queue
-            .commit(
-                (data, work),
-                |(data, work), tx| {
-                    Box::pin(async move { Ok((work(data, tx).await?, Effects::none())) })
-                },
-                alone,
-            )
-            .await
+        self.change((data, work), |(data, work), tx| {
+            Box::pin(async move { Ok((work(data, tx).await?, Effects::none())) })
+        })
+        .await
     }
 
     /// Closes the connections once they are idle.
