@@ -93,7 +93,7 @@ fn report(measurement: &Measurement, text: &mut String) -> std::fmt::Result {
     }
     let unpacked = measurement.samples.as_deref().map(samples::unpack);
     if let Some(Ok(samples)) = unpacked
-        && let Some(visits) = samples.get(&point.reuse_distance_bytes)
+        && let Some(visits) = samples.micros.get(&point.reuse_distance_bytes)
     {
         plot_visits(visits, point, text)?;
     }

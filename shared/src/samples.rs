@@ -8,12 +8,21 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
 
 /// The samples of one visit, in microseconds.
 pub type Visit = Vec<f64>;
 
-/// Samples by reuse distance in bytes, in the order of visits; microseconds of one call.
-pub type Samples = BTreeMap<u64, Vec<Visit>>;
+/// All samples of a measurement, in the order of visits; microseconds of one call.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Samples {
+    /// By reuse distance in bytes; on a GPU, the device's times.
+    pub micros: BTreeMap<u64, Vec<Visit>>,
+    /// The host's times for issuing a call, over all reuse distances. Empty where issuing and running are one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_micros: Vec<Visit>,
+}
 
 /// The most bytes that packed samples may unpack to: far more than any measurement needs.
 const MOST_BYTES: u64 = 64 << 20;
@@ -32,18 +41,23 @@ pub enum SamplesError {
     Json(#[from] serde_json::Error),
 }
 
-/// Base64 of the gzip of JSON: `{"8388608": [[101.25, 99.5], [100.75]]}`, to the nanosecond.
+/// Base64 of the gzip of JSON: `{"micros": {"8388608": [[101.25, 99.5], [100.75]]}}`, to the nanosecond.
 ///
 /// # Panics
 /// Never: writing to memory does not fail.
 pub fn pack(samples: &Samples) -> String {
-    let rounded: Samples = samples
-        .iter()
-        .map(|(&distance, visits)| {
-            let nearest = |micros: &f64| (micros * 1e3).round() / 1e3;
-            (distance, visits.iter().map(|visit| visit.iter().map(nearest).collect()).collect())
-        })
-        .collect();
+    let nearest = |micros: &f64| (micros * 1e3).round() / 1e3;
+    let round = |visits: &Vec<Visit>| -> Vec<Visit> {
+        visits.iter().map(|visit| visit.iter().map(nearest).collect()).collect()
+    };
+    let rounded = Samples {
+        micros: samples
+            .micros
+            .iter()
+            .map(|(&distance, visits)| (distance, round(visits)))
+            .collect(),
+        host_micros: round(&samples.host_micros),
+    };
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     let text = serde_json::to_vec(&rounded).expect("plain data serializes to JSON");
     gzip.write_all(&text).expect("memory takes it");
@@ -74,18 +88,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn visits() -> impl Strategy<Value = Vec<Visit>> {
+        prop::collection::vec(prop::collection::vec(0.001f64..1e7, 0..10), 0..10)
+    }
+
+    fn all(samples: &Samples) -> impl Iterator<Item = &f64> {
+        samples.micros.values().chain([&samples.host_micros]).flatten().flatten()
+    }
+
     proptest! {
         #[test]
         fn packing_loses_less_than_a_nanosecond(
-            samples in prop::collection::btree_map(
-                0u64..1 << 27,
-                prop::collection::vec(prop::collection::vec(0.001f64..1e7, 0..10), 0..10),
-                0..8,
-            ),
+            micros in prop::collection::btree_map(0u64..1 << 27, visits(), 0..8),
+            host_micros in visits(),
         ) {
+            let samples = Samples { micros, host_micros };
             let back = unpack(&pack(&samples)).unwrap();
-            prop_assert_eq!(back.keys().collect::<Vec<_>>(), samples.keys().collect::<Vec<_>>());
-            for (a, b) in samples.values().flatten().flatten().zip(back.values().flatten().flatten()) {
+            prop_assert!(back.micros.keys().eq(samples.micros.keys()));
+            prop_assert_eq!(all(&samples).count(), all(&back).count());
+            for (a, b) in all(&samples).zip(all(&back)) {
                 prop_assert!((a - b).abs() <= 0.000_501);
             }
         }

@@ -14,7 +14,9 @@ use latlas_shared::api::{EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, 
 use latlas_shared::api::{Orders, Renewed, Results, ResultsAnswer, Task, TaskWork};
 use latlas_shared::{
     CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Fingerprint, Measurement, RunConfig, Subject,
-    Telemetry, samples, testing,
+    Telemetry,
+    samples::{self, Samples},
+    testing,
 };
 use ops_catalog::OpKey;
 use uuid::Uuid;
@@ -172,10 +174,10 @@ impl Simulated {
             fingerprint: self.fingerprint.clone(),
             run_config: run_config(),
             peak_memory_bytes: Some(200 << 20),
-            samples: Some(samples::pack(&BTreeMap::from([(
-                CONFIG_DEFAULT_REUSE_DISTANCE,
-                visits,
-            )]))),
+            samples: Some(samples::pack(&Samples {
+                micros: BTreeMap::from([(CONFIG_DEFAULT_REUSE_DISTANCE, visits)]),
+                ..Samples::default()
+            })),
             started_at,
             finished_at,
             before: telemetry.clone(),

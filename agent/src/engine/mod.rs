@@ -352,7 +352,7 @@ impl Run<'_> {
     fn visit(&mut self, job: &mut Open, round: u32) -> Result<Pending> {
         let start = Instant::now();
         let typical = job.at_reference().last().map(|visit| stats::median(visit));
-        let passes = job.job.protocol.passes(round - 1, typical);
+        let passes = job.job.protocol.passes(round - 1, typical, job.is_host_bound());
         let result = self.sampler.visit(&job.job, &passes)?;
         job.spent += start.elapsed();
         if let Ok(visited) = &result {

@@ -24,7 +24,8 @@ pub(super) struct Open {
     pub(super) spent: Duration,
     deaths: u32,
     rejected: u32,
-    /// Disturbed samples at the reference distance that count.
+    /// Samples at the reference distance that count, and how many of them were disturbed.
+    counted: u32,
     disturbed: u32,
     peak_memory_bytes: Option<u64>,
 }
@@ -41,6 +42,7 @@ impl Open {
             spent: Duration::ZERO,
             deaths: 0,
             rejected: 0,
+            counted: 0,
             disturbed: 0,
             peak_memory_bytes: None,
         }
@@ -51,9 +53,8 @@ impl Open {
         match result {
             Ok(visited) => {
                 let samples = visited.passes.iter();
-                let count: usize = samples.map(|s| s.micros.len() + s.rejected as usize).sum();
-                self.rejected =
-                    self.rejected.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+                let count: u32 = samples.map(|s| s.count() + s.rejected).sum();
+                self.rejected = self.rejected.saturating_add(count);
             }
             // The death of the worker may have been the disturbance, so it counts.
             Err(Fault::Died(_)) => self.deaths += 1,
@@ -72,7 +73,7 @@ impl Open {
             Ok(mut visited) => {
                 if suspect {
                     for samples in &mut visited.passes {
-                        samples.disturbed = u32::try_from(samples.micros.len()).unwrap_or(u32::MAX);
+                        samples.disturbed = samples.count();
                     }
                 }
                 self.take(passes, visited);
@@ -108,7 +109,7 @@ impl Open {
                     Some(quiet) => format!(
                         "after {} visits the 95% interval is still {:.1}% wide on each side, and {:.1}% is \
                          asked for",
-                        self.at_reference().len(),
+                        self.bounding().len(),
                         100.0 * quiet.relative_width(),
                         100.0 * self.job.protocol.enough(quiet.micros, resolution)
                     ),
@@ -125,11 +126,14 @@ impl Open {
         for (pass, samples) in passes.iter().zip(visited.passes) {
             self.rejected += samples.rejected;
             if pass.reuse_distance_bytes == self.job.protocol.reference {
+                self.counted += samples.count();
                 self.disturbed += samples.disturbed;
             }
-            let place = self.place(pass.reuse_distance_bytes);
-            self.calls[place] = self.calls[place].max(samples.calls);
-            self.samples[place].push(samples.micros);
+            if !pass.host_only {
+                let place = self.place(pass.reuse_distance_bytes);
+                self.calls[place] = self.calls[place].max(samples.calls);
+                self.samples[place].push(samples.micros);
+            }
         }
     }
 
@@ -142,7 +146,7 @@ impl Open {
     /// Whether it has converged and only stayed because other work is pending.
     pub(super) fn stayed(&self, resolution: f64) -> bool {
         let protocol = &self.job.protocol;
-        let visits = self.at_reference().len();
+        let visits = self.bounding().len();
         protocol.stays
             && visits >= protocol.first_check as usize
             && self.decide(resolution) == Decision::Converged
@@ -154,11 +158,11 @@ impl Open {
 
     /// The visits of the larger of the host's and the device's time at the reference distance: what a call costs.
     pub(super) fn bounding(&self) -> &[Visit] {
-        if is_larger(&self.host.concat(), &self.at_reference().concat()) {
-            &self.host
-        } else {
-            self.at_reference()
-        }
+        if self.is_host_bound() { &self.host } else { self.at_reference() }
+    }
+
+    pub(super) fn is_host_bound(&self) -> bool {
+        is_larger(&self.host.concat(), &self.at_reference().concat())
     }
 
     pub(super) fn at_reference(&self) -> &[Visit] {
@@ -181,8 +185,7 @@ impl Open {
     }
 
     pub(super) fn measured(&self, status: Status, reason: Option<String>) -> Outcome {
-        let count = self.at_reference().iter().map(Vec::len).sum::<usize>();
-        let share = f64::from(self.disturbed) / count as f64;
+        let share = f64::from(self.disturbed) / f64::from(self.counted);
         // Disturbed samples can converge to the disturbance instead of the op.
         let (status, reason) = if share > protocol::MOST_DISTURBED {
             let reason = format!(
@@ -224,7 +227,11 @@ impl Open {
     }
 
     fn packed(&self) -> Samples {
-        self.job.protocol.curve.iter().copied().zip(self.samples.iter().cloned()).collect()
+        let curve = self.job.protocol.curve.iter().copied();
+        Samples {
+            micros: curve.zip(self.samples.iter().cloned()).collect(),
+            host_micros: self.host.clone(),
+        }
     }
 }
 
@@ -234,8 +241,9 @@ fn host_visit(visited: &Visited) -> Option<Visit> {
     Some(times.collect::<Visit>()).filter(|visit| !visit.is_empty())
 }
 
+/// Whether the host's times are larger than the device's. Where only one of them was sampled, that one is.
 fn is_larger(host: &[f64], device: &[f64]) -> bool {
-    !host.is_empty() && !device.is_empty() && stats::median(host) > stats::median(device)
+    !host.is_empty() && (device.is_empty() || stats::median(host) > stats::median(device))
 }
 
 /// What a call costs in a visit whose samples at the reference distance are these: the larger of the host's and the

@@ -129,8 +129,13 @@ impl Protocol {
 
     /// What to sample in one visit, when one call takes about `micros` (unknown on the first visit):
     /// the reference distance and those that predictions read always, the others in turns, so that after `first_check`
-    /// visits each has been visited at least twice.
-    pub fn passes(&self, visit: u32, micros: Option<f64>) -> Vec<Pass> {
+    /// visits each has been visited at least twice. If the work is `host_bound` then, only the host's time is left to
+    /// find out: it scatters from visit to visit while the device's times agree, so there are many short visits.
+    pub fn passes(&self, visit: u32, micros: Option<f64>, host_bound: bool) -> Vec<Pass> {
+        if host_bound && visit >= self.first_check {
+            let pass = Pass::new(self.reference, self.reference_samples);
+            return vec![Pass { host_only: true, ..pass }];
+        }
         let fitting = |most: u32| match micros {
             Some(micros) => ((self.pass_micros / micros) as u32).clamp(1, most),
             None => 1,
@@ -151,10 +156,7 @@ impl Protocol {
             .into_iter()
             .chain(read)
             .chain(turn)
-            .map(|(reuse_distance_bytes, most)| Pass {
-                reuse_distance_bytes,
-                samples: fitting(most),
-            })
+            .map(|(distance, most)| Pass::new(distance, fitting(most)))
             .collect()
     }
 

@@ -106,15 +106,20 @@ fn work_that_jumps_between_visits_does_not_count_as_converged() {
 struct Behind<H> {
     host: H,
     visits: u32,
+    /// Visits that sampled the device's times too.
+    whole: u32,
+    disturbed: bool,
 }
 
 impl<H: Fn(u32) -> f64> Sampler for Behind<H> {
     fn visit(&mut self, _: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
         self.visits += 1;
+        self.whole += u32::from(!passes[0].host_only);
         let pass = |p: &Pass| Samples {
-            micros: vec![2.0; p.samples as usize],
+            micros: vec![2.0; if p.host_only { 0 } else { p.samples as usize }],
             host_micros: vec![(self.host)(self.visits); p.samples as usize],
             calls: 32,
+            disturbed: if self.disturbed { p.samples } else { 0 },
             ..Samples::default()
         };
         let passes = passes.iter().map(pass).collect();
@@ -122,12 +127,36 @@ impl<H: Fn(u32) -> f64> Sampler for Behind<H> {
     }
 }
 
+impl<H: Fn(u32) -> f64> Behind<H> {
+    fn new(host: H) -> Behind<H> {
+        Behind { host, visits: 0, whole: 0, disturbed: false }
+    }
+
+    fn run(&mut self) -> Outcome {
+        let mut outcomes = vec![];
+        measure(jobs(1), Gauges::default(), self, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+        outcomes.remove(0)
+    }
+}
+
 fn run_behind(host: impl Fn(u32) -> f64) -> (Outcome, u32) {
-    let mut sampler = Behind { host, visits: 0 };
-    let mut outcomes = vec![];
-    measure(jobs(1), Gauges::default(), &mut sampler, 7, &|| false, &mut |o| outcomes.push(o))
-        .unwrap();
-    (outcomes.remove(0), sampler.visits)
+    let mut sampler = Behind::new(host);
+    (sampler.run(), sampler.visits)
+}
+
+#[test]
+fn the_device_s_time_of_a_host_bound_op_is_not_sampled_for_ever() {
+    let mut sampler = Behind::new(|nth| 10.0 + f64::from(nth * 7 % 60));
+    let outcome = sampler.run();
+    assert_eq!((sampler.whole, sampler.visits), (6, 60));
+    assert_eq!(outcome.samples.host_micros.len(), 60);
+    assert!(outcome.reason.unwrap().contains("after 60 visits"));
+    for visits in outcome.samples.micros.values() {
+        assert!(visits.len() >= 2 && visits.iter().all(|visit| !visit.is_empty()), "{visits:?}");
+    }
+    // Its disturbed samples count all the same.
+    let mut sampler = Behind { disturbed: true, ..Behind::new(|nth| 10.0 + f64::from(nth % 60)) };
+    assert_eq!(sampler.run().status, Status::Degraded);
 }
 
 #[test]

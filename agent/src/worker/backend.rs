@@ -12,7 +12,8 @@ pub struct Samples {
     pub micros: Vec<f64>,
     /// The largest number of calls over which a sample is averaged.
     pub calls: u32,
-    /// Host time of issuing a call, if it differs from the latency; one value per sample.
+    /// Host time of issuing a call, if it differs from the latency; one value per sample. The only times of a pass
+    /// that is [`Pass::host_only`].
     pub host_micros: Vec<f64>,
     /// Samples that were discarded because the machine was disturbed.
     pub rejected: u32,
@@ -22,6 +23,13 @@ pub struct Samples {
     pub ops_micros: f64,
     /// Microseconds spent reading other memory to create the reuse distance; 0 if the device creates it differently.
     pub reading_micros: f64,
+}
+
+impl Samples {
+    /// Number of samples.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.micros.len().max(self.host_micros.len())).unwrap_or(u32::MAX)
+    }
 }
 
 /// Work that can be run repeatedly, with as many copies of its weights as the backend requested.

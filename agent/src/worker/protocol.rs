@@ -33,6 +33,15 @@ pub struct Pass {
     pub reuse_distance_bytes: u64,
     /// Number of samples.
     pub samples: u32,
+    /// Whether to sample only the host's times, which takes a fraction of the time. For devices to which work is issued.
+    pub host_only: bool,
+}
+
+impl Pass {
+    /// Samples of all times.
+    pub fn new(reuse_distance_bytes: u64, samples: u32) -> Pass {
+        Pass { reuse_distance_bytes, samples, host_only: false }
+    }
 }
 
 /// One visit to one piece of work.

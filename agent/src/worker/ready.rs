@@ -155,7 +155,7 @@ impl ReadyCache {
         let ready = self.entries.front_mut().context("it was just brought to the front")?;
         // At the first call of a visit, the weights are wherever other work has left them. At later calls, their reuse
         // distance is always the same.
-        let first = Pass { reuse_distance_bytes: 0, samples: 1 };
+        let first = Pass::new(0, 1);
         ops_micros += self.backend.sample(first, ready)?.ops_micros;
         let passes = request
             .passes
@@ -248,7 +248,7 @@ impl Ready {
 
     /// Returns the microseconds in producers and ops.
     fn warm_up(&mut self, backend: &mut dyn Backend) -> Result<f64> {
-        let window = Pass { reuse_distance_bytes: 0, samples: WARM_UP_WINDOW };
+        let window = Pass::new(0, WARM_UP_WINDOW);
         let (mut before, mut ops_micros) = (f64::INFINITY, 0.0);
         for _ in 0..WARM_UP_MOST_WINDOWS {
             let samples = backend.sample(window, self)?;

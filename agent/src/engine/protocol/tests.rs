@@ -15,7 +15,7 @@ fn checks_come_on_a_geometric_schedule() {
 #[test]
 fn a_visit_takes_fewer_samples_where_each_is_a_mean_over_a_block() {
     let samples = |protocol: &Protocol| -> Vec<u32> {
-        protocol.passes(3, Some(10.0)).iter().map(|pass| pass.samples).collect()
+        protocol.passes(3, Some(10.0), false).iter().map(|pass| pass.samples).collect()
     };
     let mut ops = Protocol::for_ops(8 * MIB);
     assert_eq!(samples(&ops), [8, 2, 2, 2, 2]);
@@ -61,7 +61,7 @@ fn intervals_hold_although_sampling_stops_on_narrow_ones() {
 fn slow_work_is_sampled_less_often() {
     let protocol = Protocol::for_ops(8 * MIB);
     let at_reference = |micros| {
-        let passes = protocol.passes(0, micros);
+        let passes = protocol.passes(0, micros, false);
         passes.iter().find(|p| p.reuse_distance_bytes == 8 * MIB).unwrap().samples
     };
     assert_eq!(at_reference(Some(10.0)), 8);
@@ -74,17 +74,17 @@ fn slow_work_is_sampled_less_often() {
 fn every_distance_has_an_interval_at_the_first_check() {
     let protocol = Protocol::for_ops(8 * MIB);
     let sampled: Vec<u64> = (0..protocol.first_check)
-        .flat_map(|visit| protocol.passes(visit, Some(10.0)))
+        .flat_map(|visit| protocol.passes(visit, Some(10.0), false))
         .map(|pass| pass.reuse_distance_bytes)
         .collect();
     for distance in &protocol.curve {
         assert!(sampled.iter().filter(|&d| d == distance).count() >= 2, "{distance}");
     }
     let visits = |range: std::ops::Range<u32>| {
-        range.flat_map(|visit| protocol.passes(visit, Some(10.0))).count()
+        range.flat_map(|visit| protocol.passes(visit, Some(10.0), false)).count()
     };
     assert_eq!((visits(0..6), visits(6..9)), (6 * 5, 3 * 4));
-    assert_eq!(Protocol::for_networks().passes(5, Some(10.0)).len(), 1);
+    assert_eq!(Protocol::for_networks().passes(5, Some(10.0), false).len(), 1);
 }
 
 #[test]

@@ -294,6 +294,14 @@ impl<Q: Queue, C: Contention> CudaBackend<Q, C> {
         let mut samples = Samples::default();
         self.queue.synchronize()?;
         let host_calls = self.host_calls(rotation)?;
+        if pass.host_only {
+            for _ in 0..pass.samples {
+                samples
+                    .host_micros
+                    .push(self.host_block(host_calls, rotation)? / host_calls as f64);
+            }
+            return Ok(samples);
+        }
         let (device_calls, expected) = self.device_calls(rotation)?;
         let mut filled_calls = *FILLED_CALLS.end();
         let mut most_calls = 1;
@@ -356,10 +364,10 @@ impl<Q: Queue, C: Contention> Backend for CudaBackend<Q, C> {
         })?;
         let mut samples = taken.kept;
         if taken.disturbed {
-            samples.disturbed = u32::try_from(samples.micros.len())?;
+            samples.disturbed = samples.count();
         }
         for block in taken.rejected {
-            samples.rejected += u32::try_from(block.micros.len())?;
+            samples.rejected += block.count();
         }
         samples.ops_micros = self.queue.host_micros() - start;
         Ok(samples)

@@ -21,7 +21,7 @@ fn backend(world: &Shared) -> CudaBackend<FakeQueue, FakeContention> {
 /// Device and host time at a distance, the median of a few samples.
 fn measure(parameters: Parameters, reuse_distance_bytes: u64) -> (f64, f64) {
     let world = world(parameters);
-    let pass = Pass { reuse_distance_bytes, samples: 5 };
+    let pass = Pass::new(reuse_distance_bytes, 5);
     let samples = backend(&world).sample(pass, &mut FakeCall(world.clone())).unwrap();
     assert_eq!((samples.micros.len(), samples.host_micros.len()), (5, 5));
     (median(&samples.micros), median(&samples.host_micros))
@@ -48,10 +48,22 @@ fn the_device_time_of_what_waits_for_the_host_is_found_behind_other_work() {
 }
 
 #[test]
+fn the_host_s_time_alone_is_sampled_without_the_device_s() {
+    let world = world(Parameters { kernel: 2.0, ..TYPICAL });
+    let mut backend = backend(&world);
+    let mut sample = |pass| backend.sample(pass, &mut FakeCall(world.clone())).unwrap();
+    let both = sample(Pass::new(0, 5));
+    let alone = sample(Pass { host_only: true, ..Pass::new(0, 5) });
+    assert_eq!((alone.micros.len(), alone.host_micros.len(), alone.count()), (0, 5, 5));
+    assert_close(median(&alone.host_micros), median(&both.host_micros), OVERHEAD_SHARE);
+    assert!(alone.ops_micros < both.ops_micros / 5.0, "{alone:?} {both:?}");
+}
+
+#[test]
 fn samples_beside_somebody_else_s_work_are_taken_again_and_count_as_disturbed() {
     let world = world(TYPICAL);
     let mut backend = backend(&world);
-    let pass = Pass { reuse_distance_bytes: 0, samples: 5 };
+    let pass = Pass::new(0, 5);
     let mut sample = |contention| {
         world.borrow_mut().contention = contention;
         let samples = backend.sample(pass, &mut FakeCall(world.clone())).unwrap();
@@ -129,7 +141,7 @@ fn there_is_one_wait_per_block() {
     let mut backend = backend(&world);
     let mut waits = |samples| {
         let before = world.borrow().waits;
-        let pass = Pass { reuse_distance_bytes: 0, samples };
+        let pass = Pass::new(0, samples);
         backend.sample(pass, &mut FakeCall(world.clone())).unwrap();
         world.borrow().waits - before
     };
@@ -143,7 +155,7 @@ fn samples_say_how_many_calls_they_are_the_mean_of() {
     let mut backend = backend(&world);
     let mut calls = |samples| {
         let before = world.borrow().calls;
-        let pass = Pass { reuse_distance_bytes: 0, samples };
+        let pass = Pass::new(0, samples);
         let sampled = backend.sample(pass, &mut FakeCall(world.clone())).unwrap();
         (sampled.calls, world.borrow().calls - before)
     };
@@ -160,7 +172,7 @@ fn a_host_bound_op_is_issued_no_more_often_than_its_block_needs() {
     assert!(FILLED_CALLS.contains(&timed) && timed < *FILLED_CALLS.end(), "{timed}");
     let mut calls = |samples| {
         let before = world.borrow().calls;
-        let pass = Pass { reuse_distance_bytes: 0, samples };
+        let pass = Pass::new(0, samples);
         backend.sample(pass, &mut FakeCall(world.clone())).unwrap();
         world.borrow().calls - before
     };
@@ -181,7 +193,7 @@ fn a_call_that_takes_no_time_ends() {
 fn a_slow_op_is_not_run_once_for_each_of_many_copies() {
     let slow = Parameters { kernel: 50_000.0, copy_bytes: 1000, ..TYPICAL };
     let world = world(slow);
-    let pass = Pass { reuse_distance_bytes: LARGEST, samples: 1 };
+    let pass = Pass::new(LARGEST, 1);
     backend(&world).sample(pass, &mut FakeCall(world.clone())).unwrap();
     let calls = world.borrow().calls;
     assert!(calls < 20, "{calls} calls of 50 ms each");
@@ -203,7 +215,7 @@ fn a_lost_context_is_noticed() {
     let mut backend = backend(&world);
     assert!(backend.finish().is_ok());
     world.borrow_mut().breaks_after = Some(50);
-    let pass = Pass { reuse_distance_bytes: 0, samples: 5 };
+    let pass = Pass::new(0, 5);
     let error = backend.sample(pass, &mut FakeCall(world.clone())).unwrap_err();
     assert!(error.to_string().contains("illegal memory access"), "{error}");
     assert!(backend.finish().is_err());

@@ -3,7 +3,8 @@
 use axum::http::StatusCode;
 use latlas_predict::TableIndex;
 use latlas_shared::api::ResultsAnswer;
-use latlas_shared::{Status, Subject, samples};
+use latlas_shared::samples::{self, Samples};
+use latlas_shared::{Status, Subject};
 use serde_json::{Value, json};
 
 use crate::tests::harness::{Farm, KEYS, check, later, reader};
@@ -100,7 +101,10 @@ async fn samples_are_kept_beside_the_measurement() {
     let farm = Farm::new().await;
     let agent = farm.enrol("box", 8).await;
     let mut measurement = agent.measures(KEYS[0], 10.0);
-    let packed = samples::pack(&[(0, vec![vec![10.0, 11.0]])].into());
+    let packed = samples::pack(&Samples {
+        micros: [(0, vec![vec![10.0, 11.0]])].into(),
+        ..Samples::default()
+    });
     measurement.samples = Some(packed.clone());
     measurement.status = Status::Degraded;
     measurement.reason = Some("the box was busy".into());
