@@ -100,11 +100,13 @@ pub fn serve(settings: &WorkerSettings) -> Result<()> {
     let faults = faults::Faults::from_env()?;
     let _no_grad = tch::no_grad_guard();
     let mut cache = ReadyCache::new(settings, settings.backend()?);
+    let mut turns = (settings.device != Device::Cpu).then(cpu::Turns::new).transpose()?;
     let mut out = io::stdout().lock();
     send(&mut out, &Reply::Ready)?;
     for line in io::stdin().lock().lines() {
         let request: VisitRequest =
             serde_json::from_str(&line.context("reading a request")?).context("a request")?;
+        turns.as_mut().map_or(Ok(()), cpu::Turns::turn)?;
         let struck = faults.strike(&request.work, settings.placement().device);
         let reply = match struck.and_then(|()| cache.visit(&request)) {
             Ok(visited) => Reply::Visited(visited),
