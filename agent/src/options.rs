@@ -1,6 +1,6 @@
 //! Options that several commands have.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -8,8 +8,10 @@ use latlas_lowering::LIBTORCH_VERSION;
 use latlas_shared::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, MemoryFormat, RunConfig,
 };
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate};
 
 use crate::record::Recorder;
+use crate::system::System;
 use crate::worker::{self, WorkerSettings};
 
 /// The largest reuse distance that a worker can make. It exceeds the caches of all common processors.
@@ -66,20 +68,13 @@ impl Execution {
     /// The worker that runs under these options.
     ///
     /// # Errors
-    /// When the device cannot be used, or there are fewer processors than threads.
+    /// When the device cannot be used, or there are fewer processors or less of their time than threads.
     pub fn worker_settings(&self) -> Result<WorkerSettings> {
         if let Device::Cuda(index) = self.device {
             worker::check_cuda(index)?;
         }
-        let allowed = worker::allowed_cpus()?.len();
-        if self.threads as usize > allowed {
-            anyhow::bail!(
-                "--threads {} is more than the {allowed} processors that this process may use",
-                self.threads
-            );
-        }
-        let mut system = sysinfo::System::new().context("reading the memory of this machine")?;
-        system.refresh_memory();
+        let quota = System::at(Path::new("/")).processor_quota();
+        check_threads(self.threads, worker::allowed_cpus()?.len(), quota)?;
         Ok(WorkerSettings {
             device: self.device,
             dtype: self.dtype,
@@ -88,8 +83,42 @@ impl Execution {
             allocator: self.allocator,
             largest_reuse_distance: LARGEST_REUSE_DISTANCE,
             // The rest is left to other programs.
-            memory_limit: system.available_memory() / 2,
+            memory_limit: available_memory()? / 2,
         })
+    }
+}
+
+/// Bytes of memory that this process can still have: what is available on the machine, or in its control group where
+/// that is less. The group's caches of files do not count, since the kernel gives them up.
+fn available_memory() -> Result<u64> {
+    let mut system = sysinfo::System::new().context("reading the memory of this machine")?;
+    system.refresh_memory();
+    let me = sysinfo::Pid::from_u32(std::process::id());
+    system.refresh_processes_specifics(
+        ProcessesToUpdate::Some(&[me]),
+        false,
+        ProcessRefreshKind::nothing(),
+    );
+    let group = system.process(me).and_then(sysinfo::Process::cgroup_limits);
+    let of_group = group.map(|group| group.total_memory.saturating_sub(group.rss));
+    Ok(system.available_memory().min(of_group.unwrap_or(u64::MAX)))
+}
+
+/// Checks that each thread can have a processor to itself. Under a quota that is too small, the kernel stops the threads
+/// for a part of each period, and every sample would contain such stops.
+fn check_threads(threads: u32, allowed: usize, quota: Option<f64>) -> Result<()> {
+    if threads as usize > allowed {
+        anyhow::bail!(
+            "--threads {threads} is more than the {allowed} processors that this process may use"
+        );
+    }
+    match quota {
+        Some(quota) if quota < f64::from(threads) => anyhow::bail!(
+            "--threads {threads} needs the time of {threads} processors, and the control group of this process allows \
+             it that of {quota}: raise the limit (`docker run --cpus`, `CPUQuota=` of a systemd unit), or lower \
+             --threads"
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -98,4 +127,22 @@ pub fn default_state_dir() -> Result<PathBuf> {
     let state_home = latlas_program::directories::state_home()
         .context("there is no home directory: give --state DIR")?;
     Ok(state_home.join("latlas-agent"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_has_a_processor_to_itself() {
+        let refusal = |threads, allowed, quota| {
+            check_threads(threads, allowed, quota).err().map(|error| error.to_string())
+        };
+        assert_eq!(refusal(1, 1, None), None);
+        assert_eq!(refusal(2, 4, Some(2.0)), None);
+        let processors = refusal(3, 2, None).unwrap();
+        assert!(processors.contains("the 2 processors"), "{processors}");
+        let quota = refusal(1, 4, Some(0.5)).unwrap();
+        assert!(quota.contains("that of 0.5") && quota.contains("docker run --cpus"), "{quota}");
+    }
 }

@@ -4,6 +4,8 @@ mod mobilenet;
 mod transformer;
 mod walk;
 
+pub use walk::CALIBRATION_SEED;
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -24,7 +24,7 @@ mod tensor;
 pub mod text;
 
 pub use catalog::Catalog;
-pub use draw::Family;
+pub use draw::{CALIBRATION_SEED, Family};
 pub use error::Invalid;
 pub use key::{OpKey, Shape};
 pub use network::{Network, NetworkPlan, PlanStep, Value};

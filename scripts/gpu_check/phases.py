@@ -9,7 +9,7 @@ import arithmetic
 import common
 import machine
 from machine import Problem
-from programs import OutOfTime, latency, point
+from programs import OutOfTime, interval, latency, point
 from stranger import SOURCE
 
 REAL = (
@@ -22,6 +22,8 @@ RANDOM, SEED = 20, 2026
 DTYPES = ["f32", "bf16"]
 # Half of the networks are measured one by one, and half in batches.
 BATCH = 32
+# For ending a run whose time is over.
+ENDING_SECONDS = 3
 # Reserved for evaluating the measurements.
 JUDGING_SECONDS = 10
 # A card's power is a mean over about a second, so this time before and after belongs to the work in between.
@@ -75,6 +77,12 @@ class Check:
         return arithmetic.spread(self.forty[:10] if self.quick else busy, count)
 
 
+def within(row, value):
+    """Whether a value lies in the row's interval."""
+    low, high = interval(point(row))
+    return low <= value <= high
+
+
 def measured(measurements):
     """The measurements with a latency."""
     return {key: m for key, m in measurements.items() if m["latency"]}
@@ -122,13 +130,21 @@ def agreement(check, found):
 def repeatability(check, found):
     """Two builds of a table of 60 keys."""
     builds = []
-    for _ in range(2):
+    for later in (1, 0):
         before = check.programs.left()
-        rows = check.programs.bench_keys(check.few(2)) if check.quick else check.programs.bench_space(check.sixty)
+        # Half of the time for each.
+        limit = "--minutes", f"{max((before / (1 + later) - ENDING_SECONDS) / 60, 0.01):.2f}"
+        keys = check.few(2)
+        rows = check.programs.bench_keys(keys, *limit) if check.quick else check.programs.bench_space(check.sixty, *limit)
+        if not rows:
+            raise OutOfTime
         builds.append(measured(rows))
         check.seconds_per_row = (before - check.programs.left()) / len(rows)
-        print(f"{len(builds[-1])} rows in {before - check.programs.left():.0f} s")
+        converged = sum(row["status"] == "ok" for row in rows.values())
+        print(f"{len(builds[-1])} rows in {before - check.programs.left():.0f} s, {converged} of them converged")
     found.details.update(builds=builds, seconds_per_row=check.seconds_per_row)
+    inside = [within(builds[0][key], latency(point(builds[1][key]))) for key in builds[0] if key in builds[1]]
+    found.figures.at_least("repeatability_inside", 100 * sum(inside) / max(len(inside), 1), 90, "%")
     # The device time, and the cost of a call: on a GPU the host time if it is larger.
     for name, value in (("repeatability_device", "quiet_micros"), ("repeatability", None)):
         first, second = (
@@ -138,7 +154,7 @@ def repeatability(check, found):
         print(f"{name}, the rows that differ most:")
         for key in sorted(apart, key=apart.get)[-5:]:
             print(f"{key:<48} {first[key]:>10.2f} {second[key]:>10.2f}")
-        found.figures.at_least(f"{name}_rows", len(apart), len(rows))
+        found.figures.at_least(f"{name}_rows", len(apart), 2 if check.quick else 60)
         found.figures.at_most(f"{name}_median", common.median(apart.values()), 2, "%")
         found.figures.at_most(f"{name}_p95", common.quantile(apart.values(), 0.95), 6, "%")
 
@@ -163,7 +179,7 @@ def prediction(check, found):
         # A network needs a dozen rows of its own, and they are larger than the rows so far. On an H200 one took as long
         # as 20 or more of these.
         share = check.programs.left() / (len(check.dtypes) - place) - JUDGING_SECONDS
-        seconds = 26 * (check.seconds_per_row or 0.5)
+        seconds = 26 * (check.seconds_per_row or 0.8)
         count = arithmetic.fitting(RANDOM + len(REAL), 4, seconds, share)
         judge_networks(check, found, dtype, networks_to_judge(check, count))
 
@@ -175,15 +191,13 @@ def judge_networks(check, found, dtype, specs):
     keys = programs.json("latlas", "networks", "keys", "--arch", arch, "--json")["keys"]
     print(f"{dtype}: {len(specs)} networks, {len(keys)} rows")
     words = [word for key in keys for word in ("--key", key)]
-    # The measurements so far are evaluated nevertheless.
-    programs.deadline -= JUDGING_SECONDS
-    try:
-        rows = programs.bench(*words, "--arch", arch, "--dtype", dtype)
-    except OutOfTime:
-        rows = programs.measured
-        print(f"out of time: {len(rows)} of {len(keys) + len(specs)} were measured")
-    finally:
-        programs.deadline += JUDGING_SECONDS
+    # What is measured by then is evaluated, converged or not.
+    minutes = (programs.left() - JUDGING_SECONDS - ENDING_SECONDS) / 60
+    if minutes <= 0:
+        raise OutOfTime
+    rows = programs.bench(*words, "--arch", arch, "--dtype", dtype, "--minutes", f"{minutes:.2f}")
+    converged = sum(row["status"] == "ok" for row in rows)
+    print(f"{len(rows)} of {len(keys) + len(specs)} were measured, {converged} of them converged")
     if not rows:
         raise OutOfTime
     (scratch / "rows.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -127,3 +127,10 @@ def point(measurement, distance=None):
 def latency(point):
     """The cost of a call: the larger of the device's and the host's time."""
     return max(point["quiet_micros"], point.get("host_micros") or 0.0)
+
+
+def interval(point):
+    """The 95% interval of the cost of a call."""
+    if (point.get("host_micros") or 0.0) > point["quiet_micros"]:
+        return point["host_ci95_low_micros"], point["host_ci95_high_micros"]
+    return point["ci95_low_micros"], point["ci95_high_micros"]

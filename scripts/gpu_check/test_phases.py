@@ -19,6 +19,9 @@ from machine import Problem  # noqa: E402
 
 def row(key, device, host, status="ok", energy=None, reason=None):
     point = {"reuse_distance_bytes": 0, "quiet_micros": device, "median_micros": device, "host_micros": host}
+    # 5% on each side.
+    point.update(ci95_low_micros=0.95 * device, ci95_high_micros=1.05 * device)
+    point.update(host_ci95_low_micros=0.95 * host, host_ci95_high_micros=1.05 * host)
     return {
         "subject": {"op": {"key": key}},
         "run_config": {"reuse_distance_bytes": 0},
@@ -44,7 +47,7 @@ class FakePrograms:
     def bench_keys(self, keys, *arguments, faults=None):
         return {key: self.rows(key, arguments, faults or "") for key in keys}
 
-    def bench_space(self, space):
+    def bench_space(self, space, *arguments):
         return self.bench_keys([f"Conv3x3:n{i}-h8-w8-i4-o4-s1" for i in range(1, 61)])
 
 
@@ -101,6 +104,7 @@ class Phases(unittest.TestCase):
         self.assertEqual(
             lines,
             [
+                "figure repeatability_inside 100% >=90% ok",
                 "figure repeatability_device_rows 60 >=60 ok",
                 "figure repeatability_device_median 100% <=2% short",
                 "figure repeatability_device_p95 100% <=6% short",
@@ -152,9 +156,9 @@ class Phases(unittest.TestCase):
             self.run_phase(phases.company, check_of(lambda key, *_: row(key, 1.0, 1.0)))
 
     def test_a_network_is_judged_although_the_time_is_over(self):
-        programs = mock.Mock(scratch=Path(self.scratch()), measured=[{"some": "row"}], device="cuda:0")
-        programs.deadline = 100.0
-        programs.bench.side_effect = phases.OutOfTime
+        programs = mock.Mock(scratch=Path(self.scratch()), device="cuda:0")
+        programs.left.return_value = 73.0
+        programs.bench.return_value = [{"status": "not_converged"}]
         accuracy = {
             "overall": {"within_10": 1.0, "mape": 0.02, "predicted": 1, "networks": 1},
             "calibrated": [{"fitted_on": 5, "summary": {"within_10": None, "mape": None}}],
@@ -163,7 +167,7 @@ class Phases(unittest.TestCase):
                 {"name": "b", "measured_micros": 10.0, "prediction": None},
             ],
         }
-        programs.json.side_effect = [{"keys": ["k"]}, accuracy]
+        programs.json.side_effect = [{"keys": ["k"]}, accuracy, {"keys": ["k"]}]
         ops = '{"name": "a", "ops": [{"latency_micros": 9.0, "host_micros": 9.0, "device_micros": 100.0}]}'
         programs.start.return_value = (1, ops + '\n{"name": "b", "missing": []}\n', "")
         check = phases.Check(programs, data, quick=False)
@@ -177,8 +181,11 @@ class Phases(unittest.TestCase):
                 "figure f32_device_bound 100% >=30% ok",
             ],
         )
-        self.assertEqual(programs.deadline, 100.0)
-        self.assertIn("out of time: 1 of 2 were measured", self.said)
+        self.assertEqual(programs.bench.call_args.args[-2:], ("--minutes", "1.00"))
+        self.assertIn("1 of 2 were measured, 0 of them converged", self.said)
+        programs.left.return_value = 13.0
+        with self.assertRaises(phases.OutOfTime):
+            self.run_phase(lambda c, found: phases.judge_networks(c, found, "f32", [{"name": "a"}]), check)
 
     def scratch(self):
         folder = tempfile.TemporaryDirectory()

@@ -6,13 +6,14 @@ use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use latlas_shared::{Measurement, Subject, WholeNetwork};
-use ops_catalog::{Catalog, NetworkSpec, Op, OpKey, SpaceDef, text};
+use ops_catalog::{CALIBRATION_SEED, Catalog, NetworkSpec, Op, OpKey, SpaceDef, text};
 
-use crate::engine::{self, Job, Protocol, Spent, Workers};
+use crate::engine::{self, Halt, Job, Protocol, Spent, Workers};
 use crate::explain::{describe, explain};
 use crate::options::{Execution, default_state_dir};
 use crate::record::{Recorder, Run};
@@ -51,6 +52,10 @@ pub struct BenchArgs {
     /// without it; repeatable
     #[arg(long, value_name = "FILE")]
     op_file: Vec<String>,
+    /// Whole networks, made of the space's own keys, that are measured too and calibrate the table's predictions: a
+    /// number, or `none`
+    #[arg(long, value_name = "N|none", default_value = "none", requires = "space", value_parser = calibrate)]
+    calibrate: usize,
     /// Measure one op key and explain its row: visits, interval, curve
     #[arg(long, value_name = "KEY", conflicts_with_all = ["space", "key", "network", "arch", "out"])]
     explain: Option<OpKey>,
@@ -66,6 +71,10 @@ pub struct BenchArgs {
     /// Write the measurements to a file instead of stdout
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// End the run after so many minutes. A row that is not finished then has the samples so far, and is
+    /// `not_converged`
+    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
+    minutes: Option<f64>,
     /// Seed of the order of visits. Default: from the clock
     #[arg(long)]
     seed: Option<u64>,
@@ -74,8 +83,14 @@ pub struct BenchArgs {
 impl BenchArgs {
     /// The reason why these options exclude one another, if they do.
     pub fn conflict(&self) -> Option<&'static str> {
-        (self.stop_at.is_some() && self.order == Order::Shuffled).then_some(
-            "--stop-at is for --order informative: a shuffled run has no order to stop in",
+        let informative = self.order == Order::Informative;
+        if self.stop_at.is_some() && !informative {
+            return Some(
+                "--stop-at is for --order informative: a shuffled run has no order to stop in",
+            );
+        }
+        (self.calibrate > 0 && informative).then_some(
+            "--calibrate is for --order shuffled: an informative run measures the rows of a space only",
         )
     }
 }
@@ -87,6 +102,24 @@ fn percent(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
         _ => Err("write a number from 0 to 100".to_owned()),
+    }
+}
+
+fn is_past(deadline: Instant) -> bool {
+    deadline <= Instant::now()
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if 0.0 < minutes && minutes <= 1e6 => Ok(minutes),
+        _ => Err("write a positive number of minutes".to_owned()),
+    }
+}
+
+fn calibrate(text: &str) -> Result<usize, String> {
+    match text {
+        "none" => Ok(0),
+        _ => text.parse().map_err(|_| "write a number of networks, or `none`".to_owned()),
     }
 }
 
@@ -211,7 +244,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     for key in args.key.iter().chain(&args.explain) {
         all.push(key_job(key, &catalog, reference)?);
     }
-    all.extend(network_jobs(networks(&args.network, &args.arch)?, &catalog)?);
+    let own = space.iter().flat_map(|space| space.networks(args.calibrate, CALIBRATION_SEED));
+    let own = own.map(|spec| ("--calibrate".to_owned(), spec));
+    let networks = own.chain(networks(&args.network, &args.arch)?).collect();
+    all.extend(network_jobs(networks, &catalog)?);
     let out: Box<dyn Write> = match &args.out {
         Some(path) => {
             Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?)
@@ -233,6 +269,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         total: all.len(),
         finished: 0,
         stop: stop_on_ctrl_c()?,
+        deadline: args
+            .minutes
+            .map(|minutes| Instant::now() + Duration::from_secs_f64(60.0 * minutes)),
         out,
     };
     match args.order {
@@ -259,6 +298,7 @@ struct Bench {
     total: usize,
     finished: usize,
     stop: Arc<AtomicBool>,
+    deadline: Option<Instant>,
     out: Box<dyn Write>,
 }
 
@@ -273,7 +313,7 @@ impl Bench {
         done: &mut dyn FnMut(Measurement),
     ) -> Result<Spent> {
         let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = jobs.into_iter().unzip();
-        let Bench { recorder, run, stop, out, finished, total, .. } = self;
+        let Bench { recorder, run, stop, deadline, out, finished, total, .. } = self;
         run.prepare(recorder.fingerprint.device, &mut jobs);
         let expected = *finished + jobs.len();
         let mut failed_write = None;
@@ -284,7 +324,13 @@ impl Bench {
             self.seed,
             &|| {
                 recorder.look(run);
-                stop.load(Ordering::Relaxed)
+                if stop.load(Ordering::Relaxed) {
+                    Halt::Interrupted
+                } else if deadline.is_some_and(is_past) {
+                    Halt::TimeOver
+                } else {
+                    Halt::No
+                }
             },
             &mut |outcome| {
                 *finished += 1;
@@ -307,7 +353,13 @@ impl Bench {
         if let Some(e) = failed_write {
             return Err(e).context("writing the measurements");
         }
-        if *finished < expected {
+        let time_over = deadline.is_some_and(is_past);
+        if *finished < expected && time_over && !stop.load(Ordering::Relaxed) {
+            eprintln!(
+                "the time is over: {} of {total} had fewer than two visits",
+                *total - *finished
+            );
+        } else if *finished < expected {
             bail!("interrupted: {finished} of {total} were measured");
         }
         Ok(spent)

@@ -201,10 +201,20 @@ impl std::fmt::Display for Spent {
 /// Fewest visits to a reference op from which its quiet quantile is computed.
 const REFERENCE_VISITS: usize = 6;
 
+/// Whether a run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halt {
+    /// It does.
+    No,
+    /// It ends now. An unfinished job has no outcome.
+    Interrupted,
+    /// Its time is over. An unfinished job has the outcome of its visits so far, if there are two.
+    TimeOver,
+}
+
 /// Measures jobs and passes each outcome to `done` as soon as it is known.
 ///
-/// `gauges` are visited along with the jobs. `seed` fixes the order of visits. `stop` is called before each visit; once
-/// it returns true the run ends, and unfinished jobs have no outcome.
+/// `gauges` are visited along with the jobs. `seed` fixes the order of visits. `halt` is called before each visit.
 ///
 /// # Errors
 /// When no worker can be started.
@@ -213,7 +223,7 @@ pub fn measure(
     gauges: Gauges,
     sampler: &mut dyn Sampler,
     seed: u64,
-    stop: &dyn Fn() -> bool,
+    halt: &dyn Fn() -> Halt,
     done: &mut dyn FnMut(Outcome),
 ) -> Result<Spent> {
     let open_jobs = |jobs: Vec<Job>| jobs.into_iter().enumerate().map(Open::new).collect();
@@ -221,7 +231,8 @@ pub fn measure(
         references: open_jobs(gauges.references),
         smallest: gauges.smallest.map(|job| Open::new((0, job))),
         sampler,
-        stop,
+        halt,
+        halted: Halt::No,
         spans: 0,
         redone: 0,
         preparing_micros: 0.0,
@@ -234,17 +245,15 @@ pub fn measure(
     let others = |open: &[Open]| open.iter().filter(|job| !job.job.protocol.stays).count();
     let (all, all_others) = (open.len(), others(&open));
     let mut round = 0;
-    let mut stopped = false;
-    while !stopped && !open.is_empty() {
+    while run.halted == Halt::No && !open.is_empty() {
         round += 1;
         let other_work = protocol::other_work(all - all_others, all_others, others(&open));
         rng.shuffle(&mut open);
         let mut due = open.into_iter();
         let mut still_open = Vec::with_capacity(due.len());
-        while due.len() > 0 && !stopped {
+        while due.len() > 0 && run.halted == Halt::No {
             let mut span: Vec<Open> = due.by_ref().take(protocol::SPAN).collect();
             let Some(outcomes) = run.span(&mut span, round, other_work)? else {
-                stopped = true;
                 still_open.extend(span);
                 continue;
             };
@@ -258,11 +267,11 @@ pub fn measure(
         still_open.extend(due);
         open = still_open;
     }
-    // A job that only stayed for the sake of others has an outcome even in a stopped run.
     let resolution = run.resolution();
-    for job in open.into_iter().filter(|job| job.stayed(resolution)) {
-        let outcome = job.measured(Status::Ok, None);
-        done(run.completed(&job, outcome)?);
+    for job in open {
+        if let Some(outcome) = job.halted(run.halted, resolution) {
+            done(run.completed(&job, outcome)?);
+        }
     }
     Ok(run.spent(start.elapsed()))
 }
@@ -272,7 +281,8 @@ struct Run<'a> {
     references: Vec<Open>,
     smallest: Option<Open>,
     sampler: &'a mut dyn Sampler,
-    stop: &'a dyn Fn() -> bool,
+    halt: &'a dyn Fn() -> Halt,
+    halted: Halt,
     spans: u32,
     redone: u32,
     preparing_micros: f64,
@@ -319,7 +329,7 @@ impl Run<'_> {
     fn visits(&mut self, jobs: &mut [Open], round: u32) -> Result<Option<Vec<Pending>>> {
         let mut pending = Vec::with_capacity(jobs.len());
         for job in jobs {
-            if (self.stop)() {
+            if self.halts() {
                 return Ok(None);
             }
             pending.push(self.visit(job, round)?);
@@ -337,7 +347,7 @@ impl Run<'_> {
         round: u32,
     ) -> Result<Option<()>> {
         for gauge in gauges {
-            if (self.stop)() {
+            if self.halts() {
                 return Ok(None);
             }
             let (passes, result) = self.visit(gauge, round)?;
@@ -347,6 +357,11 @@ impl Run<'_> {
             }
         }
         Ok(Some(()))
+    }
+
+    fn halts(&mut self) -> bool {
+        self.halted = (self.halt)();
+        self.halted != Halt::No
     }
 
     fn visit(&mut self, job: &mut Open, round: u32) -> Result<Pending> {

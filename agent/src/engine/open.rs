@@ -7,7 +7,7 @@ use latlas_shared::samples::Samples;
 use latlas_shared::{CurvePoint, Latency, Status};
 
 use super::protocol::{self, Decision, OtherWork};
-use super::{Job, MOST_DEATHS, Outcome};
+use super::{Halt, Job, MOST_DEATHS, Outcome};
 use crate::worker::{Fault, Pass, Visited};
 
 /// A job in progress.
@@ -105,14 +105,8 @@ impl Open {
             Decision::Converged => Some(self.measured(Status::Ok, None)),
             Decision::Continue if !(stays && other_work == OtherWork::MostlyDone) => None,
             Decision::Continue | Decision::OutOfTime => {
-                let reason = match protocol::quiet(self.bounding()) {
-                    Some(quiet) => format!(
-                        "after {} visits the 95% interval is still {:.1}% wide on each side, and {:.1}% is \
-                         asked for",
-                        self.bounding().len(),
-                        100.0 * quiet.relative_width(),
-                        100.0 * self.job.protocol.enough(quiet.micros, resolution)
-                    ),
+                let reason = match self.width(resolution) {
+                    Some(width) => format!("after {width}"),
                     None => "there was time for one visit only, so there is no interval".into(),
                 };
                 Some(self.measured(Status::NotConverged, Some(reason)))
@@ -143,13 +137,29 @@ impl Open {
         place.expect("passes are made of the curve's distances")
     }
 
-    /// Whether it has converged and only stayed because other work is pending.
-    pub(super) fn stayed(&self, resolution: f64) -> bool {
+    /// How far it is from convergence; None where there is no interval.
+    fn width(&self, resolution: f64) -> Option<String> {
+        let quiet = protocol::quiet(self.bounding())?;
+        Some(format!(
+            "{} visits the 95% interval is still {:.1}% wide on each side, and {:.1}% is asked for",
+            self.bounding().len(),
+            100.0 * quiet.relative_width(),
+            100.0 * self.job.protocol.enough(quiet.micros, resolution)
+        ))
+    }
+
+    /// The outcome in a run that was halted, if there is one.
+    pub(super) fn halted(&self, halt: Halt, resolution: f64) -> Option<Outcome> {
         let protocol = &self.job.protocol;
-        let visits = self.bounding().len();
-        protocol.stays
-            && visits >= protocol.first_check as usize
-            && self.decide(resolution) == Decision::Converged
+        let checked = self.bounding().len() >= protocol.first_check as usize;
+        let converged = checked && self.decide(resolution) == Decision::Converged;
+        if converged && (protocol.stays || halt == Halt::TimeOver) {
+            // It only stayed for the sake of other work, or would have ended at its next check.
+            return Some(self.measured(Status::Ok, None));
+        }
+        let width = self.width(resolution).filter(|_| halt == Halt::TimeOver)?;
+        let reason = format!("the time of the run was over: after {width}");
+        Some(self.measured(Status::NotConverged, Some(reason)))
     }
 
     fn decide(&self, resolution: f64) -> Decision {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use latlas_shared::{Energy, Status};
 use ops_catalog::{Catalog, Shape};
 
-use super::{Gauges, Job, Outcome, Protocol, Sampler, measure};
+use super::{Gauges, Halt, Job, Outcome, Protocol, Sampler, measure};
 use crate::worker::{Fault, Pass, Samples, Visited, Work};
 
 const SHAPE: Shape =
@@ -59,7 +59,7 @@ impl<F: FnMut(u32, u32) -> Result<f64, Fault>> Sampler for Script<F> {
 fn run(count: u32, answer: impl FnMut(u32, u32) -> Result<f64, Fault>) -> (Vec<Outcome>, Vec<u32>) {
     let mut script = Script { answer, visits: vec![] };
     let mut outcomes = vec![];
-    measure(jobs(count), Gauges::default(), &mut script, 7, &|| false, &mut |outcome| {
+    measure(jobs(count), Gauges::default(), &mut script, 7, &|| Halt::No, &mut |outcome| {
         outcomes.push(outcome)
     })
     .unwrap();
@@ -134,7 +134,8 @@ impl<H: Fn(u32) -> f64> Behind<H> {
 
     fn run(&mut self) -> Outcome {
         let mut outcomes = vec![];
-        measure(jobs(1), Gauges::default(), self, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+        measure(jobs(1), Gauges::default(), self, 7, &|| Halt::No, &mut |o| outcomes.push(o))
+            .unwrap();
         outcomes.remove(0)
     }
 }
@@ -217,18 +218,37 @@ fn a_hang_is_not_tried_again() {
 #[test]
 fn a_stopped_run_hands_over_only_what_had_ended() {
     let mut script = Script { answer: |_, _| Ok(10.0), visits: vec![] };
+    assert!(halt_after(7, Halt::Interrupted, &mut script).is_empty());
+    assert_eq!(script.visits.len(), 7);
+}
+
+#[test]
+fn a_run_whose_time_is_over_hands_over_what_has_an_interval() {
+    let answer = |index, nth| Ok(10.0 + f64::from(if index == 1 { nth } else { 0 }));
+    let mut script = Script { answer, visits: vec![] };
+    assert!(halt_after(3, Halt::TimeOver, &mut script).is_empty(), "one visit each");
+    script.visits.clear();
+    let outcomes = halt_after(4 * 3 + 1, Halt::TimeOver, &mut script);
+    assert_eq!(outcomes.len(), 3);
+    for outcome in outcomes {
+        assert_eq!(outcome.status, Status::NotConverged);
+        let reason = outcome.reason.unwrap();
+        assert!(reason.contains("time of the run was over: after 4 visits"), "{reason}");
+        assert!(outcome.latency.unwrap().is_sound());
+    }
+}
+
+/// The outcomes of a run of three jobs that is halted after so many visits, by job.
+fn halt_after(visits: usize, halt: Halt, sampler: &mut dyn Sampler) -> Vec<Outcome> {
     let asked = Cell::new(0);
-    let stop = || {
+    let halts = || {
         asked.set(asked.get() + 1);
-        asked.get() > 7
+        if asked.get() > visits { halt } else { Halt::No }
     };
     let mut outcomes = vec![];
-    measure(jobs(3), Gauges::default(), &mut script, 7, &stop, &mut |outcome| {
-        outcomes.push(outcome)
-    })
-    .unwrap();
-    assert!(outcomes.is_empty());
-    assert_eq!(script.visits.len(), 7);
+    measure(jobs(3), Gauges::default(), sampler, 7, &halts, &mut |o| outcomes.push(o)).unwrap();
+    outcomes.sort_by_key(|outcome| outcome.job);
+    outcomes
 }
 
 /// Two jobs: one converges at once and stays, the other takes longer.
@@ -242,8 +262,8 @@ fn staying(stop: &dyn Fn(usize) -> bool) -> (Vec<Outcome>, Vec<u32>) {
     };
     let mut script = Script { answer, visits: vec![] };
     let mut outcomes = vec![];
-    let stop = || stop(visits.get());
-    measure(all, Gauges::default(), &mut script, 7, &stop, &mut |outcome| outcomes.push(outcome))
+    let halt = || if stop(visits.get()) { Halt::Interrupted } else { Halt::No };
+    measure(all, Gauges::default(), &mut script, 7, &halt, &mut |outcome| outcomes.push(outcome))
         .unwrap();
     (outcomes, script.visits)
 }
@@ -270,7 +290,8 @@ fn work_that_stays_ends_with_half_of_the_others() {
     };
     let mut script = Script { answer: wild, visits: vec![] };
     let mut outcomes = vec![];
-    measure(all, Gauges::default(), &mut script, 7, &|| false, &mut |o| outcomes.push(o)).unwrap();
+    measure(all, Gauges::default(), &mut script, 7, &|| Halt::No, &mut |o| outcomes.push(o))
+        .unwrap();
     let of = |index: u32| script.visits.iter().filter(|&&v| v == index).count();
     // Two of three end at the first check, and it ends at the second. Some spans are made again.
     assert_eq!(of(0) - of(1), 3);
@@ -316,7 +337,7 @@ fn a_row_with_a_latency_gets_its_energy_once() {
     };
     let mut sampler = WithSensor { script: Script { answer, visits: vec![] }, asked: vec![] };
     let mut outcomes = vec![];
-    measure(jobs(3), Gauges::default(), &mut sampler, 7, &|| false, &mut |outcome| {
+    measure(jobs(3), Gauges::default(), &mut sampler, 7, &|| Halt::No, &mut |outcome| {
         outcomes.push(outcome)
     })
     .unwrap();
@@ -339,11 +360,15 @@ fn run_on(slow: impl Fn(usize) -> bool) -> (Vec<Outcome>, super::Spent) {
     let mut outcomes = vec![];
     let mut all = jobs(12);
     let references = all.split_off(10);
-    let spent =
-        measure(all, Gauges { references, smallest: None }, &mut script, 7, &|| false, &mut |o| {
-            outcomes.push(o)
-        })
-        .unwrap();
+    let spent = measure(
+        all,
+        Gauges { references, smallest: None },
+        &mut script,
+        7,
+        &|| Halt::No,
+        &mut |o| outcomes.push(o),
+    )
+    .unwrap();
     outcomes.sort_by_key(|outcome| outcome.job);
     (outcomes, spent)
 }
@@ -388,8 +413,10 @@ fn rows_of_a_machine_that_stays_disturbed_are_marked() {
         let script = Script { answer: |_, _| Ok(100.0), visits: vec![] };
         let mut outcomes = vec![];
         let mut worker = Disturbed { script, first };
-        measure(jobs(3), Gauges::default(), &mut worker, 7, &|| false, &mut |o| outcomes.push(o))
-            .unwrap();
+        measure(jobs(3), Gauges::default(), &mut worker, 7, &|| Halt::No, &mut |o| {
+            outcomes.push(o)
+        })
+        .unwrap();
         assert_eq!(outcomes.len(), 3);
         for outcome in &outcomes {
             assert_eq!(outcome.status, status, "{first}: {:?}", outcome.reason);
@@ -417,7 +444,7 @@ fn a_reference_that_fails_costs_no_row() {
     let mut outcomes = vec![];
     let mut all = jobs(3);
     let references = all.split_off(2);
-    measure(all, Gauges { references, smallest: None }, &mut script, 7, &|| false, &mut |o| {
+    measure(all, Gauges { references, smallest: None }, &mut script, 7, &|| Halt::No, &mut |o| {
         outcomes.push(o)
     })
     .unwrap();

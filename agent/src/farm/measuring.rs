@@ -13,7 +13,7 @@ use tokio::time::{interval, sleep};
 
 use super::service::Progress;
 use super::{Farm, is_transient};
-use crate::engine::{self, Job, Outcome, Protocol, Workers};
+use crate::engine::{self, Halt, Job, Outcome, Protocol, Workers};
 use crate::explain::describe;
 use crate::record::{Recorder, Run};
 use crate::references;
@@ -101,17 +101,20 @@ impl Farm {
             let mut jobs: Vec<Job> = tasks.iter().map(|task| job(task, reference)).collect();
             run.prepare(recorder.fingerprint.device, &mut jobs);
             // Called before each visit.
-            let stopped = || {
+            let halt = || {
                 progress.step();
                 recorder.look(&run);
-                stop.asked() || dropped.load(Ordering::Relaxed)
+                match stop.asked() || dropped.load(Ordering::Relaxed) {
+                    true => Halt::Interrupted,
+                    false => Halt::No,
+                }
             };
             let spent = engine::measure(
                 jobs,
                 references::gauges(reference)?,
                 &mut workers,
                 fastrand::u64(..),
-                &stopped,
+                &halt,
                 &mut |outcome| {
                     let task = &tasks[outcome.job];
                     let _ = sender.send(answer(&recorder, &run, task, outcome));

@@ -155,7 +155,7 @@ fn numa_nodes(tree: &Tree) -> Option<String> {
 ///
 /// Format: the kernel's `admin-guide/cgroup-v2` (`cpu.max`: quota and period in microseconds) and
 /// `scheduler/sched-bwc` (`cpu.cfs_quota_us`, -1 for none).
-fn quota(tree: &Tree) -> Option<f64> {
+pub fn quota(tree: &Tree) -> Option<f64> {
     let groups = tree.text("proc/self/cgroup")?;
     let mut quotas = vec![];
     for line in groups.lines() {

@@ -60,6 +60,11 @@ impl System {
         self
     }
 
+    /// The processors' time that the control groups of this process leave to it, in processors; None without a limit.
+    pub fn processor_quota(&self) -> Option<f64> {
+        cpu::quota(&self.tree)
+    }
+
     /// The kernel's random id of this boot; empty where there is none.
     pub fn boot_id(&self) -> String {
         self.tree.line("proc/sys/kernel/random/boot_id").unwrap_or_default()

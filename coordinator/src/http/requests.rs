@@ -10,7 +10,7 @@ use latlas_shared::WholeNetwork;
 use latlas_shared::api::{
     NetworkChoice, PROBLEM_JSON, Page, Problem, ProfileRequest, RequestStatus,
 };
-use ops_catalog::{Catalog, Invalid, OpDef, OpDigest, OpKey, Space, SpaceDef};
+use ops_catalog::{CALIBRATION_SEED, Catalog, Invalid, OpDef, OpDigest, OpKey, Space, SpaceDef};
 use sha2::{Digest, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,9 +25,6 @@ use crate::store::{Actor, CancelError, NewRequest};
 
 /// The most networks that calibrate one space. From some forty on, more change nothing.
 const MOST_CALIBRATION_NETWORKS: usize = 100;
-
-/// The same for everybody, so that two requests for one space ask for the same networks.
-const CALIBRATION_SEED: u64 = 1;
 
 /// The most networks of one request: each is spelled out.
 const MOST_NETWORKS: usize = 1000;

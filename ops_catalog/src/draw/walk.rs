@@ -15,6 +15,10 @@ const FEWEST_OPS: usize = 4;
 /// The most ops. A walk over ops that keep their shape would never end.
 const MOST_OPS: usize = 24;
 
+/// The seed for the networks that calibrate a table. The same for everybody, so that two requests for one space ask for
+/// the same networks.
+pub const CALIBRATION_SEED: u64 = 1;
+
 /// Walks that are tried for each network.
 const TRIES: usize = 40;
 
