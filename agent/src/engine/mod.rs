@@ -234,6 +234,7 @@ pub fn measure(
         halt,
         halted: Halt::No,
         spans: 0,
+        suspect_spans: 0,
         redone: 0,
         preparing_micros: 0.0,
         ops_micros: 0.0,
@@ -284,6 +285,7 @@ struct Run<'a> {
     halt: &'a dyn Fn() -> Halt,
     halted: Halt,
     spans: u32,
+    suspect_spans: u32,
     redone: u32,
     preparing_micros: f64,
     ops_micros: f64,
@@ -305,6 +307,7 @@ impl Run<'_> {
         self.spans += 1;
         let Some(mut pending) = self.visits(jobs, round)? else { return Ok(None) };
         let mut suspect = self.is_suspect(jobs, &pending);
+        self.suspect_spans += u32::from(suspect);
         if suspect && protocol::may_redo(self.spans, self.redone) {
             self.redone += 1;
             for (job, (_, result)) in jobs.iter_mut().zip(&pending) {
@@ -398,6 +401,13 @@ impl Run<'_> {
     fn completed(&mut self, job: &Open, mut outcome: Outcome) -> Result<Outcome> {
         if outcome.latency.is_some() {
             outcome.energy = self.sampler.energy(&job.job)?;
+            if protocol::is_disturbed_run(self.spans, self.suspect_spans) {
+                outcome.status = Status::Degraded;
+                outcome.reason = Some(format!(
+                    "the machine was disturbed in {} of {} spans of the run",
+                    self.suspect_spans, self.spans
+                ));
+            }
         }
         outcome.references = self.quiet_references();
         Ok(outcome)

@@ -348,8 +348,8 @@ fn a_row_with_a_latency_gets_its_energy_once() {
     assert_eq!(sampler.asked, [0, 2]);
 }
 
-/// The visits at which the simulated machine is slow, by number.
-fn run_on(slow: impl Fn(usize) -> bool) -> (Vec<Outcome>, super::Spent) {
+/// So many jobs and two reference ops on a machine that is slow at some visits, by their number.
+fn run_on(count: u32, slow: impl Fn(usize) -> bool) -> (Vec<Outcome>, super::Spent) {
     let visits = Cell::new(0);
     let answer = |index: u32, _| {
         visits.set(visits.get() + 1);
@@ -358,8 +358,8 @@ fn run_on(slow: impl Fn(usize) -> bool) -> (Vec<Outcome>, super::Spent) {
     };
     let mut script = Script { answer, visits: vec![] };
     let mut outcomes = vec![];
-    let mut all = jobs(12);
-    let references = all.split_off(10);
+    let mut all = jobs(count + 2);
+    let references = all.split_off(count as usize);
     let spent = measure(
         all,
         Gauges { references, smallest: None },
@@ -376,7 +376,7 @@ fn run_on(slow: impl Fn(usize) -> bool) -> (Vec<Outcome>, super::Spent) {
 #[test]
 fn a_span_in_which_all_is_slow_is_made_again() {
     // Ten jobs and two references are twelve visits a round: the fifth round is slow.
-    let (outcomes, spent) = run_on(|visit| (49..=60).contains(&visit));
+    let (outcomes, spent) = run_on(10, |visit| (49..=60).contains(&visit));
     assert_eq!((spent.spans, spent.redone), (6, 1));
     for (index, outcome) in outcomes.iter().enumerate() {
         assert_eq!(outcome.status, Status::Ok);
@@ -385,6 +385,19 @@ fn a_span_in_which_all_is_slow_is_made_again() {
         let latency = outcome.latency.as_ref().unwrap();
         assert_eq!(latency.at(8 << 20).unwrap().median_micros, 100.0 + index as f64);
         assert_eq!(outcome.references, [Some(110.0), Some(111.0)]);
+    }
+}
+
+#[test]
+fn rows_of_a_run_that_is_disturbed_again_and_again_are_marked() {
+    // Twelve visits are a span and four spans a round. From the fourth round on, each third span is slow, and the next
+    // attempt is not.
+    let (outcomes, spent) = run_on(40, |visit| visit > 3 * 48 && visit / 12 % 3 == 0);
+    assert!(spent.redone >= 4, "{}", spent.redone);
+    for outcome in outcomes {
+        assert_eq!(outcome.status, Status::Degraded);
+        assert!(outcome.reason.unwrap().contains("spans of the run"));
+        assert!(outcome.latency.unwrap().is_sound());
     }
 }
 

@@ -46,7 +46,7 @@ const PRIOR: [f64; COEFFICIENTS] = [1.0, 12.0, 0.0, 0.0, 0.0];
 
 /// Standard deviations of the prior: scale, MiB of footprint, unquiet share; those of the costs per op and per merge
 /// are in units of the table's fastest row.
-const PRIOR_SPREAD: [f64; COEFFICIENTS] = [0.02, 4.5, 0.2, 0.5, 0.5];
+const PRIOR_SPREAD: [f64; COEFFICIENTS] = [0.02, 3.5, 0.15, 0.5, 0.5];
 
 /// Relative error of the model itself, as one standard deviation, before it is learned.
 pub const MODEL_ERROR: f64 = 0.025;

@@ -120,6 +120,20 @@ fn few_others_are_negligible() {
 }
 
 #[test]
+fn a_run_is_disturbed_when_many_of_its_spans_are() {
+    for (spans, suspect, disturbed) in [
+        (19, 19, false),
+        (20, 2, false),
+        (20, 3, true),
+        (657, 82, false),
+        (657, 122, true),
+        (618, 4, false),
+    ] {
+        assert_eq!(is_disturbed_run(spans, suspect), disturbed, "{suspect} of {spans}");
+    }
+}
+
+#[test]
 fn few_spans_are_made_again() {
     // The worst case: every span is suspect.
     let (mut spans, mut redone) = (0, 0);
