@@ -12,6 +12,7 @@ pub mod digest;
 mod draw;
 mod error;
 mod key;
+mod memory;
 mod network;
 mod op;
 #[cfg(feature = "openapi")]

@@ -282,7 +282,7 @@ fn refused<T>(value: Option<T>, field: &str, form: &str) -> Result<(), Invalid> 
 }
 
 impl Input {
-    fn shape(&self) -> TensorShape {
+    pub(crate) fn shape(&self) -> TensorShape {
         let Input { n, c, h, w } = *self;
         TensorShape::Map { n, c, h, w }
     }

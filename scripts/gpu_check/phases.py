@@ -24,6 +24,8 @@ DTYPES = ["f32", "bf16"]
 BATCH = 32
 # For ending a run whose time is over.
 ENDING_SECONDS = 3
+# Networks that calibrate the table of a space.
+CALIBRATION_NETWORKS = 3
 # Reserved for evaluating the measurements.
 JUDGING_SECONDS = 10
 # A card's power is a mean over about a second, so this time before and after belongs to the work in between.
@@ -226,14 +228,38 @@ def judge_networks(check, found, dtype, specs):
             print(f"calibrated on {entry['fitted_on']}: within 10% {100 * within:.0f}%, MAPE {100 * mape:.1f}%")
     found.details[dtype] = {"accuracy": accuracy, "clocks": clocks}
     overall, figures = accuracy["overall"], found.figures
+    learned = json.loads((scratch / "table.json").read_text())["calibration"]
+    found.details[dtype]["calibration"] = learned
+    print(f"learned of this hardware: {learned}")
     figures.at_least(f"{dtype}_networks", len(judged), 1 if check.quick else 31)
     # A network without a prediction counts as wrong.
     within = (overall["within_10"] or 0) * overall["predicted"] / max(overall["networks"], 1)
     figures.at_least(f"{dtype}_within_10", 100 * within, 95, "%")
     if overall["mape"] is not None:
         figures.at_most(f"{dtype}_mape", 100 * overall["mape"], 4, "%")
+    if overall["covered"] is not None:
+        figures.at_least(f"{dtype}_covered", 100 * overall["covered"], 90, "%")
     if check.on_gpu:
         figures.at_least(f"{dtype}_device_bound", arithmetic.device_share(times), 30, "%")
+
+
+def calibration(check, found):
+    """The table of a space that calibrates itself, and what it learns of this GPU."""
+    programs, scratch = check.programs, check.programs.scratch
+    minutes = max(programs.left() - ENDING_SECONDS, 1) / 60
+    rows = programs.bench("--space", "quick", "--calibrate", CALIBRATION_NETWORKS, "--minutes", f"{minutes:.2f}")
+    if not rows:
+        raise OutOfTime
+    (scratch / "rows.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    programs.latlas("table", "build", scratch / "rows.ndjson", "-o", scratch / "table.json")
+    learned = json.loads((scratch / "table.json").read_text())["calibration"]
+    found.details["calibration"] = learned
+    if learned:
+        print(
+            f"learned from {learned['networks']} networks: scale {learned['scale']:.3f}, footprint "
+            f"{learned['footprint_mib']:.1f} MiB, {learned['per_op_micros']:.2f} us per op, noise {learned['noise']:.2f}"
+        )
+    found.figures.at_least("calibration_networks", learned["networks"] if learned else 0, CALIBRATION_NETWORKS)
 
 
 def faults(check, found):
@@ -318,7 +344,8 @@ PHASES = [
     (fingerprint, 10),
     (agreement, 12),
     (repeatability, 20),
-    (prediction, 34),
+    (prediction, 30),
+    (calibration, 4),
     (faults, 16),
     (company, 8),
 ]

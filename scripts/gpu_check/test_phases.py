@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import sys
 import tempfile
 import time
@@ -157,10 +158,11 @@ class Phases(unittest.TestCase):
 
     def test_a_network_is_judged_although_the_time_is_over(self):
         programs = mock.Mock(scratch=Path(self.scratch()), device="cuda:0")
+        (programs.scratch / "table.json").write_text('{"calibration": {"networks": 1}}')
         programs.left.return_value = 73.0
         programs.bench.return_value = [{"status": "not_converged"}]
         accuracy = {
-            "overall": {"within_10": 1.0, "mape": 0.02, "predicted": 1, "networks": 1},
+            "overall": {"within_10": 1.0, "mape": 0.02, "predicted": 1, "networks": 1, "covered": 1.0},
             "calibrated": [{"fitted_on": 5, "summary": {"within_10": None, "mape": None}}],
             "networks": [
                 {"name": "a", "measured_micros": 110.0, "prediction": {"predicted_micros": 112.0, "error": 0.018}},
@@ -178,6 +180,7 @@ class Phases(unittest.TestCase):
                 "figure f32_networks 1 >=31 short",
                 "figure f32_within_10 100% >=95% ok",
                 "figure f32_mape 2% <=4% ok",
+                "figure f32_covered 100% >=90% ok",
                 "figure f32_device_bound 100% >=30% ok",
             ],
         )
@@ -186,6 +189,17 @@ class Phases(unittest.TestCase):
         programs.left.return_value = 13.0
         with self.assertRaises(phases.OutOfTime):
             self.run_phase(lambda c, found: phases.judge_networks(c, found, "f32", [{"name": "a"}]), check)
+
+    def test_a_space_calibrates_itself(self):
+        programs = mock.Mock(scratch=Path(self.scratch()), device="cuda:0")
+        programs.left.return_value = 63.0
+        programs.bench.return_value = [{"some": "row"}]
+        learned = {"networks": 3, "scale": 1.0, "footprint_mib": 12.0, "per_op_micros": -1.0, "noise": 1.0}
+        for calibration, line in ((learned, "3 >=3 ok"), (None, "0 >=3 short")):
+            (programs.scratch / "table.json").write_text(json.dumps({"calibration": calibration}))
+            lines = self.run_phase(phases.calibration, phases.Check(programs, data, quick=False))
+            self.assertEqual(lines, [f"figure calibration_networks {line}"])
+        self.assertEqual(programs.bench.call_args.args[-4:], ("--calibrate", 3, "--minutes", "1.00"))
 
     def scratch(self):
         folder = tempfile.TemporaryDirectory()

@@ -1,6 +1,7 @@
 //! `latlas ops` and `latlas networks`.
 
 use clap::{Args, Subcommand};
+use latlas_shared::Dtype;
 use ops_catalog::Family;
 
 use super::{NetworkChoice, OpFiles};
@@ -85,6 +86,35 @@ Example:
   latlas networks keys --network resnet18 --network vit_b_32 > space.yaml
   latlas networks keys --arch set.ndjson > space.yaml")]
     Keys(NetworkKeys),
+    /// Print the cost of networks: FLOPs, params, weights, activations and peak memory
+    #[command(after_help = "\
+No table and no device are needed. FLOPs are multiply-accumulates. `read and written` are the inputs and outputs of all
+primitives, and `peak memory` is the weights with the activations that exist at the same time.
+
+Example:
+  latlas networks cost --network mobilenet_v2
+  latlas networks cost --arch set.ndjson --dtype f16 --json")]
+    Cost(NetworkCost),
+}
+
+/// `latlas networks cost`.
+#[derive(Debug, Args)]
+pub struct NetworkCost {
+    /// The networks.
+    #[command(flatten)]
+    pub of: NetworkChoice,
+    /// Ops of the user's own.
+    #[command(flatten)]
+    pub ops: OpFiles,
+    /// Ask the coordinator, so that networks can use submitted ops
+    #[arg(long)]
+    pub farm: bool,
+    /// Element type, for bytes: `f32`, `f16` or `bf16`
+    #[arg(long, default_value = "f32")]
+    pub dtype: Dtype,
+    /// Print one JSON object a network, with all its ops
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `latlas networks keys`.

@@ -1,5 +1,7 @@
 //! `latlas networks`.
 
+mod cost;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,11 +11,11 @@ use ops_catalog::{Catalog, Family, Network, NetworkPlan, NetworkSpec, SpaceDef};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Coordinator, ops, write_json};
+use super::{Coordinator, write_json};
 use crate::chosen::{self, names_a_file};
-use crate::cli::{NetworkChoice, NetworkKeys, Networks};
+use crate::cli::{NetworkChoice, NetworkKeys, Networks, OpFiles};
 use crate::files;
-use crate::text::{count, quantity};
+use crate::text::{count, plain, quantity};
 use latlas_program::text_table::TextTable;
 
 /// Runs the command.
@@ -26,6 +28,7 @@ pub fn run(command: &Networks, farm: &Coordinator, out: &mut dyn Write) -> Resul
         Networks::Show { network, json } => show(Catalog::builtin(), network, *json, out),
         Networks::Draw { family, count, seed } => draw(*family, *count, *seed, out),
         Networks::Keys(command) => keys(command, farm, out),
+        Networks::Cost(command) => cost::run(command, farm, out),
     }
 }
 
@@ -94,11 +97,7 @@ fn draw(family: Family, count: usize, seed: Option<u64>, out: &mut dyn Write) ->
 }
 
 fn keys(command: &NetworkKeys, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
-    let names = command.of.network.iter().map(Path::new);
-    let paths = command.of.arch.iter().chain(&command.ops.op_file).map(PathBuf::as_path);
-    files::one_stdin(&names.chain(paths).collect::<Vec<_>>())?;
-    let catalog = chosen::with_op_files(&ops::catalog(command.farm, farm)?, &command.ops.op_file)?;
-    let plans = plans(&command.of, &catalog)?;
+    let plans = chosen_plans(&command.of, &command.ops, command.farm, farm)?;
     let space = space_of(&plans);
     // The reader of the space has the same bounds.
     space.resolve(Catalog::builtin())?;
@@ -109,24 +108,41 @@ fn keys(command: &NetworkKeys, farm: &Coordinator, out: &mut dyn Write) -> Resul
     Ok(())
 }
 
+/// A network as op keys, with its name or its place in a file.
+struct Named {
+    name: String,
+    plan: NetworkPlan,
+}
+
 /// The named networks, followed by the networks in files.
-fn plans(of: &NetworkChoice, catalog: &Catalog) -> Result<Vec<NetworkPlan>> {
+fn chosen_plans(
+    of: &NetworkChoice,
+    ops: &OpFiles,
+    ask_farm: bool,
+    farm: &Coordinator,
+) -> Result<Vec<Named>> {
+    let names = of.network.iter().map(Path::new);
+    let paths = of.arch.iter().chain(&ops.op_file).map(PathBuf::as_path);
+    files::one_stdin(&names.chain(paths).collect::<Vec<_>>())?;
+    let catalog = chosen::with_op_files(&super::ops::catalog(ask_farm, farm)?, &ops.op_file)?;
     let mut plans = Vec::new();
     for name in of.network.iter().filter(|name| !names_a_file(name)) {
-        plans.push(plan(chosen::builtin_network(name, catalog)?, catalog)?);
+        let plan = plan(chosen::builtin_network(name, &catalog)?, &catalog)?;
+        plans.push(Named { name: name.clone(), plan });
     }
     let named = of.network.iter().filter(|name| names_a_file(name)).map(Path::new);
     for path in named.chain(of.arch.iter().map(PathBuf::as_path)) {
         for (place, spec) in chosen::read_networks(path)? {
-            plans.push(plan(&spec, catalog).context(place)?);
+            let name = spec.name.as_deref().map_or_else(|| place.clone(), plain);
+            plans.push(Named { name, plan: plan(&spec, &catalog).context(place)? });
         }
     }
     Ok(plans)
 }
 
 /// All distinct keys of some networks, and the ops among them that are not built in.
-fn space_of(plans: &[NetworkPlan]) -> SpaceDef {
-    let steps = || plans.iter().flat_map(|plan| &plan.steps);
+fn space_of(plans: &[Named]) -> SpaceDef {
+    let steps = || plans.iter().flat_map(|network| &network.plan.steps);
     let keys: BTreeSet<_> = steps().map(|step| step.key.clone()).collect();
     let new = steps().filter(|step| Catalog::builtin().op(step.op.name()).is_err());
     let ops: BTreeMap<_, _> = new.map(|step| (step.op.name(), step.op.def().clone())).collect();

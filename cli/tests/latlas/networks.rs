@@ -134,3 +134,24 @@ fn mistakes_are_named() {
         Catalog::builtin().networks().filter_map(|spec| spec.name.as_deref()).collect();
     assert_snapshot!(report.replace(&known.join(", "), "NETWORKS"));
 }
+
+#[test]
+fn costs_need_no_table() {
+    let desk = Desk::new();
+    desk.put("set.ndjson", format!("{SMALL}\n{GRAPH}"));
+    assert_snapshot!(desk.run("networks cost --network demo_conv").report());
+    assert_snapshot!(desk.run("networks cost --network resnet18 --arch set.ndjson").report());
+    let json = desk.run("networks cost --network mobilenet_v2 --dtype f16 --json").json();
+    let network = &json[0];
+    let known = [("flops", 300_774_272), ("params", 3_487_816), ("weight_bytes", 2 * 3_487_816)];
+    for (name, value) in known {
+        assert_eq!(network[name].as_u64(), Some(value), "{name}");
+        let ops = network["ops"].as_array().unwrap();
+        assert_eq!(ops.iter().map(|op| op[name].as_u64().unwrap()).sum::<u64>(), value);
+    }
+    // The first depthwise convolution of stride 2 on 96 channels, beside the caller's image.
+    let peak = 2 * (3 * 224 * 224 + 96 * (112 * 112 + 56 * 56));
+    assert_eq!(network["peak_activation_bytes"].as_u64(), Some(peak));
+    let unknown = desk.run("networks cost --network nobody");
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (1, ""));
+}
