@@ -16,7 +16,11 @@ pub fn describe(measurement: &Measurement) -> String {
         Some(point) => {
             let (low, micros, high) = point.latency_micros();
             let bound = if point.host_bound() { "  host-bound" } else { "" };
-            format!("{micros:>10.1} us  ±{:.1}%{bound}", 100.0 * (high - low) / 2.0 / micros)
+            let end = measurement.sustained.map_or_else(String::new, |run| {
+                let percent = 100.0 * (run.over_burst() - 1.0);
+                format!("  {percent:+.1}% after {} s", run.seconds)
+            });
+            format!("{micros:>10.1} us  ±{:.1}%{bound}{end}", 100.0 * (high - low) / 2.0 / micros)
         }
         None => "failed".to_owned(),
     };

@@ -142,6 +142,7 @@ impl Recorder {
             reason,
             failure_kind: outcome.failure_kind,
             latency: outcome.latency,
+            sustained: outcome.sustained,
             energy: outcome.energy,
             peak_memory_bytes: outcome.peak_memory_bytes,
             rejected: outcome.rejected,

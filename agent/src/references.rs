@@ -48,7 +48,7 @@ pub fn gauges(reuse_distance: u64) -> Result<Gauges> {
     let job = |key: &OpKey| {
         let def = Catalog::builtin().op(&key.op)?.def().clone();
         let work = Work::Op { def, shape: key.shape };
-        anyhow::Ok(Job { work, protocol: Protocol::for_gauges(reuse_distance) })
+        anyhow::Ok(Job::new(work, Protocol::for_gauges(reuse_distance)))
     };
     Ok(Gauges {
         references: keys().iter().map(job).collect::<Result<_>>()?,

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use ops_catalog::{Catalog, OpDef};
 
 use latlas_shared::{
-    Fingerprint, HardwareId, MeasuredNetwork, Missing, Row, RunConfig, TABLE_SCHEMA, Table,
-    TableError, is_builtin,
+    Fingerprint, HardwareId, MeasuredNetwork, Missing, Row, RunConfig, Sustained,
+    SustainedOverBurst, TABLE_SCHEMA, Table, TableError, is_builtin,
 };
 
 use crate::merge::row_order;
 use crate::neighbours::mark_suspects;
-use crate::{Predictor, TableIndex, accuracy};
+use crate::{Predictor, TableIndex, accuracy, stats};
 
 /// What a table is made from.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct TableContent {
     pub fingerprints: BTreeMap<String, Fingerprint>,
     /// The rows, in any order.
     pub rows: Vec<Row>,
-    /// The networks with which predictions are compared, in any order.
+    /// The networks with which predictions are compared, and the sustained runs, in any order.
     pub networks: Vec<MeasuredNetwork>,
 }
 
@@ -41,6 +41,9 @@ pub fn assemble(
     now: Timestamp,
 ) -> Result<Table, TableError> {
     let TableContent { hardware_id, run_config, fingerprints, mut rows, networks } = content;
+    // The latency of a sustained run is not that of a network that is called now and then.
+    let (runs, networks): (Vec<MeasuredNetwork>, Vec<MeasuredNetwork>) =
+        networks.into_iter().partition(|measured| measured.network.is_sustained());
     rows.sort_by_cached_key(row_order);
     mark_suspects(&mut rows, catalog);
     let ops = own_ops(&rows, catalog);
@@ -53,6 +56,7 @@ pub fn assemble(
         fingerprints,
         accuracy: None,
         calibration: None,
+        sustained: sustained_over_burst(&runs),
         ops,
         rows,
     };
@@ -71,8 +75,20 @@ pub fn assemble(
         &table.rows,
         table.accuracy.as_ref(),
         table.calibration.as_ref(),
+        table.sustained.as_ref(),
     );
     Ok(table)
+}
+
+/// How much slower the device is after a sustained run: the median over the networks. Of runs of several durations the
+/// longest count.
+fn sustained_over_burst(runs: &[MeasuredNetwork]) -> Option<SustainedOverBurst> {
+    let runs: Vec<Sustained> = runs.iter().filter_map(|network| network.sustained).collect();
+    let seconds = runs.iter().map(|run| run.seconds).max()?;
+    let longest = runs.iter().filter(|run| run.seconds == seconds);
+    let ratios: Vec<f64> = longest.map(Sustained::over_burst).collect();
+    let networks = u32::try_from(ratios.len()).unwrap_or(u32::MAX);
+    Some(SustainedOverBurst { over_burst: stats::median(&ratios), networks, seconds })
 }
 
 /// Definitions of the ops of these rows that a reader's built-in catalog lacks, by name.
@@ -90,7 +106,8 @@ fn own_ops(rows: &[Row], catalog: &Catalog) -> Vec<OpDef> {
 mod tests {
     use super::*;
     use crate::merge::{Observation, merge_network};
-    use latlas_shared::testing::{key, network_measurement, row, table};
+    use latlas_shared::testing::{key, network_measurement, row, sustained_measurement, table};
+    use latlas_shared::{Subject, WholeNetwork};
 
     fn content(micros: f64) -> TableContent {
         let Table { hardware_id, run_config, fingerprints, .. } = table(Vec::new());
@@ -132,5 +149,34 @@ mod tests {
         assert_eq!(Table::from_json(&text).unwrap(), table);
         let without = assembled(TableContent { networks: Vec::new(), ..content(100.0) });
         assert_eq!(without.accuracy, None);
+    }
+
+    /// A sustained run that lasts so many seconds and ends slower by a factor.
+    fn sustained_run(name: &str, seconds: u32, over_burst: f64) -> MeasuredNetwork {
+        let mut measurement = sustained_measurement(name, 100.0, over_burst);
+        let network = WholeNetwork::builtin(name).unwrap().sustained(seconds).unwrap();
+        measurement.subject = Subject::Network(Box::new(network));
+        measurement.sustained = measurement.sustained.map(|run| Sustained { seconds, ..run });
+        merge_network(&[Observation { agent: "a".into(), measurement }]).unwrap()
+    }
+
+    #[test]
+    fn sustained_runs_make_one_figure_and_no_truth() {
+        let usual = assembled(content(100.0));
+        assert_eq!(usual.sustained, None);
+        let mut with_runs = content(100.0);
+        for (name, over_burst) in [("demo_conv", 1.1), ("squeezenet1_1", 1.2), ("resnet18", 1.5)] {
+            with_runs.networks.push(sustained_run(name, 600, over_burst));
+        }
+        // A short trial says less.
+        with_runs.networks.push(sustained_run("demo_conv", 20, 1.0));
+        let table = assembled(with_runs);
+        let sustained = table.sustained.unwrap();
+        assert_eq!((sustained.networks, sustained.seconds), (3, 600));
+        assert!((sustained.over_burst - 1.2).abs() < 1e-12);
+        assert_eq!((&table.accuracy, &table.calibration), (&usual.accuracy, &usual.calibration));
+        assert_ne!(table.version, usual.version);
+        let text = serde_json::to_string(&table).unwrap();
+        assert_eq!(Table::from_json(&text).unwrap(), table);
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use latlas_shared::{
     BetweenAgents, CurvePoint, Latency, MeasuredNetwork, Measurement, NetworkDigest, Row, Status,
-    Subject,
+    Subject, Sustained,
 };
 use ops_catalog::{OpDigest, OpKey};
 use uuid::Uuid;
@@ -57,12 +57,24 @@ pub fn merge_network(observations: &[Observation]) -> Option<MeasuredNetwork> {
     Some(MeasuredNetwork {
         network: (**network).clone(),
         latency,
+        sustained: merged_sustained(&members),
         status,
         reason: newest.reason.clone().filter(|_| status != Status::Ok),
         agents: u32::try_from(members.len()).unwrap_or(u32::MAX),
         between_agents,
         measured_at: latest(&members, newest),
     })
+}
+
+/// The sustained run of the class: the median ratio of the agents, from the median of their latencies at the beginning.
+fn merged_sustained(members: &[&Measurement]) -> Option<Sustained> {
+    let runs: Vec<Sustained> = members.iter().filter_map(|m| m.sustained).collect();
+    let seconds = runs.first()?.seconds;
+    let median =
+        |of: fn(&Sustained) -> f64| stats::median(&runs.iter().map(of).collect::<Vec<_>>());
+    let burst_micros = median(|run| run.burst_micros);
+    let sustained_micros = burst_micros * median(Sustained::over_burst);
+    Some(Sustained { seconds, burst_micros, sustained_micros })
 }
 
 /// All rows and networks of measurements that all have the same hardware id and run config. Boxes with the same

@@ -15,6 +15,7 @@ mod network;
 mod prediction;
 mod run_config;
 pub mod samples;
+mod sustained;
 mod table;
 mod telemetry;
 #[cfg(any(test, feature = "testing"))]
@@ -27,12 +28,13 @@ pub use latency::{CurveError, CurvePoint, Energy, HOST_BOUND_SHARE, Latency};
 pub use measurement::{FailureKind, MEASUREMENT_SCHEMA, Measurement, ResultError, Status, Subject};
 pub use merged::{BetweenAgents, MeasuredNetwork};
 pub use names::UnknownName;
-pub use network::{NetworkDigest, WholeNetwork, is_builtin};
+pub use network::{MOST_SUSTAINED_SECONDS, NetworkDigest, WholeNetwork, is_builtin};
 pub use prediction::{
     Calibration, Contribution, Missing, MissingOp, Origin, Prediction, Uncertainty,
 };
 pub use run_config::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Dtype, LIBTORCH_EAGER, MemoryFormat, RunConfig,
 };
+pub use sustained::{Sustained, SustainedOverBurst};
 pub use table::{Row, RowStatus, TABLE_SCHEMA, Table, TableError, shown_key};
 pub use telemetry::Telemetry;

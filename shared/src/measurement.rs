@@ -7,7 +7,9 @@ use ops_catalog::{OpDigest, OpKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{CurveError, Energy, HardwareId, Latency, RunConfig, Telemetry, WholeNetwork};
+use crate::{
+    CurveError, Energy, HardwareId, Latency, RunConfig, Sustained, Telemetry, WholeNetwork,
+};
 
 /// What was measured.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -29,7 +31,7 @@ impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Subject::Op { key, .. } => key.fmt(f),
-            Subject::Network(network) => write!(f, "network {}", network.name()),
+            Subject::Network(network) => write!(f, "network {network}"),
         }
     }
 }
@@ -161,6 +163,12 @@ pub enum ResultError {
     /// Its energy is impossible.
     #[error("its energy is not a positive number; what was not measured is null")]
     Energy,
+    /// Its sustained run does not fit its subject, or is impossible.
+    #[error(
+        "its `sustained` does not fit: a network with `sustained_seconds` that was measured has it, for the same \
+         seconds and with possible times, and nothing else has it"
+    )]
+    Sustained,
     /// It failed, and does not say why.
     #[error("it failed and gives no reason")]
     NoReason,
@@ -208,6 +216,10 @@ pub struct Measurement {
     pub failure_kind: Option<FailureKind>,
     /// The result; null when the status is `failed`.
     pub latency: Option<Latency>,
+    /// The latency at both ends of a sustained run, for a network that was to run without a pause. `latency` is that of
+    /// the beginning then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained: Option<Sustained>,
     /// Energy of one call; null where nothing measured it.
     pub energy: Option<Energy>,
     /// Most memory that the worker process held while it ran this, in bytes; on a GPU the GPU's. Null where unknown.
@@ -255,7 +267,15 @@ impl Measurement {
         Some(self.latency.as_ref()?.at(self.reference_distance())?.latency_micros().1)
     }
 
-    /// Checks that status, reason, latency and energy fit together and are possible.
+    /// How long its network was to run without a pause, in seconds.
+    fn sustained_seconds(&self) -> Option<u32> {
+        match &self.subject {
+            Subject::Op { .. } => None,
+            Subject::Network(network) => network.sustained_seconds,
+        }
+    }
+
+    /// Checks that status, reason, latency, sustained run and energy fit together and are possible.
     ///
     /// # Errors
     /// When they do not.
@@ -265,6 +285,18 @@ impl Measurement {
         }
         if self.energy.as_ref().is_some_and(|energy| !energy.is_sound()) {
             return Err(ResultError::Energy);
+        }
+        let sustained_fits = match (&self.sustained, self.sustained_seconds()) {
+            (Some(sustained), Some(seconds)) => {
+                self.status != Status::Failed
+                    && sustained.seconds == seconds
+                    && sustained.is_sound()
+            }
+            (None, Some(_)) => self.status == Status::Failed,
+            (sustained, None) => sustained.is_none(),
+        };
+        if !sustained_fits {
+            return Err(ResultError::Sustained);
         }
         match (self.status, &self.latency) {
             (Status::Failed, None) if self.reason.is_some() => Ok(()),
@@ -300,5 +332,31 @@ mod tests {
             // The name in the database is the serialized name.
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
+    }
+
+    #[test]
+    fn a_sustained_run_fits_its_network() {
+        use crate::testing::{network_measurement, sustained_measurement};
+        let run = sustained_measurement("demo_conv", 100.0, 1.3);
+        assert_eq!(run.check_result(), Ok(()));
+        let sustained = run.sustained.unwrap();
+        assert!((sustained.over_burst() - 1.3).abs() < 1e-12);
+        let other = Sustained { seconds: 20, ..sustained };
+        let impossible = Sustained { burst_micros: 0.0, ..sustained };
+        for wrong in [None, Some(other), Some(impossible)] {
+            let measurement = Measurement { sustained: wrong, ..run.clone() };
+            assert_eq!(measurement.check_result(), Err(ResultError::Sustained), "{wrong:?}");
+        }
+        let usual = network_measurement("demo_conv", 100.0);
+        let unasked = Measurement { sustained: Some(sustained), ..usual };
+        assert_eq!(unasked.check_result(), Err(ResultError::Sustained));
+        let failed = Measurement {
+            status: Status::Failed,
+            reason: Some("out of memory".to_owned()),
+            latency: None,
+            ..run
+        };
+        assert_eq!(failed.check_result(), Err(ResultError::Sustained));
+        assert_eq!(Measurement { sustained: None, ..failed }.check_result(), Ok(()));
     }
 }

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{CurvePoint, Status, WholeNetwork};
+use crate::{CurvePoint, Status, Sustained, WholeNetwork};
 
 /// How the agents behind a number differ.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -29,6 +29,9 @@ pub struct MeasuredNetwork {
     pub network: WholeNetwork,
     /// What one inference takes.
     pub latency: CurvePoint,
+    /// The latency at both ends of a sustained run: the median ratio of the agents. Absent for a usual network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained: Option<Sustained>,
     /// How far the number can be trusted; never `failed`.
     pub status: Status,
     /// Why the status is not `ok`, and whether measurements are left out since they can't be read.

@@ -16,6 +16,9 @@ const MOST_NAME: usize = 200;
 /// A network of a hundred layers has 10 KiB.
 const MOST_BYTES: usize = 64 << 10;
 
+/// The longest sustained run, in seconds.
+pub const MOST_SUSTAINED_SECONDS: u32 = 3600;
+
 /// The version of the hashed content; the number changes with the meaning of the hash.
 const PREFIX: &str = "net2-";
 
@@ -24,7 +27,8 @@ const SHORT_DIGEST: usize = 17;
 
 /// Hash of the computation of a network: its input and its ops, by their digests, with shapes and wiring. It does not
 /// depend on the form of the definition, on names and prose, or on the order of nodes and of added inputs
-/// ([`NetworkPlan::canonical`]). Written as `net2-` and 32 hexadecimal digits.
+/// ([`NetworkPlan::canonical`]). A sustained run has a digest of its own, for each duration. Written as `net2-` and 32
+/// hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct NetworkDigest(String);
@@ -61,9 +65,13 @@ impl fmt::Display for NetworkDigest {
 }
 
 impl NetworkDigest {
-    /// The digest of a plan.
-    pub fn of(plan: &NetworkPlan) -> NetworkDigest {
-        NetworkDigest(digest::write(PREFIX, &Sha256::digest(plan.canonical())))
+    /// The digest of a plan that is run for so many seconds without a pause, or as usual.
+    pub fn of(plan: &NetworkPlan, sustained_seconds: Option<u32>) -> NetworkDigest {
+        let mut content = plan.canonical();
+        if let Some(seconds) = sustained_seconds {
+            content += &format!("\nsustained {seconds}");
+        }
+        NetworkDigest(digest::write(PREFIX, &Sha256::digest(content)))
     }
 }
 
@@ -80,6 +88,19 @@ pub struct WholeNetwork {
     /// Definitions of its ops that are not built in, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ops: Vec<OpDef>,
+    /// How long it runs without a pause, in seconds, to compare the latency at the end with that at the beginning.
+    /// Absent for a usual measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3600))]
+    pub sustained_seconds: Option<u32>,
+}
+
+/// Its name, and whether it is a sustained run: `mobilenet_v2, sustained`.
+impl fmt::Display for WholeNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sustained = if self.is_sustained() { ", sustained" } else { "" };
+        write!(f, "{}{sustained}", self.name())
+    }
 }
 
 impl WholeNetwork {
@@ -90,9 +111,10 @@ impl WholeNetwork {
     pub fn new(spec: &NetworkSpec, catalog: &Catalog) -> Result<WholeNetwork, Invalid> {
         let plan = Network::new(spec, catalog)?.plan(catalog)?;
         let network = WholeNetwork {
-            digest: NetworkDigest::of(&plan),
+            digest: NetworkDigest::of(&plan, None),
             spec: NetworkSpec { id: None, doc: None, published: None, ..spec.clone() },
             ops: own_ops(&plan),
+            sustained_seconds: None,
         };
         network.check_bounds()?;
         Ok(network)
@@ -108,6 +130,23 @@ impl WholeNetwork {
         catalog.network(name)?;
         let spec = catalog.networks().find(|spec| spec.name.as_deref() == Some(name));
         WholeNetwork::new(spec.expect("it was just found"), catalog)
+    }
+
+    /// The same network as a sustained run of so many seconds.
+    ///
+    /// # Errors
+    /// When the duration is out of bounds, or the network is not valid.
+    pub fn sustained(self, seconds: u32) -> Result<WholeNetwork, Invalid> {
+        let plan = self.plan()?;
+        let digest = NetworkDigest::of(&plan, Some(seconds));
+        let network = WholeNetwork { digest, sustained_seconds: Some(seconds), ..self };
+        network.check_bounds()?;
+        Ok(network)
+    }
+
+    /// Whether it runs without a pause.
+    pub fn is_sustained(&self) -> bool {
+        self.sustained_seconds.is_some()
     }
 
     /// Its name, or the beginning of its digest.
@@ -128,10 +167,10 @@ impl WholeNetwork {
             [] => plan(builtin),
             ops => plan(&builtin.with_ops(ops.iter().cloned())?),
         }?;
-        let digest = NetworkDigest::of(&plan);
+        let digest = NetworkDigest::of(&plan, self.sustained_seconds);
         if digest != self.digest {
             return Err(Invalid::new(
-                format!("network {}", self.name()),
+                format!("network {self}"),
                 format!(
                     "its digest is {}, and with the ops of this program it is {digest}: it belongs to \
                      another version of the catalog",
@@ -147,6 +186,16 @@ impl WholeNetwork {
         if name.is_empty() || name.len() > MOST_NAME || name.chars().any(char::is_control) {
             let bounds = format!("has 1 to {MOST_NAME} bytes on one line");
             return Err(Invalid::new("a network's name", bounds));
+        }
+        if let Some(seconds) = self.sustained_seconds
+            && !(1..=MOST_SUSTAINED_SECONDS).contains(&seconds)
+        {
+            return Err(Invalid::new(
+                format!("network {name}"),
+                format!(
+                    "sustained_seconds is {seconds}; a sustained run takes 1 to {MOST_SUSTAINED_SECONDS} seconds"
+                ),
+            ));
         }
         let size = serde_json::to_string(self).map_or(usize::MAX, |text| text.len());
         if size > MOST_BYTES {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::latency::LONGEST_MICROS;
 use crate::{
     Accuracy, BetweenAgents, Calibration, CurvePoint, Fingerprint, HardwareId, Latency, RunConfig,
-    Status,
+    Status, SustainedOverBurst,
 };
 
 /// Version of the table format. 2: the run config names its runtime, and digests their version. A reader takes
@@ -250,8 +250,7 @@ pub struct Table {
     pub hardware_id: HardwareId,
     /// How ops were run.
     pub run_config: RunConfig,
-    /// Hash of the content: equal versions have equal rows, accuracy and
-    /// calibration.
+    /// Hash of the content: equal versions have equal rows, accuracy, calibration and sustained runs.
     pub version: String,
     /// When this version came to be.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
@@ -263,6 +262,9 @@ pub struct Table {
     /// What whole networks cost beyond the sum of their ops; null until some were measured.
     #[serde(default)]
     pub calibration: Option<Calibration>,
+    /// How much slower the device is after minutes without a pause; null until networks were run for so long.
+    #[serde(default)]
+    pub sustained: Option<SustainedOverBurst>,
     /// Definitions of its ops that are not in the built-in catalog, so that the file explains itself.
     pub ops: Vec<OpDef>,
     /// The rows, sorted by key.
@@ -309,9 +311,15 @@ impl Table {
         rows: &[Row],
         accuracy: Option<&Accuracy>,
         calibration: Option<&Calibration>,
+        sustained: Option<&SustainedOverBurst>,
     ) -> String {
         let content = (TABLE_SCHEMA, hardware_id, run_config, ops, rows, accuracy, calibration);
-        let text = serde_json::to_string(&content).expect("plain data serializes to JSON");
+        // Without sustained runs the version is that of earlier programs.
+        let text = match sustained {
+            None => serde_json::to_string(&content),
+            Some(sustained) => serde_json::to_string(&(content, sustained)),
+        };
+        let text = text.expect("plain data serializes to JSON");
         hex::encode(&Sha256::digest(text)[..16])
     }
 
@@ -335,11 +343,15 @@ impl Table {
         Ok(table)
     }
 
-    /// Checks every row by itself.
+    /// Checks every row by itself, and the sustained runs.
     ///
     /// # Errors
-    /// The first row that is not sound.
+    /// The first part that is not sound.
     pub fn check(&self) -> Result<(), TableError> {
+        if self.sustained.is_some_and(|sustained| !sustained.is_sound()) {
+            let bounds = "`over_burst` is a factor, and `networks` is above 0";
+            return Err(Invalid::new("sustained", bounds).into());
+        }
         let reference = self.run_config.reuse_distance_bytes;
         for (index, row) in self.rows.iter().enumerate() {
             row.check(reference)

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::api::EnrolRequest;
 use crate::{
     CurvePoint, Device, Fingerprint, Latency, MEASUREMENT_SCHEMA, Measurement, Row, RowStatus,
-    RunConfig, Status, Subject, TABLE_SCHEMA, Table, Telemetry, WholeNetwork,
+    RunConfig, Status, Subject, Sustained, TABLE_SCHEMA, Table, Telemetry, WholeNetwork,
 };
 
 /// One mebibyte.
@@ -109,6 +109,7 @@ pub fn measured(subject: Subject, curve: Vec<CurvePoint>) -> Measurement {
         reason: None,
         failure_kind: None,
         latency: Some(Latency { curve }),
+        sustained: None,
         energy: None,
         peak_memory_bytes: None,
         rejected: 0,
@@ -133,6 +134,17 @@ pub fn measurement(op_key: &str, micros: f64) -> Measurement {
 pub fn network_measurement(name: &str, micros: f64) -> Measurement {
     let network = WholeNetwork::builtin(name).unwrap();
     measured(Subject::Network(Box::new(network)), vec![point(0, micros)])
+}
+
+/// A sustained run of a built-in network for ten minutes, which makes it slower by a factor.
+pub fn sustained_measurement(name: &str, micros: f64, over_burst: f64) -> Measurement {
+    let seconds = 600;
+    let network = WholeNetwork::builtin(name).unwrap().sustained(seconds).unwrap();
+    let sustained_micros = micros * over_burst;
+    Measurement {
+        sustained: Some(Sustained { seconds, burst_micros: micros, sustained_micros }),
+        ..measured(Subject::Network(Box::new(network)), vec![point(0, micros)])
+    }
 }
 
 /// A row that takes `micros` at the reference distance, less at shorter distances and more at longer ones.
@@ -193,6 +205,7 @@ pub fn table(rows: Vec<Row>) -> Table {
         fingerprints: BTreeMap::new(),
         accuracy: None,
         calibration: None,
+        sustained: None,
         ops: Vec::new(),
         rows,
     }

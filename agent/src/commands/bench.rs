@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use latlas_shared::{Measurement, Subject, WholeNetwork};
+use latlas_shared::{MOST_SUSTAINED_SECONDS, Measurement, Subject, WholeNetwork};
 use ops_catalog::{CALIBRATION_SEED, Catalog, NetworkSpec, Op, OpKey, SpaceDef, text};
 
 use crate::engine::{self, Halt, Job, Protocol, Spent, Workers};
@@ -36,7 +36,7 @@ enum Order {
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// A built-in space, or a YAML file with one
-    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["key", "network", "arch", "explain"])]
+    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["key", "network", "arch", "explain", "sustained"])]
     space: Option<String>,
     /// An op key; repeatable
     #[arg(long)]
@@ -48,6 +48,12 @@ pub struct BenchArgs {
     /// a name; `-` is stdin; repeatable
     #[arg(long, value_name = "FILE")]
     arch: Vec<String>,
+    /// Run each network for so many seconds without a pause, and compare the latency at the end with that at the
+    /// beginning; 600 shows whether a device becomes slower as it heats up. The device rests for two minutes before
+    /// each network but the first
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["space", "key", "explain", "minutes"],
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SUSTAINED_SECONDS)))]
+    sustained: Option<u32>,
     /// A file that defines the ops of your own that networks and keys use. The ops of a `--space` file are known
     /// without it; repeatable
     #[arg(long, value_name = "FILE")]
@@ -89,9 +95,14 @@ impl BenchArgs {
                 "--stop-at is for --order informative: a shuffled run has no order to stop in",
             );
         }
-        (self.calibrate > 0 && informative).then_some(
-            "--calibrate is for --order shuffled: an informative run measures the rows of a space only",
-        )
+        if self.calibrate > 0 && informative {
+            return Some(
+                "--calibrate is for --order shuffled: an informative run measures the rows of a space only",
+            );
+        }
+        let networks = !self.network.is_empty() || !self.arch.is_empty();
+        (self.sustained.is_some() && !networks)
+            .then_some("--sustained runs networks: name one with --network or --arch")
     }
 }
 
@@ -165,7 +176,7 @@ fn catalog(space: Option<&SpaceDef>, op_files: &[String]) -> Result<Catalog> {
 fn op_job((key, op): (OpKey, Arc<Op>), reference: u64) -> (Subject, Job) {
     let work = Work::Op { def: op.def().clone(), shape: key.shape };
     let subject = Subject::Op { key, digest: op.digest().clone() };
-    (subject, Job { work, protocol: Protocol::for_ops(reference) })
+    (subject, Job::new(work, Protocol::for_ops(reference)))
 }
 
 fn key_job(key: &OpKey, catalog: &Catalog, reference: u64) -> Result<(Subject, Job)> {
@@ -205,6 +216,7 @@ fn networks(names: &[String], files: &[String]) -> Result<Vec<(String, NetworkSp
 fn network_jobs(
     networks: Vec<(String, NetworkSpec)>,
     catalog: &Catalog,
+    sustained_seconds: Option<u32>,
 ) -> Result<Vec<(Subject, Job)>> {
     let mut places: HashMap<String, String> = HashMap::new();
     let mut jobs = Vec::with_capacity(networks.len());
@@ -215,6 +227,10 @@ fn network_jobs(
             );
         };
         let network = WholeNetwork::new(&spec, catalog).with_context(|| place.clone())?;
+        let network = match sustained_seconds {
+            Some(seconds) => network.sustained(seconds)?,
+            None => network,
+        };
         if let Some(other) = places.insert(name.clone(), place.clone()) {
             bail!(
                 "{place}: the name `{name}` is that of the network in {other}: give one another name"
@@ -222,7 +238,8 @@ fn network_jobs(
         }
         let work = Work::Network { spec: network.spec.clone(), ops: network.ops.clone() };
         let subject = Subject::Network(Box::new(network));
-        jobs.push((subject, Job { work, protocol: Protocol::for_networks() }));
+        let job = Job::new(work, Protocol::for_networks());
+        jobs.push((subject, Job { sustained_seconds, ..job }));
     }
     Ok(jobs)
 }
@@ -247,7 +264,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let own = space.iter().flat_map(|space| space.networks(args.calibrate, CALIBRATION_SEED));
     let own = own.map(|spec| ("--calibrate".to_owned(), spec));
     let networks = own.chain(networks(&args.network, &args.arch)?).collect();
-    all.extend(network_jobs(networks, &catalog)?);
+    all.extend(network_jobs(networks, &catalog, args.sustained)?);
     let out: Box<dyn Write> = match &args.out {
         Some(path) => {
             Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?)
@@ -395,7 +412,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new()?;
         fs::write(file.path(), text)?;
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        network_jobs(networks(&names, &[file.path().display().to_string()])?, Catalog::builtin())
+        let networks = networks(&names, &[file.path().display().to_string()])?;
+        network_jobs(networks, Catalog::builtin(), None)
     }
 
     #[test]
@@ -408,12 +426,12 @@ mod tests {
             let text = ONE.replace("Conv3x3", "Mine").replace(r#""c_out": 8"#, r#""c_out": 3"#);
             vec![("here".to_owned(), NetworkSpec::from_json(&text).unwrap())]
         };
-        assert!(network_jobs(network(), Catalog::builtin()).is_err());
+        assert!(network_jobs(network(), Catalog::builtin(), None).is_err());
         for known in [
             catalog(None, std::slice::from_ref(&file)).unwrap(),
             catalog(Some(&space_def(&file).unwrap()), &[]).unwrap(),
         ] {
-            assert_eq!(network_jobs(network(), &known).unwrap().len(), 1);
+            assert_eq!(network_jobs(network(), &known, None).unwrap().len(), 1);
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod open;
 mod protocol;
+mod sustained;
 
 use std::mem::take;
 use std::time::{Duration, Instant};
@@ -17,11 +18,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use latlas_predict::stats::{self, QUIET};
 use latlas_shared::samples::Samples;
-use latlas_shared::{Energy, FailureKind, Latency, Status};
+use latlas_shared::{Energy, FailureKind, Latency, Status, Sustained};
 
 pub use protocol::Protocol;
+pub use sustained::REST;
 
-use crate::system::energy::{self, Meter};
+use crate::system::energy::{self, Busy, Meter};
 use crate::worker::{Fault, Pass, Visited, Work, WorkerProcess, WorkerSettings};
 use open::Open;
 use protocol::OtherWork;
@@ -36,6 +38,15 @@ pub struct Job {
     pub work: Work,
     /// The rules of its sampling.
     pub protocol: Protocol,
+    /// How long it runs without a pause, in seconds. Such a job is not visited: it runs alone, after all others.
+    pub sustained_seconds: Option<u32>,
+}
+
+impl Job {
+    /// A job that is visited.
+    pub fn new(work: Work, protocol: Protocol) -> Job {
+        Job { work, protocol, sustained_seconds: None }
+    }
 }
 
 /// The result of a job.
@@ -51,6 +62,8 @@ pub struct Outcome {
     pub failure_kind: Option<FailureKind>,
     /// The number.
     pub latency: Option<Latency>,
+    /// The latency at both ends of a sustained run.
+    pub sustained: Option<Sustained>,
     /// Peak memory of the worker while it ran this job, in bytes.
     pub peak_memory_bytes: Option<u64>,
     /// Samples that were set aside.
@@ -87,6 +100,24 @@ pub trait Sampler {
     fn energy(&mut self, _job: &Job) -> Result<Option<Energy>> {
         Ok(None)
     }
+
+    /// Runs one piece of work repeatedly for about this many seconds.
+    ///
+    /// # Errors
+    /// As for [`Sampler::visit`].
+    fn keep_busy(&mut self, _job: &Job, _seconds: f64) -> Result<Result<Busy, Fault>> {
+        Ok(Err(Fault::Refused("this device makes no sustained runs".to_owned())))
+    }
+
+    /// Whether the device may be warm from other work.
+    fn is_warm(&self) -> bool {
+        true
+    }
+
+    /// Lets the device rest.
+    fn rest(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }
 
 /// Worker processes, started when needed; one of them works at a time.
@@ -98,12 +129,20 @@ pub struct Workers {
     for_ops: Option<WorkerProcess>,
     for_networks: Option<WorkerProcess>,
     meter: Option<Box<dyn Meter>>,
+    /// Whether the device may be warm from other work.
+    warm: bool,
 }
 
 impl Workers {
     /// Workers with these settings.
     pub fn new(settings: WorkerSettings) -> Workers {
-        Workers { settings, for_ops: None, for_networks: None, meter: None }
+        Workers { settings, for_ops: None, for_networks: None, meter: None, warm: false }
+    }
+
+    /// The same, on a device that may be warm from earlier work.
+    pub fn on_warm_device(mut self, warm: bool) -> Workers {
+        self.warm = warm;
+        self
     }
 
     /// The same, with an energy sensor.
@@ -120,6 +159,7 @@ impl Workers {
     }
 
     fn running(&mut self, job: &Job) -> Result<&mut WorkerProcess> {
+        self.warm = true;
         if self.place(job).is_none() {
             // A worker that is killed at its start does not mean that the next one will be.
             let started = WorkerProcess::start(&self.settings)
@@ -154,6 +194,20 @@ impl Sampler for Workers {
             *self.place(job) = None;
             None
         }))
+    }
+
+    fn keep_busy(&mut self, job: &Job, seconds: f64) -> Result<Result<Busy, Fault>> {
+        let worker = self.running(job)?;
+        let result = worker.keep_busy(&job.work, seconds, job.protocol.visit_limit);
+        if matches!(result, Err(Fault::Died(_) | Fault::Hung(_))) {
+            *self.place(job) = None;
+        }
+        let untimed = || Fault::Died("answered without times".to_owned());
+        Ok(result.and_then(|busy| busy.ok_or_else(untimed)))
+    }
+
+    fn is_warm(&self) -> bool {
+        self.warm
     }
 }
 
@@ -214,6 +268,8 @@ pub enum Halt {
 
 /// Measures jobs and passes each outcome to `done` as soon as it is known.
 ///
+/// Sustained jobs run alone after all others, since their heat would disturb these.
+///
 /// `gauges` are visited along with the jobs. `seed` fixes the order of visits. `halt` is called before each visit.
 ///
 /// # Errors
@@ -242,7 +298,9 @@ pub fn measure(
     };
     let start = Instant::now();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut open: Vec<Open> = open_jobs(jobs);
+    let (sustained, jobs): (Vec<Open>, Vec<Open>) =
+        open_jobs(jobs).into_iter().partition(|open: &Open| open.job.sustained_seconds.is_some());
+    let mut open: Vec<Open> = jobs;
     let others = |open: &[Open]| open.iter().filter(|job| !job.job.protocol.stays).count();
     let (all, all_others) = (open.len(), others(&open));
     let mut round = 0;
@@ -273,6 +331,9 @@ pub fn measure(
         if let Some(outcome) = job.halted(run.halted, resolution) {
             done(run.completed(&job, outcome)?);
         }
+    }
+    for job in sustained {
+        run.sustained(&job, done)?;
     }
     Ok(run.spent(start.elapsed()))
 }

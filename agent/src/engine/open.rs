@@ -12,7 +12,7 @@ use crate::worker::{Fault, Pass, Visited};
 
 /// A job in progress.
 pub(super) struct Open {
-    index: usize,
+    pub(super) index: usize,
     pub(super) job: Job,
     /// Visits, per distance of the curve.
     samples: Vec<Vec<Visit>>,
@@ -179,13 +179,14 @@ impl Open {
         &self.samples[self.place(self.job.protocol.reference)]
     }
 
-    fn failed(&self, fault: &Fault) -> Outcome {
+    pub(super) fn failed(&self, fault: &Fault) -> Outcome {
         Outcome {
             job: self.index,
             status: Status::Failed,
             reason: Some(fault.to_string()),
             failure_kind: Some(fault.kind()),
             latency: None,
+            sustained: None,
             peak_memory_bytes: self.peak_memory_bytes,
             rejected: self.rejected,
             samples: self.packed(),
@@ -228,6 +229,7 @@ impl Open {
             reason,
             failure_kind: None,
             latency: Some(Latency { curve }),
+            sustained: None,
             peak_memory_bytes: self.peak_memory_bytes,
             rejected: self.rejected,
             samples: self.packed(),
@@ -276,7 +278,7 @@ fn interval(visits: &[Visit], between_runs: f64) -> (f64, f64, f64) {
 }
 
 /// Summarizes the visits at one distance.
-fn point(reuse_distance_bytes: u64, visits: &[Visit], between_runs: f64) -> CurvePoint {
+pub(super) fn point(reuse_distance_bytes: u64, visits: &[Visit], between_runs: f64) -> CurvePoint {
     let (low, quiet, high) = interval(visits, between_runs);
     let pooled = stats::sorted(&visits.concat());
     CurvePoint {

@@ -16,9 +16,9 @@ const SHAPE: Shape =
 fn jobs(count: u32) -> Vec<Job> {
     let def = Catalog::builtin().op("Conv3x3").unwrap().def().clone();
     (0..count)
-        .map(|index| Job {
-            work: Work::Op { def: def.clone(), shape: Shape { input_h: 8 + index, ..SHAPE } },
-            protocol: Protocol::for_ops(8 << 20),
+        .map(|index| {
+            let shape = Shape { input_h: 8 + index, ..SHAPE };
+            Job::new(Work::Op { def: def.clone(), shape }, Protocol::for_ops(8 << 20))
         })
         .collect()
 }

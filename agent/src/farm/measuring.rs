@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use latlas_shared::api::{Lease, Task, TaskWork};
@@ -24,7 +24,28 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A visit that does not end within this time after a stop is dropped.
 const LAST_VISIT: Duration = Duration::from_secs(5);
 
+/// The last lease that was worked on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastWork {
+    /// When it ended.
+    ended: Instant,
+    /// Whether it had a sustained run.
+    sustained: bool,
+}
+
+impl LastWork {
+    /// Whether the device may be warm from it.
+    fn is_warm(&self) -> bool {
+        self.ended.elapsed() < engine::REST
+    }
+}
+
 impl Farm {
+    /// Whether the device is still hot from a sustained run, so that other rows would be measured as slower than they are.
+    pub(super) fn is_hot(&self) -> bool {
+        self.last_work.is_some_and(|last| last.sustained && last.is_warm())
+    }
+
     /// Measures the tasks of a lease on a separate thread, while this one reports results and renews the lease.
     pub(super) async fn work_on(&mut self, lease: &Lease) -> Result<()> {
         let dropped = Arc::new(AtomicBool::new(false));
@@ -75,6 +96,8 @@ impl Farm {
                 }
             }
         }
+        let sustained = lease.tasks.iter().any(Task::is_sustained);
+        self.last_work = Some(LastWork { ended: Instant::now(), sustained });
         measuring.await.context("the measuring thread ended badly")??;
         failure.map_or(Ok(()), Err)
     }
@@ -89,7 +112,11 @@ impl Farm {
         let (tasks, refused) = split_unsupported(lease.tasks.clone());
         let recorder = self.recorder.clone();
         let state = self.state.clone();
-        let mut workers = Workers::new(self.worker.clone()).with_meter(self.recorder.meter());
+        // It is not known what this box did before the agent started.
+        let warm = self.last_work.is_none_or(|last| last.is_warm());
+        let mut workers = Workers::new(self.worker.clone())
+            .with_meter(self.recorder.meter())
+            .on_warm_device(warm);
         let stop = self.stop.clone();
         tokio::task::spawn_blocking(move || {
             let reference = recorder.run_config.reuse_distance_bytes;
@@ -157,6 +184,7 @@ fn refusal(reason: String) -> Outcome {
         reason: Some(reason),
         failure_kind: Some(FailureKind::Unsupported),
         latency: None,
+        sustained: None,
         peak_memory_bytes: None,
         rejected: 0,
         samples: Samples::default(),
@@ -169,11 +197,12 @@ fn job(task: &Task, reference: u64) -> Job {
     match &task.work {
         TaskWork::Op { key, definition, .. } => {
             let work = Work::Op { def: definition.clone(), shape: key.shape };
-            Job { work, protocol: Protocol::for_ops(reference) }
+            Job::new(work, Protocol::for_ops(reference))
         }
         TaskWork::Network(network) => {
             let work = Work::Network { spec: network.spec.clone(), ops: network.ops.clone() };
-            Job { work, protocol: Protocol::for_networks() }
+            let sustained_seconds = network.sustained_seconds;
+            Job { sustained_seconds, ..Job::new(work, Protocol::for_networks()) }
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::spool::Spool;
 use crate::system::Hours;
 use crate::worker::WorkerSettings;
 use identity::Identity;
+use measuring::LastWork;
 use metrics::Metrics;
 use orders::Advice;
 use outbox::{Backoff, Outbox};
@@ -94,6 +95,8 @@ pub struct Farm {
     lease: Option<Uuid>,
     /// The id of the requested lease, until there is an answer.
     asking: Option<Uuid>,
+    /// None before the first lease.
+    last_work: Option<LastWork>,
     stop: Stop,
     /// The lock of the state directory.
     _lock: File,
@@ -143,6 +146,7 @@ impl Farm {
             metrics,
             lease: None,
             asking: None,
+            last_work: None,
             stop: Stop::on_signals()?,
             _lock: lock,
         })
@@ -265,6 +269,11 @@ impl Farm {
             Advice::Leave => return Ok(Step::Leave),
             // An unfit state is temporary. `--once` leaves when no task is left, not when the box is busy.
             Advice::Wait => {
+                self.wait_slowly().await;
+                return Ok(Step::Worked);
+            }
+            Advice::Ask | Advice::AskSlowly if self.is_hot() => {
+                tracing::info!("no work now: the device rests after a sustained run");
                 self.wait_slowly().await;
                 return Ok(Step::Worked);
             }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::Chance;
 use latlas_shared::RowStatus;
-use latlas_shared::testing::{measurement, network_measurement};
+use latlas_shared::testing::{measurement, network_measurement, sustained_measurement};
 use proptest::prelude::*;
 
 fn observation(agent: u128, status: Status, micros: f64, at: i64) -> Observation {
@@ -265,4 +265,30 @@ proptest! {
         let row = merge_row(std::slice::from_ref(&only)).unwrap();
         prop_assert_eq!(row.curve, only.measurement.latency.unwrap().curve);
     }
+}
+
+#[test]
+fn the_ratio_of_a_sustained_run_is_the_median_of_the_agents() {
+    let run = |agent: u128, micros: f64, over_burst: f64| Observation {
+        agent: agent.to_string(),
+        measurement: sustained_measurement("demo_conv", micros, over_burst),
+    };
+    let merged = merge_network(&[run(1, 100.0, 1.1), run(2, 110.0, 1.2), run(3, 105.0, 1.9)]);
+    let sustained = merged.unwrap().sustained.unwrap();
+    assert_eq!((sustained.seconds, sustained.burst_micros), (600, 105.0));
+    assert!((sustained.over_burst() - 1.2).abs() < 1e-12, "{sustained:?}");
+    let measurement = network_measurement("demo_conv", 100.0);
+    let usual = merge_network(&[Observation { agent: "a".into(), measurement }]).unwrap();
+    assert_eq!(usual.sustained, None);
+}
+
+#[test]
+fn a_sustained_run_is_not_merged_with_the_usual_network() {
+    let (_, networks) = merge_all(vec![
+        network_measurement("demo_conv", 100.0),
+        sustained_measurement("demo_conv", 100.0, 1.2),
+    ]);
+    let names: Vec<String> = networks.iter().map(|n| n.network.to_string()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names.contains(&"demo_conv, sustained".to_owned()), "{names:?}");
 }

@@ -168,6 +168,11 @@ impl Task {
             TaskWork::Network(network) => Subject::Network(network.clone()),
         }
     }
+
+    /// Whether it is a sustained run, which takes its box for minutes.
+    pub fn is_sustained(&self) -> bool {
+        matches!(&self.work, TaskWork::Network(network) if network.is_sustained())
+    }
 }
 
 /// The right to work on some tasks until a deadline.

@@ -70,3 +70,37 @@ fn names_and_sizes_are_bounded() {
     let error = WholeNetwork::new(&long, Catalog::builtin()).unwrap_err().to_string();
     assert!(error.contains("at most 65536"), "{error}");
 }
+
+#[test]
+fn a_sustained_run_is_another_network_with_the_same_definition() {
+    let usual = whole(&sequence("one", 8));
+    let sustained = usual.clone().sustained(600).unwrap();
+    assert_eq!((sustained.to_string(), sustained.name()), ("one, sustained".to_owned(), "one"));
+    assert_eq!((usual.to_string(), &usual.spec), ("one".to_owned(), &sustained.spec));
+    assert_eq!(usual.plan().unwrap().steps.len(), sustained.plan().unwrap().steps.len());
+    let other = usual.clone().sustained(20).unwrap();
+    assert!(usual.digest != sustained.digest && other.digest != sustained.digest);
+    let text = serde_json::to_value(&sustained).unwrap();
+    assert_eq!(text["sustained_seconds"], 600);
+    assert_eq!(serde_json::from_value::<WholeNetwork>(text).unwrap(), sustained);
+    assert!(serde_json::to_value(&usual).unwrap().get("sustained_seconds").is_none());
+    let forged = WholeNetwork { sustained_seconds: Some(600), ..usual };
+    assert!(forged.plan().is_err(), "the digest covers it");
+}
+
+/// Networks that were measured by earlier versions keep their digests.
+#[test]
+fn the_digest_of_a_usual_network_stays_as_it_was() {
+    let network = whole(&sequence("one", 8));
+    let plan = network.plan().unwrap();
+    let bytes = Sha256::digest(plan.canonical());
+    assert_eq!(network.digest.as_str(), digest::write(PREFIX, &bytes));
+}
+
+#[test]
+fn a_sustained_run_is_bounded() {
+    for seconds in [0, 3601] {
+        let error = whole(&sequence("one", 8)).sustained(seconds).unwrap_err().to_string();
+        assert!(error.contains("1 to 3600 seconds"), "{error}");
+    }
+}
