@@ -13,8 +13,8 @@ use latlas_client::{Client, ClientError};
 use latlas_shared::api::{EnrolRequest, Enrolled, Heartbeat, Lease, LeaseAnswer, LeaseRequest};
 use latlas_shared::api::{Orders, Renewed, Results, ResultsAnswer, Task, TaskWork};
 use latlas_shared::{
-    CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Fingerprint, Measurement, RunConfig, Subject,
-    Telemetry,
+    CONFIG_DEFAULT_REUSE_DISTANCE, CurvePoint, Fingerprint, Latency, Measurement, RunConfig,
+    Subject, Sustained, Telemetry, WholeNetwork,
     samples::{self, Samples},
     testing,
 };
@@ -26,6 +26,9 @@ const NO_VERSION: &str = "0.0.0";
 
 /// The prefix of the hardware id of a simulated box.
 pub const MARK: &str = "simulated-";
+
+/// How much slower a simulated box is at the end of a sustained run.
+pub const OVER_BURST: f64 = 1.18;
 
 /// The reuse distances of a curve, in bytes, as in the real agent.
 const DISTANCES: [u64; 7] =
@@ -139,11 +142,29 @@ impl Simulated {
         self.client.post(&format!("v1/leases/{lease}/release"), &serde_json::json!({})).await
     }
 
-    /// A made-up measurement of a task; none for a network.
-    pub fn answer(&self, task: &Task) -> Option<Measurement> {
+    /// A made-up measurement of a task.
+    pub fn answer(&self, task: &Task) -> Measurement {
         match &task.work {
-            TaskWork::Op { .. } => Some(self.measure(task.subject(), Some(task.id))),
-            TaskWork::Network(_) => None,
+            TaskWork::Op { .. } => self.measure(task.subject(), Some(task.id)),
+            TaskWork::Network(network) => self.measure_network(network, task),
+        }
+    }
+
+    /// A made-up measurement of a network, which takes a nanosecond for ten multiply-accumulates. A sustained run makes
+    /// it slower by [`OVER_BURST`].
+    fn measure_network(&self, network: &WholeNetwork, task: &Task) -> Measurement {
+        let macs = network.plan().map_or(0, |plan| plan.cost.flops);
+        let burst_micros = 1.0 + 1e-4 * macs as f64;
+        let sustained_micros = OVER_BURST * burst_micros;
+        let sustained = network.sustained_seconds;
+        Measurement {
+            latency: Some(Latency { curve: vec![testing::point(0, burst_micros)] }),
+            sustained: sustained.map(|seconds| Sustained {
+                seconds,
+                burst_micros,
+                sustained_micros,
+            }),
+            ..self.measure(task.subject(), Some(task.id))
         }
     }
 

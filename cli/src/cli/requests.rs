@@ -18,7 +18,8 @@ predictions with them. With --wait the exit code is 1 if something could not be 
 Example:
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --space mobilenet --wait
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --network mobilenet_v2 --arch mine.ndjson
-  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --op-file my_block.yaml --wait")]
+  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --op-file my_block.yaml --wait
+  latlas profile --hardware jetson-orin-nano-8gb.cuda.15w --space mobilenet --sustained")]
 pub struct Profile {
     /// The class of device, as listed by `latlas hardware list`
     #[arg(long)]
@@ -33,6 +34,10 @@ pub struct Profile {
     /// number, or `none`; 5 when not given
     #[arg(long, value_name = "N|none", value_parser = calibrate)]
     pub calibrate: Option<u32>,
+    /// Also run up to three of the networks for ten minutes each without a pause: the ones that you ask for first, then
+    /// those of --calibrate. The table then says how much slower the device is when it is hot
+    #[arg(long)]
+    pub sustained: bool,
     /// Measure again what is already measured
     #[arg(long)]
     pub remeasure: bool,

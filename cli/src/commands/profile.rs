@@ -94,6 +94,19 @@ fn calibrate(asked: Option<u32>, has_space: bool) -> Result<u32> {
     }
 }
 
+/// A sustained run needs a network.
+fn check_sustained(command: &Profile, calibrate: u32, wanted: &Wanted) -> Result<()> {
+    if command.sustained && calibrate == 0 && wanted.networks.is_empty() {
+        return Err(Usage(
+            "--sustained runs networks, and this request has none: name one with --network or --arch, or leave out \
+             --calibrate none"
+                .to_owned(),
+        )
+        .into());
+    }
+    Ok(())
+}
+
 /// The content of a request.
 struct Wanted {
     space: Option<Space>,
@@ -247,13 +260,16 @@ async fn submit(
     command: &Profile,
     wanted: &Wanted,
 ) -> Result<(RequestStatus, Vec<(String, NetworkDigest)>)> {
+    let calibrate = calibrate(command.calibrate, wanted.space.is_some())?;
+    check_sustained(command, calibrate, wanted)?;
     let mut request = ProfileRequest {
         hardware_id: command.hardware.clone(),
         config: command.config.clone(),
         space: None,
         definition: None,
         networks: wanted.networks.iter().map(|network| network.choice.clone()).collect(),
-        calibrate: calibrate(command.calibrate, wanted.space.is_some())?,
+        calibrate,
+        sustained: command.sustained,
         remeasure: command.remeasure,
     };
     let networks = wanted.check(client).await?;

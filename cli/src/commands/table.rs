@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use latlas_client::{Client, with_query};
 use latlas_shared::api::{STALE, TableEntry};
-use latlas_shared::{Row, RowStatus, Table};
+use latlas_shared::{Row, RowStatus, SustainedOverBurst, Table};
 
 use super::{Coordinator, write_json};
 use crate::cli::{Format, Table as Command, TableGet, TableShow};
@@ -41,6 +41,9 @@ fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
     }
     writeln!(out, "{}  {}", table.hardware_id, table.run_config.id())?;
     writeln!(out, "version {}  {}", table.version, count(rows.len(), "row", "rows"))?;
+    if let Some(sustained) = &table.sustained {
+        writeln!(out, "{}", sustained_line(sustained))?;
+    }
     let mut columns =
         TextTable::new(["OP", "INPUT", "C_IN", "C_OUT", "STRIDE", "LATENCY", "95% CI", "STATUS"]);
     for row in &rows {
@@ -63,6 +66,17 @@ fn show(what: &TableShow, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "{remark}")?;
     }
     Ok(())
+}
+
+/// `sustained over burst  1.18 (3 networks, 10 min)`.
+fn sustained_line(sustained: &SustainedOverBurst) -> String {
+    let SustainedOverBurst { over_burst, networks, seconds } = *sustained;
+    let time = match seconds % 60 {
+        0 => format!("{} min", seconds / 60),
+        _ => format!("{seconds} s"),
+    };
+    let networks = count(networks as usize, "network", "networks");
+    format!("sustained over burst  {over_burst:.2} ({networks}, {time})")
 }
 
 /// One line for each status other than `ok` among rows with a latency: the number of rows, and the reason. A row

@@ -189,6 +189,20 @@ fn calibration_networks_need_a_space() {
 }
 
 #[test]
+fn a_sustained_run_needs_a_network() {
+    let farm = FakeCoordinator::new(&[("POST /v1/requests", "201 Created", &status(0, 0, ""))]);
+    let desk = desk(&farm);
+    let profile = "profile --hardware test-box-2c.cpu --sustained --space quick";
+    let refused = desk.run(&format!("{profile} --calibrate none"));
+    assert_eq!(refused.code, 2, "{}", refused.report());
+    assert!(refused.stderr.contains("--network or --arch"), "{}", refused.report());
+    assert!(farm.requests().is_empty(), "nothing was sent");
+    let asked = desk.run(profile);
+    assert_eq!(asked.code, 0, "{}", asked.report());
+    assert!(farm.requests()[0].contains(r#""sustained":true"#), "{}", farm.requests()[0]);
+}
+
+#[test]
 fn a_file_s_ops_are_submitted_before_its_space() {
     let farm = FakeCoordinator::new(&[
         ("GET /v1/ops", "200", &page("")),

@@ -1,7 +1,7 @@
 //! What `latlas table show` says of rows that are not `ok`.
 
 use crate::common::{Desk, keys, plausible, row, table};
-use latlas_shared::RowStatus;
+use latlas_shared::{RowStatus, SustainedOverBurst, Table};
 
 const NETWORK: &str = r#"{"input": {"n": 1, "c": 3, "h": 16, "w": 16}, "layers": [
   {"op": "Conv3x3", "c_out": 16, "stride": 2}, {"op": "MBConv3_3x3", "c_out": 16, "stride": 1},
@@ -48,4 +48,23 @@ fn each_status_has_a_line() {
         lines[1].starts_with("1 of 3 rows is degraded: the machine was disturbed"),
         "{lines:?}"
     );
+}
+
+#[test]
+fn a_device_that_becomes_slower_is_told_in_the_header() {
+    let rows = || keys(&[NETWORK]).iter().map(|k| row(k, plausible(k))).collect();
+    let third_line = |sustained: Option<SustainedOverBurst>| {
+        let desk = Desk::new();
+        let table = Table { sustained, ..table(rows()) };
+        desk.put("table.json", serde_json::to_string(&table).unwrap());
+        let ran = desk.run("table show table.json");
+        assert_eq!(ran.code, 0, "{}", ran.report());
+        ran.stdout.lines().nth(2).unwrap().to_owned()
+    };
+    let over_burst = 1.1849;
+    let ten_minutes = SustainedOverBurst { over_burst, networks: 3, seconds: 600 };
+    assert_eq!(third_line(Some(ten_minutes)), "sustained over burst  1.18 (3 networks, 10 min)");
+    let short = SustainedOverBurst { networks: 1, seconds: 20, ..ten_minutes };
+    assert_eq!(third_line(Some(short)), "sustained over burst  1.18 (1 network, 20 s)");
+    assert!(third_line(None).starts_with("OP "));
 }

@@ -32,6 +32,12 @@ const MOST_NETWORKS: usize = 1000;
 /// The most ops that come with one request: each is checked, and makes a new catalog.
 const MOST_OPS: usize = 100;
 
+/// The most networks of one request that make a sustained run: each takes its box for twelve minutes.
+const MOST_SUSTAINED: usize = 3;
+
+/// How long a sustained run lasts, in seconds.
+const SUSTAINED_SECONDS: u32 = 600;
+
 /// The longest idempotency key, in bytes.
 const LONGEST_IDEMPOTENCY_KEY: usize = 200;
 
@@ -142,13 +148,22 @@ async fn create(
         app.store().ops().novelty(def.clone())?;
     }
     let remeasure = body.remeasure;
-    let wanted = spelled_out(&app, space, body.networks, body.calibrate as usize).await?;
+    let wanted =
+        spelled_out(&app, space, body.networks, body.calibrate as usize, body.sustained).await?;
+    if body.sustained && wanted.sustained.is_empty() {
+        return Err(ApiError::Invalid(
+            "sustained: the request has no network to run: name one in `networks`, or let the space make some with \
+             `calibrate`"
+                .into(),
+        ));
+    }
     let request = NewRequest {
         table,
         space: wanted.space,
         ops: wanted.ops,
         keys: wanted.keys,
         networks: wanted.networks,
+        sustained: wanted.sustained,
         remeasure,
         idempotency_key,
         body_hash,
@@ -197,6 +212,8 @@ struct Wanted {
     ops: Vec<OpDef>,
     keys: Vec<(OpKey, OpDigest)>,
     networks: Vec<WholeNetwork>,
+    /// The first of the networks, as sustained runs.
+    sustained: Vec<WholeNetwork>,
 }
 
 /// The keys of a space, whose number the catalog limits, and the networks. They may be many, so this
@@ -206,6 +223,7 @@ async fn spelled_out(
     space: Option<SpaceDef>,
     networks: Vec<NetworkChoice>,
     calibrate: usize,
+    sustained: bool,
 ) -> Result<Wanted, ApiError> {
     let known = app.store().ops();
     let work = tokio::task::spawn_blocking(move || {
@@ -220,7 +238,10 @@ async fn spelled_out(
         let own = own.into_iter().flatten().map(|spec| NetworkChoice::Defined(Box::new(spec)));
         let networks: Vec<NetworkChoice> = networks.into_iter().chain(own).collect();
         let networks = whole_networks(&networks, &catalog.with_ops(ops.iter().cloned())?)?;
-        Ok::<_, Invalid>(Wanted { space, ops, keys, networks })
+        let runs = networks.iter().take(if sustained { MOST_SUSTAINED } else { 0 });
+        let sustained = runs.map(|network| network.clone().sustained(SUSTAINED_SECONDS));
+        let sustained = sustained.collect::<Result<_, _>>()?;
+        Ok::<_, Invalid>(Wanted { space, ops, keys, networks, sustained })
     });
     Ok(work.await.map_err(|e| ApiError::Internal(e.into()))??)
 }

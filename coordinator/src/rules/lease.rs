@@ -66,6 +66,17 @@ pub fn batch(lost: &[u32], asked: u32, policy: &Policy) -> usize {
     }
 }
 
+/// The number of tasks of a lease of at most `size`, where some of the tasks at the head of the queue are sustained runs.
+///
+/// A sustained run takes its box for minutes, so it is handed out alone: other tasks go to other agents meanwhile.
+pub fn apart(sustained: impl IntoIterator<Item = bool>, size: usize) -> usize {
+    let mut head = sustained.into_iter().take(size).peekable();
+    match head.peek() {
+        Some(true) => 1,
+        _ => head.take_while(|sustained| !sustained).count(),
+    }
+}
+
 /// The end of a lease that starts or is renewed now.
 pub fn deadline(now: Timestamp, policy: &Policy) -> Timestamp {
     now.saturating_add(policy.lease).unwrap_or(Timestamp::MAX)
@@ -99,6 +110,19 @@ mod tests {
             (&[1], 0, 0),
         ] {
             assert_eq!(batch(attempts, asked, &policy), expected, "{attempts:?} {asked}");
+        }
+    }
+
+    #[test]
+    fn a_sustained_run_goes_alone() {
+        for (sustained, size, expected) in [
+            (&[][..], 8, 0),
+            (&[false, false, false], 2, 2),
+            (&[false, true, false], 3, 1),
+            (&[true, true, false], 3, 1),
+            (&[true], 0, 0),
+        ] {
+            assert_eq!(apart(sustained.iter().copied(), size), expected, "{sustained:?} {size}");
         }
     }
 

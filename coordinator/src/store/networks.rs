@@ -17,7 +17,8 @@ use crate::chain::Chain;
 pub(super) struct NetworkId(pub i64);
 
 impl Store {
-    /// The measured networks of a table, by digest: up to date, or stale with the reason.
+    /// The measured networks of a table, by digest: up to date, or stale with the reason. Sustained runs are not among
+    /// them, because predictions are not compared with them.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -40,7 +41,7 @@ impl Store {
         let mut tx = self.db.read().await?;
         let stored = measured(&mut tx, table.id).await?;
         let read = |(network, text): &(NetworkId, Vec<u8>)| match serde_json::from_slice(text) {
-            Ok(measured) => Some(measured),
+            Ok(measured) => Some(measured).filter(|m: &MeasuredNetwork| !m.network.is_sustained()),
             Err(error) => {
                 let number = network.0;
                 tracing::error!("measured network {number} can't be read and is left out: {error}");
@@ -67,6 +68,14 @@ pub(super) async fn measured(
     Ok(found.into_iter().map(|(network, text)| (NetworkId(network), text)).collect())
 }
 
+/// The name that lists show. A sustained run has one in any case, so that it is not taken for the network itself.
+fn name_of(network: &WholeNetwork) -> Option<String> {
+    match network.is_sustained() {
+        true => Some(network.to_string()),
+        false => network.spec.name.clone(),
+    }
+}
+
 /// The number of a network, which is stored if it is new. The network was checked.
 pub(super) async fn find_or_add(
     tx: &mut Tx,
@@ -86,7 +95,7 @@ pub(super) async fn find_or_add(
          VALUES (?1, ?2, ?3, ?4) RETURNING id",
     )
     .bind(network.digest.as_str())
-    .bind(&network.spec.name)
+    .bind(name_of(network))
     .bind(to_json(network))
     .bind(StoredTime(now))
     .fetch_one(&mut **tx)

@@ -162,6 +162,7 @@ impl Store {
         };
         let lost: Vec<u32> = queue.iter().map(|(task, _)| super::count(task.lost.max(0))).collect();
         let size = lease::batch(&lost, max_tasks, self.policy());
+        let size = lease::apart(queue.iter().map(|(_, task)| task.is_sustained()), size);
         if size == 0 {
             return Ok((None, effects));
         }

@@ -53,6 +53,8 @@ pub struct NewRequest {
     pub keys: Vec<(OpKey, OpDigest)>,
     /// Whole networks, each once.
     pub networks: Vec<WholeNetwork>,
+    /// Sustained runs of some of these networks.
+    pub sustained: Vec<WholeNetwork>,
     /// Whether to measure again what was measured or given up.
     pub remeasure: bool,
     /// The client's key for this request.
@@ -158,22 +160,24 @@ async fn add(
         (book, _) = submit(tx, &book, def, actor, now).await?;
     }
     let keys = numbered_keys(&book, &request.keys)?;
-    let mut networks = Vec::with_capacity(request.networks.len());
-    for network in &request.networks {
-        let NetworkId(id) = networks::find_or_add(tx, network, now).await?;
-        networks.push(id);
-    }
+    let networks = numbered_networks(tx, &request.networks, now).await?;
+    let sustained = numbered_networks(tx, &request.sustained, now).await?;
     let mut unsupported = unsupported_ops(tx, &request.table, &keys).await?;
     unsupported.extend(unsupported_networks(tx, &request.table, &networks).await?);
     if !unsupported.is_empty() {
         return Err(RequestError::Unsupported(unsupported));
     }
-    let uuid = insert(tx, request, &to_json(&keys), &to_json(&networks), now).await?;
+    let wanted = TasksWanted {
+        keys: to_json(&keys),
+        networks: to_json(&networks),
+        sustained: to_json(&sustained),
+    };
+    let uuid = insert(tx, request, &wanted, now).await?;
     note_requester(tx, uuid, actor).await?;
     let detail = json!({
         "hardware_id": request.table.hardware_id, "config": request.table.run_config.id(),
         "space": request.space, "keys": keys.len(), "networks": networks.len(),
-        "remeasure": request.remeasure,
+        "sustained": sustained.len(), "remeasure": request.remeasure,
     });
     audit(tx, actor, "request.create", &format!("request {uuid}"), &detail, now).await?;
     Ok((uuid, book))
@@ -202,6 +206,30 @@ async fn same_request(tx: &mut Tx, request: &NewRequest) -> Result<Option<Uuid>,
         Some((Text(uuid), hash)) if hash == request.body_hash => Ok(Some(uuid)),
         Some(_) => Err(RequestError::KeyReused),
     }
+}
+
+/// The tasks of a request in the form for SQL, each kind as one JSON array: a space may have many keys.
+struct TasksWanted {
+    /// Of `[op id, key]`.
+    keys: String,
+    /// Of ids.
+    networks: String,
+    /// Of ids.
+    sustained: String,
+}
+
+/// The numbers of networks. New ones are stored.
+async fn numbered_networks(
+    tx: &mut Tx,
+    networks: &[WholeNetwork],
+    now: Timestamp,
+) -> Result<Vec<i64>, StoreError> {
+    let mut numbers = Vec::with_capacity(networks.len());
+    for network in networks {
+        let NetworkId(id) = networks::find_or_add(tx, network, now).await?;
+        numbers.push(id);
+    }
+    Ok(numbers)
 }
 
 /// Keys with the numbers of their ops, in the form for SQL.
@@ -263,13 +291,12 @@ async fn unsupported_networks(
     Ok(names)
 }
 
-/// `keys` is a JSON array of `[op id, key]`, `networks` one of ids. Each array is passed in one statement, because a
-/// space may have many keys. `CROSS JOIN` makes SQLite iterate over the keys and look up tasks, not the reverse.
+/// Each array is passed in one statement. `CROSS JOIN` makes SQLite iterate over the keys and look up tasks, not the
+/// reverse.
 async fn insert(
     tx: &mut Tx,
     request: &NewRequest,
-    keys: &str,
-    networks: &str,
+    wanted: &TasksWanted,
     now: Timestamp,
 ) -> Result<Uuid, StoreError> {
     let uuid = Uuid::new_v4();
@@ -287,7 +314,7 @@ async fn insert(
     .bind(u32::try_from(request.networks.len()).unwrap_or(u32::MAX))
     .fetch_one(&mut **tx)
     .await?;
-    insert_tasks(tx, id, &request.table, keys, networks).await?;
+    insert_tasks(tx, id, &request.table, wanted).await?;
     if request.remeasure {
         // The rule of `Progress::requeued`, for many tasks at once. Earlier measurements answer none of them.
         sqlx::query(
@@ -315,19 +342,11 @@ async fn insert_tasks(
     tx: &mut Tx,
     request: i64,
     table: &TableRef,
-    keys: &str,
-    networks: &str,
+    TasksWanted { keys, networks, sustained }: &TasksWanted,
 ) -> Result<(), StoreError> {
     // Networks come first: the agent measures them together with the first rows, and the table is calibrated after
-    // minutes.
-    sqlx::query(
-        "INSERT INTO tasks (table_id, network_id)
-         SELECT ?1, value FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING",
-    )
-    .bind(table.id.0)
-    .bind(networks)
-    .execute(&mut **tx)
-    .await?;
+    // minutes. Sustained runs come last, because each takes a box for minutes.
+    insert_network_tasks(tx, table, networks).await?;
     sqlx::query(
         "INSERT INTO tasks (table_id, op_id, key)
          SELECT ?1, wanted.value ->> 0, wanted.value ->> 1 FROM json_each(?2) AS wanted WHERE true
@@ -337,6 +356,7 @@ async fn insert_tasks(
     .bind(keys)
     .execute(&mut **tx)
     .await?;
+    insert_network_tasks(tx, table, sustained).await?;
     sqlx::query(
         "INSERT INTO request_tasks (request_id, task_id)
          SELECT ?1, tasks.id FROM json_each(?2) AS wanted CROSS JOIN tasks
@@ -347,14 +367,33 @@ async fn insert_tasks(
     .bind(table.id.0)
     .execute(&mut **tx)
     .await?;
+    for networks in [networks, sustained] {
+        sqlx::query(
+            "INSERT INTO request_tasks (request_id, task_id)
+             SELECT ?1, tasks.id FROM json_each(?2) AS wanted CROSS JOIN tasks
+             ON table_id = ?3 AND network_id = wanted.value",
+        )
+        .bind(request)
+        .bind(networks)
+        .bind(table.id.0)
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The tasks of networks (a JSON array of ids) that do not exist yet.
+async fn insert_network_tasks(
+    tx: &mut Tx,
+    table: &TableRef,
+    networks: &str,
+) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO request_tasks (request_id, task_id)
-         SELECT ?1, tasks.id FROM json_each(?2) AS wanted CROSS JOIN tasks
-         ON table_id = ?3 AND network_id = wanted.value",
+        "INSERT INTO tasks (table_id, network_id)
+         SELECT ?1, value FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING",
     )
-    .bind(request)
-    .bind(networks)
     .bind(table.id.0)
+    .bind(networks)
     .execute(&mut **tx)
     .await?;
     Ok(())

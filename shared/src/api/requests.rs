@@ -35,6 +35,10 @@ pub struct ProfileRequest {
     /// predictions; `latlas profile` asks for 5. A space whose keys hardly fit one another has fewer.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub calibrate: u32,
+    /// Run up to three of its networks for ten minutes each without a pause, too: those of `networks` first, then those
+    /// that calibrate. The table says how much slower the device is then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sustained: bool,
     /// Measure again what is already measured.
     #[serde(default)]
     pub remeasure: bool,
@@ -43,6 +47,11 @@ pub struct ProfileRequest {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// A network that is asked for: the name of a built-in one, or a definition.

@@ -273,6 +273,7 @@ async fn load(arguments: Load) -> Result<()> {
             }),
             networks: Vec::new(),
             calibrate: 0,
+            sustained: false,
             remeasure: true,
         };
         tasks.spawn(ask(researcher.clone(), request, Arc::clone(&seen)));
@@ -382,7 +383,7 @@ async fn work(agent: &Simulated, arguments: &Load, seen: &Seen, held: &Mutex<Opt
         *held.lock().await = Some(lease.id);
         tokio::time::sleep(Duration::from_secs_f64(arguments.work * (0.5 + fastrand::f64()))).await;
         *held.lock().await = None;
-        let measurements: Vec<_> = lease.tasks.iter().filter_map(|t| agent.answer(t)).collect();
+        let measurements: Vec<_> = lease.tasks.iter().map(|t| agent.answer(t)).collect();
         let started = Instant::now();
         let answer = seen.note("results", agent.report(measurements).await).await;
         let stored = answer.map_or(0, |answer| answer.stored);

@@ -184,3 +184,87 @@ async fn networks_that_make_no_sense_say_why() {
     let neither = ask(&farm, json!({"networks": []})).await;
     assert_eq!(neither.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+/// Sustained runs are tasks of their own: three at most, after everything else and one at a time.
+#[tokio::test]
+async fn sustained_runs_are_asked_for_beside_networks_and_become_a_ratio() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let space = json!({"name": "mine", "keys": KEYS});
+    let networks = json!([small(), "demo_conv", "squeezenet1_1", "resnet18"]);
+    let body = json!({"definition": space, "networks": networks, "sustained": true});
+    let answer = ask(&farm, body.clone()).await;
+    check("request_with_sustained_runs", &answer);
+    let request: RequestStatus = answer.read(StatusCode::CREATED);
+    assert_eq!((request.networks, request.total), (4, 4 + 2 + 3));
+    assert_eq!(work_off(&farm, &agent, 1e5).await.len(), 6);
+    let path = format!("/v1/tables/{}", agent.enrolled.hardware_id);
+    let table = async || farm.get(&path).send().await.read::<Table>(StatusCode::OK);
+    let before = table().await;
+    assert_eq!(before.sustained, None);
+
+    for (name, over_burst) in [("small", 1.1), ("demo_conv", 1.2), ("squeezenet1_1", 1.5)] {
+        let lease = farm.lease(&agent, 64, 0).await.unwrap();
+        let [task] = lease.tasks.as_slice() else { panic!("one at a time: {lease:?}") };
+        let subject = task.subject();
+        assert_eq!(subject.to_string(), format!("network {name}, sustained"));
+        let run = testing::sustained_measurement("demo_conv", 1e5, over_burst);
+        let measurement = Measurement {
+            task: Some(task.id),
+            latency: run.latency,
+            sustained: run.sustained,
+            subject,
+            ..agent.measures_network("demo_conv", 1.0)
+        };
+        assert_eq!(farm.report(&agent, vec![measurement]).await.stored, 1);
+    }
+    assert!(farm.status(&request).await.is_finished());
+    let after = table().await;
+    assert_ne!(after.version, before.version);
+    let sustained = after.sustained.unwrap();
+    assert_eq!((sustained.networks, sustained.seconds), (3, 600));
+    assert!((sustained.over_burst - 1.2).abs() < 1e-12);
+    assert_eq!((&after.accuracy, &after.calibration), (&before.accuracy, &before.calibration));
+    let ndjson = farm.get(&format!("{path}?format=ndjson")).send().await.body;
+    let header: Value = serde_json::from_str(ndjson.lines().next().unwrap()).unwrap();
+    assert_eq!(header["sustained"]["seconds"], 600);
+    let networks = farm.get(&format!("{path}/networks")).send().await.body;
+    assert_eq!(networks.lines().count(), 4, "a sustained run is no truth");
+
+    let rebuilt = farm.store().rebuild().await.unwrap();
+    assert_eq!((rebuilt.rows, rebuilt.networks), (2, 7));
+    assert_eq!(table().await, after, "a rebuild changes nothing");
+    let again: RequestStatus = ask(&farm, body).await.read(StatusCode::CREATED);
+    assert_eq!((again.total, again.done), (9, 9), "what has run does not run again");
+}
+
+#[tokio::test]
+async fn a_sustained_run_needs_a_network() {
+    let farm = Farm::new().await;
+    farm.enrol("box", 8).await;
+    let space = json!({"name": "mine", "keys": KEYS});
+    let answer = ask(&farm, json!({"definition": space, "sustained": true})).await;
+    check("request_for_sustained_runs_of_nothing", &answer);
+}
+
+/// A sustained run that failed has a name of its own among the failures.
+#[tokio::test]
+async fn a_sustained_run_that_failed_is_told_apart_from_its_network() {
+    let farm = Farm::new().await;
+    let agent = farm.enrol("box", 8).await;
+    let body = json!({"networks": ["demo_conv"], "sustained": true});
+    let request: RequestStatus = ask(&farm, body).await.read(StatusCode::CREATED);
+    work_off(&farm, &agent, 1000.0).await;
+    let task = farm.lease(&agent, 64, 0).await.unwrap().tasks.remove(0);
+    let failed = Measurement {
+        status: Status::Failed,
+        latency: None,
+        reason: Some("it is not supported".into()),
+        subject: task.subject(),
+        task: Some(task.id),
+        ..agent.measures_network("demo_conv", 1.0)
+    };
+    farm.report(&agent, vec![failed]).await;
+    let failures = farm.status(&request).await.failures;
+    assert_eq!(failures.into_keys().collect::<Vec<_>>(), ["network demo_conv, sustained"]);
+}
