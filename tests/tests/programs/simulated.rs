@@ -1,7 +1,9 @@
 //! Simulated agents against a real coordinator: they work as real ones do, and their numbers stay apart.
 
+use latlas_client::Client;
+use latlas_shared::api::Task;
 use latlas_tests::RealFarm;
-use latlas_tests::simulated::MARK;
+use latlas_tests::simulated::{MARK, Simulated};
 
 #[test]
 fn a_simulated_farm_works_and_is_marked() {
@@ -30,5 +32,41 @@ fn a_simulated_farm_works_and_is_marked() {
     let ingested = farm.simulate(&[&batches[..], &["--seed", "6"]].concat()).ok();
     let ingested: serde_json::Value = serde_json::from_str(&ingested).unwrap();
     assert_eq!(ingested["measurements"], 150);
+    assert_eq!(farm.stop(), 0);
+}
+
+/// A passively cooled box: its table says how much slower it is after ten minutes.
+#[tokio::test]
+async fn a_box_that_becomes_slower_as_it_heats_up_has_it_in_its_table() {
+    let farm = RealFarm::start();
+    let [_, enroll, _] = farm.tokens();
+    let client = Client::new(&farm.url, Some(enroll.to_owned())).unwrap();
+    let agent = Simulated::enrol(&client, 1, 1, 7).await.unwrap();
+    let hardware = agent.enrolled().hardware_id.to_string();
+    let space = farm.file("space.yaml", "name: mine\nkeys: [\"Conv3x3:n1-h8-w8-i4-o4-s1\"]\n");
+    let networks = ["--network", "demo_conv", "--network", "squeezenet1_1"];
+    let ask = [&["--space", &space, "--sustained"], &networks[..]].concat();
+    farm.profile(&hardware, &ask).ok();
+
+    let mut handed_out = Vec::new();
+    while let Some(lease) = agent.lease(64, 0).await.unwrap() {
+        let sustained = lease.tasks.iter().filter(|task| task.is_sustained()).count();
+        assert!(sustained == 0 || lease.tasks.len() == 1, "a sustained run is alone: {lease:?}");
+        let stored = agent.report(lease.tasks.iter().map(|t| agent.answer(t)).collect()).await;
+        assert_eq!(stored.unwrap().stored as usize, lease.tasks.len());
+        handed_out.extend(lease.tasks);
+    }
+    let (last, first) = (handed_out.split_off(3), handed_out);
+    assert!(!first.iter().any(Task::is_sustained), "they come last: {first:?}");
+    let last: Vec<String> = last.iter().map(|task| task.subject().to_string()).collect();
+    assert_eq!(last, ["network demo_conv, sustained", "network squeezenet1_1, sustained"]);
+
+    farm.latlas(&["table", "get", &hardware, "-o", "table.json"]).ok();
+    let shown = farm.latlas(&["table", "show", "table.json"]).ok();
+    let line = "sustained over burst  1.18 (2 networks, 10 min)";
+    assert_eq!(shown.lines().nth(2), Some(line), "{shown}");
+    let accuracy = farm.latlas(&["accuracy", "--table", "table.json", "--json"]).ok();
+    let accuracy: serde_json::Value = serde_json::from_str(&accuracy).unwrap();
+    assert_eq!(accuracy["overall"]["networks"], 2, "a sustained run is no truth: {accuracy}");
     assert_eq!(farm.stop(), 0);
 }
