@@ -24,6 +24,8 @@ DTYPES = ["f32", "bf16"]
 BATCH = 32
 # For ending a run whose time is over.
 ENDING_SECONDS = 3
+# How long the network of the phase `heat` runs, where there is time.
+SUSTAINED_SECONDS = 60
 # Networks that calibrate the table of a space.
 CALIBRATION_NETWORKS = 3
 # Reserved for evaluating the measurements.
@@ -312,6 +314,20 @@ def energy(check, found, keys):
     found.figures.at_least("energy_rows", 100 * with_energy / len(keys), 100, "%")
 
 
+def heat(check, found):
+    """One network without a pause: how much slower the device is at the end."""
+    seconds = 2 if check.quick else min(int(check.programs.left() - JUDGING_SECONDS), SUSTAINED_SECONDS)
+    if seconds < 2:
+        raise OutOfTime
+    print(f"{seconds} s without a pause; on a device without a fan, ten minutes say more")
+    rows = check.programs.bench("--network", "squeezenet1_1" if check.quick else "resnet50", "--sustained", seconds)
+    sustained = rows[0]["sustained"] if rows else None
+    found.details["sustained"] = sustained
+    if sustained:
+        print(f"{sustained['burst_micros']:.0f} us at first, {sustained['sustained_micros']:.0f} us at the end")
+    found.figures.at_least("sustained_runs", 1 if sustained else 0, 1)
+
+
 def company(check, found):
     """Another process that computes on the GPU is noticed, and none is seen where there is none."""
     if not check.on_gpu:
@@ -348,4 +364,5 @@ PHASES = [
     (calibration, 4),
     (faults, 16),
     (company, 8),
+    (heat, 12),
 ]

@@ -201,6 +201,18 @@ class Phases(unittest.TestCase):
             self.assertEqual(lines, [f"figure calibration_networks {line}"])
         self.assertEqual(programs.bench.call_args.args[-4:], ("--calibrate", 3, "--minutes", "1.00"))
 
+    def test_a_device_becomes_warm(self):
+        run = {"sustained": {"seconds": 60, "burst_micros": 100.0, "sustained_micros": 130.0}}
+        programs = mock.Mock(device="cuda:0")
+        check = phases.Check(programs, data, quick=False)
+        for rows, left, line, seconds in (([run], 99.0, "1 >=1 ok", 60), ([], 25.0, "0 >=1 short", 15)):
+            programs.left.return_value, programs.bench.return_value = left, rows
+            self.assertEqual(self.run_phase(phases.heat, check), [f"figure sustained_runs {line}"])
+            self.assertEqual(programs.bench.call_args.args[-1], seconds)
+        programs.left.return_value = 11.0
+        with self.assertRaises(phases.OutOfTime):
+            self.run_phase(phases.heat, check)
+
     def scratch(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
