@@ -5,6 +5,7 @@
 mod attention;
 mod dense;
 mod elementwise;
+mod windows;
 
 use std::fmt;
 
@@ -119,14 +120,8 @@ impl Kernel {
             Primitive::Silu => Kernel::overwriting(elementwise::SILU),
             Primitive::Gelu => Kernel::overwriting(elementwise::GELU),
             Primitive::Sigmoid => Kernel::overwriting(elementwise::SIGMOID),
-            Primitive::MaxPool { kernel, stride, padding } => {
-                let (kernel, stride, padding) = windows(kernel, stride, padding);
-                Kernel::of_one(move |x| x.f_max_pool2d(kernel, stride, padding, [1, 1], false))
-            }
-            Primitive::AvgPool { kernel, stride, padding } => {
-                let (kernel, stride, padding) = windows(kernel, stride, padding);
-                Kernel::of_one(move |x| x.f_avg_pool2d(kernel, stride, padding, false, true, None))
-            }
+            Primitive::MaxPool { .. } => windows::max_pool(step),
+            Primitive::AvgPool { .. } => windows::avg_pool(step),
             Primitive::GlobalAvgPool => Kernel::of_one(|x| x.f_adaptive_avg_pool2d([1, 1])),
             Primitive::SelfAttention { heads } => attention::self_attention(heads, c, weights)?,
             Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {
@@ -156,12 +151,6 @@ impl Kernel {
 /// The dimension that holds channels: `[n, c, h, w]` or `[n, l, c]`.
 pub(crate) fn channel_dim(x: &Tensor) -> i64 {
     if x.dim() == 4 { 1 } else { 2 }
-}
-
-/// Kernel, stride and padding of a square window.
-fn windows(kernel: u32, stride: u32, padding: Option<u32>) -> ([i64; 2], [i64; 2], [i64; 2]) {
-    let square = |size: u32| [i64::from(size); 2];
-    (square(kernel), square(stride), square(padding.unwrap_or(0)))
 }
 
 fn split(parts: u32) -> Kernel {

@@ -3,6 +3,7 @@
 use ops_catalog::{Primitive, Step, TensorShape};
 use tch::Tensor;
 
+use super::windows::{Padded, pair};
 use super::{Kernel, Mode, Outcome};
 use crate::Form;
 use crate::weights::{Axis, BATCH_NORM_EPSILON, Init, Source, Spec, WeightError};
@@ -18,11 +19,10 @@ pub(super) fn conv2d(
     else {
         unreachable!("the caller has a convolution")
     };
-    let (out, kernel, groups) = (i64::from(out), i64::from(kernel), i64::from(groups));
+    let (out, [h, w], groups) = (i64::from(out), pair(kernel), i64::from(groups));
     let per_group = c / groups;
-    let window = Axis::Window(kernel);
-    let axes = [Axis::Channels(out), Axis::Channels(per_group), window, window];
-    let weight = weights.scaled("weight", &axes, per_group * kernel * kernel)?;
+    let axes = [Axis::Channels(out), Axis::Channels(per_group), Axis::Window(h), Axis::Window(w)];
+    let weight = weights.scaled("weight", &axes, per_group * h * w)?;
     let norm = if step.folded_norm && form == Form::Training {
         Some(weights.within("norm", |weights| BatchNorm::new(out, Init::Zeros, weights))?)
     } else {
@@ -33,11 +33,10 @@ pub(super) fn conv2d(
     } else {
         None
     };
-    let square = |size: u32| [i64::from(size); 2];
-    let (stride, dilation) = (square(stride), square(dilation));
-    let padding = square(padding.unwrap_or(0));
+    let (stride, dilation, padded) = (pair(stride), pair(dilation), Padded::new(padding));
     Ok(Kernel::in_mode(move |x, mode| {
-        let y = x.f_conv2d(&weight, bias.as_ref(), stride, padding, dilation, groups)?;
+        let x = padded.pad(x, 0.0)?;
+        let y = x.f_conv2d(&weight, bias.as_ref(), stride, padded.inside, dilation, groups)?;
         match &norm {
             Some(norm) => norm.run(&y, mode),
             None => Ok(y),

@@ -1,8 +1,8 @@
 //! Random definitions and networks for the properties.
 
 use ops_catalog::{
-    Activation, Gate, Input, LayerSpec, Layout, Merge, NetworkSpec, Node, NodeSpec, OpDef,
-    Primitive, Size, Variable, When,
+    Activation, Gate, Input, LayerSpec, Layout, Merge, NetworkSpec, Node, NodeSpec, OpDef, Padding,
+    Pair, Primitive, Sides, Size, Variable, When,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -15,20 +15,22 @@ fn c_in() -> Size {
 /// A primitive that takes a map of `c_in` channels and gives one, at any size of 8 or more and for
 /// channels that 8 divides.
 fn link() -> impl Strategy<Value = Primitive> {
-    let odd = prop_oneof![Just(1u32), Just(3), Just(5)];
+    let odd = || prop_oneof![Just(1u32), Just(3), Just(5)];
     let groups = prop_oneof![Just(Size::Number(1)), Just(Size::Number(4)), Just(c_in())];
     prop_oneof![
-        (odd, groups, 1u32..3, any::<bool>()).prop_map(|(kernel, groups, dilation, bias)| {
-            Primitive::Conv2d {
-                out: c_in(),
-                kernel: Size::Number(kernel),
-                stride: Size::Number(1),
-                groups,
-                dilation,
-                padding: None,
-                bias,
+        (odd(), odd(), groups, 1u32..3, any::<[bool; 2]>()).prop_map(
+            |(kernel, width, groups, dilation, [same, bias])| {
+                Primitive::Conv2d {
+                    out: c_in(),
+                    kernel: Pair { h: Size::Number(kernel), w: Size::Number(width) },
+                    stride: Pair::square(Size::Number(1)),
+                    groups,
+                    dilation: Pair::square(dilation),
+                    padding: same.then_some(Padding::Same),
+                    bias,
+                }
             }
-        }),
+        ),
         (1u32..16, prop_oneof![Just(1u32), Just(8)]).prop_map(|(squeeze, divisor)| {
             Primitive::SqueezeExcite {
                 squeeze: Size::Number(squeeze),
@@ -38,10 +40,12 @@ fn link() -> impl Strategy<Value = Primitive> {
             }
         }),
         Just(Primitive::SelfAttention { heads: Size::Number(4) }),
-        Just(Primitive::AvgPool {
-            kernel: Size::Number(3),
-            stride: Size::Number(1),
-            padding: None
+        any::<[bool; 2]>().prop_map(|[ceil_mode, count_include_pad]| Primitive::AvgPool {
+            kernel: Pair::square(Size::Number(3)),
+            stride: Pair::square(Size::Number(1)),
+            padding: None,
+            ceil_mode,
+            count_include_pad,
         }),
         Just(Primitive::Shuffle { groups: 2 }),
         Just(Primitive::BatchNorm),
@@ -88,17 +92,36 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
             }),
         ]
     };
-    let dilation = prop_oneof![2 => Just(1), 1 => number()];
-    let padding = || option::weighted(0.3, number());
-    let conv = (size(), size(), size(), size(), dilation, padding(), any::<bool>());
-    let pool = (size(), size(), padding(), any::<bool>());
+    let sizes = move || {
+        prop_oneof![
+            4 => size().prop_map(Pair::square),
+            1 => (size(), size()).prop_map(|(h, w)| Pair { h, w }),
+        ]
+    };
+    let dilation = || {
+        let any = prop_oneof![2 => Just(1), 1 => number()];
+        (any, option::weighted(0.1, number())).prop_map(|(h, w)| Pair { h, w: w.unwrap_or(h) })
+    };
+    let padding = || {
+        let sides =
+            [number(), number(), number(), number()].prop_map(|[top, bottom, left, right]| {
+                Padding::Sides(Sides { top, bottom, left, right })
+            });
+        let all =
+            number().prop_map(|n| Padding::Sides(Sides { top: n, bottom: n, left: n, right: n }));
+        option::weighted(0.4, prop_oneof![3 => all, 1 => sides, 1 => Just(Padding::Same)])
+    };
+    let conv = (size(), sizes(), sizes(), size(), dilation(), padding(), any::<bool>());
+    let pool = (sizes(), sizes(), dilation(), padding(), any::<[bool; 3]>());
     let apply = prop_oneof![
         4 => conv.prop_map(|(out, kernel, stride, groups, dilation, padding, bias)| {
             Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias }
         }),
-        4 => pool.prop_map(|(kernel, stride, padding, max)| match max {
-            true => Primitive::MaxPool { kernel, stride, padding },
-            false => Primitive::AvgPool { kernel, stride, padding },
+        4 => pool.prop_map(|(kernel, stride, dilation, padding, [max, ceil_mode, count_include_pad])| {
+            match max {
+                true => Primitive::MaxPool { kernel, stride, dilation, padding, ceil_mode },
+                false => Primitive::AvgPool { kernel, stride, padding, ceil_mode, count_include_pad },
+            }
         }),
         2 => (size(), number()).prop_map(|(squeeze, divisor)| Primitive::SqueezeExcite {
             squeeze,

@@ -226,6 +226,22 @@ fn nodes_whose_sizes_do_not_fit() {
             "[apply: {max_pool: {kernel: 3, stride: 1, padding: 2}}]",
             &["padding 2 is more than half of the window 3"],
         ),
+        (
+            "[apply: {conv2d: {out: c_out, kernel: [1, 19], padding: [3, 0]}}]",
+            &["a window of 1x19 (dilation 1, padding 3x0) does not fit an input of 8x8"],
+        ),
+        (
+            "[apply: {conv2d: {out: c_out, kernel: [9, 1], dilation: [1, 2], padding: [0, 0, 2, 1]}}]",
+            &["a window of 9x1 (dilation 1x2, padding [0, 0, 2, 1]) does not fit an input of 8x8"],
+        ),
+        (
+            "[apply: {conv2d: {out: c_out, kernel: 3, dilation: [1, 0]}}]",
+            &["dilation is 0; it lies between 1 and 1024"],
+        ),
+        (
+            "[apply: {avg_pool: {kernel: [3, 2], stride: 1, padding: [0, 0, 0, 2]}}]",
+            &["padding 2 is more than half of the window 2"],
+        ),
         ("[apply: {self_attention: {heads: 3}}]", &["heads 3 does not divide the 8 channels"]),
         ("[apply: {shuffle: {groups: 3}}]", &["groups 3 does not divide"]),
         ("[apply: {shuffle: {groups: 0}}]", &["groups 0 does not divide"]),

@@ -1,0 +1,274 @@
+//! The effect of each primitive on shapes, and its cost.
+
+use super::cost::{product, weights};
+use super::windows::{Window, check_factor, pooled, resolved};
+use super::{Cost, Padding, Pair, Primitive, make_divisible};
+use crate::Invalid;
+use crate::tensor::{TensorShape, concatenated};
+
+/// The outputs and the work of a primitive.
+#[derive(Debug)]
+pub(super) struct Effect {
+    outputs: Vec<TensorShape>,
+    /// Multiply-accumulates.
+    flops: u64,
+    params: u64,
+    /// Stored elements that are no parameters.
+    statistics: u64,
+    /// Whether it reads its inputs and writes its outputs. A view does neither.
+    moves: bool,
+}
+
+impl Effect {
+    /// One output, from work that counts nothing.
+    fn of(output: TensorShape) -> Effect {
+        Effect { outputs: vec![output], flops: 0, params: 0, statistics: 0, moves: true }
+    }
+
+    /// An output that is larger or smaller than the input, and so may be too large.
+    fn sized(output: TensorShape) -> Result<Effect, Invalid> {
+        Ok(Effect::of(output.checked()?))
+    }
+
+    fn view(outputs: Vec<TensorShape>) -> Effect {
+        Effect { outputs, flops: 0, params: 0, statistics: 0, moves: false }
+    }
+
+    fn working(self, flops: u64) -> Effect {
+        Effect { flops, ..self }
+    }
+
+    fn learning(self, params: u64) -> Effect {
+        Effect { params, ..self }
+    }
+}
+
+impl Primitive<u32> {
+    /// Output shapes and cost for the given input shapes, of which there are as many as the arity says. Defaults that
+    /// depend on other parameters or on the input are filled in.
+    pub(crate) fn infer(
+        &mut self,
+        inputs: &[TensorShape],
+    ) -> Result<(Vec<TensorShape>, Cost), Invalid> {
+        let Effect { outputs, flops, params, statistics, moves } = self.effect(inputs)?;
+        let moved = inputs.iter().chain(&outputs).map(TensorShape::elements).sum();
+        let activation_elements = if moves { moved } else { 0 };
+        let cost =
+            Cost { flops, params, weight_elements: params + statistics, activation_elements };
+        Ok((outputs, cost))
+    }
+
+    fn effect(&mut self, inputs: &[TensorShape]) -> Result<Effect, Invalid> {
+        let input = inputs[0];
+        let channels = u64::from(input.channels());
+        Ok(match self {
+            Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias } => {
+                let (out, groups) = (*out, *groups);
+                divides("groups", groups, input.channels())?;
+                divides("groups", groups, out)?;
+                let window = window(*kernel, *stride, *dilation, padding, false, input)?;
+                let output = window.slide(input)?.with_channels(out).checked()?;
+                convolution(output, output.elements(), &kernel.parts(), input, groups, *bias)?
+            }
+            Primitive::Linear { out, bias } => {
+                let output = linear(input, *out)?;
+                let out = u64::from(*out);
+                let params = weights(&[channels, out])? + if *bias { out } else { 0 };
+                let flops = product(&[input.elements(), out])?;
+                Effect::of(output).working(flops).learning(params)
+            }
+            Primitive::BatchNorm => {
+                map(input)?;
+                let params = 2 * channels;
+                // The running mean and variance.
+                Effect { statistics: 2 * channels, ..Effect::of(input).learning(params) }
+            }
+            Primitive::LayerNorm => Effect::of(input).learning(2 * channels),
+            Primitive::LayerScale => Effect::of(input).learning(channels),
+            Primitive::Relu
+            | Primitive::Relu6
+            | Primitive::Hardswish
+            | Primitive::Silu
+            | Primitive::Gelu
+            | Primitive::Sigmoid => Effect::of(input),
+            Primitive::MaxPool { kernel, stride, dilation, padding, ceil_mode } => {
+                let window = window(*kernel, *stride, *dilation, padding, *ceil_mode, input)?;
+                Effect::of(pooled(&window, input)?)
+            }
+            Primitive::AvgPool { kernel, stride, padding, ceil_mode, .. } => {
+                let once = Pair::square(1);
+                let window = window(*kernel, *stride, once, padding, *ceil_mode, input)?;
+                Effect::of(pooled(&window, input)?)
+            }
+            Primitive::GlobalAvgPool => {
+                let (n, c, ..) = map(input)?;
+                Effect::of(TensorShape::Map { n, c, h: 1, w: 1 })
+            }
+            Primitive::SelfAttention { heads } => {
+                divides("heads", *heads, input.channels())?;
+                let (batch, length) = (u64::from(input.batch()), input.positions());
+                let projections = product(&[4, batch, length, channels, channels])?;
+                let products = product(&[2, batch, length, length, channels])?;
+                let params = weights(&[4, channels, channels])? + 4 * channels;
+                Effect::of(input).working(projections + products).learning(params)
+            }
+            Primitive::SqueezeExcite { squeeze, divisor, .. } => {
+                map(input)?;
+                check_factor("divisor", *divisor)?;
+                *squeeze = make_divisible(*squeeze, *divisor);
+                *divisor = 1;
+                let squeeze = u64::from(*squeeze);
+                let flops = product(&[2, u64::from(input.batch()), channels, squeeze])?;
+                let params = weights(&[2, channels, squeeze])? + squeeze + channels;
+                Effect::of(input).working(flops).learning(params)
+            }
+            Primitive::Add | Primitive::Mul => Effect::of(alike(inputs)?),
+            Primitive::Concat => Effect::of(concatenated(inputs)?),
+            Primitive::Split { parts } => {
+                let widths = split_widths(*parts, input.channels())?;
+                Effect::view(widths.map(|width| input.with_channels(width)).collect())
+            }
+            Primitive::Shuffle { groups } => {
+                map(input)?;
+                divides("groups", *groups, input.channels())?;
+                Effect::of(input)
+            }
+            Primitive::Upsample { scale } => {
+                check_factor("scale", *scale)?;
+                Effect::sized(upsampled(input, *scale)?)?
+            }
+            Primitive::Identity => Effect::view(vec![input]),
+            Primitive::ToTokens { class_token } => {
+                let output = tokens_of(input, *class_token)?.checked()?;
+                let embeddings = output.positions() + u64::from(*class_token);
+                Effect::of(output).learning(weights(&[embeddings, channels])?)
+            }
+            Primitive::ClassToken => Effect::of(first_token(input)?),
+        })
+    }
+}
+
+/// A window with its padding in numbers, which are filled in.
+fn window(
+    kernel: Pair<u32>,
+    stride: Pair<u32>,
+    dilation: Pair<u32>,
+    padding: &mut Option<Padding>,
+    ceil: bool,
+    input: TensorShape,
+) -> Result<Window, Invalid> {
+    let sides = resolved(*padding, kernel, stride, dilation, input)?;
+    *padding = Some(Padding::Sides(sides));
+    Ok(Window { kernel, stride, dilation, sides, ceil })
+}
+
+/// A convolution. Each of `places` elements is `kernel * channels / groups` products.
+fn convolution(
+    output: TensorShape,
+    places: u64,
+    kernel: &[u32],
+    input: TensorShape,
+    groups: u32,
+    bias: bool,
+) -> Result<Effect, Invalid> {
+    let out = u64::from(output.channels());
+    let area = kernel.iter().map(|&size| u64::from(size)).product();
+    let per_output = product(&[area, u64::from(input.channels() / groups)])?;
+    let params = weights(&[out, per_output])? + if bias { out } else { 0 };
+    Ok(Effect::of(output).working(product(&[places, per_output])?).learning(params))
+}
+
+fn linear(input: TensorShape, out: u32) -> Result<TensorShape, Invalid> {
+    match input {
+        TensorShape::Map { h: 1, w: 1, .. } | TensorShape::Tokens { .. } => {
+            input.with_channels(out).checked()
+        }
+        TensorShape::Map { .. } => Err(Invalid::here(format!(
+            "takes tokens or a 1x1 map, but its input is {input}: put a global_avg_pool before it, \
+             or use a conv2d with kernel 1"
+        ))),
+    }
+}
+
+fn upsampled(input: TensorShape, scale: u32) -> Result<TensorShape, Invalid> {
+    let (n, c, h, w) = map(input)?;
+    let grown = |size: u32| {
+        size.checked_mul(scale)
+            .ok_or_else(|| Invalid::here(format!("{size} * {scale} is too large")))
+    };
+    Ok(TensorShape::Map { n, c, h: grown(h)?, w: grown(w)? })
+}
+
+/// The common shape of all inputs.
+fn alike(inputs: &[TensorShape]) -> Result<TensorShape, Invalid> {
+    let first = inputs[0];
+    match inputs.iter().find(|&&shape| shape != first) {
+        Some(other) => Err(Invalid::here(format!("its inputs differ: {first} and {other}"))),
+        None => Ok(first),
+    }
+}
+
+fn tokens_of(input: TensorShape, class_token: bool) -> Result<TensorShape, Invalid> {
+    let (n, c, h, w) = map(input)?;
+    let l = u64::from(h) * u64::from(w) + u64::from(class_token);
+    let l = u32::try_from(l).map_err(|_| Invalid::here(format!("{l} tokens are too many")))?;
+    Ok(TensorShape::Tokens { n, l, c })
+}
+
+fn first_token(input: TensorShape) -> Result<TensorShape, Invalid> {
+    match input {
+        TensorShape::Tokens { n, c, .. } => Ok(TensorShape::Map { n, c, h: 1, w: 1 }),
+        TensorShape::Map { .. } => {
+            Err(Invalid::here(format!("takes tokens, but its input is {input}")))
+        }
+    }
+}
+
+/// Batch, channels, height and width of a map.
+pub(super) fn map(input: TensorShape) -> Result<(u32, u32, u32, u32), Invalid> {
+    match input {
+        TensorShape::Map { n, c, h, w } => Ok((n, c, h, w)),
+        TensorShape::Tokens { .. } => {
+            Err(Invalid::here(format!("takes a map [n, c, h, w], but its input is {input}")))
+        }
+    }
+}
+
+fn divides(what: &str, part: u32, channels: u32) -> Result<(), Invalid> {
+    if part > 0 && channels.is_multiple_of(part) {
+        return Ok(());
+    }
+    Err(Invalid::here(format!("{what} {part} does not divide the {channels} channels")))
+}
+
+/// Widths of the parts of a split, as with `torch.chunk`: one width for all, and the rest for the last.
+fn split_widths(parts: u32, channels: u32) -> Result<impl Iterator<Item = u32>, Invalid> {
+    let width = channels.div_ceil(parts.max(1)).max(1);
+    if channels.div_ceil(width) != parts {
+        return Err(Invalid::here(format!(
+            "{channels} channels can't be split into {parts} parts: parts of {width} channels are {}",
+            channels.div_ceil(width)
+        )));
+    }
+    Ok((0..parts).map(move |part| width.min(channels - part * width)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_split_as_torch_chunk_splits_them() {
+        let split =
+            |parts, channels| split_widths(parts, channels).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(split(2, 8), Ok(vec![4, 4]));
+        assert_eq!(split(2, 9), Ok(vec![5, 4]));
+        assert_eq!(split(3, 7), Ok(vec![3, 3, 1]));
+        assert_eq!(split(1, 1), Ok(vec![1]));
+        let said = split(4, 6).unwrap_err().to_string();
+        assert_eq!(said, "6 channels can't be split into 4 parts: parts of 2 channels are 3");
+        for (parts, channels) in [(2, 1), (0, 4), (64, 63), (5, 0)] {
+            assert!(split(parts, channels).is_err(), "{parts} {channels}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+"""Records what PyTorch computes for the primitives of the catalog: output, parameters and multiply-accumulates.
+
+    python3 scripts/primitives.py > lowering/src/tests/torch.json
+
+Each case is a definition of an op and the same computation written with PyTorch. Values of inputs and weights follow
+from names and indices, so the test `primitives_compute_what_pytorch_computes` of latlas_lowering makes the same ones.
+It needs torch, and nothing else. CONTRIBUTING.md says how to add a case.
+"""
+
+import json
+import math
+import sys
+import warnings
+
+warnings.filterwarnings("ignore", message=".*NumPy.*")
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+# Functions that add a case, by its name.
+CASES = {}
+
+
+def wave(name, dims):
+    """The values of a tensor: a sine over its elements, with a phase from its name."""
+    phase = sum(name.encode()) % 100
+    index = torch.arange(math.prod(dims), dtype=torch.float64)
+    values = torch.sin(0.37 * index + phase) * 0.5
+    # A variance is positive.
+    values = values + 1.0 if name.endswith("running_var") else values
+    return values.to(torch.float32).reshape(dims)
+
+
+class Weights:
+    """Hands out weights by the names that the lowering uses, and counts the parameters."""
+
+    def __init__(self):
+        self.params = 0
+
+    def __call__(self, name, *dims):
+        self.params += 0 if "running_" in name else math.prod(dims)
+        return wave(name, dims)
+
+    def into(self, module, **names):
+        """Fills the parameters of a module: each by its name here, with `__` for a dot."""
+        named = dict(module.named_parameters()) | dict(module.named_buffers())
+        with torch.no_grad():
+            for own, name in names.items():
+                tensor = named[own.replace("__", ".")]
+                tensor.copy_(self(name, *tensor.shape))
+        return module.eval()
+
+
+def case(name, nodes, shape, c_out=None, stride=1, tokens=False):
+    """Registers the computation of a case: a function of the input and the weights.
+
+    `shape` is that of the input tensor. `nodes` is the definition in YAML's flow form.
+    """
+
+    def register(compute):
+        assert name not in CASES, name
+        CASES[name] = (nodes, shape, c_out, stride, tokens, compute)
+        return compute
+
+    return register
+
+
+def record(name, nodes, dims, c_out, stride, tokens, compute):
+    x, weights = wave("input", dims), Weights()
+    with torch.no_grad():
+        # Only the computation itself is counted.
+        with FlopCounterMode(display=False) as counter:
+            output = compute(x, weights)
+    n, c, h, w = dims if not tokens else (dims[0], dims[2], dims[1], 1)
+    flat = output.to(torch.float64).flatten()
+    factors = torch.cos(0.7 * torch.arange(len(flat), dtype=torch.float64))
+    channels = output.shape[2] if output.dim() == 3 else output.shape[1]
+    assert c_out in (None, channels), f"{name}: {channels} channels"
+    return {
+        "name": name,
+        "input": "tokens" if tokens else "map",
+        "nodes": nodes,
+        "shape": {
+            "batch": n, "input_h": h, "input_w": w,
+            "channels_in": c, "channels_out": channels, "stride": stride,
+        },
+        "output": list(output.shape),
+        "params": weights.params,
+        "flops": counter.get_total_flops() // 2,
+        "first": [round(value, 6) for value in flat[:4].tolist()],
+        "sum": round(float((flat * factors).sum()), 6),
+    }  # fmt: skip
+
+
+def conv(x, w, node, out, kernel, groups=1, bias=True, **options):
+    """A convolution of the node `node`."""
+    weight = w(f"{node}.weight", out, x.shape[1] // groups, *kernel)
+    bias = w(f"{node}.bias", out) if bias else None
+    return F.conv2d(x, weight, bias, groups=groups, **options)
+
+
+# Convolutions.
+
+
+@case("conv2d 3x3", "[{apply: {conv2d: {out: c_out, kernel: 3}}}]", (2, 6, 9, 11))
+def _(x, w):
+    return conv(x, w, "conv2d-0", 8, (3, 3), padding=1)
+
+
+@case("conv2d 1x7 and 7x1, no bias", """[{apply: {conv2d: {out: c_out, kernel: [1, 7], bias: false}}},
+ {apply: {conv2d: {out: c_out, kernel: [7, 1], bias: false}}}]""", (2, 6, 9, 11))  # fmt: skip
+def _(x, w):
+    x = conv(x, w, "conv2d-0", 8, (1, 7), bias=False, padding=(0, 3))
+    return conv(x, w, "conv2d-1", 8, (7, 1), bias=False, padding=(3, 0))
+
+
+@case("conv2d 3x5, stride 2x1, dilation 1x2, groups", """[{apply: {conv2d: {out: c_out, kernel: [3, 5], stride: [2, 1],
+ dilation: [1, 2], groups: 2, padding: [1, 3]}}}]""", (2, 6, 9, 11))  # fmt: skip
+def _(x, w):
+    options = {"stride": (2, 1), "dilation": (1, 2), "padding": (1, 3)}
+    return conv(x, w, "conv2d-0", 8, (3, 5), groups=2, **options)
+
+
+@case("conv2d with padding below and at the right",
+      "[{apply: {conv2d: {out: c_out, kernel: 3, stride: 2, padding: [0, 1, 0, 1]}}}]", (1, 3, 224, 224))  # fmt: skip
+def _(x, w):
+    return conv(F.pad(x, (0, 1, 0, 1)), w, "conv2d-0", 4, (3, 3), stride=2)
+
+
+@case("conv2d, SAME at stride 1",
+      "[{apply: {conv2d: {out: c_out, kernel: [4, 3], dilation: [1, 2], padding: same}}}]", (2, 6, 9, 11))  # fmt: skip
+def _(x, w):
+    module = nn.Conv2d(6, 8, (4, 3), dilation=(1, 2), padding="same")
+    return w.into(module, weight="conv2d-0.weight", bias="conv2d-0.bias")(x)
+
+
+@case("conv2d, depthwise, SAME at stride 2",
+      "[{apply: {conv2d: {out: c_in, kernel: 5, stride: 2, groups: c_in, padding: same}}}]", (2, 6, 10, 11))  # fmt: skip
+def _(x, w):
+    # TensorFlow's rule: 3 more than the map along the height, 4 along the width.
+    return conv(F.pad(x, (2, 2, 1, 2)), w, "conv2d-0", 6, (5, 5), groups=6, stride=2)
+
+
+# Pools.
+
+
+@case("max_pool, ceil_mode", "[{apply: {max_pool: {kernel: 3, stride: 2, padding: 0, ceil_mode: true}}}]", (1, 4, 54, 54))
+def _(x, w):
+    return nn.MaxPool2d(3, 2, ceil_mode=True)(x)
+
+
+@case("max_pool 3x2, dilation 1x2, ceil_mode", """[{apply: {max_pool: {kernel: [3, 2], stride: [2, 3], dilation: [1, 2],
+ padding: 1, ceil_mode: true}}}]""", (2, 4, 10, 12))  # fmt: skip
+def _(x, w):
+    return nn.MaxPool2d((3, 2), (2, 3), 1, (1, 2), ceil_mode=True)(x)
+
+
+@case("max_pool, SAME", "[{apply: {max_pool: {kernel: 3, stride: 2, padding: same}}}]", (2, 4, 8, 9))
+def _(x, w):
+    return nn.MaxPool2d(3, 2)(F.pad(x, (1, 1, 0, 1), value=-math.inf))
+
+
+@case("avg_pool, ceil_mode", "[{apply: {avg_pool: {kernel: 3, stride: 2, ceil_mode: true}}}]", (2, 4, 10, 12))
+def _(x, w):
+    return nn.AvgPool2d(3, 2, 1, ceil_mode=True)(x)
+
+
+@case("avg_pool without its padding", """[{apply: {avg_pool: {kernel: [3, 5], stride: [1, 2], ceil_mode: true,
+ count_include_pad: false}}}]""", (2, 4, 10, 12))  # fmt: skip
+def _(x, w):
+    return nn.AvgPool2d((3, 5), (1, 2), (1, 2), ceil_mode=True, count_include_pad=False)(x)
+
+
+@case("avg_pool, SAME", "[{apply: {avg_pool: {kernel: 2, stride: 1, padding: same}}}]", (2, 4, 8, 9))
+def _(x, w):
+    return nn.AvgPool2d(2, 1)(F.pad(x, (0, 1, 0, 1)))
+
+
+@case("avg_pool, SAME, without its padding",
+      "[{apply: {avg_pool: {kernel: 2, stride: 1, padding: same, count_include_pad: false}}}]", (2, 4, 8, 9))  # fmt: skip
+def _(x, w):
+    pool = nn.AvgPool2d(2, 1)
+    return pool(F.pad(x, (0, 1, 0, 1))) / pool(F.pad(torch.ones_like(x), (0, 1, 0, 1)))
+
+
+def main():
+    records = [record(name, *parts) for name, parts in CASES.items()]
+    lines = ",\n".join(json.dumps(entry) for entry in records)
+    sys.stdout.write(f"[\n{lines}\n]\n")
+
+
+if __name__ == "__main__":
+    main()
