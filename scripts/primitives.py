@@ -143,6 +143,50 @@ def _(x, w):
     return conv(F.pad(x, (2, 2, 1, 2)), w, "conv2d-0", 6, (5, 5), groups=6, stride=2)
 
 
+@case("conv_transpose2d, figures of a report", "[{apply: {conv_transpose2d: {out: c_out, kernel: 3, padding: 0}}}]", (1, 32, 1, 1))
+def _(x, w):
+    return w.into(nn.ConvTranspose2d(32, 1, 3), weight="conv_transpose2d-0.weight", bias="conv_transpose2d-0.bias")(x)
+
+
+@case("conv_transpose2d that doubles a map", "[{apply: {conv_transpose2d: {out: c_out, kernel: 2, stride: 2}}}]", (1, 3, 2, 2))
+def _(x, w):
+    return w.into(nn.ConvTranspose2d(3, 1, 2, 2), weight="conv_transpose2d-0.weight", bias="conv_transpose2d-0.bias")(x)
+
+
+@case("conv_transpose2d with everything", """[{apply: {conv_transpose2d: {out: c_out, kernel: [3, 4], stride: [2, 3],
+ dilation: [2, 1], groups: 2, padding: [1, 0], output_padding: [1, 2], bias: false}}}]""", (2, 6, 5, 7))  # fmt: skip
+def _(x, w):
+    options = {"groups": 2, "bias": False, "dilation": (2, 1)}
+    module = nn.ConvTranspose2d(6, 4, (3, 4), (2, 3), (1, 0), (1, 2), **options)
+    return w.into(module, weight="conv_transpose2d-0.weight")(x)
+
+
+@case("conv_transpose2d, SAME", "[{apply: {conv_transpose2d: {out: c_out, kernel: 3, stride: 2, padding: same}}}]", (2, 6, 5, 7))
+def _(x, w):
+    # One row and one column of the whole output are too many, and are cut at the bottom and at the right.
+    module = nn.ConvTranspose2d(6, 4, 3, 2)
+    return w.into(module, weight="conv_transpose2d-0.weight", bias="conv_transpose2d-0.bias")(x)[:, :, :-1, :-1]
+
+
+@case("conv1d over tokens", """[{apply: {conv1d: {out: c_out, kernel: 5, stride: 2, dilation: 2, groups: 2}}}]""",
+      (2, 11, 6), tokens=True)  # fmt: skip
+def _(x, w):
+    module = nn.Conv1d(6, 8, 5, 2, 4, 2, groups=2)
+    return w.into(module, weight="conv1d-0.weight", bias="conv1d-0.bias")(x.transpose(1, 2)).transpose(1, 2)
+
+
+@case("conv1d, causal and depthwise", "[{apply: {conv1d: {out: c_in, kernel: 4, groups: c_in, causal: true}}}]",
+      (2, 11, 6), tokens=True)  # fmt: skip
+def _(x, w):
+    module = w.into(nn.Conv1d(6, 6, 4, groups=6), weight="conv1d-0.weight", bias="conv1d-0.bias")
+    return module(F.pad(x.transpose(1, 2), (3, 0))).transpose(1, 2)
+
+
+@case("conv1d over a map of width 1", "[{apply: {conv1d: {out: c_out, kernel: 3}}}]", (2, 6, 11, 1))
+def _(x, w):
+    return w.into(nn.Conv1d(6, 4, 3, padding=1), weight="conv1d-0.weight", bias="conv1d-0.bias")(x[..., 0])[..., None]
+
+
 # Pools.
 
 
@@ -183,6 +227,98 @@ def _(x, w):
 def _(x, w):
     pool = nn.AvgPool2d(2, 1)
     return pool(F.pad(x, (0, 1, 0, 1))) / pool(F.pad(torch.ones_like(x), (0, 1, 0, 1)))
+
+
+# Activations and gates.
+
+
+@case("prelu", "[{apply: {prelu: {}}}, {apply: {prelu: {shared: true}}}]", (2, 6, 5, 7))
+def _(x, w):
+    own = w.into(nn.PReLU(6), weight="prelu-0.slope")
+    return w.into(nn.PReLU(), weight="prelu-1.slope")(own(x))
+
+
+@case("prelu of tokens", "[{apply: {prelu: {}}}]", (2, 7, 6), tokens=True)
+def _(x, w):
+    return w.into(nn.PReLU(6), weight="prelu-0.slope")(x.transpose(1, 2)).transpose(1, 2)
+
+
+@case("softmax", "[{apply: softmax}]", (2, 6, 5, 7))
+def _(x, w):
+    return nn.Softmax(dim=1)(x)
+
+
+@case("softmax of tokens", "[{apply: softmax}]", (2, 7, 6), tokens=True)
+def _(x, w):
+    return nn.Softmax(dim=2)(x)
+
+
+@case("mul", "[{id: a, apply: sigmoid}, {inputs: [a, input, input], apply: mul}]", (2, 6, 5, 7))
+def _(x, w):
+    return torch.sigmoid(x) * x * x
+
+
+@case("concat of any parts", """[{id: a, apply: {conv2d: {out: 5, kernel: 1}}}, {id: b, inputs: [input], apply: relu},
+ {id: c, apply: {conv2d: {out: 1, kernel: 1}}}, {inputs: [a, b, c, input], apply: concat}]""", (2, 6, 5, 7))  # fmt: skip
+def _(x, w):
+    a, b = conv(x, w, "a", 5, (1, 1)), torch.relu(x)
+    return torch.cat([a, b, conv(b, w, "c", 1, (1, 1)), x], 1)
+
+
+@case("zero", "[{apply: {zero: {out: c_out, stride: [2, 3]}}}]", (2, 6, 5, 7), c_out=9)
+def _(x, w):
+    return x.new_zeros(2, 9, *x[:, :, ::2, ::3].shape[2:])
+
+
+# Attention.
+
+
+def linear(x, w, node, out, bias=True):
+    return F.linear(x, w(f"{node}.weight", out, x.shape[-1]), w(f"{node}.bias", out) if bias else None)
+
+
+def heads(x, count):
+    return x.unflatten(-1, (count, -1)).transpose(1, 2)
+
+
+QKV = """[{{id: q, inputs: [input], apply: {{linear: {{out: {0}, bias: false}}}}}},
+ {{id: k, inputs: [{3}], apply: {{linear: {{out: {1}, bias: false}}}}}},
+ {{id: v, inputs: [{3}], apply: {{linear: {{out: {2}, bias: false}}}}}},"""
+
+
+@case("attention, as torch.nn.MultiheadAttention", """[{id: qkv, apply: {linear: {out: 3*c_in}}},
+ {id: p, apply: {split: {parts: 3}}}, {inputs: [p.0, p.1, p.2], apply: {attention: {heads: 2}}},
+ {id: out, apply: {linear: {out: c_out}}}]""", (2, 7, 8), tokens=True)  # fmt: skip
+def _(x, w):
+    module = nn.MultiheadAttention(8, 2, batch_first=True)
+    names = {"in_proj_weight": "qkv.weight", "in_proj_bias": "qkv.bias"}
+    w.into(module, **names, out_proj__weight="out.weight", out_proj__bias="out.bias")
+    # Asked for weights, it takes the path that the counter sees.
+    return module.train()(x, x, x, need_weights=True)[0]
+
+
+@case("attention with grouped queries, a head size of its own, causal", QKV.format(24, 12, 6, "input")
+      + "{inputs: [q, k, v], apply: {attention: {heads: 4, kv_heads: 2, causal: true}}}]", (2, 7, 10), tokens=True)  # fmt: skip
+def _(x, w):
+    q, k, v = linear(x, w, "q", 24, False), linear(x, w, "k", 12, False), linear(x, w, "v", 6, False)
+    options = {"is_causal": True, "enable_gqa": True}
+    y = F.scaled_dot_product_attention(heads(q, 4), heads(k, 2), heads(v, 2), **options)
+    return y.transpose(1, 2).flatten(2)
+
+
+@case("cross attention of a map with a smaller one", """[{id: m, apply: {avg_pool: {kernel: 2, stride: 2}}},
+ {id: q, inputs: [input], apply: {conv2d: {out: 8, kernel: 1}}}, {id: k, inputs: [m], apply: {conv2d: {out: 4, kernel: 1}}},
+ {id: v, inputs: [m], apply: {conv2d: {out: 4, kernel: 1}}},
+ {inputs: [q, k, v], apply: {attention: {heads: 2, kv_heads: 1}}}]""", (2, 6, 8, 6))  # fmt: skip
+def _(x, w):
+    def tokens(y):
+        return y.flatten(2).transpose(1, 2)
+
+    m = F.avg_pool2d(x, 2)
+    q, k, v = conv(x, w, "q", 8, (1, 1)), conv(m, w, "k", 4, (1, 1)), conv(m, w, "v", 4, (1, 1))
+    k, v = heads(tokens(k), 1), heads(tokens(v), 1)
+    y = F.scaled_dot_product_attention(heads(tokens(q), 2), k, v, enable_gqa=True)
+    return y.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, (8, 6))
 
 
 def main():

@@ -214,6 +214,7 @@ fn slot(source: ops_catalog::Source, first_slots: &[usize]) -> Slot {
 enum NetworkStep {
     Op(LoweredOp),
     Add,
+    Mul,
     Concat,
 }
 
@@ -246,6 +247,7 @@ impl LoweredNetwork {
         for (index, step) in plan.steps.iter().enumerate() {
             let run = match step.merge {
                 Some(Merge::Add) => NetworkStep::Add,
+                Some(Merge::Mul) => NetworkStep::Mul,
                 Some(Merge::Concat) => NetworkStep::Concat,
                 None => {
                     let place = step.place.replace('[', ".").replace(']', "");
@@ -274,7 +276,7 @@ impl LoweredNetwork {
     pub fn weights(&self) -> impl Iterator<Item = &Weight> {
         self.steps.iter().flat_map(|step| match &step.run {
             NetworkStep::Op(op) => op.weights.as_slice(),
-            NetworkStep::Add | NetworkStep::Concat => &[],
+            NetworkStep::Add | NetworkStep::Mul | NetworkStep::Concat => &[],
         })
     }
 
@@ -300,6 +302,7 @@ impl LoweredNetwork {
             let output = match step {
                 NetworkStep::Op(op) => op.run(arguments[0].tensor(), train),
                 NetworkStep::Add => arguments[0].tensor().f_add(arguments[1].tensor()),
+                NetworkStep::Mul => arguments[0].tensor().f_mul(arguments[1].tensor()),
                 NetworkStep::Concat => primitive::concat(&arguments),
             };
             output.map(|tensor| vec![tensor])

@@ -10,7 +10,7 @@ mod windows;
 use std::fmt;
 
 use ops_catalog::{Primitive, Step, TensorShape};
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use self::elementwise::Elementwise;
 use crate::Form;
@@ -110,6 +110,8 @@ impl Kernel {
         let c = i64::from(input.channels());
         Ok(match step.primitive {
             Primitive::Conv2d { .. } => dense::conv2d(step, c, form, weights)?,
+            Primitive::Conv1d { .. } => dense::conv1d(step, c, form, weights)?,
+            Primitive::ConvTranspose2d { .. } => dense::conv_transpose2d(step, c, weights)?,
             Primitive::Linear { out, bias } => dense::linear(out, bias, input, weights)?,
             Primitive::BatchNorm => dense::batch_norm(c, weights)?,
             Primitive::LayerNorm => dense::layer_norm(input, weights)?,
@@ -120,10 +122,15 @@ impl Kernel {
             Primitive::Silu => Kernel::overwriting(elementwise::SILU),
             Primitive::Gelu => Kernel::overwriting(elementwise::GELU),
             Primitive::Sigmoid => Kernel::overwriting(elementwise::SIGMOID),
+            Primitive::Prelu { shared } => elementwise::prelu(shared, c, weights)?,
+            Primitive::Softmax => Kernel::of_one(|x| x.f_softmax(channel_dim(x), None::<Kind>)),
             Primitive::MaxPool { .. } => windows::max_pool(step),
             Primitive::AvgPool { .. } => windows::avg_pool(step),
             Primitive::GlobalAvgPool => Kernel::of_one(|x| x.f_adaptive_avg_pool2d([1, 1])),
             Primitive::SelfAttention { heads } => attention::self_attention(heads, c, weights)?,
+            Primitive::Attention { heads, kv_heads, causal } => {
+                attention::attention(heads, kv_heads.unwrap_or(heads), causal)
+            }
             Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {
                 elementwise::squeeze_excite(squeeze, activation, gate, c, weights)?
             }
@@ -140,6 +147,10 @@ impl Kernel {
                 x.f_upsample_nearest2d([h * scale, w * scale], None, None)
             }),
             Primitive::Identity => Kernel::of_one(|x| Ok(x.shallow_clone())).giving_view(),
+            Primitive::Zero { .. } => {
+                let output = step.outputs[0].dims();
+                Kernel::of_one(move |x| Tensor::f_zeros(&output, (x.kind(), x.device())))
+            }
             Primitive::ToTokens { class_token } => {
                 attention::to_tokens(class_token, input, weights)?
             }

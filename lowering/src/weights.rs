@@ -253,7 +253,10 @@ fn fold(
     let root = double(variance)?.f_add_scalar(BATCH_NORM_EPSILON)?.f_sqrt()?;
     let factor = double(scale)?.f_div(&root)?;
     let bias = double(shift)?.f_sub(&double(mean)?.f_mul(&factor)?)?;
-    let folded = double(weight)?.f_mul(&factor.f_view([-1, 1, 1, 1])?)?;
+    // One factor for each output channel, which is the first dimension.
+    let mut along = vec![1; weight.dim()];
+    along[0] = -1;
+    let folded = double(weight)?.f_mul(&factor.f_view(along.as_slice())?)?;
     Ok((folded.f_to_kind(weight.kind())?, bias.f_to_kind(weight.kind())?))
 }
 

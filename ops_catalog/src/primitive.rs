@@ -31,6 +31,15 @@ fn is_one_each(pair: &Pair<u32>) -> bool {
     *pair == Pair::square(1)
 }
 
+fn none_each() -> Pair<u32> {
+    Pair::square(0)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none_each(pair: &Pair<u32>) -> bool {
+    *pair == none_each()
+}
+
 fn one_number() -> u32 {
     1
 }
@@ -62,6 +71,9 @@ macro_rules! with_size {
     };
     ($size:ident, $field:ident, Pair<S>) => {
         $field.with(&mut $size)?
+    };
+    ($size:ident, $field:ident, Option<S>) => {
+        $field.map(&mut $size).transpose()?
     };
     ($size:ident, $field:ident, $($other:tt)+) => {
         $field
@@ -148,6 +160,59 @@ pub enum Primitive {
         #[serde(default = "yes")]
         bias: [bool],
     },
+    /// 1-D convolution over the length of a sequence: tokens, or a map of width 1. By default with a bias (deployed
+    /// form). Output size: `torch.nn.Conv1d`.
+    Conv1d {
+        /// Output channels.
+        out: [S],
+        /// Kernel.
+        kernel: [S],
+        /// Stride.
+        #[serde(default = "one")]
+        stride: [S],
+        /// Groups; equal to the input's channels for a depthwise convolution.
+        #[serde(default = "one")]
+        groups: [S],
+        /// Dilation.
+        #[serde(default = "one_number")]
+        dilation: [u32],
+        /// Padding of both ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        padding: [Option<u32>],
+        /// Whether an output depends on earlier positions only: all the padding is at the beginning, and is
+        /// `dilation * (kernel - 1)`.
+        #[serde(default, skip_serializing_if = "is_no")]
+        causal: [bool],
+        /// Whether there is a bias.
+        #[serde(default = "yes")]
+        bias: [bool],
+    },
+    /// Transposed convolution over a map, by default with a bias of its own. Output size: `(size - 1) * stride + dilation *
+    /// (kernel - 1) + output_padding + 1`, less the padding, as `torch.nn.ConvTranspose2d`.
+    ConvTranspose2d {
+        /// Output channels.
+        out: [S],
+        /// Kernel.
+        kernel: [Pair<S>],
+        /// Stride: the factor by which the map grows.
+        #[serde(default = "one_each")]
+        stride: [Pair<S>],
+        /// Groups.
+        #[serde(default = "one")]
+        groups: [S],
+        /// Dilation.
+        #[serde(default = "one_each")]
+        dilation: [Pair<u32>],
+        /// What is cut off each side of the output. `same` gives an output of `size * stride`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        padding: [Option<Padding>],
+        /// Rows and columns that are added to the output, at the bottom and at the right.
+        #[serde(default = "none_each", skip_serializing_if = "is_none_each")]
+        output_padding: [Pair<u32>],
+        /// Whether there is a bias.
+        #[serde(default = "yes")]
+        bias: [bool],
+    },
     /// Matrix product over the channels of tokens, or of a 1x1 map.
     Linear {
         /// Output channels.
@@ -174,6 +239,14 @@ pub enum Primitive {
     Gelu,
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
+    /// `max(x, 0) + slope * min(x, 0)`, with a learned slope.
+    Prelu {
+        /// Whether all channels share one slope, as is the default of `torch.nn.PReLU`.
+        #[serde(default)]
+        shared: [bool],
+    },
+    /// `exp(x) / sum(exp(x))` over the channels.
+    Softmax,
     /// Maximum over a window. Output size: `torch.nn.MaxPool2d`.
     MaxPool {
         /// Window.
@@ -214,6 +287,21 @@ pub enum Primitive {
         /// Heads; they divide the channels.
         heads: [S],
     },
+    /// Scaled dot-product attention: `softmax(q k^T / sqrt(head size)) v`, for each head. It has no weights: its three
+    /// inputs are queries, keys and values, as `linear` gives them. So the size of a head is independent of the width,
+    /// and cross attention has keys and values of another sequence. Each input is a sequence or a map, read as `h * w`
+    /// positions. The output has the positions of the queries, and the channels of a head's values for each head.
+    Attention {
+        /// Heads; they divide the channels of the queries.
+        heads: [S],
+        /// Heads of the keys and values, each of which serves several heads of the queries (grouped-query attention, arXiv
+        /// 2305.13245). As many as `heads` if not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kv_heads: [Option<S>],
+        /// Whether a query sees only the keys up to its own position.
+        #[serde(default, skip_serializing_if = "is_no")]
+        causal: [bool],
+    },
     /// Squeeze-and-excite: pool, reduce, expand, gate, multiply.
     SqueezeExcite {
         /// Channels between the two layers, before `divisor`.
@@ -252,6 +340,15 @@ pub enum Primitive {
     },
     /// Its input.
     Identity,
+    /// Zeros in the shape of a map after a stride: the op `none` of NAS-Bench-201 (arXiv 2001.00326). It reads nothing.
+    Zero {
+        /// Output channels; those of the input if not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        out: [Option<S>],
+        /// Stride.
+        #[serde(default = "one_each")]
+        stride: [Pair<S>],
+    },
     /// A map as a sequence of tokens, with learned position embeddings added.
     ToTokens {
         /// Whether a learned class token is put in front.
@@ -292,6 +389,7 @@ impl<S> Primitive<S> {
     pub(crate) fn arity(&self) -> Arity {
         match self {
             Primitive::Add | Primitive::Mul | Primitive::Concat => Arity::AtLeastTwo,
+            Primitive::Attention { .. } => Arity::Exactly(3),
             _ => Arity::Exactly(1),
         }
     }
@@ -308,7 +406,7 @@ impl<S> Primitive<S> {
 
     /// Whether a batch norm after it can be folded into its bias.
     pub(crate) fn can_fold_norm(&self) -> bool {
-        matches!(self, Primitive::Conv2d { bias: true, .. })
+        matches!(self, Primitive::Conv2d { bias: true, .. } | Primitive::Conv1d { bias: true, .. })
     }
 }
 

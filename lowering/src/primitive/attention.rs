@@ -47,19 +47,68 @@ fn over_tokens(
         .f_view([n, l, 3, heads, c / heads])?
         .f_permute([2, 0, 3, 1, 4])?;
     let part = |index| projected.f_select(0, index);
-    let attended = Tensor::f_scaled_dot_product_attention(
-        &part(0)?,
-        &part(1)?,
-        &part(2)?,
-        None::<&Tensor>,
+    let attended = scaled_dot_product(&part(0)?, &part(1)?, &part(2)?, None, false)?;
+    let joined = attended.f_transpose(1, 2)?.f_reshape([n, l, c])?;
+    joined.f_linear(&out.0, Some(&out.1))
+}
+
+/// Attention over queries, keys and values, each a sequence or a map.
+pub(super) fn attention(heads: u32, kv_heads: u32, causal: bool) -> Kernel {
+    let (heads, kv_heads) = (i64::from(heads), i64::from(kv_heads));
+    Kernel::merging(move |arguments, _| {
+        let queries = arguments[0].tensor();
+        let q = by_head(queries, heads)?;
+        let k = shared_by(by_head(arguments[1].tensor(), kv_heads)?, heads / kv_heads)?;
+        let v = shared_by(by_head(arguments[2].tensor(), kv_heads)?, heads / kv_heads)?;
+        let mixed = scaled_dot_product(&q, &k, &v, None, causal)?;
+        let (n, _, length, size) = mixed.size4()?;
+        match queries.size()[..] {
+            // Channels first: the values of a head stand together.
+            [_, _, h, w] => mixed.f_transpose(2, 3)?.f_reshape([n, heads * size, h, w]),
+            _ => mixed.f_transpose(1, 2)?.f_reshape([n, length, heads * size]),
+        }
+    })
+}
+
+/// `[n, heads, length, channels of a head]`, from a sequence or a map.
+fn by_head(x: &Tensor, heads: i64) -> Outcome {
+    match x.size()[..] {
+        [n, c, ..] if x.dim() == 4 => x.f_reshape([n, heads, c / heads, -1])?.f_transpose(2, 3),
+        _ => {
+            let (n, length, c) = x.size3()?;
+            x.f_reshape([n, length, heads, c / heads])?.f_transpose(1, 2)
+        }
+    }
+}
+
+/// Each head `times` times, one after the other. Older releases have no attention over fewer heads of keys and values.
+fn shared_by(x: Tensor, times: i64) -> Outcome {
+    if times == 1 {
+        return Ok(x);
+    }
+    let (n, heads, length, size) = x.size4()?;
+    let repeated = x.f_unsqueeze(2)?.f_expand([n, heads, times, length, size], false)?;
+    repeated.f_reshape([n, heads * times, length, size])
+}
+
+fn scaled_dot_product(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    causal: bool,
+) -> Outcome {
+    Tensor::f_scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        mask,
         0.0,
-        false,
+        causal,
         None,
         #[cfg(not(torch_before_2_5))]
         false,
-    )?;
-    let joined = attended.f_transpose(1, 2)?.f_reshape([n, l, c])?;
-    joined.f_linear(&out.0, Some(&out.1))
+    )
 }
 
 pub(super) fn to_tokens(

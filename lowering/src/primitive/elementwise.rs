@@ -42,6 +42,17 @@ impl Elementwise {
     }
 }
 
+/// A ReLU with a learned slope for negative values: one, or one for each channel.
+pub(super) fn prelu(shared: bool, c: i64, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let axis = if shared { Axis::Fixed(1) } else { Axis::Channels(c) };
+    let slope = weights.small("slope", axis)?;
+    Ok(Kernel::of_one(move |x| match x.dim() {
+        // libtorch takes the second dimension for the channels.
+        3 => x.f_transpose(1, 2)?.f_prelu(&slope)?.f_transpose(1, 2),
+        _ => x.f_prelu(&slope),
+    }))
+}
+
 /// A 1x1 convolution's weight and bias.
 fn pointwise(
     weights: &mut Source,

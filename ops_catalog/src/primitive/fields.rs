@@ -7,10 +7,8 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::windows::checked_padding;
 use crate::Invalid;
-
-/// The largest padding, as large as the largest map. More is a mistake, and would cost memory.
-const MAX_PADDING: u32 = 1 << 14;
 
 /// The activation inside a squeeze-and-excite block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -136,10 +134,10 @@ impl Sides {
 
     pub(super) fn checked(self) -> Result<Sides, Invalid> {
         let Sides { top, bottom, left, right } = self;
-        match [top, bottom, left, right].into_iter().find(|&side| side > MAX_PADDING) {
-            Some(side) => Err(Invalid::here(format!("a padding of {side} is too large"))),
-            None => Ok(self),
+        for side in [top, bottom, left, right] {
+            checked_padding(side.into())?;
         }
+        Ok(self)
     }
 }
 

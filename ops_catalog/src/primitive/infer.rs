@@ -1,7 +1,9 @@
 //! The effect of each primitive on shapes, and its cost.
 
 use super::cost::{product, weights};
-use super::windows::{Window, check_factor, pooled, resolved};
+use super::windows::{
+    Along, Grown, Window, check_factor, checked_padding, pooled, reach, resolved,
+};
 use super::{Cost, Padding, Pair, Primitive, make_divisible};
 use crate::Invalid;
 use crate::tensor::{TensorShape, concatenated};
@@ -15,14 +17,28 @@ pub(super) struct Effect {
     params: u64,
     /// Stored elements that are no parameters.
     statistics: u64,
-    /// Whether it reads its inputs and writes its outputs. A view does neither.
-    moves: bool,
+    moves: Moves,
+}
+
+/// What is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moves {
+    InputsAndOutputs,
+    Outputs,
+    /// The outputs are views of the inputs.
+    Nothing,
 }
 
 impl Effect {
     /// One output, from work that counts nothing.
     fn of(output: TensorShape) -> Effect {
-        Effect { outputs: vec![output], flops: 0, params: 0, statistics: 0, moves: true }
+        Effect {
+            outputs: vec![output],
+            flops: 0,
+            params: 0,
+            statistics: 0,
+            moves: Moves::InputsAndOutputs,
+        }
     }
 
     /// An output that is larger or smaller than the input, and so may be too large.
@@ -31,7 +47,7 @@ impl Effect {
     }
 
     fn view(outputs: Vec<TensorShape>) -> Effect {
-        Effect { outputs, flops: 0, params: 0, statistics: 0, moves: false }
+        Effect { outputs, flops: 0, params: 0, statistics: 0, moves: Moves::Nothing }
     }
 
     fn working(self, flops: u64) -> Effect {
@@ -51,8 +67,13 @@ impl Primitive<u32> {
         inputs: &[TensorShape],
     ) -> Result<(Vec<TensorShape>, Cost), Invalid> {
         let Effect { outputs, flops, params, statistics, moves } = self.effect(inputs)?;
-        let moved = inputs.iter().chain(&outputs).map(TensorShape::elements).sum();
-        let activation_elements = if moves { moved } else { 0 };
+        let elements =
+            |shapes: &[TensorShape]| shapes.iter().map(TensorShape::elements).sum::<u64>();
+        let activation_elements = match moves {
+            Moves::InputsAndOutputs => elements(inputs) + elements(&outputs),
+            Moves::Outputs => elements(&outputs),
+            Moves::Nothing => 0,
+        };
         let cost =
             Cost { flops, params, weight_elements: params + statistics, activation_elements };
         Ok((outputs, cost))
@@ -69,6 +90,46 @@ impl Primitive<u32> {
                 let window = window(*kernel, *stride, *dilation, padding, false, input)?;
                 let output = window.slide(input)?.with_channels(out).checked()?;
                 convolution(output, output.elements(), &kernel.parts(), input, groups, *bias)?
+            }
+            Primitive::Conv1d { out, kernel, stride, groups, dilation, padding, causal, bias } => {
+                let (out, groups) = (*out, *groups);
+                divides("groups", groups, input.channels())?;
+                divides("groups", groups, out)?;
+                check_factor("dilation", *dilation)?;
+                let ends = conv1d_padding(padding, *kernel, *dilation, *causal)?;
+                let window = Along::new(reach(*kernel, *dilation), *stride, ends, false);
+                let output = slid_along(&window, input)?.with_channels(out).checked()?;
+                convolution(output, output.elements(), &[*kernel], input, groups, *bias)?
+            }
+            Primitive::ConvTranspose2d {
+                out,
+                kernel,
+                stride,
+                groups,
+                dilation,
+                padding,
+                output_padding,
+                bias,
+            } => {
+                let (out, groups) = (*out, *groups);
+                divides("groups", groups, input.channels())?;
+                divides("groups", groups, out)?;
+                let grown = Grown {
+                    kernel: *kernel,
+                    stride: *stride,
+                    dilation: *dilation,
+                    output_padding: *output_padding,
+                };
+                let sides = grown.resolved(*padding)?;
+                *padding = Some(Padding::Sides(sides));
+                let output = grown.output(sides, input)?.with_channels(out).checked()?;
+                // Each element of the input is multiplied with each weight of its group.
+                let area: u64 = kernel.parts().into_iter().map(u64::from).product();
+                let per_input = product(&[area, u64::from(out / groups)])?;
+                let params =
+                    weights(&[channels, per_input])? + if *bias { u64::from(out) } else { 0 };
+                let flops = product(&[input.elements(), per_input])?;
+                Effect::of(output).working(flops).learning(params)
             }
             Primitive::Linear { out, bias } => {
                 let output = linear(input, *out)?;
@@ -90,7 +151,11 @@ impl Primitive<u32> {
             | Primitive::Hardswish
             | Primitive::Silu
             | Primitive::Gelu
-            | Primitive::Sigmoid => Effect::of(input),
+            | Primitive::Sigmoid
+            | Primitive::Softmax => Effect::of(input),
+            Primitive::Prelu { shared } => {
+                Effect::of(input).learning(if *shared { 1 } else { channels })
+            }
             Primitive::MaxPool { kernel, stride, dilation, padding, ceil_mode } => {
                 let window = window(*kernel, *stride, *dilation, padding, *ceil_mode, input)?;
                 Effect::of(pooled(&window, input)?)
@@ -111,6 +176,10 @@ impl Primitive<u32> {
                 let products = product(&[2, batch, length, length, channels])?;
                 let params = weights(&[4, channels, channels])? + 4 * channels;
                 Effect::of(input).working(projections + products).learning(params)
+            }
+            Primitive::Attention { heads, kv_heads, causal } => {
+                let kv_heads = *kv_heads.get_or_insert(*heads);
+                attention(*heads, kv_heads, *causal, inputs)?
             }
             Primitive::SqueezeExcite { squeeze, divisor, .. } => {
                 map(input)?;
@@ -138,6 +207,13 @@ impl Primitive<u32> {
                 Effect::sized(upsampled(input, *scale)?)?
             }
             Primitive::Identity => Effect::view(vec![input]),
+            Primitive::Zero { out, stride } => {
+                let (n, c, h, w) = map(input)?;
+                let c = *out.get_or_insert(c);
+                let (h, w) = (h.div_ceil(stride.h), w.div_ceil(stride.w));
+                let output = TensorShape::Map { n, c, h, w };
+                Effect { moves: Moves::Outputs, ..Effect::sized(output)? }
+            }
             Primitive::ToTokens { class_token } => {
                 let output = tokens_of(input, *class_token)?.checked()?;
                 let embeddings = output.positions() + u64::from(*class_token);
@@ -176,6 +252,98 @@ fn convolution(
     let per_output = product(&[area, u64::from(input.channels() / groups)])?;
     let params = weights(&[out, per_output])? + if bias { out } else { 0 };
     Ok(Effect::of(output).working(product(&[places, per_output])?).learning(params))
+}
+
+/// The padding of the ends of a sequence, which is filled in.
+fn conv1d_padding(
+    padding: &mut Option<u32>,
+    kernel: u32,
+    dilation: u32,
+    causal: bool,
+) -> Result<[u32; 2], Invalid> {
+    let before = reach(kernel, dilation) - 1;
+    if causal {
+        if padding.is_some() {
+            return Err(Invalid::new("padding", "a causal convolution has none of its own"));
+        }
+        return Ok([checked_padding(before)?, 0]);
+    }
+    let both = checked_padding(padding.map_or(before / 2, u64::from))?;
+    *padding = Some(both);
+    Ok([both, both])
+}
+
+/// The sequence of the places of a window.
+fn slid_along(window: &Along, input: TensorShape) -> Result<TensorShape, Invalid> {
+    let places = |length: u32| {
+        window.places(length).ok_or_else(|| {
+            Invalid::here(format!(
+                "a window that reaches over {} (padding {}) does not fit a length of {length}",
+                window.reach, window.padding
+            ))
+        })
+    };
+    match input {
+        TensorShape::Tokens { n, l, c } => Ok(TensorShape::Tokens { n, l: places(l)?, c }),
+        TensorShape::Map { n, c, h, w: 1 } => Ok(TensorShape::Map { n, c, h: places(h)?, w: 1 }),
+        TensorShape::Map { .. } => Err(Invalid::here(format!(
+            "takes tokens or a map of width 1, but its input is {input}: use a conv2d"
+        ))),
+    }
+}
+
+/// Attention over queries, keys and values. Each position of the queries is multiplied with each one of the keys and of
+/// the values; a causal mask changes nothing in that, as in PyTorch's own count.
+fn attention(
+    heads: u32,
+    kv_heads: u32,
+    causal: bool,
+    inputs: &[TensorShape],
+) -> Result<Effect, Invalid> {
+    let [queries, keys, values] = [inputs[0], inputs[1], inputs[2]];
+    divides("heads", heads, queries.channels())?;
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(Invalid::here(format!(
+            "kv_heads {kv_heads} does not divide the {heads} heads"
+        )));
+    }
+    let differ = |what: &str, one: TensorShape, other: TensorShape| {
+        Invalid::new("inputs", format!("{what} differ: {one} and {other}"))
+    };
+    let head = queries.channels() / heads;
+    if u64::from(keys.channels()) != u64::from(head) * u64::from(kv_heads) {
+        return Err(Invalid::new(
+            "inputs",
+            format!(
+                "the keys have {} channels, but {kv_heads} heads of {head} channels, as the queries \
+                 have, are {}",
+                keys.channels(),
+                u64::from(head) * u64::from(kv_heads)
+            ),
+        ));
+    }
+    divides("kv_heads", kv_heads, values.channels())?;
+    if [keys, values].iter().any(|other| other.batch() != queries.batch()) {
+        return Err(differ("the batches of queries and keys or values", queries, keys));
+    }
+    if keys.positions() != values.positions() {
+        return Err(differ("the positions of keys and values", keys, values));
+    }
+    if causal && keys.positions() != queries.positions() {
+        return Err(differ(
+            "a causal attention has as many keys as queries, but they",
+            queries,
+            keys,
+        ));
+    }
+    let out = u64::from(values.channels() / kv_heads) * u64::from(heads);
+    let out = u32::try_from(out).map_err(|_| Invalid::here("is too large to measure"))?;
+    let products = [queries.channels(), out].map(|channels| {
+        let batch = u64::from(queries.batch());
+        product(&[batch, queries.positions(), keys.positions(), u64::from(channels)])
+    });
+    let [scores, mixed] = products;
+    Ok(Effect::sized(queries.with_channels(out))?.working(scores? + mixed?))
 }
 
 fn linear(input: TensorShape, out: u32) -> Result<TensorShape, Invalid> {

@@ -5,6 +5,9 @@ use super::infer::map;
 use crate::Invalid;
 use crate::tensor::TensorShape;
 
+/// The largest padding, as large as the largest map. More is a mistake, and would cost memory.
+const MAX_PADDING: u32 = 1 << 14;
+
 /// A window that slides over a map.
 pub(super) struct Window {
     pub(super) kernel: Pair<u32>,
@@ -31,20 +34,8 @@ impl Window {
     fn along(&self) -> [Along; 2] {
         let Window { kernel, stride, dilation, sides, ceil } = *self;
         [
-            Along {
-                reach: reach(kernel.h, dilation.h),
-                stride: stride.h,
-                padding: u64::from(sides.top) + u64::from(sides.bottom),
-                before: sides.top,
-                ceil,
-            },
-            Along {
-                reach: reach(kernel.w, dilation.w),
-                stride: stride.w,
-                padding: u64::from(sides.left) + u64::from(sides.right),
-                before: sides.left,
-                ceil,
-            },
+            Along::new(reach(kernel.h, dilation.h), stride.h, [sides.top, sides.bottom], ceil),
+            Along::new(reach(kernel.w, dilation.w), stride.w, [sides.left, sides.right], ceil),
         ]
     }
 }
@@ -65,6 +56,10 @@ pub(super) struct Along {
 }
 
 impl Along {
+    pub(super) fn new(reach: u64, stride: u32, [before, after]: [u32; 2], ceil: bool) -> Along {
+        Along { reach, stride, padding: u64::from(before) + u64::from(after), before, ceil }
+    }
+
     /// `floor((size + padding - dilation (kernel - 1) - 1) / stride) + 1`, as in the documentation of
     /// `torch.nn.Conv2d`. With `ceil`, the division rounds up, and a last window that would start beyond the map and
     /// its first padding is left out, as in the documentation of `torch.nn.MaxPool2d`.
@@ -93,15 +88,14 @@ pub(super) fn resolved(
     match padding {
         Some(Padding::Sides(sides)) => sides.checked(),
         None => {
-            let half = |kernel, dilation| narrow((reach(kernel, dilation) - 1) / 2);
-            let (h, w) = (half(kernel.h, dilation.h)?, half(kernel.w, dilation.w)?);
-            Sides::symmetric(h, w).checked()
+            let half = |kernel, dilation| checked_padding((reach(kernel, dilation) - 1) / 2);
+            Ok(Sides::symmetric(half(kernel.h, dilation.h)?, half(kernel.w, dilation.w)?))
         }
         Some(Padding::Same) => {
             let (_, _, h, w) = map(input)?;
             let [top, bottom] = halves(missing(h, reach(kernel.h, dilation.h), stride.h))?;
             let [left, right] = halves(missing(w, reach(kernel.w, dilation.w), stride.w))?;
-            Sides { top, bottom, left, right }.checked()
+            Ok(Sides { top, bottom, left, right })
         }
     }
 }
@@ -113,13 +107,83 @@ fn missing(size: u32, reach: u64, stride: u32) -> u64 {
 }
 
 /// Half before and half after; an odd one out after.
-pub(super) fn halves(total: u64) -> Result<[u32; 2], Invalid> {
-    Ok([narrow(total / 2)?, narrow(total - total / 2)?])
+fn halves(total: u64) -> Result<[u32; 2], Invalid> {
+    Ok([checked_padding(total / 2)?, checked_padding(total - total / 2)?])
 }
 
-fn narrow(padding: u64) -> Result<u32, Invalid> {
-    u32::try_from(padding)
-        .map_err(|_| Invalid::here(format!("a padding of {padding} is too large")))
+/// The padding of one side, if it is not too large.
+pub(super) fn checked_padding(padding: u64) -> Result<u32, Invalid> {
+    match u32::try_from(padding) {
+        Ok(small) if small <= MAX_PADDING => Ok(small),
+        _ => Err(Invalid::here(format!("a padding of {padding} is too large"))),
+    }
+}
+
+/// The window of a transposed convolution: what the output of a convolution with this window grows to.
+pub(super) struct Grown {
+    pub(super) kernel: Pair<u32>,
+    pub(super) stride: Pair<u32>,
+    pub(super) dilation: Pair<u32>,
+    pub(super) output_padding: Pair<u32>,
+}
+
+impl Grown {
+    /// What is cut off the output, in numbers.
+    pub(super) fn resolved(&self, padding: Option<Padding>) -> Result<Sides, Invalid> {
+        let Grown { kernel, stride, dilation, output_padding } = *self;
+        for (added, stride, dilation) in
+            [(output_padding.h, stride.h, dilation.h), (output_padding.w, stride.w, dilation.w)]
+        {
+            check_factor("dilation", dilation)?;
+            if added > 0 && added >= stride.max(dilation) {
+                return Err(Invalid::here(format!(
+                    "output_padding {added} is not smaller than the stride {stride} or the dilation \
+                     {dilation}"
+                )));
+            }
+        }
+        match padding {
+            Some(Padding::Sides(sides)) => sides.checked(),
+            None => {
+                let half = |kernel, dilation| checked_padding((reach(kernel, dilation) - 1) / 2);
+                Ok(Sides::symmetric(half(kernel.h, dilation.h)?, half(kernel.w, dilation.w)?))
+            }
+            Some(Padding::Same) => {
+                let cut = |kernel, dilation, added: u32, stride: u32| {
+                    let reached = reach(kernel, dilation) + u64::from(added);
+                    let beyond = reached.checked_sub(stride.into()).ok_or_else(|| {
+                        Invalid::here(format!(
+                            "a window of {kernel} is too small for an output of {stride} times the \
+                             size: give it an output_padding of {}",
+                            u64::from(stride) - reached
+                        ))
+                    });
+                    halves(beyond?)
+                };
+                let [top, bottom] = cut(kernel.h, dilation.h, output_padding.h, stride.h)?;
+                let [left, right] = cut(kernel.w, dilation.w, output_padding.w, stride.w)?;
+                Ok(Sides { top, bottom, left, right })
+            }
+        }
+    }
+
+    /// The output for an input, by the formula of `torch.nn.ConvTranspose2d`.
+    pub(super) fn output(&self, sides: Sides, input: TensorShape) -> Result<TensorShape, Invalid> {
+        let Grown { kernel, stride, dilation, output_padding } = *self;
+        let (n, c, h, w) = map(input)?;
+        let grown = |size: u32, stride: u32, reach: u64, added: u32, cut: [u32; 2]| {
+            let whole = u64::from(size - 1) * u64::from(stride) + reach + u64::from(added);
+            let left = whole.checked_sub(cut.into_iter().map(u64::from).sum());
+            left.filter(|&left| left > 0).and_then(|left| u32::try_from(left).ok()).ok_or_else(
+                || Invalid::here(format!("padding {sides} leaves nothing of an output of {whole}")),
+            )
+        };
+        let cut = [sides.top, sides.bottom];
+        let h = grown(h, stride.h, reach(kernel.h, dilation.h), output_padding.h, cut)?;
+        let cut = [sides.left, sides.right];
+        let w = grown(w, stride.w, reach(kernel.w, dilation.w), output_padding.w, cut)?;
+        Ok(TensorShape::Map { n, c, h, w })
+    }
 }
 
 pub(super) fn check_factor(what: &str, value: u32) -> Result<(), Invalid> {
@@ -152,9 +216,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn along(kernel: u32, stride: u32, [before, after]: [u32; 2], dilation: u32) -> Along {
-        let padding = u64::from(before) + u64::from(after);
-        Along { reach: reach(kernel, dilation), stride, padding, before, ceil: false }
+    fn along(kernel: u32, stride: u32, ends: [u32; 2], dilation: u32) -> Along {
+        Along::new(reach(kernel, dilation), stride, ends, false)
     }
 
     #[test]
@@ -207,6 +270,29 @@ mod tests {
                 prop_assert!((places - 1) * stride < size + padding);
                 let covered = (places - 1) * stride + kernel >= size + 2 * padding;
                 prop_assert!(covered || places * stride >= size + padding);
+            }
+        }
+
+        /// A transposed convolution undoes the size of the convolution with the same window: what grew shrinks back.
+        #[test]
+        fn what_grew_shrinks_back(
+            size in 1u32..60, kernel in 1u32..8, stride in 1u32..5, dilation in 1u32..4, added in 0u32..4,
+            (top, bottom) in (0u32..4, 0u32..4),
+        ) {
+            let pair = Pair::square;
+            prop_assume!(added < stride.max(dilation));
+            let grown = Grown {
+                kernel: pair(kernel), stride: pair(stride), dilation: pair(dilation), output_padding: pair(added),
+            };
+            let input = TensorShape::Map { n: 1, c: 1, h: size, w: size };
+            let sides = Sides { top, bottom, left: top, right: bottom };
+            let Ok(TensorShape::Map { h, .. }) = grown.output(sides, input) else { return Ok(()) };
+            if added < stride {
+                prop_assert_eq!(along(kernel, stride, [top, bottom], dilation).places(h), Some(size));
+            }
+            if let Ok(sides) = grown.resolved(Some(Padding::Same)) {
+                let output = grown.output(sides, input).unwrap();
+                prop_assert_eq!(output, TensorShape::Map { n: 1, c: 1, h: size * stride, w: size * stride });
             }
         }
 

@@ -48,6 +48,19 @@ fn link() -> impl Strategy<Value = Primitive> {
             count_include_pad,
         }),
         Just(Primitive::Shuffle { groups: 2 }),
+        any::<bool>().prop_map(|shared| Primitive::Prelu { shared }),
+        Just(Primitive::Softmax),
+        Just(Primitive::Zero { out: None, stride: Pair::square(Size::Number(1)) }),
+        Just(Primitive::ConvTranspose2d {
+            out: c_in(),
+            kernel: Pair::square(Size::Number(3)),
+            stride: Pair::square(Size::Number(1)),
+            groups: Size::Number(2),
+            dilation: Pair::square(1),
+            padding: Some(Padding::Same),
+            output_padding: Pair::square(0),
+            bias: true,
+        }),
         Just(Primitive::BatchNorm),
         Just(Primitive::LayerNorm),
         Just(Primitive::LayerScale),
@@ -113,7 +126,33 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
     };
     let conv = (size(), sizes(), sizes(), size(), dilation(), padding(), any::<bool>());
     let pool = (sizes(), sizes(), dilation(), padding(), any::<[bool; 3]>());
+    let line = (
+        size(),
+        size(),
+        size(),
+        size(),
+        number(),
+        option::weighted(0.3, number()),
+        any::<[bool; 2]>(),
+    );
+    let grown = (size(), sizes(), sizes(), dilation(), padding(), number());
     let apply = prop_oneof![
+        2 => line.prop_map(|(out, kernel, stride, groups, dilation, padding, [causal, bias])| {
+            Primitive::Conv1d { out, kernel, stride, groups, dilation, padding, causal, bias }
+        }),
+        2 => grown.prop_map(|(out, kernel, stride, dilation, padding, added)| Primitive::ConvTranspose2d {
+            out,
+            kernel,
+            stride,
+            groups: Size::Number(1),
+            dilation,
+            padding,
+            output_padding: Pair::square(added),
+            bias: true,
+        }),
+        2 => (size(), option::weighted(0.5, size()), any::<bool>())
+            .prop_map(|(heads, kv_heads, causal)| Primitive::Attention { heads, kv_heads, causal }),
+        1 => (option::weighted(0.5, size()), sizes()).prop_map(|(out, stride)| Primitive::Zero { out, stride }),
         4 => conv.prop_map(|(out, kernel, stride, groups, dilation, padding, bias)| {
             Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias }
         }),
@@ -172,10 +211,12 @@ fn wired(nodes: Vec<Loose>) -> Vec<Node> {
         let merges = matches!(apply, Primitive::Add | Primitive::Concat);
         let after_split = index > 0 && split(index - 1);
         let before = name(index, (index.min(1), after_split.then_some(0)));
-        match (merges, after_split) {
-            (false, false) => None,
-            (false, true) => Some(vec![before]),
-            (true, _) => Some(vec![before.clone(), before]),
+        let attends = matches!(apply, Primitive::Attention { .. });
+        match (merges, attends, after_split) {
+            (_, true, _) => Some(vec![before; 3]),
+            (true, ..) => Some(vec![before.clone(), before]),
+            (false, false, true) => Some(vec![before]),
+            (false, false, false) => None,
         }
     };
     (0..nodes.len())
@@ -258,7 +299,7 @@ pub fn nonsense_network() -> impl Strategy<Value = NetworkSpec> {
         size(),
         stride,
         vec(prop_oneof![4 => 1i64..4, 1 => -1i64..2, 1 => any::<i64>()], 0..4),
-        option::of(prop_oneof![Just(Merge::Add), Just(Merge::Concat)]),
+        option::of(prop_oneof![Just(Merge::Add), Just(Merge::Mul), Just(Merge::Concat)]),
     );
     let input = (size(), size(), size(), size());
     let output = option::weighted(0.1, any::<i64>());

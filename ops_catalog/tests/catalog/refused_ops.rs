@@ -27,6 +27,14 @@ fn definitions_that_are_no_graph() {
         ),
         ("nodes: [{apply: add}]", &["node 0 (add), inputs", "between 2 and 64 inputs, and has 1"]),
         ("nodes: [{inputs: [input, input], apply: relu}]", &["takes one input, and has 2"]),
+        (
+            "nodes: [{apply: {attention: {heads: 2}}}]",
+            &["node 0 (attention), inputs", "takes 3 inputs, and has 1"],
+        ),
+        (
+            "nodes: [{apply: attention}]",
+            &["`attention` needs fields: write them as `attention: {...}`"],
+        ),
         ("nodes: [{inputs: [], apply: relu}]", &["takes one input, and has 0"]),
         ("nodes: [{apply: {split: {parts: 2}}}]", &["node 0 (split)", "an op has one output"]),
         (
@@ -241,6 +249,62 @@ fn nodes_whose_sizes_do_not_fit() {
         (
             "[apply: {avg_pool: {kernel: [3, 2], stride: 1, padding: [0, 0, 0, 2]}}]",
             &["padding 2 is more than half of the window 2"],
+        ),
+        (
+            "[apply: {conv1d: {out: c_out, kernel: 3}}]",
+            &["takes tokens or a map of width 1", "use a conv2d"],
+        ),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {conv1d: {out: c_out, kernel: 3, causal: true, padding: 1}}]",
+            &["node 1 (conv1d), padding", "a causal convolution has none of its own"],
+        ),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {conv1d: {out: c_out, kernel: 70, padding: 1}}]",
+            &["a window that reaches over 70 (padding 2) does not fit a length of 64"],
+        ),
+        (
+            "[apply: {conv_transpose2d: {out: c_out, kernel: 3, stride: 2, output_padding: 2}}]",
+            &["output_padding 2 is not smaller than the stride 2 or the dilation 1"],
+        ),
+        (
+            "[apply: {conv_transpose2d: {out: c_out, kernel: 2, stride: 4, padding: same}}]",
+            &[
+                "a window of 2 is too small for an output of 4 times the size",
+                "output_padding of 2",
+            ],
+        ),
+        (
+            "[apply: {conv_transpose2d: {out: c_out, kernel: 3, padding: 5}}]",
+            &["padding 5 leaves nothing of an output of 10"],
+        ),
+        (
+            "[apply: {conv_transpose2d: {out: c_out, kernel: 3, groups: 3}}]",
+            &["groups 3 does not divide the 8 channels"],
+        ),
+        (
+            "[{inputs: [input, input, input], apply: {attention: {heads: 3}}}]",
+            &["node 0 (attention)", "heads 3 does not divide the 8 channels"],
+        ),
+        (
+            "[{inputs: [input, input, input], apply: {attention: {heads: 4, kv_heads: 3}}}]",
+            &["kv_heads 3 does not divide the 4 heads"],
+        ),
+        (
+            "[{inputs: [input, input, input], apply: {attention: {heads: 4, kv_heads: 2}}}]",
+            &[
+                "inputs",
+                "the keys have 8 channels, but 2 heads of 2 channels, as the queries have, are 4",
+            ],
+        ),
+        (
+            "[{id: p, apply: {max_pool: {kernel: 2, stride: 2}}}, \
+              {inputs: [input, p, input], apply: {attention: {heads: 2}}}]",
+            &["the positions of keys and values differ: [1, 8, 4, 4]"],
+        ),
+        (
+            "[{id: p, apply: {max_pool: {kernel: 2, stride: 2}}}, \
+              {inputs: [input, p, p], apply: {attention: {heads: 2, causal: true}}}]",
+            &["a causal attention has as many keys as queries, but they differ: [1, 8, 8, 8]"],
         ),
         ("[apply: {self_attention: {heads: 3}}]", &["heads 3 does not divide the 8 channels"]),
         ("[apply: {shuffle: {groups: 3}}]", &["groups 3 does not divide"]),
