@@ -229,6 +229,88 @@ def _(x, w):
     return pool(F.pad(x, (0, 1, 0, 1))) / pool(F.pad(torch.ones_like(x), (0, 1, 0, 1)))
 
 
+@case("adaptive pools", """[{id: a, apply: {adaptive_avg_pool: {size: [3, 7]}}},
+ {id: m, inputs: [input], apply: {adaptive_max_pool: {size: [3, 7]}}}, {inputs: [a, m], apply: concat}]""", (2, 4, 8, 5))  # fmt: skip
+def _(x, w):
+    return torch.cat([nn.AdaptiveAvgPool2d((3, 7))(x), nn.AdaptiveMaxPool2d((3, 7))(x)], 1)
+
+
+@case("head of VGG", "[{apply: {adaptive_avg_pool: {size: 2}}}, {apply: flatten}, {apply: {linear: {out: c_out}}}]", (2, 6, 5, 7))
+def _(x, w):
+    x = nn.Flatten()(nn.AdaptiveAvgPool2d(2)(x))
+    return linear(x, w, "linear-2", 9)[..., None, None]
+
+
+@case("global_avg_pool of tokens", "[{apply: global_avg_pool}]", (2, 7, 6), tokens=True)
+def _(x, w):
+    return x.mean(1)[..., None, None]
+
+
+# Changes of shape.
+
+
+@case("pad and slice", """[{apply: {pad: {padding: [1, 2, 0, 3]}}},
+ {apply: {slice: {along: height, start: 1, length: 3, step: 2}}}, {apply: {slice: {along: width, length: 4}}},
+ {apply: {slice: {along: channels, start: 2, length: c_in/2}}}]""", (2, 6, 5, 7))  # fmt: skip
+def _(x, w):
+    return F.pad(x, (0, 3, 1, 2))[:, 2:5, 1:6:2, :4]
+
+
+@case("slice of tokens", "[{apply: {slice: {along: tokens, start: 1, length: 3, step: 2}}}]", (2, 7, 6), tokens=True)
+def _(x, w):
+    return x[:, 1:6:2]
+
+
+@case("space_to_depth", "[{apply: {space_to_depth: {block: 2}}}]", (2, 3, 4, 6))
+def _(x, w):
+    return nn.PixelUnshuffle(2)(x)
+
+
+@case("depth_to_space", "[{apply: {depth_to_space: {block: 3}}}]", (2, 18, 4, 5))
+def _(x, w):
+    return nn.PixelShuffle(3)(x)
+
+
+@case("upsample", "[{apply: {upsample: {scale: 2}}}, {apply: {upsample: {scale: 3, mode: bilinear}}}]", (2, 3, 4, 5))
+def _(x, w):
+    return nn.Upsample(scale_factor=3, mode="bilinear")(nn.Upsample(scale_factor=2)(x))
+
+
+@case("sequences", """[{id: t, apply: {to_tokens: {class_token: true, positions: false}}}, {id: p, apply: position_embedding},
+ {id: more, apply: {prepend_tokens: {count: 2}}}, {inputs: [more, t], apply: concat_tokens},
+ {apply: {select_token: {index: 3}}}]""", (2, 6, 3, 4))  # fmt: skip
+def _(x, w):
+    tokens = x.flatten(2).transpose(1, 2)
+    t = torch.cat([w("t.class_token", 6).expand(2, 1, 6), tokens], 1)
+    p = t + w("p.positions", 1, 13, 6)
+    more = torch.cat([w("more.tokens", 1, 2, 6).expand(2, 2, 6), p], 1)
+    return torch.cat([more, t], 1)[:, 3, :, None, None]
+
+
+@case("a map as tokens and back", """[{id: t, apply: {to_tokens: {class_token: false, positions: false}}},
+ {id: n, apply: layer_norm}, {inputs: [n, input], apply: to_map}, {apply: position_embedding}]""", (2, 6, 3, 4))  # fmt: skip
+def _(x, w):
+    y = x.flatten(2).transpose(1, 2)
+    y = F.layer_norm(y, (6,), w("n.weight", 6), w("n.bias", 6), 1e-6)
+    return y.transpose(1, 2).unflatten(2, (3, 4)) + w("position_embedding-3.positions", 1, 6, 3, 4)
+
+
+@case("unfold and fold, as MobileViT", """[{id: u, apply: {unfold: {patch: 2}}}, {id: t, apply: {linear: {out: 8}}},
+ {inputs: [t, input], apply: {fold: {patch: 2}}}]""", (2, 6, 4, 6))  # fmt: skip
+def _(x, w):
+    # transformers' MobileViTLayer.unfolding and folding.
+    n, c, h, width, area, patches = 2, 6, 4, 6, 4, 6
+    y = x.reshape(n * c * (h // 2), 2, width // 2, 2).transpose(1, 2).reshape(n, c, patches, area)
+    y = linear(y.transpose(1, 3).reshape(n * area, patches, c), w, "t", 8)
+    y = y.view(n, area, patches, 8).transpose(1, 3).reshape(n * 8 * (h // 2), width // 2, 2, 2)
+    return y.transpose(1, 2).reshape(n, 8, h, width)
+
+
+@case("embedding", "[{id: e, apply: {embedding: {rows: 5, out: 6}}}]", (2, 1, 7, 1))
+def _(x, w):
+    return F.embedding(x.flatten(1).floor().long() % 5, w("e.weight", 5, 6))
+
+
 # Activations and gates.
 
 
@@ -251,6 +333,42 @@ def _(x, w):
 @case("softmax of tokens", "[{apply: softmax}]", (2, 7, 6), tokens=True)
 def _(x, w):
     return nn.Softmax(dim=2)(x)
+
+
+@case("activations", """[{id: a, apply: leaky_relu}, {id: b, inputs: [input], apply: elu},
+ {id: c, inputs: [input], apply: gelu_tanh}, {id: d, inputs: [input], apply: tanh},
+ {id: e, inputs: [input], apply: hardsigmoid}, {id: f, inputs: [input], apply: mish},
+ {inputs: [a, b, c, d, e, f], apply: concat}]""", (2, 6, 5, 7))  # fmt: skip
+def _(x, w):
+    functions = nn.LeakyReLU(), nn.ELU(), nn.GELU("tanh"), nn.Tanh(), nn.Hardsigmoid(), nn.Mish()
+    return torch.cat([function(x) for function in functions], 1)
+
+
+@case("activations of a value that is overwritten", """[{id: s, apply: {conv2d: {out: c_in, kernel: 1}}}, {apply: leaky_relu},
+ {apply: elu}, {apply: gelu_tanh}, {apply: tanh}, {apply: hardsigmoid}, {apply: mish}]""", (2, 6, 5, 7))  # fmt: skip
+def _(x, w):
+    x = conv(x, w, "s", 6, (1, 1))
+    for function in nn.LeakyReLU(), nn.ELU(), nn.GELU("tanh"), nn.Tanh(), nn.Hardsigmoid(), nn.Mish():
+        x = function(x)
+    return x
+
+
+@case("norms", """[{id: g, apply: {group_norm: {groups: 2}}}, {id: r, apply: rms_norm}]""", (2, 6, 5, 7))
+def _(x, w):
+    x = w.into(nn.GroupNorm(2, 6), weight="g.weight", bias="g.bias")(x)
+    norm = w.into(nn.RMSNorm(6, eps=1e-6), weight="r.weight")
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@case("rms_norm of tokens", "[{id: r, apply: rms_norm}]", (2, 7, 6), tokens=True)
+def _(x, w):
+    return w.into(nn.RMSNorm(6, eps=1e-6), weight="r.weight")(x)
+
+
+@case("gates and differences", """[{id: g, apply: global_avg_pool}, {id: p, inputs: [input], apply: {conv2d: {out: 1, kernel: 1}}},
+ {id: m, inputs: [input, g, p], apply: mul}, {inputs: [m, input], apply: sub}]""", (2, 6, 5, 7))  # fmt: skip
+def _(x, w):
+    return x * x.mean((2, 3), keepdim=True) * conv(x, w, "p", 1, (1, 1)) - x
 
 
 @case("mul", "[{id: a, apply: sigmoid}, {inputs: [a, input, input], apply: mul}]", (2, 6, 5, 7))
@@ -319,6 +437,81 @@ def _(x, w):
     k, v = heads(tokens(k), 1), heads(tokens(v), 1)
     y = F.scaled_dot_product_attention(heads(tokens(q), 2), k, v, enable_gqa=True)
     return y.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, (8, 6))
+
+
+def windows(x, w, count, window, shift):
+    """`shifted_window_attention` of torchvision's swin_transformer.py, for the node `w`."""
+    x = x.permute(0, 2, 3, 1)
+    n, h, width, c = x.shape
+    x = F.pad(x, (0, 0, 0, -width % window, 0, -h % window))
+    _, high, wide, _ = x.shape
+    down, across = (0 if window >= high else shift), (0 if window >= wide else shift)
+    x = torch.roll(x, (-down, -across), (1, 2))
+    total = (high // window) * (wide // window)
+
+    def partition(y):
+        y = y.view(-1, high // window, window, wide // window, window, y.shape[-1])
+        return y.permute(0, 1, 3, 2, 4, 5).reshape(-1, window * window, y.shape[-1])
+
+    qkv = F.linear(partition(x), w("w.qkv.weight", 3 * c, c), w("w.qkv.bias", 3 * c))
+    q, k, v = qkv.reshape(-1, window * window, 3, count, c // count).permute(2, 0, 3, 1, 4)
+    scores = (q * (c // count) ** -0.5).matmul(k.transpose(-2, -1))
+    places = torch.stack(torch.meshgrid([torch.arange(window)] * 2, indexing="ij")).flatten(1)
+    offsets = (places[:, :, None] - places[:, None, :]).permute(1, 2, 0) + window - 1
+    table = w("w.positions", (2 * window - 1) ** 2, count)
+    bias = table[(offsets[..., 0] * (2 * window - 1) + offsets[..., 1]).view(-1)]
+    scores = scores + bias.view(window * window, window * window, -1).permute(2, 0, 1)
+    if down + across > 0:
+        mask, number = torch.zeros(1, high, wide, 1), 0
+        for rows in (0, -window), (-window, -down), (-down, None):
+            for columns in (0, -window), (-window, -across), (-across, None):
+                mask[:, rows[0] : rows[1], columns[0] : columns[1]] = number
+                number += 1
+        mask = partition(mask).squeeze(-1)
+        mask = (mask[:, None, :] - mask[:, :, None] != 0) * -100.0
+        scores = scores.view(-1, total, *scores.shape[1:]) + mask[:, None]
+        scores = scores.flatten(0, 1)
+    y = scores.softmax(-1).matmul(v).transpose(1, 2).reshape(-1, window * window, c)
+    y = F.linear(y, w("w.out.weight", c, c), w("w.out.bias", c))
+    y = y.view(n, high // window, wide // window, window, window, c).permute(0, 1, 3, 2, 4, 5)
+    y = torch.roll(y.reshape(n, high, wide, c), (down, across), (1, 2))
+    return y[:, :h, :width].permute(0, 3, 1, 2)
+
+
+@case("window_attention", "[{id: w, apply: {window_attention: {heads: 2, window: 3}}}]", (2, 8, 6, 9))
+def _(x, w):
+    return windows(x, w, 2, 3, 0)
+
+
+@case("window_attention, shifted and padded", "[{id: w, apply: {window_attention: {heads: 2, window: 3, shift: 1}}}]", (2, 8, 7, 8))
+def _(x, w):
+    return windows(x, w, 2, 3, 1)
+
+
+@case("window_attention on a map of one row of windows", "[{id: w, apply: {window_attention: {heads: 2, window: 4, shift: 2}}}]",
+      (1, 8, 3, 8))  # fmt: skip
+def _(x, w):
+    return windows(x, w, 2, 4, 2)
+
+
+@case("window_attention over a grid, as MaxViT", "[{id: w, apply: {window_attention: {heads: 2, window: 3, grid: true}}}]", (2, 8, 6, 9))
+def _(x, w):
+    # Positions at equal distances, brought together, are a window.
+    n, c, h, width = x.shape
+    near = x.view(n, c, 3, h // 3, 3, width // 3).permute(0, 1, 3, 2, 5, 4).reshape(x.shape)
+    y = windows(near, w, 2, 3, 0)
+    return y.reshape(n, c, h // 3, 3, width // 3, 3).permute(0, 1, 3, 2, 5, 4).reshape(x.shape)
+
+
+@case("rotary, as Llama", "[{apply: {rotary: {heads: 2}}}]", (2, 7, 12), tokens=True)
+def _(x, w):
+    # transformers' LlamaRotaryEmbedding and apply_rotary_pos_emb.
+    x = heads(x, 2)
+    frequencies = 1.0 / (10000.0 ** (torch.arange(0, 6, 2).float() / 6))
+    angles = torch.outer(torch.arange(7).float(), frequencies)
+    angles = torch.cat([angles, angles], -1)
+    turned = torch.cat([-x[..., 3:], x[..., :3]], -1)
+    return (x * angles.cos() + turned * angles.sin()).transpose(1, 2).flatten(2)
 
 
 def main():

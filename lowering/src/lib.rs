@@ -34,7 +34,7 @@ mod primitive;
 mod tests;
 mod weights;
 
-use ops_catalog::{Merge, NetworkPlan, OpPlan, TensorShape, Value};
+use ops_catalog::{Merge, NetworkPlan, OpPlan, Primitive, TensorShape, Value};
 use tch::{Kind, TchError, Tensor};
 
 use crate::graph::{Slot, Wired, execute, mark_last_uses};
@@ -69,9 +69,15 @@ impl Default for Placement {
 }
 
 impl Placement {
-    /// A tensor of standard normal values.
-    fn normal(&self, dims: &[i64]) -> Result<Tensor, TchError> {
-        self.place(&Tensor::f_randn(dims, (Kind::Float, tch::Device::Cpu))?)
+    /// A tensor of standard normal values, or of numbers of `rows` rows.
+    fn random(&self, dims: &[i64], rows: Option<u32>) -> Result<Tensor, TchError> {
+        let options = (Kind::Float, tch::Device::Cpu);
+        self.place(&match rows {
+            Some(rows) => {
+                Tensor::f_rand(dims, options)?.f_mul_scalar(f64::from(rows))?.f_floor()?
+            }
+            None => Tensor::f_randn(dims, options)?,
+        })
     }
 
     /// `values` in this placement: the same tensor if nothing has to change.
@@ -104,6 +110,8 @@ pub struct LoweredOp {
     result: Slot,
     input: TensorShape,
     placement: Placement,
+    /// The rows of the table if the input holds numbers of rows.
+    rows: Option<u32>,
     /// Whether no weight required gradients when the op was created. If so, values may be overwritten unless the input
     /// requires gradients.
     in_place: bool,
@@ -161,15 +169,22 @@ impl LoweredOp {
         let weights = weights.into_weights();
         let in_place =
             form == Form::Deployed && !weights.iter().any(|weight| weight.tensor.requires_grad());
-        Ok(LoweredOp { steps, slots, result, input: plan.input, placement, in_place, weights })
+        let rows = plan.steps.iter().find_map(|step| match step.primitive {
+            Primitive::Embedding { rows, .. } if step.inputs == [ops_catalog::Source::Input] => {
+                Some(rows)
+            }
+            _ => None,
+        });
+        let input = plan.input;
+        Ok(LoweredOp { steps, slots, result, input, placement, rows, in_place, weights })
     }
 
-    /// A normally distributed input.
+    /// A normally distributed input; for an op that looks up rows of a table, numbers of rows.
     ///
     /// # Errors
     /// When libtorch cannot allocate it.
     pub fn random_input(&self) -> Result<Tensor, TchError> {
-        self.placement.normal(&self.input.dims())
+        self.placement.random(&self.input.dims(), self.rows)
     }
 
     /// Its weights, in the order of the steps.
@@ -264,12 +279,16 @@ impl LoweredNetwork {
         Ok(LoweredNetwork { steps, result, input: TensorShape::Map { n, c, h, w }, placement })
     }
 
-    /// A normally distributed input.
+    /// A normally distributed input; for a network that begins with rows of a table, numbers of rows.
     ///
     /// # Errors
     /// When libtorch cannot allocate it.
     pub fn random_input(&self) -> Result<Tensor, TchError> {
-        self.placement.normal(&self.input.dims())
+        let rows = self.steps.iter().find_map(|step| match &step.run {
+            NetworkStep::Op(op) if step.inputs == [Slot::Input] => op.rows,
+            _ => None,
+        });
+        self.placement.random(&self.input.dims(), rows)
     }
 
     /// Its weights, in the order of the steps.

@@ -443,6 +443,25 @@ impl<'a> Source<'a> {
         self.get(name, &Spec { axes: axes.to_vec(), init, trained: true })
     }
 
+    /// Values that nothing trains and that are no weights: they follow from the shape.
+    pub(crate) fn constant(&self, values: &[f32], dims: &[i64]) -> Result<Tensor, WeightError> {
+        let made = Tensor::f_from_slice(values).and_then(|made| made.f_view(dims));
+        made.and_then(|made| self.placement.place(&made))
+            .map_err(|source| self.failed(dims, source))
+    }
+
+    /// Indices into a weight.
+    pub(crate) fn indices(&self, values: &[i64]) -> Result<Tensor, WeightError> {
+        let made = Tensor::f_from_slice(values);
+        let placed = made.and_then(|made| made.f_to_device(self.placement.device));
+        placed.map_err(|source| self.failed(&[values.len() as i64], source))
+    }
+
+    fn failed(&self, dims: &[i64], source: TchError) -> WeightError {
+        let name = self.path.trim_end_matches('.').to_owned();
+        WeightError::Torch { name, wanted: dims.to_vec(), source }
+    }
+
     /// A weight that was made before, seen with other dimensions.
     pub(crate) fn viewed(
         &self,

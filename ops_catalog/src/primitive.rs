@@ -6,6 +6,7 @@
 mod cost;
 mod fields;
 mod infer;
+mod tokens;
 mod windows;
 
 use std::convert::Infallible;
@@ -13,7 +14,7 @@ use std::convert::Infallible;
 use serde::{Deserialize, Serialize};
 
 pub use self::cost::Cost;
-pub use self::fields::{Activation, Gate, Padding, Pair, Sides};
+pub use self::fields::{Activation, Dimension, Gate, Interpolation, Padding, Pair, Sides};
 use crate::Invalid;
 use crate::key::Shape;
 use crate::size::Size;
@@ -36,6 +37,11 @@ fn none_each() -> Pair<u32> {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_none_each(pair: &Pair<u32>) -> bool {
     *pair == none_each()
 }
@@ -46,6 +52,11 @@ fn one_number() -> u32 {
 
 fn yes() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_nearest(mode: &Interpolation) -> bool {
+    *mode == Interpolation::Nearest
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -225,6 +236,13 @@ pub enum Primitive {
     BatchNorm,
     /// Layer norm over the channels.
     LayerNorm,
+    /// Group norm: channels are normalized together in groups. `groups: c_in` is an instance norm.
+    GroupNorm {
+        /// Groups; they divide the channels.
+        groups: [S],
+    },
+    /// `x / sqrt(mean(x^2) + 1e-6)` over the channels, with a learned factor for each channel (arXiv 1910.07467).
+    RmsNorm,
     /// A learned factor for each channel.
     LayerScale,
     /// `max(x, 0)`.
@@ -239,6 +257,18 @@ pub enum Primitive {
     Gelu,
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
+    /// `max(x, 0) + 0.01 * min(x, 0)`.
+    LeakyRelu,
+    /// `max(x, 0) + min(exp(x) - 1, 0)`.
+    Elu,
+    /// GELU with a tanh: `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`, as in GPT-2.
+    GeluTanh,
+    /// `tanh(x)`.
+    Tanh,
+    /// `relu6(x + 3) / 6`.
+    Hardsigmoid,
+    /// `x * tanh(ln(1 + exp(x)))`.
+    Mish,
     /// `max(x, 0) + slope * min(x, 0)`, with a learned slope.
     Prelu {
         /// Whether all channels share one slope, as is the default of `torch.nn.PReLU`.
@@ -279,7 +309,17 @@ pub enum Primitive {
         #[serde(default = "yes", skip_serializing_if = "is_yes")]
         count_include_pad: [bool],
     },
-    /// Mean over a whole map; the output is a 1x1 map.
+    /// Mean over windows whose number is given, whatever the size of the input: `torch.nn.AdaptiveAvgPool2d`.
+    AdaptiveAvgPool {
+        /// Height and width of the output.
+        size: [Pair<S>],
+    },
+    /// Maximum over windows whose number is given: `torch.nn.AdaptiveMaxPool2d`.
+    AdaptiveMaxPool {
+        /// Height and width of the output.
+        size: [Pair<S>],
+    },
+    /// Mean over all positions of a map or of a sequence; the output is a 1x1 map.
     GlobalAvgPool,
     /// Multi-head self-attention with its input and output projections. A map is read as a sequence of `h * w` tokens,
     /// and the output is a map again.
@@ -302,6 +342,29 @@ pub enum Primitive {
         #[serde(default, skip_serializing_if = "is_no")]
         causal: [bool],
     },
+    /// Self-attention inside square windows of a map, with input and output projections and a learned bias for each head
+    /// and relative position: `shifted_window_attention` of Swin (arXiv 2103.14030), and the partitions of MaxViT (arXiv
+    /// 2204.01697). The map is padded with zeros at the bottom and at the right to whole windows, which count.
+    WindowAttention {
+        /// Heads; they divide the channels.
+        heads: [S],
+        /// Height and width of a window.
+        window: [u32],
+        /// How far the windows are shifted along each dimension, without wrapping around. A dimension of one window is
+        /// not shifted.
+        #[serde(default, skip_serializing_if = "is_none")]
+        shift: [u32],
+        /// Whether the positions of a window are spread over the map at equal distances, as in the grid attention of
+        /// MaxViT.
+        #[serde(default, skip_serializing_if = "is_no")]
+        grid: [bool],
+    },
+    /// Rotary position embedding of queries or keys (arXiv 2104.09864): the two halves of each head are rotated against
+    /// each other, by angles that grow with the position.
+    Rotary {
+        /// Heads. The channels of a head are even.
+        heads: [S],
+    },
     /// Squeeze-and-excite: pool, reduce, expand, gate, multiply.
     SqueezeExcite {
         /// Channels between the two layers, before `divisor`.
@@ -318,10 +381,32 @@ pub enum Primitive {
     },
     /// Sum of its inputs.
     Add,
-    /// Product of its inputs.
+    /// Its first input less its second.
+    Sub,
+    /// Product of its inputs. A 1x1 map is a factor for each channel, and a map of one channel is one for each position.
     Mul,
     /// Its inputs, one after the other along the channels.
     Concat,
+    /// Sequences, one after the other.
+    ConcatTokens,
+    /// A part of its input along one dimension: `x[start : start + length * step : step]`.
+    Slice {
+        /// The dimension.
+        along: [Dimension],
+        /// First element.
+        #[serde(default)]
+        start: [u32],
+        /// Number of elements.
+        length: [S],
+        /// Distance of the elements.
+        #[serde(default = "one_number")]
+        step: [u32],
+    },
+    /// Zeros around a map.
+    Pad {
+        /// Rows and columns of zeros.
+        padding: [Padding],
+    },
     /// Parts of its input along the channels, as with `torch.chunk`: equal if their number divides the channels, else
     /// the last one is smaller. A later node reads part 1 of node `a` as `a.1`.
     Split {
@@ -333,11 +418,26 @@ pub enum Primitive {
         /// Groups that are interleaved.
         groups: [u32],
     },
-    /// Nearest-neighbour upsampling.
+    /// Upsampling, nearest neighbour unless given.
     Upsample {
         /// Factor for height and width.
         scale: [u32],
+        /// How values between elements are found.
+        #[serde(default, skip_serializing_if = "is_nearest")]
+        mode: [Interpolation],
     },
+    /// Blocks of `block * block` positions as channels of one position: `torch.nn.PixelUnshuffle`.
+    SpaceToDepth {
+        /// Height and width of a block.
+        block: [u32],
+    },
+    /// Channels as blocks of positions: `torch.nn.PixelShuffle`.
+    DepthToSpace {
+        /// Height and width of a block.
+        block: [u32],
+    },
+    /// All elements as the channels of a 1x1 map, in their order in memory.
+    Flatten,
     /// Its input.
     Identity,
     /// Zeros in the shape of a map after a stride: the op `none` of NAS-Bench-201 (arXiv 2001.00326). It reads nothing.
@@ -353,9 +453,45 @@ pub enum Primitive {
     ToTokens {
         /// Whether a learned class token is put in front.
         class_token: [bool],
+        /// Whether learned position embeddings are added.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        positions: [bool],
+    },
+    /// Tokens as a map. Its second input is a map, of which only height and width matter.
+    ToMap,
+    /// The positions of a map as `patch * patch` sequences, one for each place in a patch, along the batch: the unfolding of
+    /// MobileViT (arXiv 2110.02178).
+    Unfold {
+        /// Height and width of a patch.
+        patch: [u32],
+    },
+    /// The inverse of `unfold`. Its second input is a map, of which only height and width matter.
+    Fold {
+        /// Height and width of a patch.
+        patch: [u32],
+    },
+    /// The rows of a learned table, by number: a map of one channel and width 1 holds the numbers, and gives tokens. A
+    /// number counts as its whole part, modulo the number of rows.
+    Embedding {
+        /// Rows of the table.
+        rows: [S],
+        /// Output channels.
+        out: [S],
+    },
+    /// A learned vector added to each position of a map or of a sequence.
+    PositionEmbedding,
+    /// Learned tokens in front of a sequence, such as a class token.
+    PrependTokens {
+        /// Number of tokens.
+        count: [u32],
     },
     /// The first token, as a 1x1 map.
     ClassToken,
+    /// One token, as a 1x1 map.
+    SelectToken {
+        /// Its place in the sequence, from 0 on.
+        index: [u32],
+    },
 }
 }
 
@@ -388,7 +524,10 @@ impl<S> Primitive<S> {
 
     pub(crate) fn arity(&self) -> Arity {
         match self {
-            Primitive::Add | Primitive::Mul | Primitive::Concat => Arity::AtLeastTwo,
+            Primitive::Add | Primitive::Mul | Primitive::Concat | Primitive::ConcatTokens => {
+                Arity::AtLeastTwo
+            }
+            Primitive::Sub | Primitive::ToMap | Primitive::Fold { .. } => Arity::Exactly(2),
             Primitive::Attention { .. } => Arity::Exactly(3),
             _ => Arity::Exactly(1),
         }
@@ -401,7 +540,13 @@ impl<S> Primitive<S> {
 
     /// Whether it normalizes its input.
     pub(crate) fn is_norm(&self) -> bool {
-        matches!(self, Primitive::BatchNorm | Primitive::LayerNorm)
+        matches!(
+            self,
+            Primitive::BatchNorm
+                | Primitive::LayerNorm
+                | Primitive::GroupNorm { .. }
+                | Primitive::RmsNorm
+        )
     }
 
     /// Whether a batch norm after it can be folded into its bias.

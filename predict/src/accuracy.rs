@@ -210,7 +210,12 @@ fn family(plan: &NetworkPlan) -> &'static str {
         plan.steps.iter().flat_map(|step| &step.plan.steps).any(|step| kind(&step.primitive))
     };
     let attends = |primitive: &Primitive<u32>| {
-        matches!(primitive, Primitive::SelfAttention { .. } | Primitive::Attention { .. })
+        matches!(
+            primitive,
+            Primitive::SelfAttention { .. }
+                | Primitive::Attention { .. }
+                | Primitive::WindowAttention { .. }
+        )
     };
     if has(attends) {
         "transformer"

@@ -1,4 +1,4 @@
-//! Primitives that work on sequences of tokens.
+//! Attention.
 
 use ops_catalog::TensorShape;
 use tch::Tensor;
@@ -91,7 +91,7 @@ fn shared_by(x: Tensor, times: i64) -> Outcome {
     repeated.f_reshape([n, heads * times, length, size])
 }
 
-fn scaled_dot_product(
+pub(super) fn scaled_dot_product(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -111,36 +111,33 @@ fn scaled_dot_product(
     )
 }
 
-pub(super) fn to_tokens(
-    class_token: bool,
+/// Rotates the halves of each head against each other: `x cos + (-x2, x1) sin`, where the angle of the channels `i` and
+/// `i + size / 2` at position `p` is `p / 10000^(2 i / size)`.
+pub(super) fn rotary(
+    heads: u32,
     input: TensorShape,
     weights: &mut Source,
 ) -> Result<Kernel, WeightError> {
-    let TensorShape::Map { c, h, w, .. } = input else {
-        unreachable!("shape inference refuses tokens")
+    let (length, c) = (input.positions(), i64::from(input.channels()));
+    let heads = i64::from(heads);
+    let size = c / heads;
+    let angle = |position: u64, channel: i64| {
+        let exponent = 2.0 * (channel % (size / 2)) as f64 / size as f64;
+        position as f64 / 10_000f64.powf(exponent)
     };
-    let length = i64::from(h) * i64::from(w) + i64::from(class_token);
-    let c = i64::from(c);
-    let token = class_token.then(|| weights.small("class_token", Axis::Channels(c))).transpose()?;
-    let axes = [Axis::Fixed(1), Axis::Fixed(length), Axis::Channels(c)];
-    let positions = weights.scaled("positions", &axes, c)?;
+    let angles = (0..length).flat_map(|position| (0..size).map(move |i| (position, i)));
+    let angles: Vec<f64> = angles.map(|(position, channel)| angle(position, channel)).collect();
+    let table = |function: fn(f64) -> f64| {
+        let values: Vec<f32> = angles.iter().map(|&angle| function(angle) as f32).collect();
+        weights.constant(&values, &[length as i64, 1, size])
+    };
+    let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
     Ok(Kernel::of_one(move |x| {
-        let tokens = x.f_flatten(2, -1)?.f_transpose(1, 2)?;
-        let tokens = match &token {
-            Some(token) => {
-                let (n, _, c) = tokens.size3()?;
-                Tensor::f_cat(&[token.f_expand([n, 1, c], false)?, tokens], 1)?
-            }
-            None => tokens,
-        };
-        tokens.f_add(&positions)
+        let (n, l, c) = x.size3()?;
+        let x = x.f_reshape([n, l, heads, size])?;
+        let half = size / 2;
+        let (first, second) = (x.f_narrow(3, 0, half)?, x.f_narrow(3, half, half)?);
+        let turned = Tensor::f_cat(&[second.f_neg()?, first], 3)?;
+        x.f_mul(&cos)?.f_add(&turned.f_mul(&sin)?)?.f_reshape([n, l, c])
     }))
-}
-
-pub(super) fn class_token() -> Kernel {
-    let first = |x: &Tensor| {
-        let (n, _, c) = x.size3()?;
-        x.f_select(1, 0)?.f_reshape([n, c, 1, 1])
-    };
-    Kernel::of_one(first).giving_view()
 }

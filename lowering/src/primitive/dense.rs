@@ -1,10 +1,10 @@
 //! Convolutions, linear layers, and normalizations.
 
 use ops_catalog::{Padding, Primitive, Sides, Step, TensorShape};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::windows::{Padded, pair};
-use super::{Kernel, Mode, Outcome};
+use super::{Kernel, Mode, Outcome, channel_dim};
 use crate::Form;
 use crate::weights::{Axis, BATCH_NORM_EPSILON, Init, Source, Spec, WeightError};
 
@@ -216,11 +216,35 @@ pub(super) fn layer_norm(input: TensorShape, weights: &mut Source) -> Result<Ker
 pub(super) fn layer_scale(input: TensorShape, weights: &mut Source) -> Result<Kernel, WeightError> {
     let c = i64::from(input.channels());
     let factor = weights.small("factor", Axis::Channels(c))?;
-    // The number of dimensions that aligns it with the channels of its input.
-    let dims = match input {
+    let factor = weights.viewed("factor", &factor, &aligned(input, c))?;
+    Ok(Kernel::of_one(move |x| x.f_mul(&factor)))
+}
+
+pub(super) fn group_norm(groups: u32, c: i64, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let weight = weights.trained("weight", &[Axis::Channels(c)], Init::Ones)?;
+    let bias = weights.small("bias", Axis::Channels(c))?;
+    let groups = i64::from(groups);
+    Ok(Kernel::of_one(move |x| {
+        x.f_group_norm(groups, Some(&weight), Some(&bias), BATCH_NORM_EPSILON, true)
+    }))
+}
+
+/// Written out, as models of the Llama family do: older releases have no function for it.
+pub(super) fn rms_norm(input: TensorShape, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let c = i64::from(input.channels());
+    let weight = weights.trained("weight", &[Axis::Channels(c)], Init::Ones)?;
+    let weight = weights.viewed("weight", &weight, &aligned(input, c))?;
+    Ok(Kernel::of_one(move |x| {
+        let squares = x.f_square()?;
+        let mean = squares.f_mean_dim([channel_dim(x)].as_slice(), true, None::<Kind>)?;
+        x.f_mul(&mean.f_add_scalar(1e-6)?.f_rsqrt()?)?.f_mul(&weight)
+    }))
+}
+
+/// The dimensions of a value for each channel, aligned with the channels of a map or of tokens.
+fn aligned(input: TensorShape, c: i64) -> Vec<i64> {
+    match input {
         TensorShape::Map { .. } => vec![c, 1, 1],
         TensorShape::Tokens { .. } => vec![c],
-    };
-    let factor = weights.viewed("factor", &factor, &dims)?;
-    Ok(Kernel::of_one(move |x| x.f_mul(&factor)))
+    }
 }

@@ -25,8 +25,18 @@ pub(super) const GELU: Elementwise =
     Elementwise { pure: |x| x.f_gelu("none"), in_place: |x| x.f_gelu_("none") };
 pub(super) const SIGMOID: Elementwise =
     Elementwise { pure: Tensor::f_sigmoid, in_place: Tensor::f_sigmoid_ };
-const HARDSIGMOID: Elementwise =
+pub(super) const HARDSIGMOID: Elementwise =
     Elementwise { pure: Tensor::f_hardsigmoid, in_place: Tensor::f_hardsigmoid_ };
+
+pub(super) const LEAKY_RELU: Elementwise =
+    Elementwise { pure: Tensor::f_leaky_relu, in_place: Tensor::f_leaky_relu_ };
+pub(super) const ELU: Elementwise = Elementwise { pure: Tensor::f_elu, in_place: Tensor::f_elu_ };
+pub(super) const GELU_TANH: Elementwise =
+    Elementwise { pure: |x| x.f_gelu("tanh"), in_place: |x| x.f_gelu_("tanh") };
+pub(super) const TANH: Elementwise =
+    Elementwise { pure: Tensor::f_tanh, in_place: Tensor::f_tanh_ };
+pub(super) const MISH: Elementwise =
+    Elementwise { pure: Tensor::f_mish, in_place: Tensor::f_mish_ };
 
 impl Elementwise {
     pub(super) fn run(self, argument: Argument) -> Outcome {

@@ -32,6 +32,31 @@ pub enum Gate {
     Hardsigmoid,
 }
 
+/// How a map is made larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// Each element is repeated.
+    #[default]
+    Nearest,
+    /// Linear between the centres of elements (`align_corners=False`).
+    Bilinear,
+}
+
+/// A dimension of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dimension {
+    /// Channels of a map or of tokens.
+    Channels,
+    /// Height of a map.
+    Height,
+    /// Width of a map.
+    Width,
+    /// Length of a sequence.
+    Tokens,
+}
+
 /// A size along the height and one along the width. One number stands for both, and `[h, w]` for two that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair<S> {

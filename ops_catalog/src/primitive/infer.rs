@@ -1,10 +1,13 @@
 //! The effect of each primitive on shapes, and its cost.
 
 use super::cost::{product, weights};
+use super::tokens::{
+    Windows, concatenated_tokens, folded, map_of, mixed, prepended, selected, tokens_of, unfolded,
+};
 use super::windows::{
     Along, Grown, Window, check_factor, checked_padding, pooled, reach, resolved,
 };
-use super::{Cost, Padding, Pair, Primitive, make_divisible};
+use super::{Cost, Dimension, Padding, Pair, Primitive, Sides, make_divisible};
 use crate::Invalid;
 use crate::tensor::{TensorShape, concatenated};
 
@@ -24,6 +27,8 @@ pub(super) struct Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moves {
     InputsAndOutputs,
+    /// The first input and the outputs.
+    OneInput,
     Outputs,
     /// The outputs are views of the inputs.
     Nothing,
@@ -44,6 +49,11 @@ impl Effect {
     /// An output that is larger or smaller than the input, and so may be too large.
     fn sized(output: TensorShape) -> Result<Effect, Invalid> {
         Ok(Effect::of(output.checked()?))
+    }
+
+    /// One output, made from the first input only.
+    fn reading(output: TensorShape) -> Effect {
+        Effect { moves: Moves::OneInput, ..Effect::of(output) }
     }
 
     fn view(outputs: Vec<TensorShape>) -> Effect {
@@ -71,6 +81,7 @@ impl Primitive<u32> {
             |shapes: &[TensorShape]| shapes.iter().map(TensorShape::elements).sum::<u64>();
         let activation_elements = match moves {
             Moves::InputsAndOutputs => elements(inputs) + elements(&outputs),
+            Moves::OneInput => elements(&inputs[..1]) + elements(&outputs),
             Moves::Outputs => elements(&outputs),
             Moves::Nothing => 0,
         };
@@ -145,13 +156,24 @@ impl Primitive<u32> {
                 Effect { statistics: 2 * channels, ..Effect::of(input).learning(params) }
             }
             Primitive::LayerNorm => Effect::of(input).learning(2 * channels),
-            Primitive::LayerScale => Effect::of(input).learning(channels),
+            Primitive::GroupNorm { groups } => {
+                map(input)?;
+                divides("groups", *groups, input.channels())?;
+                Effect::of(input).learning(2 * channels)
+            }
+            Primitive::RmsNorm | Primitive::LayerScale => Effect::of(input).learning(channels),
             Primitive::Relu
             | Primitive::Relu6
             | Primitive::Hardswish
             | Primitive::Silu
             | Primitive::Gelu
             | Primitive::Sigmoid
+            | Primitive::LeakyRelu
+            | Primitive::Elu
+            | Primitive::GeluTanh
+            | Primitive::Tanh
+            | Primitive::Hardsigmoid
+            | Primitive::Mish
             | Primitive::Softmax => Effect::of(input),
             Primitive::Prelu { shared } => {
                 Effect::of(input).learning(if *shared { 1 } else { channels })
@@ -165,8 +187,12 @@ impl Primitive<u32> {
                 let window = window(*kernel, *stride, once, padding, *ceil_mode, input)?;
                 Effect::of(pooled(&window, input)?)
             }
-            Primitive::GlobalAvgPool => {
+            Primitive::AdaptiveAvgPool { size } | Primitive::AdaptiveMaxPool { size } => {
                 let (n, c, ..) = map(input)?;
+                Effect::sized(TensorShape::Map { n, c, h: size.h, w: size.w })?
+            }
+            Primitive::GlobalAvgPool => {
+                let (n, c) = (input.batch(), input.channels());
                 Effect::of(TensorShape::Map { n, c, h: 1, w: 1 })
             }
             Primitive::SelfAttention { heads } => {
@@ -179,7 +205,24 @@ impl Primitive<u32> {
             }
             Primitive::Attention { heads, kv_heads, causal } => {
                 let kv_heads = *kv_heads.get_or_insert(*heads);
-                attention(*heads, kv_heads, *causal, inputs)?
+                let (output, flops) = mixed(*heads, kv_heads, *causal, inputs)?;
+                Effect::of(output).working(flops)
+            }
+            Primitive::WindowAttention { heads, window, shift, grid } => {
+                divides("heads", *heads, input.channels())?;
+                let windows = Windows::of(input, *window, *shift, *grid)?;
+                let (positions, length) = (windows.positions, windows.length);
+                let projections = product(&[4, positions, channels, channels])?;
+                let products = product(&[2, positions, length, channels])?;
+                let bias = weights(&[windows.offsets, u64::from(*heads)])?;
+                let params = weights(&[4, channels, channels])? + 4 * channels + bias;
+                Effect::of(input).working(projections + products).learning(params)
+            }
+            Primitive::Rotary { heads } => {
+                tokens(input)?;
+                divides("heads", *heads, input.channels())?;
+                divides("the 2 halves of each head:", *heads * 2, input.channels())?;
+                Effect::of(input)
             }
             Primitive::SqueezeExcite { squeeze, divisor, .. } => {
                 map(input)?;
@@ -191,8 +234,23 @@ impl Primitive<u32> {
                 let params = weights(&[2, channels, squeeze])? + squeeze + channels;
                 Effect::of(input).working(flops).learning(params)
             }
-            Primitive::Add | Primitive::Mul => Effect::of(alike(inputs)?),
+            Primitive::Add | Primitive::Sub => Effect::of(alike(inputs)?),
+            Primitive::Mul => Effect::of(scaled(inputs)?),
             Primitive::Concat => Effect::of(concatenated(inputs)?),
+            Primitive::ConcatTokens => Effect::sized(concatenated_tokens(inputs)?)?,
+            Primitive::Slice { along, start, length, step } => {
+                Effect::view(vec![sliced(input, *along, *start, *length, *step)?])
+            }
+            Primitive::Pad { padding } => {
+                let Padding::Sides(sides) = *padding else {
+                    return Err(Invalid::new("padding", "`same` needs a window: write numbers"));
+                };
+                let Sides { top, bottom, left, right } = sides.checked()?;
+                let (n, c, h, w) = map(input)?;
+                // The sides are small.
+                let (h, w) = (h.saturating_add(top + bottom), w.saturating_add(left + right));
+                Effect::sized(TensorShape::Map { n, c, h, w })?
+            }
             Primitive::Split { parts } => {
                 let widths = split_widths(*parts, input.channels())?;
                 Effect::view(widths.map(|width| input.with_channels(width)).collect())
@@ -202,9 +260,28 @@ impl Primitive<u32> {
                 divides("groups", *groups, input.channels())?;
                 Effect::of(input)
             }
-            Primitive::Upsample { scale } => {
+            Primitive::Upsample { scale, .. } => {
                 check_factor("scale", *scale)?;
                 Effect::sized(upsampled(input, *scale)?)?
+            }
+            Primitive::SpaceToDepth { block } => {
+                check_factor("block", *block)?;
+                let (n, c, h, w) = map(input)?;
+                divides_map("block", *block, h, w)?;
+                let c = grown(c, *block * *block)?;
+                Effect::of(TensorShape::Map { n, c, h: h / *block, w: w / *block })
+            }
+            Primitive::DepthToSpace { block } => {
+                check_factor("block", *block)?;
+                let (n, c, h, w) = map(input)?;
+                divides("the square of block,", *block * *block, c)?;
+                let (h, w) = (grown(h, *block)?, grown(w, *block)?);
+                Effect::of(TensorShape::Map { n, c: c / (*block * *block), h, w })
+            }
+            Primitive::Flatten => {
+                let all = input.elements() / u64::from(input.batch());
+                let c = u32::try_from(all).map_err(|_| Invalid::here("is too large to measure"))?;
+                Effect::view(vec![TensorShape::Map { n: input.batch(), c, h: 1, w: 1 }])
             }
             Primitive::Identity => Effect::view(vec![input]),
             Primitive::Zero { out, stride } => {
@@ -214,12 +291,37 @@ impl Primitive<u32> {
                 let output = TensorShape::Map { n, c, h, w };
                 Effect { moves: Moves::Outputs, ..Effect::sized(output)? }
             }
-            Primitive::ToTokens { class_token } => {
+            Primitive::ToTokens { class_token, positions } => {
                 let output = tokens_of(input, *class_token)?.checked()?;
-                let embeddings = output.positions() + u64::from(*class_token);
+                if !*positions && !*class_token {
+                    return Ok(Effect::view(vec![output]));
+                }
+                let positions = if *positions { output.positions() } else { 0 };
+                let embeddings = positions + u64::from(*class_token);
                 Effect::of(output).learning(weights(&[embeddings, channels])?)
             }
-            Primitive::ClassToken => Effect::of(first_token(input)?),
+            Primitive::ToMap => Effect::view(vec![map_of(input, inputs[1])?]),
+            Primitive::Unfold { patch } => Effect::of(unfolded(input, *patch)?),
+            // The second input is not read.
+            Primitive::Fold { patch } => Effect::reading(folded(input, inputs[1], *patch)?),
+            Primitive::Embedding { rows, out } => {
+                let TensorShape::Map { n, c: 1, h: l, w: 1 } = input else {
+                    return Err(Invalid::here(format!(
+                        "takes numbers, a map of one channel and width 1, but its input is {input}"
+                    )));
+                };
+                let params = weights(&[u64::from(*rows), u64::from(*out)])?;
+                Effect::sized(TensorShape::Tokens { n, l, c: *out })?.learning(params)
+            }
+            Primitive::PositionEmbedding => {
+                Effect::of(input).learning(weights(&[input.positions(), channels])?)
+            }
+            Primitive::PrependTokens { count } => {
+                let params = weights(&[u64::from(*count), channels])?;
+                Effect::sized(prepended(input, *count)?)?.learning(params)
+            }
+            Primitive::ClassToken => Effect::of(selected(input, 0)?),
+            Primitive::SelectToken { index } => Effect::of(selected(input, *index)?),
         })
     }
 }
@@ -292,60 +394,6 @@ fn slid_along(window: &Along, input: TensorShape) -> Result<TensorShape, Invalid
     }
 }
 
-/// Attention over queries, keys and values. Each position of the queries is multiplied with each one of the keys and of
-/// the values; a causal mask changes nothing in that, as in PyTorch's own count.
-fn attention(
-    heads: u32,
-    kv_heads: u32,
-    causal: bool,
-    inputs: &[TensorShape],
-) -> Result<Effect, Invalid> {
-    let [queries, keys, values] = [inputs[0], inputs[1], inputs[2]];
-    divides("heads", heads, queries.channels())?;
-    if !heads.is_multiple_of(kv_heads) {
-        return Err(Invalid::here(format!(
-            "kv_heads {kv_heads} does not divide the {heads} heads"
-        )));
-    }
-    let differ = |what: &str, one: TensorShape, other: TensorShape| {
-        Invalid::new("inputs", format!("{what} differ: {one} and {other}"))
-    };
-    let head = queries.channels() / heads;
-    if u64::from(keys.channels()) != u64::from(head) * u64::from(kv_heads) {
-        return Err(Invalid::new(
-            "inputs",
-            format!(
-                "the keys have {} channels, but {kv_heads} heads of {head} channels, as the queries \
-                 have, are {}",
-                keys.channels(),
-                u64::from(head) * u64::from(kv_heads)
-            ),
-        ));
-    }
-    divides("kv_heads", kv_heads, values.channels())?;
-    if [keys, values].iter().any(|other| other.batch() != queries.batch()) {
-        return Err(differ("the batches of queries and keys or values", queries, keys));
-    }
-    if keys.positions() != values.positions() {
-        return Err(differ("the positions of keys and values", keys, values));
-    }
-    if causal && keys.positions() != queries.positions() {
-        return Err(differ(
-            "a causal attention has as many keys as queries, but they",
-            queries,
-            keys,
-        ));
-    }
-    let out = u64::from(values.channels() / kv_heads) * u64::from(heads);
-    let out = u32::try_from(out).map_err(|_| Invalid::here("is too large to measure"))?;
-    let products = [queries.channels(), out].map(|channels| {
-        let batch = u64::from(queries.batch());
-        product(&[batch, queries.positions(), keys.positions(), u64::from(channels)])
-    });
-    let [scores, mixed] = products;
-    Ok(Effect::sized(queries.with_channels(out))?.working(scores? + mixed?))
-}
-
 fn linear(input: TensorShape, out: u32) -> Result<TensorShape, Invalid> {
     match input {
         TensorShape::Map { h: 1, w: 1, .. } | TensorShape::Tokens { .. } => {
@@ -360,11 +408,56 @@ fn linear(input: TensorShape, out: u32) -> Result<TensorShape, Invalid> {
 
 fn upsampled(input: TensorShape, scale: u32) -> Result<TensorShape, Invalid> {
     let (n, c, h, w) = map(input)?;
-    let grown = |size: u32| {
-        size.checked_mul(scale)
-            .ok_or_else(|| Invalid::here(format!("{size} * {scale} is too large")))
+    Ok(TensorShape::Map { n, c, h: grown(h, scale)?, w: grown(w, scale)? })
+}
+
+fn grown(size: u32, scale: u32) -> Result<u32, Invalid> {
+    size.checked_mul(scale).ok_or_else(|| Invalid::here(format!("{size} * {scale} is too large")))
+}
+
+/// A part of a value along one dimension.
+fn sliced(
+    input: TensorShape,
+    along: Dimension,
+    start: u32,
+    length: u32,
+    step: u32,
+) -> Result<TensorShape, Invalid> {
+    check_factor("step", step)?;
+    let mut output = input;
+    let size = match (&mut output, along) {
+        (TensorShape::Map { c, .. } | TensorShape::Tokens { c, .. }, Dimension::Channels) => c,
+        (TensorShape::Map { h, .. }, Dimension::Height) => h,
+        (TensorShape::Map { w, .. }, Dimension::Width) => w,
+        (TensorShape::Tokens { l, .. }, Dimension::Tokens) => l,
+        _ => {
+            return Err(Invalid::new("along", format!("the input has no such dimension: {input}")));
+        }
     };
-    Ok(TensorShape::Map { n, c, h: grown(h)?, w: grown(w)? })
+    let last = u64::from(start) + u64::from(length - 1) * u64::from(step);
+    if last >= u64::from(*size) {
+        return Err(Invalid::here(format!("reaches to element {last}, and there are {size}")));
+    }
+    *size = length;
+    Ok(output)
+}
+
+/// The product of tensors of one shape, of factors for channels and of factors for positions.
+fn scaled(inputs: &[TensorShape]) -> Result<TensorShape, Invalid> {
+    let Some(&whole) = inputs.iter().max_by_key(|shape| shape.elements()) else {
+        return Err(Invalid::here("has no inputs"));
+    };
+    let is_factor = |shape: TensorShape| match (shape, whole) {
+        (
+            TensorShape::Map { n, c, h, w },
+            TensorShape::Map { n: all, c: channels, h: rows, w: columns },
+        ) => n == all && ((c, h, w) == (channels, 1, 1) || (c, h, w) == (1, rows, columns)),
+        _ => false,
+    };
+    match inputs.iter().find(|&&shape| shape != whole && !is_factor(shape)) {
+        Some(other) => Err(Invalid::here(format!("its inputs differ: {whole} and {other}"))),
+        None => Ok(whole),
+    }
 }
 
 /// The common shape of all inputs.
@@ -373,22 +466,6 @@ fn alike(inputs: &[TensorShape]) -> Result<TensorShape, Invalid> {
     match inputs.iter().find(|&&shape| shape != first) {
         Some(other) => Err(Invalid::here(format!("its inputs differ: {first} and {other}"))),
         None => Ok(first),
-    }
-}
-
-fn tokens_of(input: TensorShape, class_token: bool) -> Result<TensorShape, Invalid> {
-    let (n, c, h, w) = map(input)?;
-    let l = u64::from(h) * u64::from(w) + u64::from(class_token);
-    let l = u32::try_from(l).map_err(|_| Invalid::here(format!("{l} tokens are too many")))?;
-    Ok(TensorShape::Tokens { n, l, c })
-}
-
-fn first_token(input: TensorShape) -> Result<TensorShape, Invalid> {
-    match input {
-        TensorShape::Tokens { n, c, .. } => Ok(TensorShape::Map { n, c, h: 1, w: 1 }),
-        TensorShape::Map { .. } => {
-            Err(Invalid::here(format!("takes tokens, but its input is {input}")))
-        }
     }
 }
 
@@ -402,7 +479,24 @@ pub(super) fn map(input: TensorShape) -> Result<(u32, u32, u32, u32), Invalid> {
     }
 }
 
-fn divides(what: &str, part: u32, channels: u32) -> Result<(), Invalid> {
+/// Length of a sequence.
+pub(super) fn tokens(input: TensorShape) -> Result<u32, Invalid> {
+    match input {
+        TensorShape::Tokens { l, .. } => Ok(l),
+        TensorShape::Map { .. } => {
+            Err(Invalid::here(format!("takes tokens, but its input is {input}")))
+        }
+    }
+}
+
+pub(super) fn divides_map(what: &str, part: u32, h: u32, w: u32) -> Result<(), Invalid> {
+    if part > 0 && h.is_multiple_of(part) && w.is_multiple_of(part) {
+        return Ok(());
+    }
+    Err(Invalid::here(format!("{what} {part} does not divide the map of {h}x{w}")))
+}
+
+pub(super) fn divides(what: &str, part: u32, channels: u32) -> Result<(), Invalid> {
     if part > 0 && channels.is_multiple_of(part) {
         return Ok(());
     }

@@ -1,8 +1,8 @@
 //! Random definitions and networks for the properties.
 
 use ops_catalog::{
-    Activation, Gate, Input, LayerSpec, Layout, Merge, NetworkSpec, Node, NodeSpec, OpDef, Padding,
-    Pair, Primitive, Sides, Size, Variable, When,
+    Activation, Dimension, Gate, Input, Interpolation, LayerSpec, Layout, Merge, NetworkSpec, Node,
+    NodeSpec, OpDef, Padding, Pair, Primitive, Sides, Size, Variable, When,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -50,6 +50,22 @@ fn link() -> impl Strategy<Value = Primitive> {
         Just(Primitive::Shuffle { groups: 2 }),
         any::<bool>().prop_map(|shared| Primitive::Prelu { shared }),
         Just(Primitive::Softmax),
+        (1u32..5, 0u32..4, any::<bool>()).prop_map(|(window, shift, grid)| {
+            let shift = if grid { 0 } else { shift % window };
+            // A grid divides every map only at one position.
+            let window = if grid { 1 } else { window };
+            Primitive::WindowAttention { heads: Size::Number(4), window, shift, grid }
+        }),
+        Just(Primitive::GroupNorm { groups: Size::Number(4) }),
+        Just(Primitive::RmsNorm),
+        Just(Primitive::GeluTanh),
+        Just(Primitive::LeakyRelu),
+        Just(Primitive::Elu),
+        Just(Primitive::Tanh),
+        Just(Primitive::Hardsigmoid),
+        Just(Primitive::Mish),
+        Just(Primitive::PositionEmbedding),
+        Just(Primitive::Slice { along: Dimension::Channels, start: 0, length: c_in(), step: 1 }),
         Just(Primitive::Zero { out: None, stride: Pair::square(Size::Number(1)) }),
         Just(Primitive::ConvTranspose2d {
             out: c_in(),
@@ -170,10 +186,39 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
         }),
         2 => (size(), any::<bool>()).prop_map(|(out, bias)| Primitive::Linear { out, bias }),
         2 => size().prop_map(|heads| Primitive::SelfAttention { heads }),
-        2 => number().prop_map(|scale| Primitive::Upsample { scale }),
+        2 => (number(), any::<bool>()).prop_map(|(scale, linear)| Primitive::Upsample {
+            scale,
+            mode: if linear { Interpolation::Bilinear } else { Interpolation::Nearest },
+        }),
+        2 => (size(), number(), number(), any::<bool>())
+            .prop_map(|(heads, window, shift, grid)| Primitive::WindowAttention { heads, window, shift, grid }),
+        1 => size().prop_map(|heads| Primitive::Rotary { heads }),
+        1 => size().prop_map(|groups| Primitive::GroupNorm { groups }),
+        1 => sizes().prop_map(|size| Primitive::AdaptiveAvgPool { size }),
+        1 => number().prop_map(|block| Primitive::SpaceToDepth { block }),
+        1 => number().prop_map(|block| Primitive::DepthToSpace { block }),
+        1 => number().prop_map(|patch| Primitive::Unfold { patch }),
+        1 => number().prop_map(|patch| Primitive::Fold { patch }),
+        1 => Just(Primitive::ToMap),
+        1 => Just(Primitive::Flatten),
+        1 => number().prop_map(|count| Primitive::PrependTokens { count }),
+        1 => number().prop_map(|index| Primitive::SelectToken { index }),
+        1 => (size(), size()).prop_map(|(rows, out)| Primitive::Embedding { rows, out }),
+        1 => Just(Primitive::PositionEmbedding),
+        1 => padding().prop_map(|padding| Primitive::Pad { padding: padding.unwrap_or(Padding::Same) }),
+        2 => (0usize..4, number(), size(), number()).prop_map(|(along, start, length, step)| Primitive::Slice {
+            along: [Dimension::Channels, Dimension::Height, Dimension::Width, Dimension::Tokens][along],
+            start,
+            length,
+            step,
+        }),
+        1 => Just(Primitive::ConcatTokens),
+        1 => Just(Primitive::Sub),
+        1 => Just(Primitive::Mul),
         1 => number().prop_map(|groups| Primitive::Shuffle { groups }),
         1 => (0u32..5).prop_map(|parts| Primitive::Split { parts }),
-        1 => any::<bool>().prop_map(|class_token| Primitive::ToTokens { class_token }),
+        1 => any::<[bool; 2]>()
+            .prop_map(|[class_token, positions]| Primitive::ToTokens { class_token, positions }),
         1 => Just(Primitive::ClassToken),
         1 => Just(Primitive::GlobalAvgPool),
         1 => Just(Primitive::BatchNorm),
@@ -208,7 +253,16 @@ fn wired(nodes: Vec<Loose>) -> Vec<Node> {
         if let Some(wires) = wires {
             return Some(wires.iter().map(|&wire| name(index, wire)).collect());
         }
-        let merges = matches!(apply, Primitive::Add | Primitive::Concat);
+        let merges = matches!(
+            apply,
+            Primitive::Add
+                | Primitive::Sub
+                | Primitive::Mul
+                | Primitive::Concat
+                | Primitive::ConcatTokens
+                | Primitive::ToMap
+                | Primitive::Fold { .. }
+        );
         let after_split = index > 0 && split(index - 1);
         let before = name(index, (index.min(1), after_split.then_some(0)));
         let attends = matches!(apply, Primitive::Attention { .. });

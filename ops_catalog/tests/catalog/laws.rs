@@ -96,6 +96,37 @@ proptest! {
         prop_assert_eq!(turned(kernel, other, [stride, 1], h, w), turned(other, kernel, [1, stride], w, h));
     }
 
+    /// Changes of shape that have an inverse give the shape back, and move every element.
+    #[test]
+    fn changes_of_shape_are_undone(rows in 1u32..9, columns in 1u32..9, block in 1u32..5, c in 1u32..9) {
+        let shape = Shape { input_h: rows * block, input_w: columns * block, ..map(1, c, c, 1) };
+        for nodes in [
+            format!("[apply: {{space_to_depth: {{block: {block}}}}}, apply: {{depth_to_space: {{block: {block}}}}}]"),
+            format!("[{{id: t, apply: {{unfold: {{patch: {block}}}}}}}, {{inputs: [t, input], apply: {{fold: {{patch: {block}}}}}}}]"),
+            "[{id: t, apply: {to_tokens: {class_token: false, positions: false}}}, {inputs: [t, input], apply: to_map}]"
+                .to_owned(),
+        ] {
+            let plan = op(&nodes).at(&shape).unwrap();
+            prop_assert_eq!(plan.output, plan.input);
+            let moved = plan.cost.activation_elements;
+            prop_assert!(moved == 0 || moved == 4 * plan.input.elements(), "{} {}", nodes, moved);
+        }
+    }
+
+    /// Windows that divide a map are as many batches of attention over a window.
+    #[test]
+    fn windows_are_a_batch(rows in 1u32..5, columns in 1u32..5, window in 1u32..6, shift in 0u32..6) {
+        let shift = shift % window;
+        let windows = cost(
+            &format!("[apply: {{window_attention: {{heads: 2, window: {window}, shift: {shift}}}}}]"),
+            &Shape { input_h: rows * window, input_w: columns * window, ..map(1, 8, 8, 1) },
+        );
+        let one = cost("[apply: {self_attention: {heads: 2}}]", &map(window, 8, 8, 1));
+        prop_assert_eq!(windows.flops, u64::from(rows * columns) * one.flops);
+        let bias = u64::from(2 * (2 * window - 1).pow(2));
+        prop_assert_eq!(windows.params, one.params + bias);
+    }
+
     /// Heads that share keys and values save the weights of those, and none of the products.
     #[test]
     fn grouped_queries_save_weights_only(length in 1u32..50, size in 1u32..9, shared in 0u32..3) {

@@ -62,6 +62,12 @@ impl Weightless for Primitive<u32> {
                 | Primitive::Linear { .. }
                 | Primitive::BatchNorm
                 | Primitive::LayerNorm
+                | Primitive::GroupNorm { .. }
+                | Primitive::RmsNorm
+                | Primitive::WindowAttention { .. }
+                | Primitive::Embedding { .. }
+                | Primitive::PositionEmbedding
+                | Primitive::PrependTokens { .. }
                 | Primitive::LayerScale
                 | Primitive::SelfAttention { .. }
                 | Primitive::SqueezeExcite { .. }

@@ -306,6 +306,80 @@ fn nodes_whose_sizes_do_not_fit() {
               {inputs: [input, p, p], apply: {attention: {heads: 2, causal: true}}}]",
             &["a causal attention has as many keys as queries, but they differ: [1, 8, 8, 8]"],
         ),
+        ("[apply: {group_norm: {groups: 3}}]", &["groups 3 does not divide the 8 channels"]),
+        (
+            "[apply: {window_attention: {heads: 2, window: 4, shift: 4}}]",
+            &["shift", "is 4; it is less than the window"],
+        ),
+        (
+            "[apply: {window_attention: {heads: 2, window: 4, shift: 1, grid: true}}]",
+            &["shift", "a grid has no shift"],
+        ),
+        (
+            "[apply: {window_attention: {heads: 2, window: 3, grid: true}}]",
+            &["window 3 does not divide the map of 8x8"],
+        ),
+        ("[apply: {window_attention: {heads: 3, window: 4}}]", &["heads 3 does not divide"]),
+        ("[apply: {window_attention: {heads: 2, window: 0}}]", &["window is 0"]),
+        ("[apply: {rotary: {heads: 2}}]", &["takes tokens, but its input is [1, 8, 8, 8]"]),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {rotary: {heads: 8}}]",
+            &["the 2 halves of each head: 16 does not divide the 8 channels"],
+        ),
+        (
+            "[{id: g, apply: {conv2d: {out: 2, kernel: 1}}}, {inputs: [input, g], apply: mul}]",
+            &["its inputs differ: [1, 8, 8, 8]", "[1, 2, 8, 8]"],
+        ),
+        (
+            "[{id: g, apply: global_avg_pool}, {inputs: [input, g], apply: sub}]",
+            &["node 1 (sub)", "its inputs differ"],
+        ),
+        (
+            "[apply: {slice: {along: channels, start: 5, length: 4}}]",
+            &["node 0 (slice)", "reaches to element 8, and there are 8"],
+        ),
+        (
+            "[apply: {slice: {along: tokens, length: 1}}]",
+            &["along", "the input has no such dimension: [1, 8, 8, 8]"],
+        ),
+        ("[apply: {slice: {along: width, length: 1, step: 0}}]", &["step is 0"]),
+        ("[apply: {pad: {padding: same}}]", &["padding", "`same` needs a window"]),
+        ("[apply: {space_to_depth: {block: 3}}]", &["block 3 does not divide the map of 8x8"]),
+        (
+            "[apply: {depth_to_space: {block: 4}}]",
+            &["the square of block, 16 does not divide the 8"],
+        ),
+        (
+            "[{id: t, apply: {to_tokens: {class_token: true}}}, {inputs: [t, input], apply: to_map}]",
+            &["inputs", "65 tokens are no map of 8x8"],
+        ),
+        ("[apply: {unfold: {patch: 3}}]", &["patch 3 does not divide the map of 8x8"]),
+        (
+            "[{id: t, apply: {unfold: {patch: 4}}}, {inputs: [t, input], apply: {fold: {patch: 2}}}]",
+            &[
+                "inputs",
+                "the patches of a map [1, 8, 8, 8]",
+                "are [4, 16, 8]",
+                "and not [16, 4, 8]",
+            ],
+        ),
+        (
+            "[{id: t, apply: {to_tokens: {class_token: true}}}, {id: u, inputs: [input], apply: {unfold: {patch: 2}}}, \
+              {inputs: [t, u], apply: concat_tokens}]",
+            &["its inputs differ in more than their length: [1, 65, 8]", "[4, 16, 8]"],
+        ),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {select_token: {index: 64}}]",
+            &["index", "is 64, and there are 64 tokens"],
+        ),
+        (
+            "[apply: {embedding: {rows: 10, out: 8}}]",
+            &["takes numbers, a map of one channel and width 1"],
+        ),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {prepend_tokens: {count: 0}}]",
+            &["count is 0"],
+        ),
         ("[apply: {self_attention: {heads: 3}}]", &["heads 3 does not divide the 8 channels"]),
         ("[apply: {shuffle: {groups: 3}}]", &["groups 3 does not divide"]),
         ("[apply: {shuffle: {groups: 0}}]", &["groups 0 does not divide"]),
