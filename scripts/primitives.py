@@ -439,6 +439,15 @@ def _(x, w):
     return y.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, (8, 6))
 
 
+@case("attention with position biases, as EfficientFormer", QKV.format(8, 8, 12, "input")
+      + "{id: a, inputs: [q, k, v], apply: {attention: {heads: 2, position_bias: true}}}]", (2, 7, 10), tokens=True)  # fmt: skip
+def _(x, w):
+    # timm's Attention of efficientformer.py, with its biases as evaluation keeps them.
+    q, k, v = linear(x, w, "q", 8, False), linear(x, w, "k", 8, False), linear(x, w, "v", 12, False)
+    scores = heads(q, 2).matmul(heads(k, 2).transpose(2, 3)) * 4**-0.5 + w("a.positions", 1, 2, 7, 7)
+    return scores.softmax(-1).matmul(heads(v, 2)).transpose(1, 2).flatten(2)
+
+
 def windows(x, w, count, window, shift):
     """`shifted_window_attention` of torchvision's swin_transformer.py, for the node `w`."""
     x = x.permute(0, 2, 3, 1)

@@ -143,12 +143,13 @@ impl LoweredOp {
         let mut slots = 0;
         for step in &plan.steps {
             let inputs = step.inputs.iter().map(|&source| slot(source, &first_slots)).collect();
-            let shape = match step.inputs[0] {
+            let shape = |source: &ops_catalog::Source| match *source {
                 ops_catalog::Source::Input => plan.input,
                 ops_catalog::Source::Node { index, port } => plan.steps[index].outputs[port],
             };
+            let shapes: Vec<TensorShape> = step.inputs.iter().map(shape).collect();
             let kernel =
-                weights.within(&step.name, |weights| Kernel::new(step, shape, form, weights))?;
+                weights.within(&step.name, |weights| Kernel::new(step, &shapes, form, weights))?;
             first_slots.push(slots);
             steps.push(Wired { run: kernel, inputs, output: slots, freed: vec![] });
             slots += step.outputs.len();

@@ -102,13 +102,14 @@ impl Kernel {
         (self.run)(arguments, mode)
     }
 
-    /// The kernel of a step whose first input has the given shape.
+    /// The kernel of a step whose inputs have the given shapes.
     pub(crate) fn new(
         step: &Step,
-        input: TensorShape,
+        inputs: &[TensorShape],
         form: Form,
         weights: &mut Source,
     ) -> Result<Kernel, WeightError> {
+        let input = inputs[0];
         let c = i64::from(input.channels());
         Ok(match step.primitive {
             Primitive::Conv2d { .. } => dense::conv2d(step, c, form, weights)?,
@@ -152,9 +153,7 @@ impl Kernel {
                 _ => x.f_adaptive_avg_pool2d([1, 1]),
             }),
             Primitive::SelfAttention { heads } => attention::self_attention(heads, c, weights)?,
-            Primitive::Attention { heads, kv_heads, causal } => {
-                attention::attention(heads, kv_heads.unwrap_or(heads), causal)
-            }
+            Primitive::Attention { .. } => attention::attention(step, inputs, weights)?,
             Primitive::WindowAttention { .. } => shifted::window_attention(step, input, weights)?,
             Primitive::Rotary { heads } => attention::rotary(heads, input, weights)?,
             Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {

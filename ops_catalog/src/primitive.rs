@@ -198,8 +198,8 @@ pub enum Primitive {
         #[serde(default = "yes")]
         bias: [bool],
     },
-    /// Transposed convolution over a map, by default with a bias of its own. Output size: `(size - 1) * stride + dilation *
-    /// (kernel - 1) + output_padding + 1`, less the padding, as `torch.nn.ConvTranspose2d`.
+    /// Transposed convolution over a map, by default with a bias of its own. Output size: `(size - 1) * stride +
+    /// dilation * (kernel - 1) + output_padding + 1`, less the padding, as `torch.nn.ConvTranspose2d`.
     ConvTranspose2d {
         /// Output channels.
         out: [S],
@@ -334,17 +334,21 @@ pub enum Primitive {
     Attention {
         /// Heads; they divide the channels of the queries.
         heads: [S],
-        /// Heads of the keys and values, each of which serves several heads of the queries (grouped-query attention, arXiv
-        /// 2305.13245). As many as `heads` if not given.
+        /// Heads of the keys and values, each of which serves several heads of the queries (grouped-query attention,
+        /// arXiv 2305.13245). As many as `heads` if not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         kv_heads: [Option<S>],
         /// Whether a query sees only the keys up to its own position.
         #[serde(default, skip_serializing_if = "is_no")]
         causal: [bool],
+        /// Whether a learned bias is added to the scores: one for each head, query and key. Attention with fewer
+        /// biases, by relative position, has them in this form for inference, as EfficientFormer (arXiv 2206.01191).
+        #[serde(default, skip_serializing_if = "is_no")]
+        position_bias: [bool],
     },
-    /// Self-attention inside square windows of a map, with input and output projections and a learned bias for each head
-    /// and relative position: `shifted_window_attention` of Swin (arXiv 2103.14030), and the partitions of MaxViT (arXiv
-    /// 2204.01697). The map is padded with zeros at the bottom and at the right to whole windows, which count.
+    /// Self-attention inside square windows of a map, with input and output projections and a learned bias for each
+    /// head and relative position: `shifted_window_attention` of Swin (arXiv 2103.14030), and the partitions of MaxViT
+    /// (arXiv 2204.01697). The map is padded with zeros at the bottom and at the right to whole windows, which count.
     WindowAttention {
         /// Heads; they divide the channels.
         heads: [S],
@@ -383,7 +387,8 @@ pub enum Primitive {
     Add,
     /// Its first input less its second.
     Sub,
-    /// Product of its inputs. A 1x1 map is a factor for each channel, and a map of one channel is one for each position.
+    /// Product of its inputs. A 1x1 map is a factor for each channel, and a map of one channel is one for each
+    /// position.
     Mul,
     /// Its inputs, one after the other along the channels.
     Concat,
@@ -459,8 +464,8 @@ pub enum Primitive {
     },
     /// Tokens as a map. Its second input is a map, of which only height and width matter.
     ToMap,
-    /// The positions of a map as `patch * patch` sequences, one for each place in a patch, along the batch: the unfolding of
-    /// MobileViT (arXiv 2110.02178).
+    /// The positions of a map as `patch * patch` sequences, one for each place in a patch, along the batch: the
+    /// unfolding of MobileViT (arXiv 2110.02178).
     Unfold {
         /// Height and width of a patch.
         patch: [u32],

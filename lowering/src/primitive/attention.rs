@@ -1,10 +1,10 @@
 //! Attention.
 
-use ops_catalog::TensorShape;
+use ops_catalog::{Primitive, Step, TensorShape};
 use tch::Tensor;
 
 use super::{Kernel, Outcome};
-use crate::weights::{Axis, Source, WeightError};
+use crate::weights::{Axis, Init, Source, WeightError};
 
 /// Multi-head self-attention with fused projections, over tokens or over the positions of a map.
 pub(super) fn self_attention(
@@ -52,22 +52,34 @@ fn over_tokens(
     joined.f_linear(&out.0, Some(&out.1))
 }
 
-/// Attention over queries, keys and values, each a sequence or a map.
-pub(super) fn attention(heads: u32, kv_heads: u32, causal: bool) -> Kernel {
-    let (heads, kv_heads) = (i64::from(heads), i64::from(kv_heads));
-    Kernel::merging(move |arguments, _| {
+/// Attention over queries, keys and values, each a sequence or a map. `inputs` are their shapes.
+pub(super) fn attention(
+    step: &Step,
+    inputs: &[TensorShape],
+    weights: &mut Source,
+) -> Result<Kernel, WeightError> {
+    let Primitive::Attention { heads, kv_heads, causal, position_bias } = step.primitive else {
+        unreachable!("the caller has an attention")
+    };
+    let (heads, kv_heads) = (i64::from(heads), i64::from(kv_heads.unwrap_or(heads)));
+    let positions = |input: usize| Axis::Fixed(inputs[input].positions() as i64);
+    let axes = [Axis::Fixed(1), Axis::Fixed(heads), positions(0), positions(1)];
+    let biases = position_bias
+        .then(|| weights.trained("positions", &axes, Init::Normal { deviation: 0.02 }))
+        .transpose()?;
+    Ok(Kernel::merging(move |arguments, _| {
         let queries = arguments[0].tensor();
         let q = by_head(queries, heads)?;
         let k = shared_by(by_head(arguments[1].tensor(), kv_heads)?, heads / kv_heads)?;
         let v = shared_by(by_head(arguments[2].tensor(), kv_heads)?, heads / kv_heads)?;
-        let mixed = scaled_dot_product(&q, &k, &v, None, causal)?;
+        let mixed = scaled_dot_product(&q, &k, &v, biases.as_ref(), causal)?;
         let (n, _, length, size) = mixed.size4()?;
         match queries.size()[..] {
             // Channels first: the values of a head stand together.
             [_, _, h, w] => mixed.f_transpose(2, 3)?.f_reshape([n, heads * size, h, w]),
             _ => mixed.f_transpose(1, 2)?.f_reshape([n, length, heads * size]),
         }
-    })
+    }))
 }
 
 /// `[n, heads, length, channels of a head]`, from a sequence or a map.

@@ -204,6 +204,12 @@ fn gradients_of_every_primitive_are_those_of_its_values() {
             .to_owned(),
     ));
     ops.push((
+        vec!["attention"],
+        "[{id: k, apply: {avg_pool: {kernel: 2, stride: 2}}},
+          {inputs: [input, k, k], apply: {attention: {heads: 2, position_bias: true}}}]"
+            .to_owned(),
+    ));
+    ops.push((
         vec!["to_tokens", "class_token", "linear"],
         "[{apply: {to_tokens: {class_token: true}}}, {apply: {self_attention: {heads: 2}}},
           {apply: class_token}, {apply: {linear: {out: 8}}}]"

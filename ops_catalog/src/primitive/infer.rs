@@ -203,10 +203,15 @@ impl Primitive<u32> {
                 let params = weights(&[4, channels, channels])? + 4 * channels;
                 Effect::of(input).working(projections + products).learning(params)
             }
-            Primitive::Attention { heads, kv_heads, causal } => {
+            Primitive::Attention { heads, kv_heads, causal, position_bias } => {
                 let kv_heads = *kv_heads.get_or_insert(*heads);
                 let (output, flops) = mixed(*heads, kv_heads, *causal, inputs)?;
-                Effect::of(output).working(flops)
+                if *causal && *position_bias {
+                    return Err(Invalid::new("position_bias", "a causal attention has none"));
+                }
+                let biases = [u64::from(*heads), input.positions(), inputs[1].positions()];
+                let params = if *position_bias { weights(&biases)? } else { 0 };
+                Effect::of(output).working(flops).learning(params)
             }
             Primitive::WindowAttention { heads, window, shift, grid } => {
                 divides("heads", *heads, input.channels())?;

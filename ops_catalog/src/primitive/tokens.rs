@@ -6,8 +6,8 @@ use super::windows::check_factor;
 use crate::Invalid;
 use crate::tensor::TensorShape;
 
-/// The output and the products of attention over queries, keys and values. Each position of the queries is multiplied with each one of the keys and of
-/// the values; a causal mask changes nothing in that, as in PyTorch's own count.
+/// The output and the products of attention over queries, keys and values. Each position of the queries is multiplied
+/// with each one of the keys and of the values; a causal mask changes nothing in that, as in PyTorch's own count.
 pub(super) fn mixed(
     heads: u32,
     kv_heads: u32,

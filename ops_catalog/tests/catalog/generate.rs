@@ -166,8 +166,11 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
             output_padding: Pair::square(added),
             bias: true,
         }),
-        2 => (size(), option::weighted(0.5, size()), any::<bool>())
-            .prop_map(|(heads, kv_heads, causal)| Primitive::Attention { heads, kv_heads, causal }),
+        2 => (size(), option::weighted(0.5, size()), any::<[bool; 2]>()).prop_map(
+            |(heads, kv_heads, [causal, position_bias])| {
+                Primitive::Attention { heads, kv_heads, causal, position_bias }
+            }
+        ),
         1 => (option::weighted(0.5, size()), sizes()).prop_map(|(out, stride)| Primitive::Zero { out, stride }),
         4 => conv.prop_map(|(out, kernel, stride, groups, dilation, padding, bias)| {
             Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias }

@@ -297,6 +297,10 @@ fn nodes_whose_sizes_do_not_fit() {
             ],
         ),
         (
+            "[{inputs: [input, input, input], apply: {attention: {heads: 2, causal: true, position_bias: true}}}]",
+            &["position_bias", "a causal attention has none"],
+        ),
+        (
             "[{id: p, apply: {max_pool: {kernel: 2, stride: 2}}}, \
               {inputs: [input, p, input], apply: {attention: {heads: 2}}}]",
             &["the positions of keys and values differ: [1, 8, 4, 4]"],
