@@ -34,7 +34,7 @@ mod primitive;
 mod tests;
 mod weights;
 
-use ops_catalog::{Merge, NetworkPlan, OpPlan, TensorShape, Value};
+use ops_catalog::{Merge, NetworkPlan, OpPlan, Primitive, TensorShape, Value};
 use tch::{Kind, TchError, Tensor};
 
 use crate::graph::{Slot, Wired, execute, mark_last_uses};
@@ -69,9 +69,15 @@ impl Default for Placement {
 }
 
 impl Placement {
-    /// A tensor of standard normal values.
-    fn normal(&self, dims: &[i64]) -> Result<Tensor, TchError> {
-        self.place(&Tensor::f_randn(dims, (Kind::Float, tch::Device::Cpu))?)
+    /// A tensor of standard normal values, or of numbers of `rows` rows.
+    fn random(&self, dims: &[i64], rows: Option<u32>) -> Result<Tensor, TchError> {
+        let options = (Kind::Float, tch::Device::Cpu);
+        self.place(&match rows {
+            Some(rows) => {
+                Tensor::f_rand(dims, options)?.f_mul_scalar(f64::from(rows))?.f_floor()?
+            }
+            None => Tensor::f_randn(dims, options)?,
+        })
     }
 
     /// `values` in this placement: the same tensor if nothing has to change.
@@ -104,6 +110,8 @@ pub struct LoweredOp {
     result: Slot,
     input: TensorShape,
     placement: Placement,
+    /// The rows of the table if the input holds numbers of rows.
+    rows: Option<u32>,
     /// Whether no weight required gradients when the op was created. If so, values may be overwritten unless the input
     /// requires gradients.
     in_place: bool,
@@ -135,12 +143,13 @@ impl LoweredOp {
         let mut slots = 0;
         for step in &plan.steps {
             let inputs = step.inputs.iter().map(|&source| slot(source, &first_slots)).collect();
-            let shape = match step.inputs[0] {
+            let shape = |source: &ops_catalog::Source| match *source {
                 ops_catalog::Source::Input => plan.input,
                 ops_catalog::Source::Node { index, port } => plan.steps[index].outputs[port],
             };
+            let shapes: Vec<TensorShape> = step.inputs.iter().map(shape).collect();
             let kernel =
-                weights.within(&step.name, |weights| Kernel::new(step, shape, form, weights))?;
+                weights.within(&step.name, |weights| Kernel::new(step, &shapes, form, weights))?;
             first_slots.push(slots);
             steps.push(Wired { run: kernel, inputs, output: slots, freed: vec![] });
             slots += step.outputs.len();
@@ -161,15 +170,22 @@ impl LoweredOp {
         let weights = weights.into_weights();
         let in_place =
             form == Form::Deployed && !weights.iter().any(|weight| weight.tensor.requires_grad());
-        Ok(LoweredOp { steps, slots, result, input: plan.input, placement, in_place, weights })
+        let rows = plan.steps.iter().find_map(|step| match step.primitive {
+            Primitive::Embedding { rows, .. } if step.inputs == [ops_catalog::Source::Input] => {
+                Some(rows)
+            }
+            _ => None,
+        });
+        let input = plan.input;
+        Ok(LoweredOp { steps, slots, result, input, placement, rows, in_place, weights })
     }
 
-    /// A normally distributed input.
+    /// A normally distributed input; for an op that looks up rows of a table, numbers of rows.
     ///
     /// # Errors
     /// When libtorch cannot allocate it.
     pub fn random_input(&self) -> Result<Tensor, TchError> {
-        self.placement.normal(&self.input.dims())
+        self.placement.random(&self.input.dims(), self.rows)
     }
 
     /// Its weights, in the order of the steps.
@@ -214,6 +230,7 @@ fn slot(source: ops_catalog::Source, first_slots: &[usize]) -> Slot {
 enum NetworkStep {
     Op(LoweredOp),
     Add,
+    Mul,
     Concat,
 }
 
@@ -246,6 +263,7 @@ impl LoweredNetwork {
         for (index, step) in plan.steps.iter().enumerate() {
             let run = match step.merge {
                 Some(Merge::Add) => NetworkStep::Add,
+                Some(Merge::Mul) => NetworkStep::Mul,
                 Some(Merge::Concat) => NetworkStep::Concat,
                 None => {
                     let place = step.place.replace('[', ".").replace(']', "");
@@ -262,19 +280,23 @@ impl LoweredNetwork {
         Ok(LoweredNetwork { steps, result, input: TensorShape::Map { n, c, h, w }, placement })
     }
 
-    /// A normally distributed input.
+    /// A normally distributed input; for a network that begins with rows of a table, numbers of rows.
     ///
     /// # Errors
     /// When libtorch cannot allocate it.
     pub fn random_input(&self) -> Result<Tensor, TchError> {
-        self.placement.normal(&self.input.dims())
+        let rows = self.steps.iter().find_map(|step| match &step.run {
+            NetworkStep::Op(op) if step.inputs == [Slot::Input] => op.rows,
+            _ => None,
+        });
+        self.placement.random(&self.input.dims(), rows)
     }
 
     /// Its weights, in the order of the steps.
     pub fn weights(&self) -> impl Iterator<Item = &Weight> {
         self.steps.iter().flat_map(|step| match &step.run {
             NetworkStep::Op(op) => op.weights.as_slice(),
-            NetworkStep::Add | NetworkStep::Concat => &[],
+            NetworkStep::Add | NetworkStep::Mul | NetworkStep::Concat => &[],
         })
     }
 
@@ -300,6 +322,7 @@ impl LoweredNetwork {
             let output = match step {
                 NetworkStep::Op(op) => op.run(arguments[0].tensor(), train),
                 NetworkStep::Add => arguments[0].tensor().f_add(arguments[1].tensor()),
+                NetworkStep::Mul => arguments[0].tensor().f_mul(arguments[1].tensor()),
                 NetworkStep::Concat => primitive::concat(&arguments),
             };
             output.map(|tensor| vec![tensor])

@@ -5,11 +5,14 @@
 mod attention;
 mod dense;
 mod elementwise;
+mod shifted;
+mod tokens;
+mod windows;
 
 use std::fmt;
 
-use ops_catalog::{Primitive, Step, TensorShape};
-use tch::{TchError, Tensor};
+use ops_catalog::{Dimension, Interpolation, Primitive, Sides, Step, TensorShape};
+use tch::{Kind, TchError, Tensor};
 
 use self::elementwise::Elementwise;
 use crate::Form;
@@ -99,19 +102,24 @@ impl Kernel {
         (self.run)(arguments, mode)
     }
 
-    /// The kernel of a step whose first input has the given shape.
+    /// The kernel of a step whose inputs have the given shapes.
     pub(crate) fn new(
         step: &Step,
-        input: TensorShape,
+        inputs: &[TensorShape],
         form: Form,
         weights: &mut Source,
     ) -> Result<Kernel, WeightError> {
+        let input = inputs[0];
         let c = i64::from(input.channels());
         Ok(match step.primitive {
             Primitive::Conv2d { .. } => dense::conv2d(step, c, form, weights)?,
+            Primitive::Conv1d { .. } => dense::conv1d(step, c, form, weights)?,
+            Primitive::ConvTranspose2d { .. } => dense::conv_transpose2d(step, c, weights)?,
             Primitive::Linear { out, bias } => dense::linear(out, bias, input, weights)?,
             Primitive::BatchNorm => dense::batch_norm(c, weights)?,
             Primitive::LayerNorm => dense::layer_norm(input, weights)?,
+            Primitive::GroupNorm { groups } => dense::group_norm(groups, c, weights)?,
+            Primitive::RmsNorm => dense::rms_norm(input, weights)?,
             Primitive::LayerScale => dense::layer_scale(input, weights)?,
             Primitive::Relu => Kernel::overwriting(elementwise::RELU),
             Primitive::Relu6 => Kernel::overwriting(elementwise::RELU6),
@@ -119,36 +127,90 @@ impl Kernel {
             Primitive::Silu => Kernel::overwriting(elementwise::SILU),
             Primitive::Gelu => Kernel::overwriting(elementwise::GELU),
             Primitive::Sigmoid => Kernel::overwriting(elementwise::SIGMOID),
-            Primitive::MaxPool { kernel, stride, padding } => {
-                let (kernel, stride, padding) = windows(kernel, stride, padding);
-                Kernel::of_one(move |x| x.f_max_pool2d(kernel, stride, padding, [1, 1], false))
+            Primitive::LeakyRelu => Kernel::overwriting(elementwise::LEAKY_RELU),
+            Primitive::Elu => Kernel::overwriting(elementwise::ELU),
+            Primitive::GeluTanh => Kernel::overwriting(elementwise::GELU_TANH),
+            Primitive::Tanh => Kernel::overwriting(elementwise::TANH),
+            Primitive::Hardsigmoid => Kernel::overwriting(elementwise::HARDSIGMOID),
+            Primitive::Mish => Kernel::overwriting(elementwise::MISH),
+            Primitive::Prelu { shared } => elementwise::prelu(shared, c, weights)?,
+            Primitive::Softmax => Kernel::of_one(|x| x.f_softmax(channel_dim(x), None::<Kind>)),
+            Primitive::MaxPool { .. } => windows::max_pool(step),
+            Primitive::AvgPool { .. } => windows::avg_pool(step),
+            Primitive::AdaptiveAvgPool { size } => {
+                let size = windows::pair(size);
+                Kernel::of_one(move |x| x.f_adaptive_avg_pool2d(size))
             }
-            Primitive::AvgPool { kernel, stride, padding } => {
-                let (kernel, stride, padding) = windows(kernel, stride, padding);
-                Kernel::of_one(move |x| x.f_avg_pool2d(kernel, stride, padding, false, true, None))
+            Primitive::AdaptiveMaxPool { size } => {
+                let size = windows::pair(size);
+                Kernel::of_one(move |x| Ok(x.f_adaptive_max_pool2d(size)?.0))
             }
-            Primitive::GlobalAvgPool => Kernel::of_one(|x| x.f_adaptive_avg_pool2d([1, 1])),
+            Primitive::GlobalAvgPool => Kernel::of_one(|x| match x.dim() {
+                3 => x
+                    .f_mean_dim([1i64].as_slice(), true, None::<Kind>)?
+                    .f_transpose(1, 2)?
+                    .f_unsqueeze(3),
+                _ => x.f_adaptive_avg_pool2d([1, 1]),
+            }),
             Primitive::SelfAttention { heads } => attention::self_attention(heads, c, weights)?,
+            Primitive::Attention { .. } => attention::attention(step, inputs, weights)?,
+            Primitive::WindowAttention { .. } => shifted::window_attention(step, input, weights)?,
+            Primitive::Rotary { heads } => attention::rotary(heads, input, weights)?,
             Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {
                 elementwise::squeeze_excite(squeeze, activation, gate, c, weights)?
             }
             Primitive::Add => Kernel::merging(|arguments, _| fold(arguments, Tensor::f_add)),
             Primitive::Mul => Kernel::merging(|arguments, _| fold(arguments, Tensor::f_mul)),
+            Primitive::Sub => Kernel::merging(|arguments, _| fold(arguments, Tensor::f_sub)),
+            Primitive::ConcatTokens => Kernel::merging(|arguments, _| {
+                let tensors: Vec<&Tensor> = arguments.iter().map(Argument::tensor).collect();
+                Tensor::f_cat(&tensors, 1)
+            }),
+            Primitive::Slice { along, start, length, step } => slice(along, start, length, step),
+            Primitive::Pad { padding } => {
+                let Sides { top, bottom, left, right } = padding.sides();
+                let sides = [left, right, top, bottom].map(i64::from);
+                Kernel::of_one(move |x| x.f_pad(sides, "constant", Some(0.0)))
+            }
             Primitive::Concat => Kernel::merging(|arguments, _| concat(arguments)),
             Primitive::Split { parts } => split(parts),
             Primitive::Shuffle { groups } => {
                 Kernel::of_one(move |x| x.f_channel_shuffle(groups.into()))
             }
-            Primitive::Upsample { scale } => Kernel::of_one(move |x| {
+            Primitive::Upsample { scale, mode } => Kernel::of_one(move |x| {
                 let (_, _, h, w) = x.size4()?;
-                let scale = i64::from(scale);
-                x.f_upsample_nearest2d([h * scale, w * scale], None, None)
+                let size = [h, w].map(|size| size * i64::from(scale));
+                match mode {
+                    Interpolation::Nearest => x.f_upsample_nearest2d(size, None, None),
+                    Interpolation::Bilinear => x.f_upsample_bilinear2d(size, false, None, None),
+                }
             }),
-            Primitive::Identity => Kernel::of_one(|x| Ok(x.shallow_clone())).giving_view(),
-            Primitive::ToTokens { class_token } => {
-                attention::to_tokens(class_token, input, weights)?
+            Primitive::SpaceToDepth { block } => {
+                Kernel::of_one(move |x| x.f_pixel_unshuffle(block.into()))
             }
-            Primitive::ClassToken => attention::class_token(),
+            Primitive::DepthToSpace { block } => {
+                Kernel::of_one(move |x| x.f_pixel_shuffle(block.into()))
+            }
+            Primitive::Flatten => {
+                let flat = |x: &Tensor| x.f_flatten(1, -1)?.f_unsqueeze(2)?.f_unsqueeze(3);
+                Kernel::of_one(flat).giving_view()
+            }
+            Primitive::Identity => Kernel::of_one(|x| Ok(x.shallow_clone())).giving_view(),
+            Primitive::Zero { .. } => {
+                let output = step.outputs[0].dims();
+                Kernel::of_one(move |x| Tensor::f_zeros(&output, (x.kind(), x.device())))
+            }
+            Primitive::ToTokens { class_token, positions } => {
+                tokens::to_tokens(class_token, positions, input, weights)?
+            }
+            Primitive::ToMap => tokens::to_map(step),
+            Primitive::Unfold { patch } => tokens::unfold(patch),
+            Primitive::Fold { patch } => tokens::fold(patch, step),
+            Primitive::Embedding { rows, out } => tokens::embedding(rows, out, weights)?,
+            Primitive::PositionEmbedding => tokens::position_embedding(input, weights)?,
+            Primitive::PrependTokens { count } => tokens::prepend(count, c, weights)?,
+            Primitive::ClassToken => tokens::select(0),
+            Primitive::SelectToken { index } => tokens::select(index),
         })
     }
 }
@@ -158,10 +220,19 @@ pub(crate) fn channel_dim(x: &Tensor) -> i64 {
     if x.dim() == 4 { 1 } else { 2 }
 }
 
-/// Kernel, stride and padding of a square window.
-fn windows(kernel: u32, stride: u32, padding: Option<u32>) -> ([i64; 2], [i64; 2], [i64; 2]) {
-    let square = |size: u32| [i64::from(size); 2];
-    (square(kernel), square(stride), square(padding.unwrap_or(0)))
+fn slice(along: Dimension, start: u32, length: u32, step: u32) -> Kernel {
+    let (start, step) = (i64::from(start), i64::from(step));
+    let end = start + (i64::from(length) - 1) * step + 1;
+    let cut = move |x: &Tensor| {
+        let dim = match along {
+            Dimension::Channels => channel_dim(x),
+            Dimension::Tokens => 1,
+            Dimension::Height => 2,
+            Dimension::Width => 3,
+        };
+        x.f_slice(dim, start, end, step)
+    };
+    Kernel::of_one(cut).giving_view()
 }
 
 fn split(parts: u32) -> Kernel {

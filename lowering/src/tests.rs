@@ -2,8 +2,9 @@
 
 mod gradients;
 mod providers;
+mod torch;
 
-use ops_catalog::{Catalog, Network, NetworkSpec, Op, OpDef, OpPlan, Primitive, Shape};
+use ops_catalog::{Catalog, Network, NetworkSpec, Op, OpDef, OpPlan, Pair, Primitive, Shape};
 use tch::{Kind, Tensor};
 
 use super::{Form, LoweredNetwork, LoweredOp, Placement, Random};
@@ -97,13 +98,13 @@ impl Parts<'_> {
         else {
             panic!("step {step} is no convolution")
         };
-        let square = |size: u32| [i64::from(size); 2];
+        let pair = |pair: Pair<u32>| pair.parts().map(i64::from);
         x.conv2d(
             self.weight(step, "weight"),
             Some(self.weight(step, "bias")),
-            square(stride),
-            square(padding.unwrap()),
-            square(dilation),
+            pair(stride),
+            padding.unwrap().sides().as_symmetric().unwrap().map(i64::from),
+            pair(dilation),
             groups.into(),
         )
     }

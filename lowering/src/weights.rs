@@ -253,7 +253,10 @@ fn fold(
     let root = double(variance)?.f_add_scalar(BATCH_NORM_EPSILON)?.f_sqrt()?;
     let factor = double(scale)?.f_div(&root)?;
     let bias = double(shift)?.f_sub(&double(mean)?.f_mul(&factor)?)?;
-    let folded = double(weight)?.f_mul(&factor.f_view([-1, 1, 1, 1])?)?;
+    // One factor for each output channel, which is the first dimension.
+    let mut along = vec![1; weight.dim()];
+    along[0] = -1;
+    let folded = double(weight)?.f_mul(&factor.f_view(along.as_slice())?)?;
     Ok((folded.f_to_kind(weight.kind())?, bias.f_to_kind(weight.kind())?))
 }
 
@@ -438,6 +441,25 @@ impl<'a> Source<'a> {
         init: Init,
     ) -> Result<Tensor, WeightError> {
         self.get(name, &Spec { axes: axes.to_vec(), init, trained: true })
+    }
+
+    /// Values that nothing trains and that are no weights: they follow from the shape.
+    pub(crate) fn constant(&self, values: &[f32], dims: &[i64]) -> Result<Tensor, WeightError> {
+        let made = Tensor::f_from_slice(values).and_then(|made| made.f_view(dims));
+        made.and_then(|made| self.placement.place(&made))
+            .map_err(|source| self.failed(dims, source))
+    }
+
+    /// Indices into a weight.
+    pub(crate) fn indices(&self, values: &[i64]) -> Result<Tensor, WeightError> {
+        let made = Tensor::f_from_slice(values);
+        let placed = made.and_then(|made| made.f_to_device(self.placement.device));
+        placed.map_err(|source| self.failed(&[values.len() as i64], source))
+    }
+
+    fn failed(&self, dims: &[i64], source: TchError) -> WeightError {
+        let name = self.path.trim_end_matches('.').to_owned();
+        WeightError::Torch { name, wanted: dims.to_vec(), source }
     }
 
     /// A weight that was made before, seen with other dimensions.

@@ -30,7 +30,10 @@ pub use error::Invalid;
 pub use key::{OpKey, Shape};
 pub use network::{Network, NetworkPlan, PlanStep, Value};
 pub use op::{Layout, MAX_NODES, Node, Op, OpDef, OpDigest, OpPlan, Source, Step, When};
-pub use primitive::{Activation, Cost, Gate, Primitive, make_divisible};
+pub use primitive::{
+    Activation, Cost, Dimension, Gate, Interpolation, Padding, Pair, Primitive, Sides,
+    make_divisible,
+};
 pub use size::{MAX_SIZE, Size, Variable};
 pub use space::Space;
 pub use spec::{

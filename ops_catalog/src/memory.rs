@@ -59,7 +59,8 @@ impl NetworkPlan {
             for inner in &step.plan.steps {
                 let reads: Vec<Storage> =
                     inner.inputs.iter().map(|input| source(&nodes, input)).collect();
-                if inner.primitive.is_view() {
+                // A primitive that moves nothing gives a view of its input.
+                if inner.cost.activation_elements == 0 {
                     nodes.push(vec![reads[0]; inner.outputs.len()]);
                     runs.runs.push(Run { reads, stores: vec![], in_place: false });
                     continue;
@@ -118,11 +119,6 @@ impl Runs {
 }
 
 impl Primitive<u32> {
-    /// Whether its outputs share the memory of its input.
-    fn is_view(&self) -> bool {
-        matches!(self, Primitive::Identity | Primitive::Split { .. })
-    }
-
     /// Whether it is a function of single elements that can work in place.
     fn is_activation(&self) -> bool {
         matches!(
@@ -133,6 +129,12 @@ impl Primitive<u32> {
                 | Primitive::Silu
                 | Primitive::Gelu
                 | Primitive::Sigmoid
+                | Primitive::LeakyRelu
+                | Primitive::Elu
+                | Primitive::GeluTanh
+                | Primitive::Tanh
+                | Primitive::Hardsigmoid
+                | Primitive::Mish
         )
     }
 }

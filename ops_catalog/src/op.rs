@@ -288,15 +288,14 @@ impl Op {
                 continue;
             }
             let at_node = |e: Invalid| e.within(node_label(index, node));
-            let primitive = node.apply.at(shape).map_err(at_node)?;
+            let mut primitive = node.apply.at(shape).map_err(at_node)?;
             let shapes: Vec<TensorShape> =
                 inputs.iter().map(|&source| shape_of(source, input, &steps)).collect();
             let (outputs, step_cost) = primitive.infer(&shapes).map_err(at_node)?;
             cost += step_cost;
             places.push(Source::Node { index: steps.len(), port: 0 });
             origins.push(index);
-            let folded_norm =
-                matches!(primitive, Primitive::Conv2d { bias: true, .. }) && !normalizes;
+            let folded_norm = primitive.can_fold_norm() && !normalizes;
             let name = Arc::clone(&self.names[index]);
             steps.push(Step { name, primitive, inputs, outputs, cost: step_cost, folded_norm });
         }
@@ -323,8 +322,7 @@ impl Op {
 
     /// Whether the definition has a normalization of its own.
     fn normalizes(&self) -> bool {
-        let nodes = &mut self.def.nodes.iter();
-        nodes.any(|node| matches!(node.apply, Primitive::BatchNorm | Primitive::LayerNorm))
+        self.def.nodes.iter().any(|node| node.apply.is_norm())
     }
 
     /// The input tensor at a shape, after the checks that do not depend on the nodes.

@@ -203,9 +203,7 @@ impl<'de> Deserialize<'de> for Size {
                 f.write_str("a number, or a multiple of c_in, c_out or stride such as `6*c_in`")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Size, A::Error> {
-                Err(de::Error::custom(
-                    "is a list, and one size should stand here: kernels, strides and windows are square",
-                ))
+                Err(de::Error::custom("is a list, and one size should stand here"))
             }
             fn visit_u64<E: de::Error>(self, n: u64) -> Result<Size, E> {
                 u32::try_from(n)
@@ -281,7 +279,7 @@ mod tests {
         for (text, problem) in [
             ("-1", "negative"),
             ("2.5", "2.5 is not a whole number, nor a multiple"),
-            ("[1, 7]", "kernels, strides and windows are square"),
+            ("[1, 7]", "is a list, and one size should stand here"),
             ("032", "leading zero, which some programs read as octal: write 32"),
             ("5000000000", "too large for a size"),
             ("true", "is `true`; a number, or a multiple of c_in"),

@@ -64,7 +64,7 @@ impl TensorShape {
     }
 
     /// Number of positions: pixels of a map, tokens of a sequence.
-    pub(crate) fn positions(&self) -> u64 {
+    pub fn positions(&self) -> u64 {
         match *self {
             TensorShape::Map { h, w, .. } => u64::from(h) * u64::from(w),
             TensorShape::Tokens { l, .. } => u64::from(l),

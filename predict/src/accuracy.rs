@@ -209,7 +209,15 @@ fn family(plan: &NetworkPlan) -> &'static str {
     let has = |kind: fn(&Primitive<u32>) -> bool| {
         plan.steps.iter().flat_map(|step| &step.plan.steps).any(|step| kind(&step.primitive))
     };
-    if has(|primitive| matches!(primitive, Primitive::SelfAttention { .. })) {
+    let attends = |primitive: &Primitive<u32>| {
+        matches!(
+            primitive,
+            Primitive::SelfAttention { .. }
+                | Primitive::Attention { .. }
+                | Primitive::WindowAttention { .. }
+        )
+    };
+    if has(attends) {
         "transformer"
     } else if has(|primitive| matches!(primitive, Primitive::Conv2d { groups, .. } if *groups > 1))
     {

@@ -1,10 +1,10 @@
-//! Primitives that work on sequences of tokens.
+//! Attention.
 
-use ops_catalog::TensorShape;
+use ops_catalog::{Primitive, Step, TensorShape};
 use tch::Tensor;
 
 use super::{Kernel, Outcome};
-use crate::weights::{Axis, Source, WeightError};
+use crate::weights::{Axis, Init, Source, WeightError};
 
 /// Multi-head self-attention with fused projections, over tokens or over the positions of a map.
 pub(super) fn self_attention(
@@ -47,51 +47,109 @@ fn over_tokens(
         .f_view([n, l, 3, heads, c / heads])?
         .f_permute([2, 0, 3, 1, 4])?;
     let part = |index| projected.f_select(0, index);
-    let attended = Tensor::f_scaled_dot_product_attention(
-        &part(0)?,
-        &part(1)?,
-        &part(2)?,
-        None::<&Tensor>,
-        0.0,
-        false,
-        None,
-        #[cfg(not(torch_before_2_5))]
-        false,
-    )?;
+    let attended = scaled_dot_product(&part(0)?, &part(1)?, &part(2)?, None, false)?;
     let joined = attended.f_transpose(1, 2)?.f_reshape([n, l, c])?;
     joined.f_linear(&out.0, Some(&out.1))
 }
 
-pub(super) fn to_tokens(
-    class_token: bool,
-    input: TensorShape,
+/// Attention over queries, keys and values, each a sequence or a map. `inputs` are their shapes.
+pub(super) fn attention(
+    step: &Step,
+    inputs: &[TensorShape],
     weights: &mut Source,
 ) -> Result<Kernel, WeightError> {
-    let TensorShape::Map { c, h, w, .. } = input else {
-        unreachable!("shape inference refuses tokens")
+    let Primitive::Attention { heads, kv_heads, causal, position_bias } = step.primitive else {
+        unreachable!("the caller has an attention")
     };
-    let length = i64::from(h) * i64::from(w) + i64::from(class_token);
-    let c = i64::from(c);
-    let token = class_token.then(|| weights.small("class_token", Axis::Channels(c))).transpose()?;
-    let axes = [Axis::Fixed(1), Axis::Fixed(length), Axis::Channels(c)];
-    let positions = weights.scaled("positions", &axes, c)?;
-    Ok(Kernel::of_one(move |x| {
-        let tokens = x.f_flatten(2, -1)?.f_transpose(1, 2)?;
-        let tokens = match &token {
-            Some(token) => {
-                let (n, _, c) = tokens.size3()?;
-                Tensor::f_cat(&[token.f_expand([n, 1, c], false)?, tokens], 1)?
-            }
-            None => tokens,
-        };
-        tokens.f_add(&positions)
+    let (heads, kv_heads) = (i64::from(heads), i64::from(kv_heads.unwrap_or(heads)));
+    let positions = |input: usize| Axis::Fixed(inputs[input].positions() as i64);
+    let axes = [Axis::Fixed(1), Axis::Fixed(heads), positions(0), positions(1)];
+    let biases = position_bias
+        .then(|| weights.trained("positions", &axes, Init::Normal { deviation: 0.02 }))
+        .transpose()?;
+    Ok(Kernel::merging(move |arguments, _| {
+        let queries = arguments[0].tensor();
+        let q = by_head(queries, heads)?;
+        let k = shared_by(by_head(arguments[1].tensor(), kv_heads)?, heads / kv_heads)?;
+        let v = shared_by(by_head(arguments[2].tensor(), kv_heads)?, heads / kv_heads)?;
+        let mixed = scaled_dot_product(&q, &k, &v, biases.as_ref(), causal)?;
+        let (n, _, length, size) = mixed.size4()?;
+        match queries.size()[..] {
+            // Channels first: the values of a head stand together.
+            [_, _, h, w] => mixed.f_transpose(2, 3)?.f_reshape([n, heads * size, h, w]),
+            _ => mixed.f_transpose(1, 2)?.f_reshape([n, length, heads * size]),
+        }
     }))
 }
 
-pub(super) fn class_token() -> Kernel {
-    let first = |x: &Tensor| {
-        let (n, _, c) = x.size3()?;
-        x.f_select(1, 0)?.f_reshape([n, c, 1, 1])
+/// `[n, heads, length, channels of a head]`, from a sequence or a map.
+fn by_head(x: &Tensor, heads: i64) -> Outcome {
+    match x.size()[..] {
+        [n, c, ..] if x.dim() == 4 => x.f_reshape([n, heads, c / heads, -1])?.f_transpose(2, 3),
+        _ => {
+            let (n, length, c) = x.size3()?;
+            x.f_reshape([n, length, heads, c / heads])?.f_transpose(1, 2)
+        }
+    }
+}
+
+/// Each head `times` times, one after the other. Older releases have no attention over fewer heads of keys and values.
+fn shared_by(x: Tensor, times: i64) -> Outcome {
+    if times == 1 {
+        return Ok(x);
+    }
+    let (n, heads, length, size) = x.size4()?;
+    let repeated = x.f_unsqueeze(2)?.f_expand([n, heads, times, length, size], false)?;
+    repeated.f_reshape([n, heads * times, length, size])
+}
+
+pub(super) fn scaled_dot_product(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    causal: bool,
+) -> Outcome {
+    Tensor::f_scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        mask,
+        0.0,
+        causal,
+        None,
+        #[cfg(not(torch_before_2_5))]
+        false,
+    )
+}
+
+/// Rotates the halves of each head against each other: `x cos + (-x2, x1) sin`, where the angle of the channels `i` and
+/// `i + size / 2` at position `p` is `p / 10000^(2 i / size)`.
+pub(super) fn rotary(
+    heads: u32,
+    input: TensorShape,
+    weights: &mut Source,
+) -> Result<Kernel, WeightError> {
+    let (length, c) = (input.positions(), i64::from(input.channels()));
+    let heads = i64::from(heads);
+    let size = c / heads;
+    let angle = |position: u64, channel: i64| {
+        let exponent = 2.0 * (channel % (size / 2)) as f64 / size as f64;
+        position as f64 / 10_000f64.powf(exponent)
     };
-    Kernel::of_one(first).giving_view()
+    let angles = (0..length).flat_map(|position| (0..size).map(move |i| (position, i)));
+    let angles: Vec<f64> = angles.map(|(position, channel)| angle(position, channel)).collect();
+    let table = |function: fn(f64) -> f64| {
+        let values: Vec<f32> = angles.iter().map(|&angle| function(angle) as f32).collect();
+        weights.constant(&values, &[length as i64, 1, size])
+    };
+    let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
+    Ok(Kernel::of_one(move |x| {
+        let (n, l, c) = x.size3()?;
+        let x = x.f_reshape([n, l, heads, size])?;
+        let half = size / 2;
+        let (first, second) = (x.f_narrow(3, 0, half)?, x.f_narrow(3, half, half)?);
+        let turned = Tensor::f_cat(&[second.f_neg()?, first], 3)?;
+        x.f_mul(&cos)?.f_add(&turned.f_mul(&sin)?)?.f_reshape([n, l, c])
+    }))
 }

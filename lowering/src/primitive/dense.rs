@@ -1,9 +1,10 @@
 //! Convolutions, linear layers, and normalizations.
 
-use ops_catalog::{Primitive, Step, TensorShape};
-use tch::Tensor;
+use ops_catalog::{Padding, Primitive, Sides, Step, TensorShape};
+use tch::{Kind, Tensor};
 
-use super::{Kernel, Mode, Outcome};
+use super::windows::{Padded, pair};
+use super::{Kernel, Mode, Outcome, channel_dim};
 use crate::Form;
 use crate::weights::{Axis, BATCH_NORM_EPSILON, Init, Source, Spec, WeightError};
 
@@ -18,29 +19,123 @@ pub(super) fn conv2d(
     else {
         unreachable!("the caller has a convolution")
     };
-    let (out, kernel, groups) = (i64::from(out), i64::from(kernel), i64::from(groups));
+    let (out, [h, w], groups) = (i64::from(out), pair(kernel), i64::from(groups));
     let per_group = c / groups;
-    let window = Axis::Window(kernel);
-    let axes = [Axis::Channels(out), Axis::Channels(per_group), window, window];
-    let weight = weights.scaled("weight", &axes, per_group * kernel * kernel)?;
-    let norm = if step.folded_norm && form == Form::Training {
-        Some(weights.within("norm", |weights| BatchNorm::new(out, Init::Zeros, weights))?)
-    } else {
-        None
-    };
-    let bias = if bias && norm.is_none() {
-        Some(weights.small("bias", Axis::Channels(out))?)
-    } else {
-        None
-    };
-    let square = |size: u32| [i64::from(size); 2];
-    let (stride, dilation) = (square(stride), square(dilation));
-    let padding = square(padding.unwrap_or(0));
+    let axes = [Axis::Channels(out), Axis::Channels(per_group), Axis::Window(h), Axis::Window(w)];
+    let weight = weights.scaled("weight", &axes, per_group * h * w)?;
+    let (norm, bias) = norm_or_bias(step, out, bias, form, weights)?;
+    let (stride, dilation, padded) = (pair(stride), pair(dilation), Padded::new(padding));
     Ok(Kernel::in_mode(move |x, mode| {
-        let y = x.f_conv2d(&weight, bias.as_ref(), stride, padding, dilation, groups)?;
+        let x = padded.pad(x, 0.0)?;
+        let y = x.f_conv2d(&weight, bias.as_ref(), stride, padded.inside, dilation, groups)?;
         match &norm {
             Some(norm) => norm.run(&y, mode),
             None => Ok(y),
+        }
+    }))
+}
+
+/// What follows a convolution: the batch norm of the training form, or else the bias if it has one.
+fn norm_or_bias(
+    step: &Step,
+    out: i64,
+    bias: bool,
+    form: Form,
+    weights: &mut Source,
+) -> Result<(Option<BatchNorm>, Option<Tensor>), WeightError> {
+    if step.folded_norm && form == Form::Training {
+        let norm = weights.within("norm", |weights| BatchNorm::new(out, Init::Zeros, weights))?;
+        return Ok((Some(norm), None));
+    }
+    let bias = bias.then(|| weights.small("bias", Axis::Channels(out))).transpose()?;
+    Ok((None, bias))
+}
+
+/// A convolution over the length of a sequence.
+pub(super) fn conv1d(
+    step: &Step,
+    c: i64,
+    form: Form,
+    weights: &mut Source,
+) -> Result<Kernel, WeightError> {
+    let Primitive::Conv1d { out, kernel, stride, groups, dilation, padding, causal, bias } =
+        step.primitive
+    else {
+        unreachable!("the caller has a convolution")
+    };
+    let [out, kernel, stride, groups, dilation] =
+        [out, kernel, stride, groups, dilation].map(i64::from);
+    let per_group = c / groups;
+    let axes = [Axis::Channels(out), Axis::Channels(per_group), Axis::Window(kernel)];
+    let weight = weights.scaled("weight", &axes, per_group * kernel)?;
+    let (norm, bias) = norm_or_bias(step, out, bias, form, weights)?;
+    let padding = i64::from(padding.unwrap_or(0));
+    Ok(Kernel::in_mode(move |x, mode| {
+        // libtorch takes channels first, then positions.
+        let x_first = match x.dim() {
+            3 => x.f_transpose(1, 2)?,
+            _ => x.f_squeeze_dim(3)?,
+        };
+        let padded = match causal {
+            true => x_first.f_pad([dilation * (kernel - 1), 0], "constant", Some(0.0))?,
+            false => x_first,
+        };
+        let y = padded.f_conv1d(&weight, bias.as_ref(), stride, padding, dilation, groups)?;
+        let y = match &norm {
+            Some(norm) => norm.run(&y, mode)?,
+            None => y,
+        };
+        if x.dim() == 3 { y.f_transpose(1, 2) } else { y.f_unsqueeze(3) }
+    }))
+}
+
+/// A transposed convolution. Its bias is its own: no batch norm was folded into it.
+pub(super) fn conv_transpose2d(
+    step: &Step,
+    c: i64,
+    weights: &mut Source,
+) -> Result<Kernel, WeightError> {
+    let Primitive::ConvTranspose2d {
+        out,
+        kernel,
+        stride,
+        groups,
+        dilation,
+        padding,
+        output_padding,
+        bias,
+    } = step.primitive
+    else {
+        unreachable!("the caller has a transposed convolution")
+    };
+    let (out, [h, w], groups) = (i64::from(out), pair(kernel), i64::from(groups));
+    let per_group = out / groups;
+    let axes = [Axis::Channels(c), Axis::Channels(per_group), Axis::Window(h), Axis::Window(w)];
+    let weight = weights.scaled("weight", &axes, c / groups * h * w)?;
+    let bias = bias.then(|| weights.small("bias", Axis::Channels(out))).transpose()?;
+    let sides = padding.map_or_else(Sides::default, Padding::sides);
+    let inside = sides.as_symmetric().map(|both| both.map(i64::from));
+    let (stride, dilation) = (pair(stride), pair(dilation));
+    let output_padding = pair(output_padding);
+    let output = step.outputs[0].dims();
+    Ok(Kernel::of_one(move |x| {
+        let y = x.f_conv_transpose2d(
+            &weight,
+            bias.as_ref(),
+            stride,
+            inside.unwrap_or([0, 0]),
+            output_padding,
+            groups,
+            dilation,
+        )?;
+        match inside {
+            Some(_) => Ok(y),
+            // libtorch cuts opposite sides alike.
+            None => y.f_narrow(2, sides.top.into(), output[2])?.f_narrow(
+                3,
+                sides.left.into(),
+                output[3],
+            ),
         }
     }))
 }
@@ -121,11 +216,35 @@ pub(super) fn layer_norm(input: TensorShape, weights: &mut Source) -> Result<Ker
 pub(super) fn layer_scale(input: TensorShape, weights: &mut Source) -> Result<Kernel, WeightError> {
     let c = i64::from(input.channels());
     let factor = weights.small("factor", Axis::Channels(c))?;
-    // The number of dimensions that aligns it with the channels of its input.
-    let dims = match input {
+    let factor = weights.viewed("factor", &factor, &aligned(input, c))?;
+    Ok(Kernel::of_one(move |x| x.f_mul(&factor)))
+}
+
+pub(super) fn group_norm(groups: u32, c: i64, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let weight = weights.trained("weight", &[Axis::Channels(c)], Init::Ones)?;
+    let bias = weights.small("bias", Axis::Channels(c))?;
+    let groups = i64::from(groups);
+    Ok(Kernel::of_one(move |x| {
+        x.f_group_norm(groups, Some(&weight), Some(&bias), BATCH_NORM_EPSILON, true)
+    }))
+}
+
+/// Written out, as models of the Llama family do: older releases have no function for it.
+pub(super) fn rms_norm(input: TensorShape, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let c = i64::from(input.channels());
+    let weight = weights.trained("weight", &[Axis::Channels(c)], Init::Ones)?;
+    let weight = weights.viewed("weight", &weight, &aligned(input, c))?;
+    Ok(Kernel::of_one(move |x| {
+        let squares = x.f_square()?;
+        let mean = squares.f_mean_dim([channel_dim(x)].as_slice(), true, None::<Kind>)?;
+        x.f_mul(&mean.f_add_scalar(1e-6)?.f_rsqrt()?)?.f_mul(&weight)
+    }))
+}
+
+/// The dimensions of a value for each channel, aligned with the channels of a map or of tokens.
+fn aligned(input: TensorShape, c: i64) -> Vec<i64> {
+    match input {
         TensorShape::Map { .. } => vec![c, 1, 1],
         TensorShape::Tokens { .. } => vec![c],
-    };
-    let factor = weights.viewed("factor", &factor, &dims)?;
-    Ok(Kernel::of_one(move |x| x.f_mul(&factor)))
+    }
 }

@@ -25,8 +25,18 @@ pub(super) const GELU: Elementwise =
     Elementwise { pure: |x| x.f_gelu("none"), in_place: |x| x.f_gelu_("none") };
 pub(super) const SIGMOID: Elementwise =
     Elementwise { pure: Tensor::f_sigmoid, in_place: Tensor::f_sigmoid_ };
-const HARDSIGMOID: Elementwise =
+pub(super) const HARDSIGMOID: Elementwise =
     Elementwise { pure: Tensor::f_hardsigmoid, in_place: Tensor::f_hardsigmoid_ };
+
+pub(super) const LEAKY_RELU: Elementwise =
+    Elementwise { pure: Tensor::f_leaky_relu, in_place: Tensor::f_leaky_relu_ };
+pub(super) const ELU: Elementwise = Elementwise { pure: Tensor::f_elu, in_place: Tensor::f_elu_ };
+pub(super) const GELU_TANH: Elementwise =
+    Elementwise { pure: |x| x.f_gelu("tanh"), in_place: |x| x.f_gelu_("tanh") };
+pub(super) const TANH: Elementwise =
+    Elementwise { pure: Tensor::f_tanh, in_place: Tensor::f_tanh_ };
+pub(super) const MISH: Elementwise =
+    Elementwise { pure: Tensor::f_mish, in_place: Tensor::f_mish_ };
 
 impl Elementwise {
     pub(super) fn run(self, argument: Argument) -> Outcome {
@@ -40,6 +50,17 @@ impl Elementwise {
     fn of(self, x: Tensor, mode: Mode) -> Outcome {
         self.run(if mode.in_place { Argument::Owned(x) } else { Argument::Shared(&x) })
     }
+}
+
+/// A ReLU with a learned slope for negative values: one, or one for each channel.
+pub(super) fn prelu(shared: bool, c: i64, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let axis = if shared { Axis::Fixed(1) } else { Axis::Channels(c) };
+    let slope = weights.small("slope", axis)?;
+    Ok(Kernel::of_one(move |x| match x.dim() {
+        // libtorch takes the second dimension for the channels.
+        3 => x.f_transpose(1, 2)?.f_prelu(&slope)?.f_transpose(1, 2),
+        _ => x.f_prelu(&slope),
+    }))
 }
 
 /// A 1x1 convolution's weight and bias.

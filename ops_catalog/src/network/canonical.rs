@@ -22,15 +22,16 @@ struct Line<'a> {
 
 impl NetworkPlan {
     /// A text of the network's computation: its input, and its ops by digest, with shapes and wires. It does not
-    /// contain names and does not depend on the form of the definition, nor on the order of nodes or of added inputs.
+    /// contain names and does not depend on the form of the definition, nor on the order of nodes or of inputs that are added
+    /// or multiplied.
     ///
     /// Networks with one text are equal. Two spellings of one network have one text, except if nodes have equal
     /// surroundings, near and far, but are wired differently.
     pub fn canonical(&self) -> String {
-        let mut inputs = self.joined_additions();
+        let mut inputs = self.joined_merges();
         let ranks = self.ranks(&inputs);
         for (step, inputs) in self.steps.iter().zip(&mut inputs) {
-            if step.merge == Some(Merge::Add) {
+            if commutes(step) {
                 inputs.sort_by_key(|&input| rank(&ranks, input));
             }
         }
@@ -50,7 +51,7 @@ impl NetworkPlan {
                     Value::Of(step) => places[step],
                 })
                 .collect();
-            if step.merge == Some(Merge::Add) {
+            if commutes(step) {
                 inputs.sort_unstable();
             }
             Line { op: step.op.digest(), shape: step.key.shape, merge: step.merge, inputs }
@@ -60,12 +61,12 @@ impl NetworkPlan {
     }
 
     /// The inputs of each step. A plan adds several values by a chain of additions; here the chain becomes one
-    /// addition.
-    fn joined_additions(&self) -> Vec<Vec<Value>> {
+    /// addition. The same holds for products.
+    fn joined_merges(&self) -> Vec<Vec<Value>> {
         let mut inputs: Vec<Vec<Value>> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             let read = step.inputs.iter().flat_map(|&input| match input {
-                Value::Of(other) if both_add(step, &self.steps[other]) => inputs[other].clone(),
+                Value::Of(other) if alike(step, &self.steps[other]) => inputs[other].clone(),
                 input => vec![input],
             });
             let read = read.collect();
@@ -81,7 +82,7 @@ impl NetworkPlan {
             let read = inputs.iter().map(|&input| rank(&ranks, input)).collect();
             let label = serde_json::to_string(&(step.op.digest(), step.key.shape, step.merge))
                 .expect("plain data serializes to JSON");
-            ranks.push(hash(label.as_bytes(), sorted_if_added(step, read)));
+            ranks.push(hash(label.as_bytes(), sorted_if_commuting(step, read)));
         }
         let mut readers: Vec<Vec<Hash>> = vec![vec![]; self.steps.len()];
         for (index, step) in self.steps.iter().enumerate().rev() {
@@ -90,7 +91,7 @@ impl NetworkPlan {
             ranks[index] = hash(&ranks[index], read_by);
             for (position, &input) in (0u64..).zip(&inputs[index]) {
                 if let Value::Of(input) = input {
-                    let position = if step.merge == Some(Merge::Add) { 0 } else { position };
+                    let position = if commutes(step) { 0 } else { position };
                     readers[input].push(hash(&position.to_be_bytes(), vec![ranks[index]]));
                 }
             }
@@ -99,8 +100,14 @@ impl NetworkPlan {
     }
 }
 
-fn both_add(step: &PlanStep, other: &PlanStep) -> bool {
-    step.merge == Some(Merge::Add) && other.merge == Some(Merge::Add)
+/// Whether the order of its inputs makes no difference.
+fn commutes(step: &PlanStep) -> bool {
+    matches!(step.merge, Some(Merge::Add | Merge::Mul))
+}
+
+/// Whether both add, or both multiply.
+fn alike(step: &PlanStep, other: &PlanStep) -> bool {
+    commutes(step) && step.merge == other.merge
 }
 
 fn rank(ranks: &[Hash], value: Value) -> Hash {
@@ -110,8 +117,8 @@ fn rank(ranks: &[Hash], value: Value) -> Hash {
     }
 }
 
-fn sorted_if_added(step: &PlanStep, mut hashes: Vec<Hash>) -> Vec<Hash> {
-    if step.merge == Some(Merge::Add) {
+fn sorted_if_commuting(step: &PlanStep, mut hashes: Vec<Hash>) -> Vec<Hash> {
+    if commutes(step) {
         hashes.sort_unstable();
     }
     hashes
@@ -178,6 +185,21 @@ mod tests {
             2,
         );
         assert_ne!(twice, two);
+    }
+
+    #[test]
+    fn the_order_of_multiplied_inputs_makes_no_difference() {
+        let product = |inputs: &str, merge: &str| {
+            canonical(
+                &format!(
+                    "{{OP: Conv1x1, inputs: [-1]}}, {{OP: Sigmoid, inputs: [0]}},
+                     {{OP: Identity, inputs: {inputs}, merge: {merge}}}"
+                ),
+                2,
+            )
+        };
+        assert_eq!(product("[0, 1, -1]", "mul"), product("[-1, 0, 1]", "mul"));
+        assert_ne!(product("[0, 1]", "mul"), product("[0, 1]", "add"));
     }
 
     /// Two nodes with the same computation are distinguished by their readers.

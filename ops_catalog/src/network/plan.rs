@@ -20,7 +20,7 @@ pub struct PlanStep {
     pub plan: OpPlan,
     /// Its inputs, by index into the steps: one value, or the parts of a merge.
     pub inputs: Vec<Value>,
-    /// The merge of several values, if it is one: the op `Add` or `Concat` of the catalog.
+    /// The merge of several values, if it is one: the op `Add`, `Mul` or `Concat` of the catalog.
     pub merge: Option<Merge>,
     /// Its place in the author's text.
     pub place: String,
@@ -87,7 +87,9 @@ impl NetworkPlan {
     ) -> Result<Value, Invalid> {
         let merged = match (inputs.as_slice(), node.merge) {
             ([single], _) => *single,
-            (_, Merge::Add) => self.added(&inputs, &node.place, catalog)?,
+            (_, Merge::Add | Merge::Mul) => {
+                self.combined(&inputs, node.merge, &node.place, catalog)?
+            }
             (_, Merge::Concat) => self.concatenated(inputs, &node.place, catalog)?,
         };
         let input = self.shape_of(merged);
@@ -131,24 +133,28 @@ impl NetworkPlan {
         Value::Of(self.steps.len() - 1)
     }
 
-    /// Adds values two at a time, so that each addition can be a row of a table.
-    fn added(
+    /// Adds or multiplies values two at a time, so that each merge can be a row of a table.
+    fn combined(
         &mut self,
         inputs: &[Value],
+        merge: Merge,
         place: &str,
         catalog: &Catalog,
     ) -> Result<Value, Invalid> {
-        let op = catalog.op("Add")?;
-        let mut sum = inputs[0];
+        let (op, done) = match merge {
+            Merge::Mul => (catalog.op("Mul")?, "multiplied"),
+            _ => (catalog.op("Add")?, "added"),
+        };
+        let mut result = inputs[0];
         for &value in &inputs[1..] {
-            let (a, b) = (self.shape_of(sum), self.shape_of(value));
+            let (a, b) = (self.shape_of(result), self.shape_of(value));
             if a != b {
-                return Err(Invalid::new("inputs", format!("are added, but differ: {a} and {b}")));
+                return Err(Invalid::new("inputs", format!("are {done}, but differ: {a} and {b}")));
             }
             let parts = a.channels().saturating_mul(2);
-            sum = self.merge(op, parts, a, vec![sum, value], Merge::Add, place)?;
+            result = self.merge(op, parts, a, vec![result, value], merge, place)?;
         }
-        Ok(sum)
+        Ok(result)
     }
 
     /// Concatenates all parts at once: the op is one copy, whatever their number.

@@ -91,10 +91,11 @@ fn inputs(
         None => vec![previous(index, nodes)?],
     };
     let wanted = match node.apply.arity() {
-        Arity::One if inputs.len() == 1 => return Ok(inputs),
+        Arity::Exactly(count) if inputs.len() == count => return Ok(inputs),
         Arity::AtLeastTwo if (2..=64).contains(&inputs.len()) => return Ok(inputs),
-        Arity::One => "one input",
-        Arity::AtLeastTwo => "between 2 and 64 inputs",
+        Arity::Exactly(1) => "one input".to_owned(),
+        Arity::Exactly(count) => format!("{count} inputs"),
+        Arity::AtLeastTwo => "between 2 and 64 inputs".to_owned(),
     };
     Err(Invalid::new("inputs", format!("takes {wanted}, and has {}", inputs.len())))
 }

@@ -1,10 +1,9 @@
-//! The cost of each primitive.
+//! Costs.
 
 use serde::{Deserialize, Serialize};
 
-use super::Primitive;
 use crate::Invalid;
-use crate::tensor::{MAX_ELEMENTS, TensorShape};
+use crate::tensor::MAX_ELEMENTS;
 
 /// The cost of an op or a network, from its definition alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,70 +43,8 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-impl Primitive<u32> {
-    pub(super) fn cost(
-        &self,
-        inputs: &[TensorShape],
-        outputs: &[TensorShape],
-    ) -> Result<Cost, Invalid> {
-        let input = inputs[0];
-        let channels = u64::from(input.channels());
-        let batch = u64::from(input.batch());
-        let (flops, params) = match *self {
-            Primitive::Conv2d { out, kernel, groups, bias, .. } => {
-                let (kernel, out) = (u64::from(kernel), u64::from(out));
-                let per_output = product(&[kernel, kernel, channels / u64::from(groups)])?;
-                let flops = product(&[outputs[0].elements(), per_output])?;
-                (flops, weights(&[out, per_output])? + if bias { out } else { 0 })
-            }
-            Primitive::Linear { out, bias } => {
-                let out = u64::from(out);
-                let flops = product(&[input.elements(), out])?;
-                (flops, weights(&[channels, out])? + if bias { out } else { 0 })
-            }
-            Primitive::BatchNorm | Primitive::LayerNorm => (0, 2 * channels),
-            Primitive::LayerScale => (0, channels),
-            Primitive::SelfAttention { .. } => {
-                let length = input.positions();
-                let projections = product(&[4, batch, length, channels, channels])?;
-                let products = product(&[2, batch, length, length, channels])?;
-                (projections + products, weights(&[4, channels, channels])? + 4 * channels)
-            }
-            Primitive::SqueezeExcite { squeeze, .. } => {
-                let squeeze = u64::from(squeeze);
-                let flops = product(&[2, batch, channels, squeeze])?;
-                (flops, weights(&[2, channels, squeeze])? + squeeze + channels)
-            }
-            Primitive::ToTokens { class_token } => {
-                let embeddings = outputs[0].positions() + u64::from(class_token);
-                (0, weights(&[embeddings, channels])?)
-            }
-            Primitive::Relu
-            | Primitive::Relu6
-            | Primitive::Hardswish
-            | Primitive::Silu
-            | Primitive::Gelu
-            | Primitive::Sigmoid
-            | Primitive::MaxPool { .. }
-            | Primitive::AvgPool { .. }
-            | Primitive::GlobalAvgPool
-            | Primitive::Add
-            | Primitive::Mul
-            | Primitive::Concat
-            | Primitive::Shuffle { .. }
-            | Primitive::Upsample { .. }
-            | Primitive::ClassToken => (0, 0),
-            // A view moves nothing.
-            Primitive::Identity | Primitive::Split { .. } => return Ok(Cost::default()),
-        };
-        // The running mean and variance.
-        let statistics = if matches!(self, Primitive::BatchNorm) { 2 * channels } else { 0 };
-        let moved = inputs.iter().chain(outputs).map(TensorShape::elements).sum();
-        Ok(Cost { flops, params, weight_elements: params + statistics, activation_elements: moved })
-    }
-}
-
-fn weights(factors: &[u64]) -> Result<u64, Invalid> {
+/// The number of weights of a tensor with these dimensions.
+pub(super) fn weights(factors: &[u64]) -> Result<u64, Invalid> {
     let count = product(factors)?;
     if count <= MAX_ELEMENTS {
         return Ok(count);
@@ -116,7 +53,7 @@ fn weights(factors: &[u64]) -> Result<u64, Invalid> {
 }
 
 /// A product that is small enough for a sum of a few such products to fit.
-fn product(factors: &[u64]) -> Result<u64, Invalid> {
+pub(super) fn product(factors: &[u64]) -> Result<u64, Invalid> {
     factors
         .iter()
         .try_fold(1u64, |product, &factor| product.checked_mul(factor))

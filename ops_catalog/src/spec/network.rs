@@ -31,6 +31,8 @@ pub enum Merge {
     /// They are added.
     #[default]
     Add,
+    /// They are multiplied element by element, as a gate multiplies a branch.
+    Mul,
     /// They are put one after the other along the channels.
     Concat,
 }

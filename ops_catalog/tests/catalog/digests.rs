@@ -53,6 +53,11 @@ fn what_is_spelled_out_does_not_change_it() {
         ("squeeze: c_in/4", "squeeze: c_in/4, divisor: 1, activation: relu, gate: sigmoid"),
         ("squeeze: c_in/4", "squeeze: 0.25*c_in"),
         ("kernel: 3", "kernel: '3'"),
+        (
+            "kernel: 3, stride: stride}}}\n  - {id: left",
+            "kernel: [3, 3], stride: [stride, stride]}}}\n  - {id: left",
+        ),
+        ("max_pool: {", "max_pool: {ceil_mode: false, dilation: 1, "),
         ("{id: left, apply", "{id: left, inputs: [conv], apply"),
     ] {
         let text =
@@ -87,6 +92,25 @@ fn every_parameter_wire_and_condition_changes_it() {
         ("squeeze: c_in/4", "squeeze: c_in/4, divisor: 8"),
         ("squeeze: c_in/4", "squeeze: c_in/4, activation: silu"),
         ("squeeze: c_in/4", "squeeze: c_in/4, gate: hardsigmoid"),
+        (
+            "conv2d: {out: c_in/2, kernel: 3, stride: stride",
+            "conv2d: {out: c_in/2, kernel: [3, 5], stride: stride",
+        ),
+        (
+            "conv2d: {out: c_in/2, kernel: 3, stride: stride",
+            "conv2d: {out: c_in/2, kernel: [5, 3], stride: stride",
+        ),
+        (
+            "conv2d: {out: c_in/2, kernel: 3, stride: stride",
+            "conv2d: {out: c_in/2, kernel: 3, stride: [stride, 1]",
+        ),
+        ("conv2d: {", "conv2d: {dilation: [1, 2], "),
+        ("conv2d: {", "conv2d: {padding: same, "),
+        ("conv2d: {", "conv2d: {padding: [0, 1], "),
+        ("conv2d: {", "conv2d: {padding: [0, 1, 0, 1], "),
+        ("max_pool: {", "max_pool: {ceil_mode: true, "),
+        ("max_pool: {", "max_pool: {dilation: 2, "),
+        ("max_pool: {", "avg_pool: {count_include_pad: false, "),
         ("max_pool", "avg_pool"),
         ("max_pool: {kernel: 3", "max_pool: {kernel: 2"),
         ("max_pool: {", "max_pool: {padding: 1, "),

@@ -143,6 +143,29 @@ fn merges_are_rows_of_their_own() {
 }
 
 #[test]
+fn gates_are_rows_of_their_own() {
+    let gated = |size: u32| {
+        NetworkSpec::from_yaml(&format!(
+            "input: {{n: 2, c: 8, h: 9, w: 7}}
+nodes:
+  - {{op: Conv1x1, c_out: 8, stride: 1, inputs: [-1]}}
+  - {{op: Sigmoid, c_out: 8, stride: 1, inputs: [0]}}
+  - {{op: Conv3x3, c_out: {size}, stride: 1, inputs: [-1]}}
+  - {{op: Identity, c_out: 8, stride: 1, inputs: [1, 2, -1], merge: mul}}
+output: 3
+"
+        ))
+        .unwrap()
+    };
+    assert_eq!(keys(&plan(&gated(8)))[3..5], ["Mul:n2-h9-w7-i16-o8-s1"; 2]);
+    let network = Network::new(&gated(4), builtin()).unwrap();
+    assert_refused(
+        network.plan(builtin()),
+        &["nodes[3]", "inputs: are multiplied, but differ: [2, 8, 9, 7]", "[2, 4, 9, 7]"],
+    );
+}
+
+#[test]
 fn sequences_of_tokens_are_merged_as_well() {
     let spec = NetworkSpec::from_yaml(
         "input: {n: 1, c: 3, h: 64, w: 64}

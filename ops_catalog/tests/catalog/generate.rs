@@ -1,8 +1,8 @@
 //! Random definitions and networks for the properties.
 
 use ops_catalog::{
-    Activation, Gate, Input, LayerSpec, Layout, Merge, NetworkSpec, Node, NodeSpec, OpDef,
-    Primitive, Size, Variable, When,
+    Activation, Dimension, Gate, Input, Interpolation, LayerSpec, Layout, Merge, NetworkSpec, Node,
+    NodeSpec, OpDef, Padding, Pair, Primitive, Sides, Size, Variable, When,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -15,20 +15,22 @@ fn c_in() -> Size {
 /// A primitive that takes a map of `c_in` channels and gives one, at any size of 8 or more and for
 /// channels that 8 divides.
 fn link() -> impl Strategy<Value = Primitive> {
-    let odd = prop_oneof![Just(1u32), Just(3), Just(5)];
+    let odd = || prop_oneof![Just(1u32), Just(3), Just(5)];
     let groups = prop_oneof![Just(Size::Number(1)), Just(Size::Number(4)), Just(c_in())];
     prop_oneof![
-        (odd, groups, 1u32..3, any::<bool>()).prop_map(|(kernel, groups, dilation, bias)| {
-            Primitive::Conv2d {
-                out: c_in(),
-                kernel: Size::Number(kernel),
-                stride: Size::Number(1),
-                groups,
-                dilation,
-                padding: None,
-                bias,
+        (odd(), odd(), groups, 1u32..3, any::<[bool; 2]>()).prop_map(
+            |(kernel, width, groups, dilation, [same, bias])| {
+                Primitive::Conv2d {
+                    out: c_in(),
+                    kernel: Pair { h: Size::Number(kernel), w: Size::Number(width) },
+                    stride: Pair::square(Size::Number(1)),
+                    groups,
+                    dilation: Pair::square(dilation),
+                    padding: same.then_some(Padding::Same),
+                    bias,
+                }
             }
-        }),
+        ),
         (1u32..16, prop_oneof![Just(1u32), Just(8)]).prop_map(|(squeeze, divisor)| {
             Primitive::SqueezeExcite {
                 squeeze: Size::Number(squeeze),
@@ -38,12 +40,43 @@ fn link() -> impl Strategy<Value = Primitive> {
             }
         }),
         Just(Primitive::SelfAttention { heads: Size::Number(4) }),
-        Just(Primitive::AvgPool {
-            kernel: Size::Number(3),
-            stride: Size::Number(1),
-            padding: None
+        any::<[bool; 2]>().prop_map(|[ceil_mode, count_include_pad]| Primitive::AvgPool {
+            kernel: Pair::square(Size::Number(3)),
+            stride: Pair::square(Size::Number(1)),
+            padding: None,
+            ceil_mode,
+            count_include_pad,
         }),
         Just(Primitive::Shuffle { groups: 2 }),
+        any::<bool>().prop_map(|shared| Primitive::Prelu { shared }),
+        Just(Primitive::Softmax),
+        (1u32..5, 0u32..4, any::<bool>()).prop_map(|(window, shift, grid)| {
+            let shift = if grid { 0 } else { shift % window };
+            // A grid divides every map only at one position.
+            let window = if grid { 1 } else { window };
+            Primitive::WindowAttention { heads: Size::Number(4), window, shift, grid }
+        }),
+        Just(Primitive::GroupNorm { groups: Size::Number(4) }),
+        Just(Primitive::RmsNorm),
+        Just(Primitive::GeluTanh),
+        Just(Primitive::LeakyRelu),
+        Just(Primitive::Elu),
+        Just(Primitive::Tanh),
+        Just(Primitive::Hardsigmoid),
+        Just(Primitive::Mish),
+        Just(Primitive::PositionEmbedding),
+        Just(Primitive::Slice { along: Dimension::Channels, start: 0, length: c_in(), step: 1 }),
+        Just(Primitive::Zero { out: None, stride: Pair::square(Size::Number(1)) }),
+        Just(Primitive::ConvTranspose2d {
+            out: c_in(),
+            kernel: Pair::square(Size::Number(3)),
+            stride: Pair::square(Size::Number(1)),
+            groups: Size::Number(2),
+            dilation: Pair::square(1),
+            padding: Some(Padding::Same),
+            output_padding: Pair::square(0),
+            bias: true,
+        }),
         Just(Primitive::BatchNorm),
         Just(Primitive::LayerNorm),
         Just(Primitive::LayerScale),
@@ -88,17 +121,65 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
             }),
         ]
     };
-    let dilation = prop_oneof![2 => Just(1), 1 => number()];
-    let padding = || option::weighted(0.3, number());
-    let conv = (size(), size(), size(), size(), dilation, padding(), any::<bool>());
-    let pool = (size(), size(), padding(), any::<bool>());
+    let sizes = move || {
+        prop_oneof![
+            4 => size().prop_map(Pair::square),
+            1 => (size(), size()).prop_map(|(h, w)| Pair { h, w }),
+        ]
+    };
+    let dilation = || {
+        let any = prop_oneof![2 => Just(1), 1 => number()];
+        (any, option::weighted(0.1, number())).prop_map(|(h, w)| Pair { h, w: w.unwrap_or(h) })
+    };
+    let padding = || {
+        let sides =
+            [number(), number(), number(), number()].prop_map(|[top, bottom, left, right]| {
+                Padding::Sides(Sides { top, bottom, left, right })
+            });
+        let all =
+            number().prop_map(|n| Padding::Sides(Sides { top: n, bottom: n, left: n, right: n }));
+        option::weighted(0.4, prop_oneof![3 => all, 1 => sides, 1 => Just(Padding::Same)])
+    };
+    let conv = (size(), sizes(), sizes(), size(), dilation(), padding(), any::<bool>());
+    let pool = (sizes(), sizes(), dilation(), padding(), any::<[bool; 3]>());
+    let line = (
+        size(),
+        size(),
+        size(),
+        size(),
+        number(),
+        option::weighted(0.3, number()),
+        any::<[bool; 2]>(),
+    );
+    let grown = (size(), sizes(), sizes(), dilation(), padding(), number());
     let apply = prop_oneof![
+        2 => line.prop_map(|(out, kernel, stride, groups, dilation, padding, [causal, bias])| {
+            Primitive::Conv1d { out, kernel, stride, groups, dilation, padding, causal, bias }
+        }),
+        2 => grown.prop_map(|(out, kernel, stride, dilation, padding, added)| Primitive::ConvTranspose2d {
+            out,
+            kernel,
+            stride,
+            groups: Size::Number(1),
+            dilation,
+            padding,
+            output_padding: Pair::square(added),
+            bias: true,
+        }),
+        2 => (size(), option::weighted(0.5, size()), any::<[bool; 2]>()).prop_map(
+            |(heads, kv_heads, [causal, position_bias])| {
+                Primitive::Attention { heads, kv_heads, causal, position_bias }
+            }
+        ),
+        1 => (option::weighted(0.5, size()), sizes()).prop_map(|(out, stride)| Primitive::Zero { out, stride }),
         4 => conv.prop_map(|(out, kernel, stride, groups, dilation, padding, bias)| {
             Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias }
         }),
-        4 => pool.prop_map(|(kernel, stride, padding, max)| match max {
-            true => Primitive::MaxPool { kernel, stride, padding },
-            false => Primitive::AvgPool { kernel, stride, padding },
+        4 => pool.prop_map(|(kernel, stride, dilation, padding, [max, ceil_mode, count_include_pad])| {
+            match max {
+                true => Primitive::MaxPool { kernel, stride, dilation, padding, ceil_mode },
+                false => Primitive::AvgPool { kernel, stride, padding, ceil_mode, count_include_pad },
+            }
         }),
         2 => (size(), number()).prop_map(|(squeeze, divisor)| Primitive::SqueezeExcite {
             squeeze,
@@ -108,10 +189,39 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
         }),
         2 => (size(), any::<bool>()).prop_map(|(out, bias)| Primitive::Linear { out, bias }),
         2 => size().prop_map(|heads| Primitive::SelfAttention { heads }),
-        2 => number().prop_map(|scale| Primitive::Upsample { scale }),
+        2 => (number(), any::<bool>()).prop_map(|(scale, linear)| Primitive::Upsample {
+            scale,
+            mode: if linear { Interpolation::Bilinear } else { Interpolation::Nearest },
+        }),
+        2 => (size(), number(), number(), any::<bool>())
+            .prop_map(|(heads, window, shift, grid)| Primitive::WindowAttention { heads, window, shift, grid }),
+        1 => size().prop_map(|heads| Primitive::Rotary { heads }),
+        1 => size().prop_map(|groups| Primitive::GroupNorm { groups }),
+        1 => sizes().prop_map(|size| Primitive::AdaptiveAvgPool { size }),
+        1 => number().prop_map(|block| Primitive::SpaceToDepth { block }),
+        1 => number().prop_map(|block| Primitive::DepthToSpace { block }),
+        1 => number().prop_map(|patch| Primitive::Unfold { patch }),
+        1 => number().prop_map(|patch| Primitive::Fold { patch }),
+        1 => Just(Primitive::ToMap),
+        1 => Just(Primitive::Flatten),
+        1 => number().prop_map(|count| Primitive::PrependTokens { count }),
+        1 => number().prop_map(|index| Primitive::SelectToken { index }),
+        1 => (size(), size()).prop_map(|(rows, out)| Primitive::Embedding { rows, out }),
+        1 => Just(Primitive::PositionEmbedding),
+        1 => padding().prop_map(|padding| Primitive::Pad { padding: padding.unwrap_or(Padding::Same) }),
+        2 => (0usize..4, number(), size(), number()).prop_map(|(along, start, length, step)| Primitive::Slice {
+            along: [Dimension::Channels, Dimension::Height, Dimension::Width, Dimension::Tokens][along],
+            start,
+            length,
+            step,
+        }),
+        1 => Just(Primitive::ConcatTokens),
+        1 => Just(Primitive::Sub),
+        1 => Just(Primitive::Mul),
         1 => number().prop_map(|groups| Primitive::Shuffle { groups }),
         1 => (0u32..5).prop_map(|parts| Primitive::Split { parts }),
-        1 => any::<bool>().prop_map(|class_token| Primitive::ToTokens { class_token }),
+        1 => any::<[bool; 2]>()
+            .prop_map(|[class_token, positions]| Primitive::ToTokens { class_token, positions }),
         1 => Just(Primitive::ClassToken),
         1 => Just(Primitive::GlobalAvgPool),
         1 => Just(Primitive::BatchNorm),
@@ -146,13 +256,24 @@ fn wired(nodes: Vec<Loose>) -> Vec<Node> {
         if let Some(wires) = wires {
             return Some(wires.iter().map(|&wire| name(index, wire)).collect());
         }
-        let merges = matches!(apply, Primitive::Add | Primitive::Concat);
+        let merges = matches!(
+            apply,
+            Primitive::Add
+                | Primitive::Sub
+                | Primitive::Mul
+                | Primitive::Concat
+                | Primitive::ConcatTokens
+                | Primitive::ToMap
+                | Primitive::Fold { .. }
+        );
         let after_split = index > 0 && split(index - 1);
         let before = name(index, (index.min(1), after_split.then_some(0)));
-        match (merges, after_split) {
-            (false, false) => None,
-            (false, true) => Some(vec![before]),
-            (true, _) => Some(vec![before.clone(), before]),
+        let attends = matches!(apply, Primitive::Attention { .. });
+        match (merges, attends, after_split) {
+            (_, true, _) => Some(vec![before; 3]),
+            (true, ..) => Some(vec![before.clone(), before]),
+            (false, false, true) => Some(vec![before]),
+            (false, false, false) => None,
         }
     };
     (0..nodes.len())
@@ -235,7 +356,7 @@ pub fn nonsense_network() -> impl Strategy<Value = NetworkSpec> {
         size(),
         stride,
         vec(prop_oneof![4 => 1i64..4, 1 => -1i64..2, 1 => any::<i64>()], 0..4),
-        option::of(prop_oneof![Just(Merge::Add), Just(Merge::Concat)]),
+        option::of(prop_oneof![Just(Merge::Add), Just(Merge::Mul), Just(Merge::Concat)]),
     );
     let input = (size(), size(), size(), size());
     let output = option::weighted(0.1, any::<i64>());

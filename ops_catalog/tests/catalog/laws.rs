@@ -1,6 +1,6 @@
 //! Laws of shapes and costs.
 
-use ops_catalog::{Cost, Network, Op, OpDef, Primitive, Shape, Source};
+use ops_catalog::{Cost, Network, Op, OpDef, OpPlan, Primitive, Shape, Source};
 use proptest::prelude::*;
 
 use crate::{builtin, generate, map, op};
@@ -66,6 +66,87 @@ proptest! {
         prop_assert_eq!(grouped.flops * u64::from(groups), dense.flops);
         prop_assert_eq!(grouped.params * u64::from(groups), dense.params);
         prop_assert_eq!(grouped.activation_elements, dense.activation_elements);
+    }
+
+    /// Every product of a convolution is one of the transposed convolution back, which undoes its size.
+    #[test]
+    fn a_transposed_convolution_works_as_much_as_the_convolution(
+        size in 1u32..20, kernel in 1u32..5, stride in 1u32..4, c_in in 1u32..9, c_out in 1u32..9,
+    ) {
+        let window = format!("kernel: {kernel}, stride: {stride}, padding: 0, bias: false");
+        let there = op(&format!("[apply: {{conv_transpose2d: {{out: c_out, {window}}}}}]"));
+        let there = there.at(&map(size, c_in, c_out, 1)).unwrap();
+        let grown = (size - 1) * stride + kernel;
+        prop_assert_eq!(there.output.dims()[2], i64::from(grown));
+        let back = cost(&format!("[apply: {{conv2d: {{out: c_out, {window}}}}}]"), &map(grown, c_out, c_in, 1));
+        prop_assert_eq!((there.cost.flops, there.cost.params), (back.flops, back.params));
+        prop_assert_eq!(there.cost.activation_elements, back.activation_elements);
+    }
+
+    /// A kernel of one column costs what the kernel of one row costs on the map that is turned.
+    #[test]
+    fn a_turned_kernel_costs_the_same_on_a_turned_map(
+        (h, w) in (5u32..20, 5u32..20), (kernel, other) in (1u32..6, 1u32..6), stride in 1u32..4, same in any::<bool>(),
+    ) {
+        let turned = |kernel: u32, other: u32, strides: [u32; 2], h: u32, w: u32| {
+            let padding = if same { ", padding: same" } else { "" };
+            let conv = format!("conv2d: {{out: c_out, kernel: [{kernel}, {other}], stride: {strides:?}{padding}}}");
+            cost(&format!("[apply: {{{conv}}}]"), &Shape { input_h: h, input_w: w, ..map(1, 3, 5, 1) })
+        };
+        prop_assert_eq!(turned(kernel, other, [stride, 1], h, w), turned(other, kernel, [1, stride], w, h));
+    }
+
+    /// Changes of shape that have an inverse give the shape back, and move every element.
+    #[test]
+    fn changes_of_shape_are_undone(rows in 1u32..9, columns in 1u32..9, block in 1u32..5, c in 1u32..9) {
+        let shape = Shape { input_h: rows * block, input_w: columns * block, ..map(1, c, c, 1) };
+        for nodes in [
+            format!("[apply: {{space_to_depth: {{block: {block}}}}}, apply: {{depth_to_space: {{block: {block}}}}}]"),
+            format!("[{{id: t, apply: {{unfold: {{patch: {block}}}}}}}, {{inputs: [t, input], apply: {{fold: {{patch: {block}}}}}}}]"),
+            "[{id: t, apply: {to_tokens: {class_token: false, positions: false}}}, {inputs: [t, input], apply: to_map}]"
+                .to_owned(),
+        ] {
+            let plan = op(&nodes).at(&shape).unwrap();
+            prop_assert_eq!(plan.output, plan.input);
+            let moved = plan.cost.activation_elements;
+            prop_assert!(moved == 0 || moved == 4 * plan.input.elements(), "{} {}", nodes, moved);
+        }
+    }
+
+    /// Windows that divide a map are as many batches of attention over a window.
+    #[test]
+    fn windows_are_a_batch(rows in 1u32..5, columns in 1u32..5, window in 1u32..6, shift in 0u32..6) {
+        let shift = shift % window;
+        let windows = cost(
+            &format!("[apply: {{window_attention: {{heads: 2, window: {window}, shift: {shift}}}}}]"),
+            &Shape { input_h: rows * window, input_w: columns * window, ..map(1, 8, 8, 1) },
+        );
+        let one = cost("[apply: {self_attention: {heads: 2}}]", &map(window, 8, 8, 1));
+        prop_assert_eq!(windows.flops, u64::from(rows * columns) * one.flops);
+        let bias = u64::from(2 * (2 * window - 1).pow(2));
+        prop_assert_eq!(windows.params, one.params + bias);
+    }
+
+    /// Heads that share keys and values save the weights of those, and none of the products.
+    #[test]
+    fn grouped_queries_save_weights_only(length in 1u32..50, size in 1u32..9, shared in 0u32..3) {
+        let attention = |kv_heads: u32| {
+            let linear = |id: &str, heads: u32| {
+                format!("{{id: {id}, inputs: [x], apply: {{linear: {{out: {}, bias: false}}}}}}", heads * size)
+            };
+            let nodes = [
+                "{id: x, apply: {to_tokens: {class_token: false}}}".to_owned(),
+                linear("q", 8), linear("k", kv_heads), linear("v", kv_heads),
+                format!("{{inputs: [q, k, v], apply: {{attention: {{heads: 8, kv_heads: {kv_heads}}}}}}}"),
+            ];
+            let shape = Shape { input_h: length, input_w: 1, ..map(1, 16, 8 * size, 1) };
+            op(&format!("[{}]", nodes.join(", "))).at(&shape).unwrap()
+        };
+        let (all, some) = (attention(8), attention(8 >> shared));
+        let products = |plan: &OpPlan| plan.steps.last().unwrap().cost.flops;
+        prop_assert_eq!(products(&all), products(&some));
+        let saved = u64::from(2 * 16 * (8 - (8 >> shared)) * size);
+        prop_assert_eq!(all.cost.params - some.cost.params, saved);
     }
 
     #[test]

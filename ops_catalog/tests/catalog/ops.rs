@@ -14,7 +14,7 @@ fn typical_shapes(op: &Op) -> Vec<Shape> {
         }
         "ClassTokenHead" => vec![tokens(50, 768, 1000)],
         "PatchEmbed" => vec![map(224, 3, 768, 32), map(224, 3, 192, 16)],
-        "Add" => vec![map(28, 128, 64, 1), map(1, 2, 1, 1)],
+        "Add" | "Mul" => vec![map(28, 128, 64, 1), map(1, 2, 1, 1)],
         "Fire" => vec![map(55, 64, 128, 1), map(13, 512, 512, 1)],
         "ShuffleUnit" => vec![map(28, 116, 116, 1), map(7, 464, 464, 1)],
         "ConvNeXtBlock" => vec![map(56, 96, 96, 1), map(7, 768, 768, 1)],
@@ -56,9 +56,18 @@ impl Weightless for Primitive<u32> {
         !matches!(
             self,
             Primitive::Conv2d { .. }
+                | Primitive::Conv1d { .. }
+                | Primitive::ConvTranspose2d { .. }
+                | Primitive::Prelu { .. }
                 | Primitive::Linear { .. }
                 | Primitive::BatchNorm
                 | Primitive::LayerNorm
+                | Primitive::GroupNorm { .. }
+                | Primitive::RmsNorm
+                | Primitive::WindowAttention { .. }
+                | Primitive::Embedding { .. }
+                | Primitive::PositionEmbedding
+                | Primitive::PrependTokens { .. }
                 | Primitive::LayerScale
                 | Primitive::SelfAttention { .. }
                 | Primitive::SqueezeExcite { .. }

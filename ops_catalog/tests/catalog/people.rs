@@ -229,12 +229,24 @@ fn what_is_not_certain_says_where_and_what_to_do() {
         let apply = format!("{{conv2d: {{out: 8, {fields}}}}}");
         OpDef::from_yaml(&format!("name: A\nnodes:\n  - apply: {apply}\n"))
     };
-    assert_refused(op("kernel: [1, 7]"), &["line 3", "conv2d.kernel", "windows are square"]);
     assert_refused(
-        op("kernel: 3, padding: [0, 1, 0, 1]"),
-        &["conv2d.padding: is a list; a whole number, 0 or larger should stand here"],
+        op("kernel: [1, 7, 7]"),
+        &[
+            "line 3",
+            "conv2d.kernel: is a list of 3; one size or a list [height, width] should stand here",
+        ],
     );
-    assert_refused(op("kernel: 3, padding: same"), &["padding: is `same`; a whole number"]);
+    assert_refused(
+        op("kernel: 3, padding: [0, 1, 0]"),
+        &[
+            "conv2d.padding: is a list of 3; a number, `same`, [height, width] or [top, bottom, left, right]",
+        ],
+    );
+    assert_refused(
+        op("kernel: 3, padding: valid"),
+        &["conv2d.padding: is the text \"valid\"; a number, `same`"],
+    );
+    assert_refused(op("kernel: 3, groups: [1, 2]"), &["conv2d.groups: is a list, and one size"]);
     assert_refused(
         text::read::<SpaceDef>("name = \"a\""),
         &["this looks like TOML; YAML and JSON are read"],

@@ -27,6 +27,14 @@ fn definitions_that_are_no_graph() {
         ),
         ("nodes: [{apply: add}]", &["node 0 (add), inputs", "between 2 and 64 inputs, and has 1"]),
         ("nodes: [{inputs: [input, input], apply: relu}]", &["takes one input, and has 2"]),
+        (
+            "nodes: [{apply: {attention: {heads: 2}}}]",
+            &["node 0 (attention), inputs", "takes 3 inputs, and has 1"],
+        ),
+        (
+            "nodes: [{apply: attention}]",
+            &["`attention` needs fields: write them as `attention: {...}`"],
+        ),
         ("nodes: [{inputs: [], apply: relu}]", &["takes one input, and has 0"]),
         ("nodes: [{apply: {split: {parts: 2}}}]", &["node 0 (split)", "an op has one output"]),
         (
@@ -225,6 +233,156 @@ fn nodes_whose_sizes_do_not_fit() {
         (
             "[apply: {max_pool: {kernel: 3, stride: 1, padding: 2}}]",
             &["padding 2 is more than half of the window 3"],
+        ),
+        (
+            "[apply: {conv2d: {out: c_out, kernel: [1, 19], padding: [3, 0]}}]",
+            &["a window of 1x19 (dilation 1, padding 3x0) does not fit an input of 8x8"],
+        ),
+        (
+            "[apply: {conv2d: {out: c_out, kernel: [9, 1], dilation: [1, 2], padding: [0, 0, 2, 1]}}]",
+            &["a window of 9x1 (dilation 1x2, padding [0, 0, 2, 1]) does not fit an input of 8x8"],
+        ),
+        (
+            "[apply: {conv2d: {out: c_out, kernel: 3, dilation: [1, 0]}}]",
+            &["dilation is 0; it lies between 1 and 1024"],
+        ),
+        (
+            "[apply: {avg_pool: {kernel: [3, 2], stride: 1, padding: [0, 0, 0, 2]}}]",
+            &["padding 2 is more than half of the window 2"],
+        ),
+        (
+            "[apply: {conv1d: {out: c_out, kernel: 3}}]",
+            &["takes tokens or a map of width 1", "use a conv2d"],
+        ),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {conv1d: {out: c_out, kernel: 3, causal: true, padding: 1}}]",
+            &["node 1 (conv1d), padding", "a causal convolution has none of its own"],
+        ),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {conv1d: {out: c_out, kernel: 70, padding: 1}}]",
+            &["a window that reaches over 70 (padding 2) does not fit a length of 64"],
+        ),
+        (
+            "[apply: {conv_transpose2d: {out: c_out, kernel: 3, stride: 2, output_padding: 2}}]",
+            &["output_padding 2 is not smaller than the stride 2 or the dilation 1"],
+        ),
+        (
+            "[apply: {conv_transpose2d: {out: c_out, kernel: 2, stride: 4, padding: same}}]",
+            &[
+                "a window of 2 is too small for an output of 4 times the size",
+                "output_padding of 2",
+            ],
+        ),
+        (
+            "[apply: {conv_transpose2d: {out: c_out, kernel: 3, padding: 5}}]",
+            &["padding 5 leaves nothing of an output of 10"],
+        ),
+        (
+            "[apply: {conv_transpose2d: {out: c_out, kernel: 3, groups: 3}}]",
+            &["groups 3 does not divide the 8 channels"],
+        ),
+        (
+            "[{inputs: [input, input, input], apply: {attention: {heads: 3}}}]",
+            &["node 0 (attention)", "heads 3 does not divide the 8 channels"],
+        ),
+        (
+            "[{inputs: [input, input, input], apply: {attention: {heads: 4, kv_heads: 3}}}]",
+            &["kv_heads 3 does not divide the 4 heads"],
+        ),
+        (
+            "[{inputs: [input, input, input], apply: {attention: {heads: 4, kv_heads: 2}}}]",
+            &[
+                "inputs",
+                "the keys have 8 channels, but 2 heads of 2 channels, as the queries have, are 4",
+            ],
+        ),
+        (
+            "[{inputs: [input, input, input], apply: {attention: {heads: 2, causal: true, position_bias: true}}}]",
+            &["position_bias", "a causal attention has none"],
+        ),
+        (
+            "[{id: p, apply: {max_pool: {kernel: 2, stride: 2}}}, \
+              {inputs: [input, p, input], apply: {attention: {heads: 2}}}]",
+            &["the positions of keys and values differ: [1, 8, 4, 4]"],
+        ),
+        (
+            "[{id: p, apply: {max_pool: {kernel: 2, stride: 2}}}, \
+              {inputs: [input, p, p], apply: {attention: {heads: 2, causal: true}}}]",
+            &["a causal attention has as many keys as queries, but they differ: [1, 8, 8, 8]"],
+        ),
+        ("[apply: {group_norm: {groups: 3}}]", &["groups 3 does not divide the 8 channels"]),
+        (
+            "[apply: {window_attention: {heads: 2, window: 4, shift: 4}}]",
+            &["shift", "is 4; it is less than the window"],
+        ),
+        (
+            "[apply: {window_attention: {heads: 2, window: 4, shift: 1, grid: true}}]",
+            &["shift", "a grid has no shift"],
+        ),
+        (
+            "[apply: {window_attention: {heads: 2, window: 3, grid: true}}]",
+            &["window 3 does not divide the map of 8x8"],
+        ),
+        ("[apply: {window_attention: {heads: 3, window: 4}}]", &["heads 3 does not divide"]),
+        ("[apply: {window_attention: {heads: 2, window: 0}}]", &["window is 0"]),
+        ("[apply: {rotary: {heads: 2}}]", &["takes tokens, but its input is [1, 8, 8, 8]"]),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {rotary: {heads: 8}}]",
+            &["the 2 halves of each head: 16 does not divide the 8 channels"],
+        ),
+        (
+            "[{id: g, apply: {conv2d: {out: 2, kernel: 1}}}, {inputs: [input, g], apply: mul}]",
+            &["its inputs differ: [1, 8, 8, 8]", "[1, 2, 8, 8]"],
+        ),
+        (
+            "[{id: g, apply: global_avg_pool}, {inputs: [input, g], apply: sub}]",
+            &["node 1 (sub)", "its inputs differ"],
+        ),
+        (
+            "[apply: {slice: {along: channels, start: 5, length: 4}}]",
+            &["node 0 (slice)", "reaches to element 8, and there are 8"],
+        ),
+        (
+            "[apply: {slice: {along: tokens, length: 1}}]",
+            &["along", "the input has no such dimension: [1, 8, 8, 8]"],
+        ),
+        ("[apply: {slice: {along: width, length: 1, step: 0}}]", &["step is 0"]),
+        ("[apply: {pad: {padding: same}}]", &["padding", "`same` needs a window"]),
+        ("[apply: {space_to_depth: {block: 3}}]", &["block 3 does not divide the map of 8x8"]),
+        (
+            "[apply: {depth_to_space: {block: 4}}]",
+            &["the square of block, 16 does not divide the 8"],
+        ),
+        (
+            "[{id: t, apply: {to_tokens: {class_token: true}}}, {inputs: [t, input], apply: to_map}]",
+            &["inputs", "65 tokens are no map of 8x8"],
+        ),
+        ("[apply: {unfold: {patch: 3}}]", &["patch 3 does not divide the map of 8x8"]),
+        (
+            "[{id: t, apply: {unfold: {patch: 4}}}, {inputs: [t, input], apply: {fold: {patch: 2}}}]",
+            &[
+                "inputs",
+                "the patches of a map [1, 8, 8, 8]",
+                "are [4, 16, 8]",
+                "and not [16, 4, 8]",
+            ],
+        ),
+        (
+            "[{id: t, apply: {to_tokens: {class_token: true}}}, {id: u, inputs: [input], apply: {unfold: {patch: 2}}}, \
+              {inputs: [t, u], apply: concat_tokens}]",
+            &["its inputs differ in more than their length: [1, 65, 8]", "[4, 16, 8]"],
+        ),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {select_token: {index: 64}}]",
+            &["index", "is 64, and there are 64 tokens"],
+        ),
+        (
+            "[apply: {embedding: {rows: 10, out: 8}}]",
+            &["takes numbers, a map of one channel and width 1"],
+        ),
+        (
+            "[apply: {to_tokens: {class_token: false}}, apply: {prepend_tokens: {count: 0}}]",
+            &["count is 0"],
         ),
         ("[apply: {self_attention: {heads: 3}}]", &["heads 3 does not divide the 8 channels"]),
         ("[apply: {shuffle: {groups: 3}}]", &["groups 3 does not divide"]),

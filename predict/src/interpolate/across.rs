@@ -1,6 +1,6 @@
 //! Estimates for one op from the rows of all ops together.
 
-use ops_catalog::{Op, OpPlan, Primitive, Shape};
+use ops_catalog::{Op, OpPlan, Pair, Primitive, Shape};
 
 use super::hull::{Hull, Sizes};
 use super::{Curves, Estimate, NothingLearned, Rows, distances, point};
@@ -122,8 +122,17 @@ impl Work {
         for step in &plan.steps {
             let flops = step.cost.flops as f64;
             match step.primitive {
-                Primitive::Conv2d { groups, .. } if groups > 1 => work.grouped += flops,
-                Primitive::Conv2d { kernel, .. } if kernel > 1 => work.dense += flops,
+                Primitive::Conv2d { groups, .. }
+                | Primitive::Conv1d { groups, .. }
+                | Primitive::ConvTranspose2d { groups, .. }
+                    if groups > 1 =>
+                {
+                    work.grouped += flops;
+                }
+                Primitive::Conv2d { kernel, .. } if kernel != Pair::square(1) => {
+                    work.dense += flops
+                }
+                Primitive::Conv1d { .. } | Primitive::ConvTranspose2d { .. } => work.dense += flops,
                 Primitive::Conv2d { .. } | Primitive::Linear { .. } => work.pointwise += flops,
                 _ => work.other += step.cost.activation_elements as f64,
             }

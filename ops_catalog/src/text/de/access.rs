@@ -192,6 +192,14 @@ impl<'de> VariantAccess<'de> for Named<'de> {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
+        // A bare name has the default of each field, unless a field has none.
+        if self.value.is_none() {
+            let read = visitor.visit_map(Fields::new(&[]));
+            return read.map_err(|_: Refused| match self.needed() {
+                Ok(_) => Refused::at(self.at, "should be an object"),
+                Err(error) => error,
+            });
+        }
         self.needed()?.deserialize_map(visitor).map_err(|e| e.inside(self.name.to_owned()))
     }
 }
