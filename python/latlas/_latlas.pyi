@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 
@@ -125,7 +125,7 @@ class Table:
     ) -> Prediction: ...
     def predict_many(
         self,
-        networks: Iterable[Network | Sequence[str]],
+        networks: Iterable[Network | Iterable[str]],
         missing: Literal["error", "interpolate", "nan"] = "error",
         threads: int | None = None,
     ) -> Predictions: ...

@@ -1,6 +1,7 @@
 //! Predictions of many networks at once.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,7 +10,7 @@ use latlas_shared::{Missing, MissingOp};
 use ops_catalog::{Catalog, NetworkPlan, OpKey};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyString};
+use pyo3::types::{PyByteArray, PyList, PyString};
 
 use crate::errors::{self, Class};
 use crate::network::Network;
@@ -55,11 +56,72 @@ struct Input {
     texts: Vec<String>,
 }
 
+/// The most texts that are known by their object. Lists whose keys are all new objects do not profit.
+const MOST_OBJECTS: usize = 1 << 16;
+
+/// The number of each op key.
+#[derive(Default)]
+struct Numbers<'py> {
+    by_text: HashMap<String, u32>,
+    /// By the address of the object: lists of a search share the objects of their keys, and comparing addresses is
+    /// faster than hashing texts.
+    by_object: HashMap<usize, u32, BuildHasherDefault<AddressHasher>>,
+    /// Those objects. While they are kept, no other object has their address.
+    kept: Vec<Bound<'py, PyAny>>,
+}
+
+impl<'py> Numbers<'py> {
+    /// The number of a key, which is new if there is none yet. None for an object that is no text.
+    fn of(&mut self, key: Bound<'py, PyAny>, texts: &mut Vec<String>) -> PyResult<Option<u32>> {
+        let address = key.as_ptr() as usize;
+        if let Some(&number) = self.by_object.get(&address) {
+            return Ok(Some(number));
+        }
+        let Ok(text) = key.cast::<PyString>() else { return Ok(None) };
+        let text = text.to_str()?;
+        let number = match self.by_text.get(text) {
+            Some(&number) => number,
+            None => {
+                let number = u32::try_from(texts.len())
+                    .map_err(|_| Class::Error.with(key.py(), "too many distinct op keys"))?;
+                self.by_text.insert(text.to_owned(), number);
+                texts.push(text.to_owned());
+                number
+            }
+        };
+        if self.kept.len() < MOST_OBJECTS {
+            self.by_object.insert(address, number);
+            self.kept.push(key);
+        }
+        Ok(Some(number))
+    }
+}
+
+/// Spreads addresses, whose lowest bits are all zero.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_usize(byte.into()));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Fibonacci hashing, with the well-mixed half in the low bits too.
+        let mixed = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
 impl Input {
-    fn read(networks: &Bound<'_, PyAny>, catalog: &Catalog) -> PyResult<Input> {
+    fn read<'py>(networks: &Bound<'py, PyAny>, catalog: &Catalog) -> PyResult<Input> {
         let py = networks.py();
         let mut input = Input::default();
-        let mut numbers: HashMap<String, u32> = HashMap::new();
+        let mut numbers = Numbers::default();
         for (place, network) in networks.try_iter()?.enumerate() {
             let network = network?;
             let invalid = |problem: &dyn std::fmt::Display| format!("networks[{place}]: {problem}");
@@ -77,20 +139,16 @@ impl Input {
                 return Err(not_one());
             }
             let begin = input.keys.len();
-            for key in network.try_iter().map_err(|_| not_one())? {
-                let key = key?;
-                let text = key.cast::<PyString>().map_err(|_| not_one())?.to_str()?;
-                let number = match numbers.get(text) {
-                    Some(&number) => number,
-                    None => {
-                        let number = u32::try_from(input.texts.len())
-                            .map_err(|_| Class::Error.with(py, "too many distinct op keys"))?;
-                        numbers.insert(text.to_owned(), number);
-                        input.texts.push(text.to_owned());
-                        number
-                    }
-                };
+            let mut add = |key: Bound<'py, PyAny>| {
+                let number = numbers.of(key, &mut input.texts)?.ok_or_else(not_one)?;
                 input.keys.push(number);
+                PyResult::Ok(())
+            };
+            match network.cast::<PyList>() {
+                Ok(list) => list.iter().try_for_each(&mut add)?,
+                Err(_) => {
+                    network.try_iter().map_err(|_| not_one())?.try_for_each(|key| add(key?))?
+                }
             }
             if input.keys.len() == begin {
                 return Err(Class::NetworkError.with(py, invalid(&"it has no op keys")));

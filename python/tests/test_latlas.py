@@ -13,6 +13,7 @@ import tempfile
 import threading
 import unittest
 import warnings
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,18 @@ class Predictions(unittest.TestCase):
             self.assertAlmostEqual(ms[place] / p.ms, 1, delta=1e-12)
             self.assertAlmostEqual(low[place] / p.low, 1, delta=1e-12)
             self.assertAlmostEqual(high[place] / p.high, 1, delta=1e-12)
+
+    def test_keys_may_be_any_objects(self) -> None:
+        keys = self.nets[0].keys()
+        alike = (tuple(keys), list(keys), iter(keys), (f"{key[:3]}{key[3:]}" for key in keys))
+        ms = self.table.predict_many(alike).ms.tolist()
+        self.assertEqual(ms, [ms[0]] * 4)
+        # More objects than are remembered, of which none lives long.
+        def networks() -> Iterator[list[str]]:
+            for _ in range(7000):
+                yield [f"{key[:3]}{key[3:]}" for key in keys]
+
+        self.assertEqual(set(self.table.predict_many(networks()).ms.tolist()), {ms[0]})
 
     def test_none_is_an_empty_array(self) -> None:
         self.assertEqual([len(column) for column in self.table.predict_many([])], [0, 0, 0])
