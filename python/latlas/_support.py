@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy
+    import pandas
+    import polars
     from numpy.typing import NDArray
 
     from latlas._latlas import Network, Table
@@ -110,6 +112,32 @@ def arrays(ms: bytearray, low: bytearray, high: bytearray) -> Predictions:
     import numpy
 
     return Predictions(*(numpy.frombuffer(column, dtype=numpy.float64) for column in (ms, low, high)))
+
+
+Records = list[dict[str, Any]]
+
+# Columns that are floating point even where each row of a table has None.
+FLOATS = ("latency_micros", "energy_mj", "ci95_rel", "median_micros")
+
+
+def columns(keys: list[str], records: Records, names: list[str]) -> dict[str, list[Any]]:
+    """Records as columns."""
+    return {"key": keys, **{name: [record[name] for record in records] for name in names}}
+
+
+def pandas_frame(keys: list[str], records: Records, names: list[str]) -> pandas.DataFrame:
+    """A table as a frame of pandas."""
+    import pandas
+
+    return pandas.DataFrame(columns(keys, records, names)).astype({name: "float64" for name in FLOATS})
+
+
+def polars_frame(keys: list[str], records: Records, names: list[str]) -> polars.DataFrame:
+    """A table as a frame of polars."""
+    import polars
+
+    floats = {name: polars.Float64 for name in FLOATS}
+    return polars.DataFrame(columns(keys, records, names), schema_overrides=floats)
 
 
 def unpickled_network(text: str) -> Network:

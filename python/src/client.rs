@@ -17,6 +17,16 @@ use crate::table::{self, Table};
 /// How often a call looks whether the user interrupts it.
 const SIGNALS: Duration = Duration::from_millis(50);
 
+/// A variable of the environment that is set to something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// The token of the environment, for the coordinator that the user means.
+fn own_token() -> Option<String> {
+    variable("LATLAS_TOKEN")
+}
+
 /// A connection to a coordinator, with its own runtime.
 struct Connection {
     client: latlas_client::Client,
@@ -26,9 +36,6 @@ struct Connection {
 
 impl Connection {
     fn new(py: Python<'_>, base: &str, token: Option<String>) -> PyResult<Connection> {
-        let from_environment =
-            || std::env::var("LATLAS_TOKEN").ok().filter(|token| !token.trim().is_empty());
-        let token = token.or_else(from_environment);
         let token_sent = token.is_some();
         let client = latlas_client::Client::new(base, token)
             .map_err(|error| errors::of_call(py, &error, token_sent))?;
@@ -79,7 +86,14 @@ impl Source {
         Some(Source { base: text[..end].to_owned(), path })
     }
 
+    fn is_of_own_coordinator(&self) -> bool {
+        let own = variable("LATLAS_COORDINATOR");
+        own.is_some_and(|own| own.trim_end_matches('/') == self.base.trim_end_matches('/'))
+    }
+
     pub(crate) fn table(&self, py: Python<'_>, token: Option<String>) -> PyResult<Table> {
+        // Nobody else than the coordinator of the environment gets its token.
+        let token = token.or_else(|| own_token().filter(|_| self.is_of_own_coordinator()));
         let connection = Connection::new(py, &self.base, token)?;
         let download = connection.ask(py, connection.client.download_at(&self.path))?;
         table::of_download(py, download, &format!("{}/{}", self.base, self.path))
@@ -112,7 +126,7 @@ impl Client {
     #[new]
     #[pyo3(signature = (url, token = None))]
     fn new(py: Python<'_>, url: &str, token: Option<String>) -> PyResult<Client> {
-        Ok(Client { connection: Connection::new(py, url, token)? })
+        Ok(Client { connection: Connection::new(py, url, token.or_else(own_token))? })
     }
 
     /// The classes of devices that the coordinator knows.

@@ -283,8 +283,8 @@ pub(crate) fn predict<'py>(
     let lock = table.bulk.of(missing);
     // The lock is only taken without the interpreter, so that nobody waits for both.
     let predicted = py.detach(|| {
-        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.unwrap_or_else(processors).min(input.items.len()).max(1);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.map_or(processors, |threads| threads.min(processors));
         let ops = {
             let mut packed = lock.write().unwrap_or_else(PoisonError::into_inner);
             pack(&input.texts, &mut packed, catalog)?

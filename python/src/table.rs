@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use latlas_predict::{NoLatency, Predictor, TableIndex};
-use latlas_shared::{Missing, Row as Columns, Table as Document};
+use latlas_shared::{COLUMNS, FlatRow, Missing, Row as Columns, Table as Document};
 use ops_catalog::OpKey;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
@@ -78,6 +78,16 @@ impl Table {
         by_key.get(key).copied()
     }
 
+    /// The keys, the records of the rows, and the names of the fields of a record, for a data frame.
+    fn columns<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Vec<String>, Bound<'py, PyAny>, &'static [&'static str])> {
+        let table = self.document();
+        let rows: Vec<FlatRow> = table.rows.iter().map(|row| FlatRow::new(table, row)).collect();
+        Ok((self.keys(), json::to_python(py, &rows)?, COLUMNS))
+    }
+
     fn row(&self, place: usize) -> Row {
         Row { index: Arc::clone(&self.index), place }
     }
@@ -112,7 +122,8 @@ pub(crate) fn missing(py: Python<'_>, name: &str) -> PyResult<Missing> {
 impl Table {
     /// Reads a table from a file or an http address.
     ///
-    /// The token for a coordinator is the one in LATLAS_TOKEN unless it is given.
+    /// The token in LATLAS_TOKEN is sent to the coordinator in LATLAS_COORDINATOR only; another one gets the token
+    /// that is given.
     #[staticmethod]
     #[pyo3(signature = (path_or_url, token = None))]
     fn load(py: Python<'_>, path_or_url: PathBuf, token: Option<String>) -> PyResult<Table> {
@@ -151,6 +162,16 @@ impl Table {
     /// The whole table, as it is in a file.
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         json::to_python(py, self.document())
+    }
+
+    /// The rows as a pandas DataFrame, with the op key and the columns of the format csv.
+    fn to_pandas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("latlas._support")?.getattr("pandas_frame")?.call1(self.columns(py)?)
+    }
+
+    /// The same as a polars DataFrame.
+    fn to_polars<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("latlas._support")?.getattr("polars_frame")?.call1(self.columns(py)?)
     }
 
     fn __len__(&self) -> usize {

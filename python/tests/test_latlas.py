@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import doctest
+import importlib.util
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import unittest.mock
 import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +26,7 @@ HERE = Path(__file__).parent
 TABLE = HERE / "table.json"
 PROGRAM = os.environ.get("LATLAS")
 os.environ.pop("LATLAS_TOKEN", None)
+os.environ.pop("LATLAS_COORDINATOR", None)
 
 
 def layers(*names: str, size: int = 28) -> dict[str, Any]:
@@ -62,6 +65,20 @@ class Tables(unittest.TestCase):
             assert row.interval_us is not None and row.latency_us is not None
             self.assertLess(row.interval_us[0], row.latency_us)
             self.assertLess(row.latency_us, row.interval_us[1])
+
+    @unittest.skipUnless(importlib.util.find_spec("pandas"), "pandas is not installed")
+    def test_a_frame_of_pandas(self) -> None:
+        frame = self.table.to_pandas()
+        self.assertEqual(frame["key"].tolist(), self.table.keys())
+        self.assertEqual(frame["latency_micros"].tolist(), [row.latency_us for row in self.table.values()])
+        self.assertEqual(str(frame["energy_mj"].dtype), "float64")
+
+    @unittest.skipUnless(importlib.util.find_spec("polars"), "polars is not installed")
+    def test_a_frame_of_polars(self) -> None:
+        frame = self.table.to_polars()
+        self.assertEqual(frame["key"].to_list(), self.table.keys())
+        self.assertEqual(frame["latency_micros"].to_list(), [row.latency_us for row in self.table.values()])
+        self.assertEqual(frame["energy_mj"].null_count(), len(self.table))
 
     def test_it_can_be_copied_and_sent_to_another_process(self) -> None:
         network = latlas.Network.builtin("demo_conv")
@@ -361,6 +378,15 @@ class Clients(unittest.TestCase):
             self.assertEqual(latlas.Table.load(f"{self.url}/{path}", token="secret").version, version)
         with self.assertRaisesRegex(latlas.TableError, "files/table.json: this is not a latency table"):
             latlas.Table.load(f"{self.url}/files/table.json")
+
+    def test_only_the_own_coordinator_gets_the_token_of_the_environment(self) -> None:
+        address = f"{self.url}/v1/tables/a.cpu"
+        with unittest.mock.patch.dict(os.environ, {"LATLAS_TOKEN": "secret"}):
+            self.assertEqual(len(latlas.Client(self.url).table("a.cpu", config="f32")), 39)
+            with self.assertRaises(latlas.TableError):
+                latlas.Table.load(address)
+            with unittest.mock.patch.dict(os.environ, {"LATLAS_COORDINATOR": f"{self.url}/"}):
+                self.assertEqual(len(latlas.Table.load(address)), 39)
 
     def test_a_stale_table_comes_with_a_warning(self) -> None:
         with warnings.catch_warnings(record=True) as caught:
