@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use latlas_files::NoSuchNetwork;
 use ops_catalog::{Catalog, NetworkSpec, SpaceDef};
 
 use crate::files;
+
+pub(crate) use latlas_files::read_networks;
 
 /// Whether the text is `-` or has a character that no built-in name has.
 pub(crate) fn names_a_file(text: &str) -> bool {
@@ -34,32 +37,16 @@ pub(crate) fn with_op_files(catalog: &Catalog, op_files: &[PathBuf]) -> Result<C
     Ok(catalog)
 }
 
-/// Reads the networks of a file, each with its place: one network in YAML or JSON, or one JSON object per line.
-///
-/// # Errors
-/// Names the file and the line.
-pub(crate) fn read_networks(path: &Path) -> Result<Vec<(String, NetworkSpec)>> {
-    let file = files::name(path);
-    let text = files::read_text(path)?;
-    let specs = NetworkSpec::read_all(&text).map_err(|error| anyhow!("{file}: {error}"))?;
-    let place = |line: Option<usize>| match line {
-        Some(line) => format!("{file}, line {line}"),
-        None => file.clone(),
-    };
-    Ok(specs.into_iter().map(|(line, spec)| (place(line), spec)).collect())
-}
-
 /// Looks up a built-in network by its name.
 ///
 /// # Errors
 /// When no network has this name.
 pub(crate) fn builtin_network<'a>(name: &str, catalog: &'a Catalog) -> Result<&'a NetworkSpec> {
-    catalog.network_spec(name).map_err(|error| {
-        // The name of a space is not a misspelled name of a network.
-        match catalog.space(name) {
-            Ok(_) => anyhow!("--network {name}: `{name}` is a space: write --space {name}"),
-            Err(_) => anyhow!(error),
+    latlas_files::builtin_network(name, catalog).map_err(|error| match error {
+        NoSuchNetwork::Space(_) => {
+            anyhow!("--network {name}: `{name}` is a space: write --space {name}")
         }
+        NoSuchNetwork::Unknown(problem) => anyhow!(problem),
     })
 }
 

@@ -121,6 +121,26 @@ impl ClientError {
         }
     }
 
+    /// What to do, where the token was refused. It is read from the environment by the programs, and by the Python
+    /// package unless it is given one.
+    pub fn remedy(&self, token_sent: bool) -> Option<&'static str> {
+        match (self, self.status()) {
+            (ClientError::Token, _) => Some("It is read from LATLAS_TOKEN."),
+            // The coordinator already tells how to get a token.
+            (ClientError::Refused(problem), _) if problem.detail.contains("LATLAS_TOKEN") => None,
+            (_, Some(401)) if !token_sent => Some(
+                "No token was sent: set LATLAS_TOKEN to a researcher token, which \
+                 `latlas-coordinator token create --role researcher` prints once.",
+            ),
+            (_, Some(401)) => Some(
+                "The token in LATLAS_TOKEN was not accepted; `latlas-coordinator token create --role \
+                 researcher` prints a new one.",
+            ),
+            (_, Some(403)) => Some("The token in LATLAS_TOKEN has a role that may not do this."),
+            _ => None,
+        }
+    }
+
     /// Whether a retry of the call may succeed: there was no answer, the call was cut off, or the server failed or was
     /// busy. Other refusals are final.
     pub fn is_transient(&self) -> bool {

@@ -17,7 +17,8 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use latlas_shared::api::{Page, Problem};
+use latlas_shared::HardwareId;
+use latlas_shared::api::{Page, Problem, STALE};
 
 pub use error::ClientError;
 pub use tls::TlsFiles;
@@ -109,7 +110,8 @@ impl Client {
         &self.base
     }
 
-    fn shown_base(&self) -> String {
+    /// The base address without its user and password.
+    pub fn shown_base(&self) -> String {
         shown(&self.base).trim_end_matches('/').to_owned()
     }
 
@@ -127,6 +129,29 @@ impl Client {
     /// See [`ClientError`].
     pub async fn get_raw(&self, path: &str) -> Result<Response, ClientError> {
         self.send(self.request(Method::GET, path)?).await
+    }
+
+    /// Downloads a table.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn download(&self, wanted: &WantedTable<'_>) -> Result<Download, ClientError> {
+        self.download_at(&wanted.path()).await
+    }
+
+    /// Downloads what is at `path`, relative to the base: a table of a coordinator, or a file of any server.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn download_at(&self, path: &str) -> Result<Download, ClientError> {
+        let mut response = self.get_raw(path).await?;
+        let stale = response.headers().get(STALE);
+        let stale = stale.map(|why| String::from_utf8_lossy(why.as_bytes()).into_owned());
+        let mut content = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
+            content.extend_from_slice(&bytes);
+        }
+        Ok(Download { content, stale })
     }
 
     /// Reads a stream of server-sent events at `path`: the data of each event, in order.
@@ -291,6 +316,48 @@ impl Client {
             .ok()
             .map(|url| shown(&url).trim_end_matches('/').to_owned())
     }
+}
+
+/// A table to download.
+#[derive(Debug, Clone, Copy)]
+pub struct WantedTable<'a> {
+    /// The class of device.
+    pub hardware: &'a HardwareId,
+    /// Id of the run config; the hardware's default when not given.
+    pub config: Option<&'a str>,
+    /// Table version; the latest when not given.
+    pub version: Option<&'a str>,
+    /// `json`, `ndjson` or `csv`.
+    pub format: &'a str,
+}
+
+impl WantedTable<'_> {
+    fn path(&self) -> String {
+        let mut path = format!("v1/tables/{}", self.hardware);
+        if let Some(version) = self.version {
+            path = format!("{path}/versions/{version}");
+        }
+        let config = self.config.map(|config| ("config", config));
+        let query: Vec<_> = config.into_iter().chain([("format", self.format)]).collect();
+        with_query(&path, &query)
+    }
+}
+
+/// What was downloaded.
+#[derive(Debug, Clone)]
+pub struct Download {
+    /// The document.
+    pub content: Vec<u8>,
+    /// Why a table lacks stored measurements, as a name of [`latlas_shared::api::Stale`]; none when it has them all.
+    pub stale: Option<String>,
+}
+
+/// The warning about a table that lacks stored measurements. `why` is one of [`latlas_shared::api::Stale`].
+pub fn stale_warning(table: &str, why: &str) -> String {
+    format!(
+        "{table}: this version lacks measurements that the coordinator has stored ({why}): ask again later, or ask \
+         its host"
+    )
 }
 
 /// A path with a query, its values percent-encoded.

@@ -5,6 +5,7 @@
 
 pub mod accuracy;
 pub mod api;
+mod cost;
 mod flat_row;
 mod identity;
 mod latency;
@@ -22,6 +23,7 @@ mod telemetry;
 pub mod testing;
 
 pub use accuracy::Accuracy;
+pub use cost::{Costs, NetworkCost, OpCost};
 pub use flat_row::{COLUMNS, FlatRow};
 pub use identity::{Device, Fingerprint, HardwareId, NotADevice, NotAHardwareId};
 pub use latency::{CurveError, CurvePoint, Energy, HOST_BOUND_SHARE, Latency};
@@ -36,5 +38,7 @@ pub use run_config::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Dtype, LIBTORCH_EAGER, MemoryFormat, RunConfig,
 };
 pub use sustained::{Sustained, SustainedOverBurst};
-pub use table::{Row, RowStatus, TABLE_SCHEMA, Table, TableError, shown_key};
+pub use table::{
+    NotAVersion, Row, RowStatus, TABLE_SCHEMA, Table, TableError, check_version, shown_key,
+};
 pub use telemetry::Telemetry;

@@ -271,6 +271,20 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
+/// A text that is not a table version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a version is 4 to 64 letters and digits")]
+pub struct NotAVersion;
+
+/// Checks a table version that a user gives: it becomes a part of a URL's path.
+///
+/// # Errors
+/// When it has other characters than those of a version, or too few or too many.
+pub fn check_version(text: &str) -> Result<(), NotAVersion> {
+    let plain = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if plain { Ok(()) } else { Err(NotAVersion) }
+}
+
 /// Why a table could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {

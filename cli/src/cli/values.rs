@@ -1,5 +1,6 @@
 //! Values of arguments.
 
+use latlas_shared::{NotAVersion, check_version};
 use thiserror::Error;
 
 /// A text that is not an id.
@@ -15,11 +16,6 @@ pub(super) enum NotALabel {
     #[error("the key is missing: write KEY=VALUE, or KEY-")]
     NoKey,
 }
-
-/// A text that is not a table version.
-#[derive(Debug, Error)]
-#[error("a version is 4 to 64 letters and digits")]
-pub(super) struct NotAVersion;
 
 /// A UUID, or the beginning of one.
 pub(super) fn id(text: &str) -> Result<String, NotAnId> {
@@ -40,8 +36,7 @@ pub(super) fn label(text: &str) -> Result<(String, Option<String>), NotALabel> {
     Ok((key.to_owned(), value))
 }
 
-/// A version is a part of a URL's path.
+/// A table version.
 pub(super) fn version(text: &str) -> Result<String, NotAVersion> {
-    let plain = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    if plain { Ok(text.to_owned()) } else { Err(NotAVersion) }
+    check_version(text).map(|()| text.to_owned())
 }

@@ -49,24 +49,10 @@ impl Coordinator {
 
     /// The error with a remedy, where the token was refused.
     fn explained(&self, error: ClientError) -> anyhow::Error {
-        let remedy = match (&error, error.status()) {
-            (ClientError::Token, _) => "It is read from LATLAS_TOKEN.",
-            // The coordinator already tells how to get a token.
-            (ClientError::Refused(problem), _) if problem.detail.contains("LATLAS_TOKEN") => {
-                return error.into();
-            }
-            (_, Some(401)) if self.token.is_none() => {
-                "No token was sent: set LATLAS_TOKEN to a researcher token, which \
-                 `latlas-coordinator token create --role researcher` prints once."
-            }
-            (_, Some(401)) => {
-                "The token in LATLAS_TOKEN was not accepted; `latlas-coordinator token create --role \
-                 researcher` prints a new one."
-            }
-            (_, Some(403)) => "The token in LATLAS_TOKEN has a role that may not do this.",
-            _ => return error.into(),
-        };
-        anyhow!("{error}. {remedy}")
+        match error.remedy(self.token.is_some()) {
+            Some(remedy) => anyhow!("{error}. {remedy}"),
+            None => error.into(),
+        }
     }
 }
 

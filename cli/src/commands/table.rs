@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use latlas_client::{Client, with_query};
-use latlas_shared::api::{STALE, TableEntry};
+use latlas_client::{Download, WantedTable, stale_warning};
+use latlas_shared::api::TableEntry;
 use latlas_shared::{Row, RowStatus, SustainedOverBurst, Table};
 
 use super::{Coordinator, write_json};
@@ -134,7 +134,10 @@ fn list(farm: &Coordinator, json: bool, out: &mut dyn Write) -> Result<()> {
     columns.write(out)?;
     for TableEntry { hardware_id, config, stale, .. } in &tables {
         if let Some(stale) = stale {
-            eprintln!("{}", stale_warning(&format!("{hardware_id}, {config}"), stale.name()));
+            eprintln!(
+                "warning: {}",
+                stale_warning(&format!("{hardware_id}, {config}"), stale.name())
+            );
         }
     }
     if tables.is_empty() {
@@ -144,7 +147,17 @@ fn list(farm: &Coordinator, json: bool, out: &mut dyn Write) -> Result<()> {
 }
 
 fn get(what: &TableGet, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
-    let content = farm.ask(async |client| download(&client, what).await)?;
+    let wanted = WantedTable {
+        hardware: &what.hardware,
+        config: what.config.as_deref(),
+        version: what.version.as_deref(),
+        format: what.format.name(),
+    };
+    let Download { content, stale } =
+        farm.ask(async |client| Ok(client.download(&wanted).await?))?;
+    if let Some(why) = stale {
+        eprintln!("warning: {}", stale_warning(what.hardware.as_str(), &why));
+    }
     let said = match what.format {
         // A damaged answer should be found now, not later by the program that reads the file.
         Format::Json => {
@@ -157,15 +170,6 @@ fn get(what: &TableGet, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
     write_to(what.output.as_deref(), &content, &said, out)
 }
 
-/// The warning about a table that lacks stored measurements. `why` is one of
-/// [`latlas_shared::api::Stale`].
-fn stale_warning(table: &str, why: &str) -> String {
-    format!(
-        "warning: {table}: this version lacks measurements that the coordinator has stored ({why}): ask again \
-         later, or ask its host"
-    )
-}
-
 /// Writes to a file and reports it, or to stdout.
 fn write_to(output: Option<&Path>, content: &[u8], said: &str, out: &mut dyn Write) -> Result<()> {
     match output {
@@ -176,28 +180,6 @@ fn write_to(output: Option<&Path>, content: &[u8], said: &str, out: &mut dyn Wri
         _ => out.write_all(content)?,
     }
     Ok(())
-}
-
-async fn download(client: &Client, what: &TableGet) -> Result<Vec<u8>> {
-    let mut path = format!("v1/tables/{}", what.hardware);
-    if let Some(version) = &what.version {
-        path = format!("{path}/versions/{version}");
-    }
-    let mut query = Vec::new();
-    if let Some(config) = &what.config {
-        query.push(("config", config.as_str()));
-    }
-    query.push(("format", what.format.name()));
-    let mut response = client.get_raw(&with_query(&path, &query)).await?;
-    if let Some(why) = response.headers().get(STALE) {
-        let why = String::from_utf8_lossy(why.as_bytes());
-        eprintln!("{}", stale_warning(what.hardware.as_str(), &why));
-    }
-    let mut content = Vec::new();
-    while let Some(bytes) = response.chunk().await.map_err(|e| client.unreachable(&e))? {
-        content.extend_from_slice(&bytes);
-    }
-    Ok(content)
 }
 
 impl Format {

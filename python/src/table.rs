@@ -1,0 +1,439 @@
+//! Latency tables and their rows.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use latlas_predict::{NoLatency, Predictor, TableIndex};
+use latlas_shared::{COLUMNS, FlatRow, Missing, Row as Columns, Table as Document};
+use ops_catalog::OpKey;
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList, PyTuple};
+
+use crate::client::{self, Source};
+use crate::errors::{self, Class};
+use crate::json;
+use crate::many::{self, Bulk};
+use crate::network;
+use crate::prediction::{Prediction, ms};
+
+/// The latency table of one class of device: a mapping from op keys to rows, and the predictor of networks.
+///
+/// >>> import latlas
+/// >>> table = latlas.Table.load("table.json")
+/// >>> len(table)
+/// 39
+/// >>> row = table["Conv3x3:n1-h28-w28-i32-o32-s1"]
+/// >>> row.status
+/// 'ok'
+#[pyclass(frozen, mapping, module = "latlas")]
+pub(crate) struct Table {
+    index: Arc<TableIndex>,
+    by_key: OnceLock<HashMap<OpKey, usize>>,
+    strict: Predictor,
+    estimating: Predictor,
+    pub(crate) bulk: Bulk,
+}
+
+impl Table {
+    pub(crate) fn new(index: TableIndex) -> Table {
+        let index = Arc::new(index);
+        let predictor = |missing| Predictor::new(Arc::clone(&index), missing);
+        Table {
+            by_key: OnceLock::new(),
+            strict: predictor(Missing::Error),
+            estimating: predictor(Missing::Interpolate),
+            bulk: Bulk::new(&index),
+            index,
+        }
+    }
+
+    /// The table of a text; `place` says where it is from.
+    pub(crate) fn of_text(py: Python<'_>, text: &str, place: Option<&str>) -> PyResult<Table> {
+        let read = py.detach(|| Document::from_json(text).and_then(TableIndex::new));
+        read.map(Table::new).map_err(|error| match place {
+            Some(place) => Class::TableError.with(py, format!("{place}: {error}")),
+            None => Class::TableError.with(py, error),
+        })
+    }
+
+    pub(crate) fn index(&self) -> &TableIndex {
+        &self.index
+    }
+
+    pub(crate) fn predictor(&self, missing: Missing) -> &Predictor {
+        match missing {
+            Missing::Error => &self.strict,
+            Missing::Interpolate => &self.estimating,
+        }
+    }
+
+    fn document(&self) -> &Document {
+        self.index.table()
+    }
+
+    fn place_of(&self, key: &OpKey) -> Option<usize> {
+        let rows = || self.document().rows.iter().enumerate();
+        let by_key = self.by_key.get_or_init(|| rows().map(|(at, row)| (row.key(), at)).collect());
+        by_key.get(key).copied()
+    }
+
+    /// The keys, the records of the rows, and the names of the fields of a record, for a data frame.
+    fn columns<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Vec<String>, Bound<'py, PyAny>, &'static [&'static str])> {
+        let table = self.document();
+        let rows: Vec<FlatRow> = table.rows.iter().map(|row| FlatRow::new(table, row)).collect();
+        Ok((self.keys(), json::to_python(py, &rows)?, COLUMNS))
+    }
+
+    fn row(&self, place: usize) -> Row {
+        Row { index: Arc::clone(&self.index), place }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Row> + '_ {
+        (0..self.document().rows.len()).map(|place| self.row(place))
+    }
+
+    /// The row of a key, or why there is none.
+    fn find(&self, text: &str) -> Result<Row, String> {
+        let key: OpKey =
+            text.parse().map_err(|problem: ops_catalog::Invalid| problem.to_string())?;
+        if let Some(place) = self.place_of(&key) {
+            return Ok(self.row(place));
+        }
+        let op = self.index.catalog().op(&key.op).map_err(|problem| problem.to_string())?;
+        // The same computation under another name.
+        self.index
+            .row(op, &key.shape)
+            .and_then(|row| self.place_of(&row.key()))
+            .map(|place| self.row(place))
+            .ok_or_else(|| format!("{key}: {}", NoLatency::NotMeasured))
+    }
+}
+
+/// What happens to a missing row.
+pub(crate) fn missing(py: Python<'_>, name: &str) -> PyResult<Missing> {
+    name.parse().map_err(|error| Class::UsageError.with(py, format!("missing: {error}")))
+}
+
+#[pymethods]
+impl Table {
+    /// Reads a table from a file or an http address.
+    ///
+    /// The token in LATLAS_TOKEN is sent to the coordinator in LATLAS_COORDINATOR only; another one gets the token
+    /// that is given.
+    #[staticmethod]
+    #[pyo3(signature = (path_or_url, token = None))]
+    fn load(py: Python<'_>, path_or_url: PathBuf, token: Option<String>) -> PyResult<Table> {
+        if let Some(source) = Source::of(&path_or_url) {
+            return source.table(py, token);
+        }
+        let path: &Path = &path_or_url;
+        let read = py.detach(|| latlas_files::read_table(path));
+        read.map(Table::new).map_err(|error| errors::of_file(py, Class::TableError, &error))
+    }
+
+    /// A table from JSON.
+    #[staticmethod]
+    fn from_json(py: Python<'_>, text: &str) -> PyResult<Table> {
+        Table::of_text(py, text, None)
+    }
+
+    /// The class of device.
+    #[getter]
+    fn hardware_id(&self) -> &str {
+        self.document().hardware_id.as_str()
+    }
+
+    /// Hash of the content: equal versions predict equal numbers.
+    #[getter]
+    fn version(&self) -> &str {
+        &self.document().version
+    }
+
+    /// How the ops were run.
+    #[getter]
+    fn run_config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        json::to_python(py, &self.document().run_config)
+    }
+
+    /// The whole table, as it is in a file.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        json::to_python(py, self.document())
+    }
+
+    /// The rows as a pandas DataFrame, with the op key and the columns of the format csv.
+    fn to_pandas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("latlas._support")?.getattr("pandas_frame")?.call1(self.columns(py)?)
+    }
+
+    /// The same as a polars DataFrame.
+    fn to_polars<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("latlas._support")?.getattr("polars_frame")?.call1(self.columns(py)?)
+    }
+
+    fn __len__(&self) -> usize {
+        self.document().rows.len()
+    }
+
+    fn __contains__(&self, key: &str) -> bool {
+        self.find(key).is_ok()
+    }
+
+    fn __getitem__(&self, py: Python<'_>, key: &str) -> PyResult<Row> {
+        self.find(key).map_err(|why| Class::UnknownKey.with(py, why))
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        PyList::new(py, self.keys())?.try_iter()
+    }
+
+    /// The row of a key, or the default if there is none.
+    #[pyo3(signature = (key, default = None))]
+    fn get(&self, py: Python<'_>, key: &str, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        match self.find(key) {
+            Ok(row) => Ok(Py::new(py, row)?.into_any()),
+            Err(_) => Ok(default.unwrap_or_else(|| py.None())),
+        }
+    }
+
+    /// The op keys, sorted.
+    fn keys(&self) -> Vec<String> {
+        self.document().rows.iter().map(|row| row.key().to_string()).collect()
+    }
+
+    /// The rows, in the order of their keys.
+    fn values(&self) -> Vec<Row> {
+        self.all().collect()
+    }
+
+    /// The op keys with their rows.
+    fn items(&self) -> Vec<(String, Row)> {
+        self.all().map(|row| (row.key(), row)).collect()
+    }
+
+    /// The latency of a network.
+    ///
+    /// A missing row raises MissingRows, whose `keys` lists all of them. With `missing="interpolate"` they are
+    /// estimated from the rows around them, where that is possible.
+    ///
+    /// >>> import latlas
+    /// >>> table = latlas.Table.load("table.json")
+    /// >>> table.predict(latlas.Network.builtin("demo_mobile")).calibration_networks
+    /// 5
+    #[pyo3(signature = (network, missing = "error"))]
+    fn predict(
+        &self,
+        py: Python<'_>,
+        network: &Bound<'_, PyAny>,
+        missing: &str,
+    ) -> PyResult<Prediction> {
+        let predictor = self.predictor(self::missing(py, missing)?);
+        let network = network::argument(network)?;
+        let network = network.get();
+        let plan = network
+            .plan(self.index.catalog())
+            .map_err(|problem| Class::NetworkError.with(py, problem))?;
+        let predicted = py.detach(|| predictor.predict_plan(&plan));
+        let prediction = predicted.map_err(|missing| errors::of_missing(py, missing))?;
+        Ok(Prediction {
+            name: network.spec().name.clone(),
+            hardware_id: self.document().hardware_id.to_string(),
+            table_version: self.document().version.clone(),
+            prediction: Arc::new(prediction),
+        })
+    }
+
+    /// The latencies of many networks, as three numpy arrays of milliseconds: `ms`, `low` and `high`.
+    ///
+    /// A network is a `Network` or a list of op keys. All processors work on them, unless `threads` says how many.
+    /// With `missing="nan"` a network with a missing row gets NaN instead of an exception.
+    ///
+    /// >>> import latlas
+    /// >>> table = latlas.Table.load("table.json")
+    /// >>> keys = latlas.Network.builtin("demo_mobile").keys()
+    /// >>> many = table.predict_many([keys, keys[:5]])
+    /// >>> many.ms.shape
+    /// (2,)
+    #[pyo3(signature = (networks, missing = "error", threads = None))]
+    fn predict_many<'py>(
+        &self,
+        py: Python<'py>,
+        networks: &Bound<'py, PyAny>,
+        missing: &str,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        many::predict(self, py, networks, missing, threads)
+    }
+
+    fn __repr__(&self) -> String {
+        let table = self.document();
+        format!("<latlas.Table {} {}, {} rows>", table.hardware_id, table.version, table.rows.len())
+    }
+
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let made = py.import("latlas._support")?.getattr("unpickled_table")?;
+        Ok((made, PyTuple::new(py, [json::text(py, self.document())?])?))
+    }
+}
+
+/// One row: what an op costs on one class of device.
+///
+/// >>> import latlas
+/// >>> table = latlas.Table.load("table.json")
+/// >>> row = table["Conv3x3:n1-h28-w28-i32-o32-s1"]
+/// >>> row.op_type, row.input_h, row.channels_out
+/// ('Conv3x3', 28, 32)
+/// >>> low, high = row.interval_us
+/// >>> low < row.latency_us < high
+/// True
+#[pyclass(frozen, module = "latlas")]
+pub(crate) struct Row {
+    index: Arc<TableIndex>,
+    place: usize,
+}
+
+impl Row {
+    fn columns(&self) -> &Columns {
+        &self.index.table().rows[self.place]
+    }
+}
+
+#[pymethods]
+impl Row {
+    /// Its op key.
+    #[getter]
+    fn key(&self) -> String {
+        self.columns().key().to_string()
+    }
+
+    /// Name of the op.
+    #[getter]
+    fn op_type(&self) -> &str {
+        &self.columns().op_type
+    }
+
+    /// Batch.
+    #[getter]
+    fn batch(&self) -> u32 {
+        self.columns().batch
+    }
+
+    /// Height of the input.
+    #[getter]
+    fn input_h(&self) -> u32 {
+        self.columns().input_h
+    }
+
+    /// Width of the input.
+    #[getter]
+    fn input_w(&self) -> u32 {
+        self.columns().input_w
+    }
+
+    /// Channels of the input.
+    #[getter]
+    fn channels_in(&self) -> u32 {
+        self.columns().channels_in
+    }
+
+    /// Channels of the output.
+    #[getter]
+    fn channels_out(&self) -> u32 {
+        self.columns().channels_out
+    }
+
+    /// Stride.
+    #[getter]
+    fn stride(&self) -> u32 {
+        self.columns().stride
+    }
+
+    /// What the op costs inside a network, in microseconds; None when it could not be measured.
+    #[getter]
+    fn latency_us(&self) -> Option<f64> {
+        self.columns().latency_micros
+    }
+
+    /// The same in milliseconds.
+    #[getter]
+    fn latency_ms(&self) -> Option<f64> {
+        self.latency_us().map(ms)
+    }
+
+    /// Its 95% confidence interval, in microseconds; None without a latency.
+    #[getter]
+    fn interval_us(&self) -> Option<(f64, f64)> {
+        let reference = self.index.table().run_config.reuse_distance_bytes;
+        self.columns().read_curve(reference as f64).map(|(low, _, high)| (low, high))
+    }
+
+    /// The same in milliseconds.
+    #[getter]
+    fn interval_ms(&self) -> Option<(f64, f64)> {
+        self.interval_us().map(|(low, high)| (ms(low), ms(high)))
+    }
+
+    /// How far the number can be trusted: `ok`, `not_converged`, `degraded`, `suspect` or `failed`.
+    #[getter]
+    fn status(&self) -> &'static str {
+        self.columns().status.name()
+    }
+
+    /// Why the status is not `ok`; else None.
+    #[getter]
+    fn reason(&self) -> Option<&str> {
+        self.columns().reason.as_deref()
+    }
+
+    /// Energy of one call in millijoule; None where nothing measured it.
+    #[getter]
+    fn energy_mj(&self) -> Option<f64> {
+        self.columns().energy_mj
+    }
+
+    /// Number of samples behind the value.
+    #[getter]
+    fn samples(&self) -> u32 {
+        self.columns().samples
+    }
+
+    /// Number of agents whose measurements make it up.
+    #[getter]
+    fn agents(&self) -> u32 {
+        self.columns().agents
+    }
+
+    /// The row as it is in the table's file, with its whole curve.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        json::to_python(py, self.columns())
+    }
+
+    fn __repr__(&self) -> String {
+        let latency = match self.latency_us() {
+            Some(micros) => format!("{micros:.2} us"),
+            None => "no latency".to_owned(),
+        };
+        format!("<latlas.Row {} {latency}, {}>", self.key(), self.status())
+    }
+}
+
+/// The table of a download, with a warning if it lacks measurements.
+pub(crate) fn of_download(
+    py: Python<'_>,
+    download: latlas_client::Download,
+    place: &str,
+) -> PyResult<Table> {
+    let text = String::from_utf8(download.content)
+        .map_err(|_| Class::TableError.with(py, format!("{place}: it is not text")))?;
+    let table = Table::of_text(py, &text, Some(place))?;
+    if let Some(why) = download.stale {
+        client::warn_stale(py, table.hardware_id(), &why)?;
+    }
+    Ok(table)
+}
