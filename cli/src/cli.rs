@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use farm::{AgentDecision, Farm, Tokens};
-pub use networks::{NetworkCost, NetworkKeys, Networks, Ops};
+pub use networks::{NetworkCost, NetworkKeys, NetworkSource, Networks, Ops};
 pub use predictions::{Accuracy, AccuracyOf, Predict, Prune};
 pub use requests::{Profile, ProfileWhat, Request};
 pub use table::{Format, Table, TableBuild, TableGet, TableShow};

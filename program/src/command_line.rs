@@ -16,3 +16,14 @@ pub fn without_empty_variables(command: Command) -> Command {
         })
         .mut_subcommands(without_empty_variables)
 }
+
+/// The value of `--calibrate`: a number of networks, or `none`.
+///
+/// # Errors
+/// What to write instead.
+pub fn networks_that_calibrate(text: &str) -> Result<u32, String> {
+    match text {
+        "none" => Ok(0),
+        _ => text.parse().map_err(|_| "write a number of networks, or `none`".to_owned()),
+    }
+}

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use latlas_program::command_line::networks_that_calibrate;
 use latlas_shared::{MOST_SUSTAINED_SECONDS, Measurement, Subject, WholeNetwork};
 use ops_catalog::{CALIBRATION_SEED, Catalog, NetworkSpec, Op, OpKey, SpaceDef, text};
 
@@ -60,8 +61,8 @@ pub struct BenchArgs {
     op_file: Vec<String>,
     /// Whole networks, made of the space's own keys, that are measured too and calibrate the table's predictions: a
     /// number, or `none`
-    #[arg(long, value_name = "N|none", default_value = "none", requires = "space", value_parser = calibrate)]
-    calibrate: usize,
+    #[arg(long, value_name = "N|none", default_value = "none", requires = "space", value_parser = networks_that_calibrate)]
+    calibrate: u32,
     /// Measure one op key and explain its row: visits, interval, curve
     #[arg(long, value_name = "KEY", conflicts_with_all = ["space", "key", "network", "arch", "out"])]
     explain: Option<OpKey>,
@@ -124,13 +125,6 @@ fn minutes(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(minutes) if 0.0 < minutes && minutes <= 1e6 => Ok(minutes),
         _ => Err("write a positive number of minutes".to_owned()),
-    }
-}
-
-fn calibrate(text: &str) -> Result<usize, String> {
-    match text {
-        "none" => Ok(0),
-        _ => text.parse().map_err(|_| "write a number of networks, or `none`".to_owned()),
     }
 }
 
@@ -261,7 +255,8 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     for key in args.key.iter().chain(&args.explain) {
         all.push(key_job(key, &catalog, reference)?);
     }
-    let own = space.iter().flat_map(|space| space.networks(args.calibrate, CALIBRATION_SEED));
+    let own =
+        space.iter().flat_map(|space| space.networks(args.calibrate as usize, CALIBRATION_SEED));
     let own = own.map(|spec| ("--calibrate".to_owned(), spec));
     let networks = own.chain(networks(&args.network, &args.arch)?).collect();
     all.extend(network_jobs(networks, &catalog, args.sustained)?);

@@ -132,7 +132,8 @@ impl Protocol {
     /// visits each has been visited at least twice. If the work is `host_bound` then, only the host's time is left to
     /// find out: it scatters from visit to visit while the device's times agree, so there are many short visits.
     pub fn passes(&self, visit: u32, micros: Option<f64>, host_bound: bool) -> Vec<Pass> {
-        if host_bound && visit >= self.first_check {
+        // A network's samples always have both times.
+        if host_bound && !self.stays && visit >= self.first_check {
             let pass = Pass::new(self.reference, self.reference_samples);
             return vec![Pass { host_only: true, ..pass }];
         }

@@ -97,9 +97,9 @@ Example:
     Cost(NetworkCost),
 }
 
-/// `latlas networks cost`.
+/// Networks, and where the definitions of their ops are.
 #[derive(Debug, Args)]
-pub struct NetworkCost {
+pub struct NetworkSource {
     /// The networks.
     #[command(flatten)]
     pub of: NetworkChoice,
@@ -109,6 +109,14 @@ pub struct NetworkCost {
     /// Ask the coordinator, so that networks can use submitted ops
     #[arg(long)]
     pub farm: bool,
+}
+
+/// `latlas networks cost`.
+#[derive(Debug, Args)]
+pub struct NetworkCost {
+    /// The networks and their ops.
+    #[command(flatten)]
+    pub from: NetworkSource,
     /// Element type, for bytes: `f32`, `f16` or `bf16`
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
@@ -120,15 +128,9 @@ pub struct NetworkCost {
 /// `latlas networks keys`.
 #[derive(Debug, Args)]
 pub struct NetworkKeys {
-    /// The networks.
+    /// The networks and their ops.
     #[command(flatten)]
-    pub of: NetworkChoice,
-    /// Ops of the user's own.
-    #[command(flatten)]
-    pub ops: OpFiles,
-    /// Ask the coordinator, so that networks can use submitted ops
-    #[arg(long)]
-    pub farm: bool,
+    pub from: NetworkSource,
     /// Print the space as a JSON object
     #[arg(long)]
     pub json: bool,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use latlas_program::command_line::networks_that_calibrate;
 use latlas_shared::HardwareId;
 
 use super::values::id;
@@ -32,7 +33,7 @@ pub struct Profile {
     pub config: Option<String>,
     /// Whole networks, made of the space's own keys, that are measured too and calibrate the table's predictions: a
     /// number, or `none`; 5 when not given
-    #[arg(long, value_name = "N|none", value_parser = calibrate)]
+    #[arg(long, value_name = "N|none", value_parser = networks_that_calibrate)]
     pub calibrate: Option<u32>,
     /// Also run up to three of the networks for ten minutes each without a pause: the ones that you ask for first, then
     /// those of --calibrate. The table then says how much slower the device is when it is hot
@@ -47,13 +48,6 @@ pub struct Profile {
     /// Print the request's state as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-fn calibrate(text: &str) -> Result<u32, String> {
-    match text {
-        "none" => Ok(0),
-        _ => text.parse().map_err(|_| "write a number of networks, or `none`".to_owned()),
-    }
 }
 
 /// What `latlas profile` measures.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Coordinator, write_json};
 use crate::chosen::{self, names_a_file};
-use crate::cli::{NetworkChoice, NetworkKeys, Networks, OpFiles};
+use crate::cli::{NetworkKeys, NetworkSource, Networks};
 use crate::files;
 use crate::text::{count, plain, quantity};
 use latlas_program::text_table::TextTable;
@@ -97,7 +97,7 @@ fn draw(family: Family, count: usize, seed: Option<u64>, out: &mut dyn Write) ->
 }
 
 fn keys(command: &NetworkKeys, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
-    let plans = chosen_plans(&command.of, &command.ops, command.farm, farm)?;
+    let plans = chosen_plans(&command.from, farm)?;
     let space = space_of(&plans);
     // The reader of the space has the same bounds.
     space.resolve(Catalog::builtin())?;
@@ -115,16 +115,12 @@ struct Named {
 }
 
 /// The named networks, followed by the networks in files.
-fn chosen_plans(
-    of: &NetworkChoice,
-    ops: &OpFiles,
-    ask_farm: bool,
-    farm: &Coordinator,
-) -> Result<Vec<Named>> {
+fn chosen_plans(from: &NetworkSource, farm: &Coordinator) -> Result<Vec<Named>> {
+    let NetworkSource { of, ops, farm: ask_farm } = from;
     let names = of.network.iter().map(Path::new);
     let paths = of.arch.iter().chain(&ops.op_file).map(PathBuf::as_path);
     files::one_stdin(&names.chain(paths).collect::<Vec<_>>())?;
-    let catalog = chosen::with_op_files(&super::ops::catalog(ask_farm, farm)?, &ops.op_file)?;
+    let catalog = chosen::with_op_files(&super::ops::catalog(*ask_farm, farm)?, &ops.op_file)?;
     let mut plans = Vec::new();
     for name in of.network.iter().filter(|name| !names_a_file(name)) {
         let plan = plan(chosen::builtin_network(name, &catalog)?, &catalog)?;

@@ -88,6 +88,20 @@ fn every_distance_has_an_interval_at_the_first_check() {
 }
 
 #[test]
+fn only_the_host_s_time_of_a_host_bound_op_is_sampled_in_the_end() {
+    let op = Protocol::for_ops(8 * MIB);
+    let host_only = |protocol: &Protocol, visit, host_bound| {
+        let passes = protocol.passes(visit, Some(10.0), host_bound);
+        passes.iter().all(|pass| pass.host_only)
+    };
+    assert!(!host_only(&op, op.first_check - 1, true));
+    assert!(host_only(&op, op.first_check, true));
+    assert!(!host_only(&op, op.first_check, false));
+    // A network's samples are its truth.
+    assert!(!host_only(&Protocol::for_networks(), 30, true));
+}
+
+#[test]
 fn a_published_interval_is_never_narrower_than_what_happens_between_runs() {
     let (low, high) = published_interval(100.0, (100.0, 100.0), 0.02);
     assert!((low - 98.0).abs() < 1e-9 && (high - 102.0).abs() < 1e-9);

@@ -16,7 +16,7 @@ use crate::text::{bytes, count, quantity};
 /// # Errors
 /// When there is no such network, a file cannot be used, or the coordinator does not answer.
 pub fn run(command: &Command, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
-    let plans = chosen_plans(&command.of, &command.ops, command.farm, farm)?;
+    let plans = chosen_plans(&command.from, farm)?;
     let all: Vec<NetworkCost> = plans
         .into_iter()
         .map(|Named { name, plan }| NetworkCost::new(name, &plan, command.dtype))
