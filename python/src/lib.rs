@@ -12,6 +12,7 @@ mod many;
 mod network;
 mod prediction;
 mod profile;
+mod row;
 mod rows;
 mod supernet;
 mod table;
@@ -28,6 +29,6 @@ fn _latlas(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<prediction::OpPrediction>()?;
     module.add_class::<prediction::Prediction>()?;
     module.add_class::<profile::Request>()?;
-    module.add_class::<table::Row>()?;
+    module.add_class::<row::Row>()?;
     module.add_class::<table::Table>()
 }
