@@ -265,7 +265,37 @@ impl<'a> Placer<'a> {
                 return self.push(Primitive::Shuffle { groups }, vec![placed.source], vec![]);
             }
         }
+        if let Some(source) = self.map_of_tokens(placed)? {
+            return Ok(source);
+        }
         Err(format!("a tensor in the order {} should be a map [n, c, h, w]", told(&placed.digits)))
+    }
+
+    /// A sequence that is read as a map `[n, c, h, w]`, as the map that it was before.
+    fn map_of_tokens(&mut self, placed: &Placed) -> Result<Option<Source>, Why> {
+        let TensorShape::Tokens { n, c, .. } = self.shape(placed) else { return Ok(None) };
+        let &[_, _, h, w] = placed.digits.sizes().as_slice() else { return Ok(None) };
+        let natural = Digits::natural(self.shape(placed));
+        let in_order = natural
+            .permuted(&[0, 2, 1])
+            .and_then(|digits| digits.reshaped(&[n.into(), c.into(), h, w]));
+        if in_order.as_ref() != Some(&placed.digits) {
+            return Ok(None);
+        }
+        let Some(like) = self.map_of_size(n, h, w) else { return Ok(None) };
+        self.push(Primitive::ToMap, vec![placed.source, like], vec![]).map(Some)
+    }
+
+    /// The latest map of a height and a width.
+    fn map_of_size(&self, batch: u32, height: u64, width: u64) -> Option<Source> {
+        let fits = |shape: TensorShape| match shape {
+            TensorShape::Map { n, h, w, .. } => {
+                (n, u64::from(h), u64::from(w)) == (batch, height, width)
+            }
+            TensorShape::Tokens { .. } => false,
+        };
+        let latest = self.flat.steps.iter().rposition(|step| fits(step.output));
+        latest.map(Source::Step).or_else(|| fits(self.flat.input).then_some(Source::Input))
     }
 
     /// The value as a sequence `[n, l, c]`.

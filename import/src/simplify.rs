@@ -132,6 +132,7 @@ impl<'a> Finder<'a> {
         self.activation(node)
             .or_else(|| self.norm(node))
             .or_else(|| self.rotary(node))
+            .or_else(|| self.roll(node))
             .or_else(|| self.attention(node))
     }
 
@@ -262,6 +263,28 @@ impl<'a> Finder<'a> {
             }
         }
         None
+    }
+
+    /// A roll that is written as two parts that change places.
+    fn roll(&self, node: &Node) -> Option<Found> {
+        let (&Operation::Concat { axis }, &[left, right]) = (&node.operation, &node.inputs[..])
+        else {
+            return None;
+        };
+        let part = |value: ValueId| {
+            let node = self.producer(value)?;
+            match node.operation {
+                Operation::Slice { axis: along, start, step: 1 } if along == axis => {
+                    Some((node.inputs[0], start, self.graph.values[value].dims[axis]))
+                }
+                _ => None,
+            }
+        };
+        let ((x, middle, end), (other, start, length)) = (part(left)?, part(right)?);
+        let size = self.graph.values[x].dims[axis];
+        let whole = x == other && start == 0 && length == middle && middle + end == size;
+        let shift = -i64::try_from(middle).ok().filter(|_| whole)?;
+        Found::new(Operation::Roll { shifts: vec![(axis, shift)] }, vec![x])
     }
 
     /// Whether a value is `sqrt(2 / pi) * (x + 0.044715 * x^3)`.

@@ -68,6 +68,13 @@ impl Placer<'_> {
             let source = self.push(primitive, vec![left.source, right.source], vec![])?;
             return Ok(Placed { source, ..left });
         }
+        for (one, other, first) in [(&left, &right, true), (&right, &left, false)] {
+            if let Some(mapped) = self.mapped_like(one, other)? {
+                let sources = if first { [mapped, other.source] } else { [other.source, mapped] };
+                let source = self.push(primitive, sources.to_vec(), vec![])?;
+                return Ok(Placed { source, ..other.clone() });
+            }
+        }
         // As maps, where a factor for each channel or position may be smaller; or as sequences.
         let maps = match (self.as_map(&left), self.as_map(&right)) {
             (Ok(left), Ok(right)) => Some([left, right]),
@@ -85,6 +92,28 @@ impl Placer<'_> {
         };
         let source = self.push(primitive, sources.to_vec(), vec![])?;
         self.as_wanted(source)
+    }
+
+    /// A sequence as a map, if it is read in the same order as a map of its size.
+    fn mapped_like(&mut self, tokens: &Placed, map: &Placed) -> Result<Option<Source>, Why> {
+        let (TensorShape::Tokens { .. }, TensorShape::Map { w, .. }) =
+            (self.shape(tokens), self.shape(map))
+        else {
+            return Ok(None);
+        };
+        let w = u64::from(w);
+        let of_map = |digit: &Digit| match (digit.axis, digit.stride) {
+            (Axis::Tokens, stride) if stride.is_multiple_of(w) => {
+                Digit { axis: Axis::Rows, stride: stride / w, ..*digit }
+            }
+            (Axis::Tokens, _) => Digit { axis: Axis::Columns, ..*digit },
+            _ => *digit,
+        };
+        let digits = tokens.digits.0.iter().map(|digits| digits.iter().map(of_map).collect());
+        if Digits(digits.collect()) != map.digits || map.rolled != [0, 0] {
+            return Ok(None);
+        }
+        self.push(Primitive::ToMap, vec![tokens.source, map.source], vec![]).map(Some)
     }
 
     /// A computed value (input `index`) and a constant.

@@ -259,15 +259,22 @@ impl Placer<'_> {
             if shift == 0 {
                 continue;
             } else if digits == Some(&whole(Axis::Rows, h.into())) {
-                input.rolled[0] += shift;
+                input.rolled[0] = turned(input.rolled[0] + shift, h);
             } else if digits == Some(&whole(Axis::Columns, w.into())) {
-                input.rolled[1] += shift;
+                input.rolled[1] = turned(input.rolled[1] + shift, w);
             } else {
                 return Err(format!("a roll of dimension {axis} of {}", told(&input.digits)));
             }
         }
         Ok(input)
     }
+}
+
+/// A shift of a dimension as the nearest one: 3 forwards of 56 are also 53 backwards.
+fn turned(shift: i64, size: u32) -> i64 {
+    let size = i64::from(size);
+    let forwards = shift.rem_euclid(size);
+    if forwards > size / 2 { forwards - size } else { forwards }
 }
 
 /// Whether a value is a map as `[n, h * w, c]`, and `axis` counts the positions.
