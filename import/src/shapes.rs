@@ -289,7 +289,7 @@ fn norms(operation: &Operation, inputs: &[&[u64]]) -> Result<Vec<u64>, String> {
         _ => vec![dimension(first, 1)?],
     };
     if let Operation::GroupNorm { groups, .. } = operation
-        && (*groups == 0 || wanted[0] % u64::from(*groups) != 0)
+        && (*groups == 0 || !wanted[0].is_multiple_of(u64::from(*groups)))
     {
         return Err(format!("{} channels are not {groups} groups", wanted[0]));
     }
@@ -320,8 +320,9 @@ fn reduced(dims: &[u64], axes: &[usize], keep: bool) -> Result<Vec<u64>, String>
 
 fn blocks(operation: &Operation, dims: &[u64]) -> Result<Vec<u64>, String> {
     let misfit = || format!("{} has no such blocks", shown(dims));
-    let divided =
-        |size: u64, by: u64| (by > 0 && size % by == 0).then(|| size / by).ok_or_else(misfit);
+    let divided = |size: u64, by: u64| {
+        (by > 0 && size.is_multiple_of(by)).then(|| size / by).ok_or_else(misfit)
+    };
     if let Operation::ChannelShuffle { groups } = operation {
         divided(dimension(dims, 1)?, u64::from(*groups))?;
         return Ok(dims.to_vec());

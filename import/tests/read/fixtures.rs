@@ -50,7 +50,12 @@ fn all_forms_of_a_model_have_the_same_work() {
         for suffix in suffixes {
             let graph = fixture(&format!("{name}.{suffix}"));
             assert_eq!(unsupported(&graph), [""; 0], "{name}.{suffix}");
-            assert_eq!(work(&graph), work(&first), "{name}.{suffix}");
+            let mut expected = work(&first);
+            // Before opset 17, a layer norm is written out.
+            if suffix == &"14.onnx" {
+                expected.remove("layer norm");
+            }
+            assert_eq!(work(&graph), expected, "{name}.{suffix}");
             assert_eq!(output_dims(&graph), output_dims(&first), "{name}.{suffix}");
         }
     }

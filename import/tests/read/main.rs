@@ -1,5 +1,7 @@
 //! Models in both formats, and files that are none. `tests/make.py` writes those of `tests/data`.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod fixtures;
 mod hostile_archives;
 mod hostile_onnx;

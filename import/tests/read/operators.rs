@@ -103,7 +103,7 @@ fn blocks_of_channels_are_in_the_order_of_pytorch() {
         operations(&graph(17, dims, &[node(operator, &["x"], &["y"], &attributes)]))
     };
     let shuffle = Operation::PixelShuffle { block: 2 };
-    assert_eq!(blocks("DepthToSpace", &[1, 8, 3, 3], Some("CRD")), [shuffle.clone()]);
+    assert_eq!(blocks("DepthToSpace", &[1, 8, 3, 3], Some("CRD")), std::slice::from_ref(&shuffle));
     assert_eq!(
         blocks("DepthToSpace", &[1, 8, 3, 3], None),
         [Operation::ChannelShuffle { groups: 4 }, shuffle.clone()]
