@@ -165,6 +165,30 @@ impl Builder {
         self.graph.values[id].kind = kind;
     }
 
+    /// The node that writes a value.
+    fn producer(&self, id: ValueId) -> Option<&Node> {
+        // Each node writes a newer value than the one before.
+        let at = self.graph.nodes.binary_search_by_key(&id, |node| node.output).ok()?;
+        Some(&self.graph.nodes[at])
+    }
+
+    /// Whether a choice is the end of a softmax as core ATen decomposes it: zeros where all scores are minus infinity,
+    /// which only happens if everything is masked.
+    pub(crate) fn is_safe_softmax(&self, [condition, zeros, otherwise]: [ValueId; 3]) -> bool {
+        let scores =
+            ["logical_not", "any", "logical_not", "eq"].iter().try_fold(condition, |id, name| {
+                let node = self.producer(id)?;
+                let is_it = node.operator.strip_prefix("aten.")?.split('.').next() == Some(*name);
+                node.inputs.first().copied().filter(|_| is_it)
+            });
+        let softmax = self
+            .producer(otherwise)
+            .filter(|node| matches!(node.operation, Operation::Softmax { .. }));
+        self.is_constant(zeros)
+            && scores.is_some()
+            && softmax.and_then(|node| node.inputs.first()) == scores.as_ref()
+    }
+
     /// Number of values so far. Values with smaller ids come from earlier nodes.
     pub(crate) fn len(&self) -> usize {
         self.graph.values.len()

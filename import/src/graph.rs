@@ -13,11 +13,13 @@ pub struct Graph {
     pub name: Option<String>,
     /// All values.
     pub values: Vec<Value>,
-    /// Operations in an order in which they can run. None of them computes a constant.
+    /// Operations in an order in which they can run. None of them computes a constant. What depends on an unsupported
+    /// operation of unknown size is left out.
     pub nodes: Vec<Node>,
     /// Inputs of the model, without weights.
     pub inputs: Vec<ValueId>,
-    /// Outputs of the model.
+    /// Outputs of the model. One that depends on an unsupported operation of unknown size is the output of that
+    /// operation.
     pub outputs: Vec<ValueId>,
 }
 
@@ -26,7 +28,7 @@ pub struct Graph {
 pub struct Value {
     /// Name in the file. For a weight, the name under which it is stored.
     pub name: String,
-    /// Its dimensions, none for a scalar.
+    /// Its dimensions, none for a scalar and for what an unsupported operation of unknown size writes.
     pub dims: Vec<u64>,
     /// Element type.
     pub kind: Kind,
@@ -99,7 +101,8 @@ pub enum Operation {
         /// Whether the weight is `[out, in]`, as in `torch.nn.Linear`. Otherwise it is `[in, out]`.
         transposed: bool,
     },
-    /// Matrix product of two values that are computed, batched over all but the last two dimensions.
+    /// Matrix product of two values, batched over all but the last two dimensions. One of them may be a constant, if it
+    /// is the left one or has more than two dimensions.
     MatMul,
     /// Batch norm with running statistics. Inputs: values `[n, c, ...]`, scale, shift, mean, variance, each `[c]`.
     BatchNorm {
@@ -128,7 +131,7 @@ pub enum Operation {
     },
     /// A function of each element.
     Apply(Function),
-    /// `max(x, 0) + slope * min(x, 0)`. Inputs: values, slope.
+    /// `max(x, 0) + slope * min(x, 0)`. Inputs: values `[n, c, ...]`, slope `[c]` or `[1]`.
     Prelu,
     /// Two values, element by element, the smaller one broadcast as in NumPy. Inputs: left, right.
     Binary(Binary),
@@ -172,7 +175,7 @@ pub enum Operation {
         /// The order.
         order: Vec<usize>,
     },
-    /// Dimensions of size 1 are repeated to the dimensions of the output.
+    /// Dimensions of size 1 are repeated to the dimensions of the output, which are as many.
     Expand,
     /// Values one after the other.
     Concat {
@@ -206,7 +209,8 @@ pub enum Operation {
         shifts: Vec<(usize, i64)>,
     },
     /// Scaled dot-product attention. Inputs: queries `[n, heads, l, d]`, keys `[n, kv_heads, s, d]`, values
-    /// `[n, kv_heads, s, e]`, and something that is added to the scores, or none.
+    /// `[n, kv_heads, s, e]`, and something that is added to the scores, or none. If that is a constant of booleans, true
+    /// adds nothing, and false minus infinity.
     Attention {
         /// Whether a query sees only the keys up to its own position.
         causal: bool,
@@ -233,7 +237,7 @@ pub enum Operation {
         /// Groups.
         groups: u32,
     },
-    /// Its input: dropout, casts between floating-point types, `contiguous`.
+    /// Its input. The readers leave it out where they can: dropout, casts between floating-point types, `contiguous`.
     Identity,
     /// Something that has no place here.
     Unsupported {

@@ -65,9 +65,10 @@ pub(crate) fn output(
         | Operation::RmsNorm { .. }
         | Operation::GroupNorm { .. }
         | Operation::Prelu => norms(operation, inputs),
-        Operation::Apply(_) | Operation::Roll { .. } | Operation::Rotary | Operation::Identity => {
-            Ok(first.to_vec())
-        }
+        Operation::Apply(_)
+        | Operation::Roll { .. }
+        | Operation::Rotary
+        | Operation::Identity => Ok(first.to_vec()),
         Operation::Binary(_) => {
             let second = *inputs.get(1).ok_or("it reads one value instead of two")?;
             broadcast(first, second).ok_or_else(|| {
@@ -291,7 +292,7 @@ fn norms(operation: &Operation, inputs: &[&[u64]]) -> Result<Vec<u64>, String> {
         _ => vec![dimension(first, 1)?],
     };
     if let Operation::GroupNorm { groups, .. } = operation
-        && (*groups == 0 || wanted[0] % u64::from(*groups) != 0)
+        && (*groups == 0 || !wanted[0].is_multiple_of(u64::from(*groups)))
     {
         return Err(format!("{} channels are not {groups} groups", wanted[0]));
     }
@@ -322,8 +323,9 @@ fn reduced(dims: &[u64], axes: &[usize], keep: bool) -> Result<Vec<u64>, String>
 
 fn blocks(operation: &Operation, dims: &[u64]) -> Result<Vec<u64>, String> {
     let misfit = || format!("{} has no such blocks", shown(dims));
-    let divided =
-        |size: u64, by: u64| (by > 0 && size % by == 0).then(|| size / by).ok_or_else(misfit);
+    let divided = |size: u64, by: u64| {
+        (by > 0 && size.is_multiple_of(by)).then(|| size / by).ok_or_else(misfit)
+    };
     if let Operation::ChannelShuffle { groups } = operation {
         divided(dimension(dims, 1)?, u64::from(*groups))?;
         return Ok(dims.to_vec());

@@ -172,9 +172,7 @@ impl Builder {
     ) -> Step<ValueId> {
         let mut dims = self.dims(x).to_vec();
         let Ok(step) = u64::try_from(step) else {
-            return unsupported(format!(
-                "a slice with the step {step}: only forward slices are read"
-            ));
+            return self.reversed(x, axis, (start, end, step));
         };
         if step == 0 {
             return malformed("a slice has the step 0");
@@ -188,6 +186,30 @@ impl Builder {
         self.apply_to(Operation::Slice { axis, start, step }, &[x], Some(&dims))
     }
 
+    /// A slice from the end to the start, of a constant: exporters turn lists around.
+    fn reversed(
+        &mut self,
+        x: ValueId,
+        axis: usize,
+        (start, end, step): (i64, i64, i64),
+    ) -> Step<ValueId> {
+        let length = self.dims(x)[axis];
+        if !self.is_constant(x) || length > MOST_NUMBERS {
+            return unsupported(format!(
+                "a slice with the step {step}: only forward slices are read"
+            ));
+        }
+        let from_start = |at: i64| if at < 0 { at.saturating_add_unsigned(length) } else { at };
+        // The length is at most 4096.
+        let last = length as i64 - 1;
+        let (start, end) = (from_start(start).min(last), from_start(end).max(-1));
+        let distance = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
+        let list: Vec<f64> = (end + 1..=start).rev().step_by(distance).map(|i| i as f64).collect();
+        let name = self.here();
+        let positions = self.constant(&name, vec![list.len() as u64], Kind::Integer, Some(list))?;
+        self.on_constants(&OnConstants::Gather(axis), &[x, positions])
+    }
+
     /// One position of a dimension, which is dropped.
     pub(crate) fn select(&mut self, x: ValueId, axis: usize, index: i64) -> Step<ValueId> {
         let length = self.dims(x)[axis];
@@ -199,7 +221,8 @@ impl Builder {
         self.squeeze(part, Some(&[axis]))
     }
 
-    /// Positions of a dimension, in a constant: one, which drops the dimension, or several with equal distances.
+    /// Positions of a dimension, in a constant: one, or several at equal distances. Their dimensions replace the one
+    /// of the value.
     pub(crate) fn positions(
         &mut self,
         x: ValueId,
@@ -207,9 +230,10 @@ impl Builder {
         positions: ValueId,
     ) -> Step<ValueId> {
         let list = self.list(positions, "its positions")?;
-        match (self.dims(positions), list.as_slice()) {
+        let own = self.dims(positions).to_vec();
+        match (own.as_slice(), list.as_slice()) {
             ([], [position]) => self.select(x, axis, *position),
-            ([_], [first, others @ ..]) => {
+            (_, [first, others @ ..]) => {
                 let step = others.first().map_or(1, |second| second.saturating_sub(*first));
                 let length = self.dims(x)[axis];
                 let even = list.windows(2).all(|pair| pair[1].saturating_sub(pair[0]) == step);
@@ -224,9 +248,12 @@ impl Builder {
                         "there are no positions {start} to {last} of {length}"
                     ));
                 }
-                self.slice(x, axis, (start, last + 1, step))
+                let part = self.slice(x, axis, (start, last + 1, step))?;
+                let dims = self.dims(part);
+                let wanted = [&dims[..axis], &own, &dims[axis + 1..]].concat();
+                self.reshape(part, &wanted)
             }
-            _ => unsupported("positions of several dimensions"),
+            _ => unsupported("no positions of a dimension"),
         }
     }
 
@@ -328,7 +355,7 @@ impl Builder {
         let whole = |numbers: &[f64]| numbers.iter().map(|&n| n as i64).collect();
         self.numbers(id)
             .map(whole)
-            .ok_or_else(|| Stop::Unsupported(format!("{what} depends on the model's input")))
+            .ok_or_else(|| Stop::Unsupported(format!("{what} is computed, or not in the file")))
     }
 }
 
@@ -375,6 +402,26 @@ mod tests {
             problem(b.slice(x, 1, (0, 10, -1))),
             "a slice with the step -1: only forward slices are read"
         );
+        let list = b.constant("list", vec![3], Kind::Integer, Some(vec![5.0, 6.0, 7.0])).unwrap();
+        let all = b.slice(list, 0, (-1, i64::MIN, -1)).unwrap();
+        assert_eq!(b.numbers(all), Some([7.0, 6.0, 5.0].as_slice()));
+        let some = b.slice(list, 0, (9, 0, -2)).unwrap();
+        assert_eq!(b.numbers(some), Some([7.0].as_slice()));
+    }
+
+    #[test]
+    fn positions_at_equal_distances_are_a_slice() {
+        let (mut b, x) = with(&[2, 10]);
+        let two = b.constant("p", vec![2, 1], Kind::Integer, Some(vec![1.0, 4.0])).unwrap();
+        let y = b.positions(x, 1, two).unwrap();
+        assert_eq!(b.dims(y), [2, 2, 1]);
+        let uneven = b.constant("p", vec![3], Kind::Integer, Some(vec![0.0, 1.0, 3.0])).unwrap();
+        assert_eq!(
+            problem(b.positions(x, 1, uneven)),
+            "positions of a dimension at unequal distances"
+        );
+        let outside = b.constant("p", vec![2], Kind::Integer, Some(vec![8.0, 10.0])).unwrap();
+        assert_eq!(problem(b.positions(x, 1, outside)), "there are no positions 8 to 10 of 10");
     }
 
     #[test]

@@ -246,7 +246,7 @@ fn why(operator: &str) -> String {
         "If" | "Loop" | "Scan" | "SequenceMap" => {
             "control flow: what it runs depends on the input; export a model without it".to_owned()
         }
-        _ if operator.contains("Quantize")
+        _ if operator.to_lowercase().contains("quantize")
             || operator.starts_with("QLinear")
             || operator.ends_with("Integer") =>
         {

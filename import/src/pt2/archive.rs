@@ -5,6 +5,7 @@ use std::io::{Read, Seek};
 
 use serde::de::DeserializeOwned;
 use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 
 use super::schema::{Payload, PayloadConfig, Program, SymInt, TensorMeta};
@@ -36,7 +37,10 @@ pub(crate) struct Archive<R> {
 impl<R: Read + Seek> Archive<R> {
     /// Finds the program of an archive.
     pub(crate) fn open(source: R) -> Result<Archive<R>> {
-        let zip = ZipArchive::new(source).map_err(|error| damaged("the archive", error))?;
+        // An archive can contain another one, of sample inputs, whose entries would mislead a search for its start.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let zip = ZipArchive::with_config(config, source)
+            .map_err(|error| damaged("the archive", error))?;
         // A name that cannot be decoded is none of those that are looked for.
         let names: Vec<String> = zip.file_names().flatten().map(Into::into).collect();
         let models: Vec<&String> = names.iter().filter(|name| is_model(name)).collect();

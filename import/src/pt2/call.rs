@@ -351,7 +351,10 @@ impl<'a> Call<'a, '_> {
             }
             "where" => {
                 let all = [self.need("condition")?, self.operand("self")?, self.operand("other")?];
-                self.builder.on_constants(&OnConstants::Where, &all)
+                match self.builder.is_safe_softmax(all) {
+                    true => Ok(all[2]),
+                    false => self.builder.on_constants(&OnConstants::Where, &all),
+                }
             }
             "masked_fill" => {
                 let all = [self.need("mask")?, self.operand("value")?, self.first()?];

@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn expressions_of_sympy_have_numbers() {
-        let value = |text| symbols().evaluate(text);
+        let value = |text: &str| symbols().evaluate(text);
         let s0 = "Symbol('s0', positive=True, integer=True)";
         assert_eq!(value(s0), Some(8));
         assert_eq!(value("s0"), Some(8));
