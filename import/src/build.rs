@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::error::{ImportError, Step, Stop, unsupported};
 use crate::fold::{self, MOST_NUMBERS, OnConstants, Operand};
-use crate::graph::{Graph, Kind, Node, Operation, Value, ValueId};
+use crate::graph::{Graph, Kind, Node, Operation, Stored, Value, ValueId};
 use crate::shapes;
 
 /// Values of the largest graph that is read.
@@ -78,7 +78,8 @@ impl Builder {
         kind: Kind,
     ) -> Result<ValueId, ImportError> {
         let name = name.to_owned();
-        let id = self.push(Value { name, dims, kind, constant: false, numbers: None })?;
+        let id =
+            self.push(Value { name, dims, kind, constant: false, numbers: None, origin: None })?;
         self.graph.inputs.push(id);
         Ok(id)
     }
@@ -97,7 +98,28 @@ impl Builder {
         });
         self.kept += numbers.as_ref().map_or(0, Vec::len);
         let numbers = numbers.map(Into::into);
-        self.push(Value { name: name.to_owned(), dims, kind, constant: true, numbers })
+        let name = name.to_owned();
+        let origin = Some(Stored { name: name.clone(), dims: dims.clone() });
+        self.push(Value { name, dims, kind, constant: true, numbers, origin })
+    }
+
+    /// A constant that was made from others.
+    fn derived(
+        &mut self,
+        inputs: &[ValueId],
+        dims: Vec<u64>,
+        kind: Kind,
+        numbers: Option<Vec<f64>>,
+    ) -> Result<ValueId, ImportError> {
+        let is_weight = |id: &&ValueId| {
+            let value = self.value(**id);
+            value.kind == Kind::Float && !value.dims.is_empty()
+        };
+        let mut origins = inputs.iter().filter(is_weight).map(|&id| self.value(id).origin.clone());
+        let origin = origins.next().flatten().filter(|_| origins.next().is_none());
+        let id = self.constant(&self.place.clone(), dims, kind, numbers)?;
+        self.graph.values[id].origin = origin;
+        Ok(id)
     }
 
     /// A scalar of the node that is being translated.
@@ -225,8 +247,7 @@ impl Builder {
             let numbers = self.folded(inputs, &dims, |operands, dims| {
                 fold::evaluate(&operation, operands, dims, kind)
             });
-            let name = self.place.clone();
-            let id = self.constant(&name, dims, kind, numbers)?;
+            let id = self.derived(inputs, dims, kind, numbers)?;
             if operation == (Operation::Permute { order: vec![1, 0] }) {
                 self.transposed.insert(id, inputs[0]);
             }
@@ -247,7 +268,8 @@ impl Builder {
         }
         let (place, operator) = (self.place.clone(), self.operator.clone());
         let name = place.clone();
-        let output = self.push(Value { name, dims, kind, constant: false, numbers: None })?;
+        let output =
+            self.push(Value { name, dims, kind, constant: false, numbers: None, origin: None })?;
         self.read.extend(inputs);
         let inputs = inputs.to_vec();
         self.graph.nodes.push(Node { place, operator, operation, inputs, output });
@@ -272,8 +294,7 @@ impl Builder {
         let numbers = self.folded(inputs, &dims, |operands, dims| {
             fold::evaluate_constant(operation, operands, dims)
         });
-        let name = self.place.clone();
-        Ok(self.constant(&name, dims, kind, numbers)?)
+        Ok(self.derived(inputs, dims, kind, numbers)?)
     }
 
     /// The result of a rule on small constants, if all numbers are known.
@@ -305,10 +326,7 @@ impl Builder {
     ) -> Step<ValueId> {
         let constants = !inputs.is_empty() && inputs.iter().all(|&id| self.is_constant(id));
         match output {
-            Some((dims, kind)) if constants => {
-                let name = self.place.clone();
-                Ok(self.constant(&name, dims, kind, None)?)
-            }
+            Some((dims, kind)) if constants => Ok(self.derived(inputs, dims, kind, None)?),
             Some((dims, kind)) => {
                 self.push_node(Operation::Unsupported { why }, inputs, dims, kind)
             }

@@ -5,9 +5,13 @@ use ops_catalog::{Activation, Dimension, Gate, Pair, Primitive, TensorShape};
 
 use crate::flat::{Apply, Flat, FlatStep, Given, Problem, Source, Windows};
 
+/// The name of what is no weight of the attention that has it, but would be one of attention inside windows: the table
+/// of biases by relative position.
+pub(crate) const TABLE: &str = "table";
+
 /// The graph with these primitives in place of their parts.
 pub(crate) fn fuse(mut flat: Flat) -> Result<Flat, Vec<Problem>> {
-    for find in [squeeze_excite, attention, class_token, positions] {
+    for find in [squeeze_excite, attention, class_token, positions, one_window] {
         let mut readers = flat.readers();
         for index in 0..flat.steps.len() {
             let fuser = Fuser { flat: &flat, readers: &readers };
@@ -30,7 +34,11 @@ pub(crate) fn fuse(mut flat: Flat) -> Result<Flat, Vec<Problem>> {
                 .to_owned(),
         })
         .collect();
-    if problems.is_empty() { Ok(flat.pruned()) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    flat.steps.iter_mut().for_each(|step| step.weights.retain(|(name, _)| name != TABLE));
+    Ok(flat.pruned())
 }
 
 /// A step in place of the one at an index, and the steps that it computes too.
@@ -71,6 +79,36 @@ impl<'a> Fuser<'a> {
             }) if kernel == Pair::square(1) && stride == Pair::square(1) => Some(out),
             _ => None,
         }
+    }
+}
+
+impl Fuser<'_> {
+    /// The one layer that gives queries, keys and values of a width, and all steps up to it that nothing else reads.
+    fn projection(&self, core: &FlatStep, width: u32) -> Option<(usize, Vec<usize>)> {
+        let mut parts = vec![];
+        let mut projection = None;
+        for (place, &input) in (0..).zip(&core.inputs) {
+            let (index, slice) = self.only(input)?;
+            let along_channels = Primitive::Slice {
+                along: Dimension::Channels,
+                start: place * width,
+                length: width,
+                step: 1,
+            };
+            let another = projection.is_some_and(|seen| seen != slice.inputs[0]);
+            if primitive(slice)? != &along_channels || another {
+                return None;
+            }
+            projection = Some(slice.inputs[0]);
+            parts.push(index);
+        }
+        let Some(Source::Step(projected)) = projection else { return None };
+        let all = self.pointwise(&self.flat.steps[projected])?;
+        if self.readers[projected] != 3 || all != width.checked_mul(3)? {
+            return None;
+        }
+        parts.push(projected);
+        Some((projected, parts))
     }
 }
 
@@ -154,41 +192,65 @@ fn attention(fuser: &Fuser, index: usize) -> Fused {
         }
         _ => return None,
     };
-    let mut parts = vec![mixed];
-    let mut projection = None;
-    for (place, &input) in (0..).zip(&core.inputs) {
-        let (index, slice) = fuser.only(input)?;
-        let along_channels = Primitive::Slice {
-            along: Dimension::Channels,
-            start: place * width,
-            length: width,
-            step: 1,
-        };
-        if primitive(slice)? != &along_channels
-            || projection.is_some_and(|seen| seen != slice.inputs[0])
-        {
-            return None;
-        }
-        projection = Some(slice.inputs[0]);
-        parts.push(index);
-    }
-    let Some(Source::Step(projected)) = projection else { return None };
+    let (projected, mut parts) = fuser.projection(core, width)?;
     let qkv = &fuser.flat.steps[projected];
-    let input = fuser.flat.shape(qkv.inputs[0]);
-    let all = fuser.pointwise(qkv)?;
-    if fuser.readers[projected] != 3 || all != width.checked_mul(3)? || input != out.output {
+    if fuser.flat.shape(qkv.inputs[0]) != out.output {
         return None;
     }
-    parts.push(projected);
-    let c = u64::from(width);
-    let mut weights = part("qkv", qkv, vec![3 * c, c]);
-    weights.extend(part("out", out, vec![c, c]));
+    parts.push(mixed);
+    let mut weights = with_projections(qkv, out, u64::from(width));
     weights.extend(core.weights.iter().cloned());
     let step = FlatStep {
         apply: Apply::Primitive(whole),
         inputs: qkv.inputs.clone(),
         weights,
         ..out.clone()
+    };
+    Some((step, parts))
+}
+
+/// The weights of attention with its projections.
+fn with_projections(qkv: &FlatStep, out: &FlatStep, c: u64) -> Vec<(String, Given)> {
+    let mut weights = part("qkv", qkv, vec![3 * c, c]);
+    weights.extend(part("out", out, vec![c, c]));
+    weights
+}
+
+/// Attention over all positions of a square map as tokens, with a bias for each relative position: one window.
+fn one_window(fuser: &Fuser, index: usize) -> Fused {
+    let map = &fuser.flat.steps[index];
+    let (Primitive::ToMap, TensorShape::Map { h, w, .. }) = (primitive(map)?, map.output) else {
+        return None;
+    };
+    let (mapped, out) = fuser.before(map)?;
+    let width = fuser.pointwise(out)?;
+    let (mixed, core) = fuser.before(out)?;
+    let &Primitive::Attention { heads, kv_heads, causal: false, position_bias: true } =
+        primitive(core)?
+    else {
+        return None;
+    };
+    let (projected, mut parts) = fuser.projection(core, width)?;
+    let qkv = &fuser.flat.steps[projected];
+    let (as_tokens, tokens) = fuser.before(qkv)?;
+    let plain = Primitive::ToTokens { class_token: false, positions: false };
+    let (_, table) = core.weights.iter().find(|(name, _)| name == TABLE)?;
+    let same = h == w
+        && kv_heads.is_none_or(|kv_heads| kv_heads == heads)
+        && primitive(tokens)? == &plain
+        && fuser.flat.shape(tokens.inputs[0]) == map.output;
+    if !same {
+        return None;
+    }
+    parts.extend([mapped, mixed, as_tokens]);
+    let mut weights = with_projections(qkv, out, u64::from(width));
+    weights.push(("positions".to_owned(), table.clone()));
+    let apply = Primitive::WindowAttention { heads, window: h, shift: 0, grid: false };
+    let step = FlatStep {
+        apply: Apply::Primitive(apply),
+        inputs: tokens.inputs.clone(),
+        weights,
+        ..map.clone()
     };
     Some((step, parts))
 }

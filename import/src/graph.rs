@@ -36,6 +36,17 @@ pub struct Value {
     pub constant: bool,
     /// Elements of a small constant, in their order in memory. None if it is large, or its data are not in the file.
     pub numbers: Option<Arc<[f64]>>,
+    /// The stored tensor from which alone a constant was made; a stored one is made from itself.
+    pub origin: Option<Stored>,
+}
+
+/// A tensor that is stored with a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions.
+    pub dims: Vec<u64>,
 }
 
 /// The kind of a tensor's elements.

@@ -9,7 +9,7 @@ mod elementwise;
 mod moves;
 mod pools;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ops_catalog::{Input, Primitive, TensorShape};
 
@@ -37,8 +37,8 @@ pub(crate) struct Placer<'a> {
     /// How many nodes read each value.
     readers: Vec<usize>,
     node: &'a Node,
-    /// Differences in numbers that make none in work.
-    notes: Vec<String>,
+    /// Differences in numbers that make none in work, each with its first place and how many more there are.
+    notes: BTreeMap<&'static str, (String, usize)>,
 }
 
 /// Places a model, with notes about what is not quite the same. Nodes that can't be expressed are the problems; what
@@ -52,7 +52,7 @@ pub(crate) fn place(graph: &Graph) -> Result<(Flat, Vec<String>), Vec<Problem>> 
     graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|&value| readers[value] += 1);
     let flat = Flat { input: input.1, steps: vec![], output: Source::Input };
     let placed = HashMap::from([(input.0, placed)]);
-    let mut placer = Placer { graph, flat, placed, readers, node: first, notes: vec![] };
+    let mut placer = Placer { graph, flat, placed, readers, node: first, notes: BTreeMap::new() };
     let mut problems = vec![];
     for node in &graph.nodes {
         placer.node = node;
@@ -76,7 +76,11 @@ pub(crate) fn place(graph: &Graph) -> Result<(Flat, Vec<String>), Vec<Problem>> 
         return Err(vec![problem("the output", "output", "it does not depend on the input")]);
     };
     placer.flat.output = output.source;
-    Ok((placer.flat.pruned(), placer.notes))
+    let notes = placer.notes.into_iter().map(|(note, (place, more))| match more {
+        0 => format!("{place}: {note}"),
+        more => format!("{place} and {more} more: {note}"),
+    });
+    Ok((placer.flat.pruned(), notes.collect()))
 }
 
 fn problem(node: &str, operator: &str, why: &str) -> Problem {
@@ -178,6 +182,12 @@ impl<'a> Placer<'a> {
             Operation::Identity => self.argument(0),
             Operation::Unsupported { why } => Err(why.clone()),
         }
+    }
+
+    /// Notes a difference in numbers.
+    fn note(&mut self, note: &'static str) {
+        let place = self.node.place.clone();
+        self.notes.entry(note).and_modify(|(_, more)| *more += 1).or_insert((place, 0));
     }
 
     /// A description of an input. For a constant it has the name of a weight.

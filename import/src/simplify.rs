@@ -27,27 +27,23 @@ pub(crate) fn simplify(mut graph: Graph) -> Graph {
     graph
 }
 
-/// A node in place of another, with transposed copies of some of its inputs.
+/// A node in place of another, with permutations of some of its inputs.
 struct Found {
     operation: Operation,
     inputs: Vec<ValueId>,
-    /// Inputs, by index, whose last two dimensions are exchanged first.
-    transposed: Vec<usize>,
+    /// Inputs, by index, whose dimensions are put into another order first.
+    permuted: Vec<(usize, Vec<usize>)>,
 }
 
 impl Found {
     fn new(operation: Operation, inputs: Vec<ValueId>) -> Option<Found> {
-        Some(Found { operation, inputs, transposed: vec![] })
+        Some(Found { operation, inputs, permuted: vec![] })
     }
 
     fn replace(mut self, graph: &mut Graph, index: usize) {
-        for &input in &self.transposed {
+        for (input, order) in std::mem::take(&mut self.permuted) {
             let value = graph.values[self.inputs[input]].clone();
-            let rank = value.dims.len();
-            let mut order: Vec<usize> = (0..rank).collect();
-            order.swap(rank - 1, rank - 2);
-            let mut dims = value.dims.clone();
-            dims.swap(rank - 1, rank - 2);
+            let dims = order.iter().map(|&from| value.dims[from]).collect();
             let output = graph.values.len();
             graph.values.push(crate::graph::Value { dims, numbers: None, ..value });
             graph.nodes.push(Node {

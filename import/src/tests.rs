@@ -15,7 +15,14 @@ struct Model {
 impl Model {
     fn value(&mut self, name: &str, dims: &[u64], constant: bool) -> ValueId {
         let (name, dims) = (name.to_owned(), dims.to_vec());
-        self.graph.values.push(Value { name, dims, kind: Kind::Float, constant, numbers: None });
+        self.graph.values.push(Value {
+            name,
+            dims,
+            kind: Kind::Float,
+            constant,
+            numbers: None,
+            origin: None,
+        });
         self.graph.values.len() - 1
     }
 

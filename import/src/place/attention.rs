@@ -5,6 +5,7 @@ use ops_catalog::{Primitive, TensorShape};
 use super::dense::{named, stored};
 use super::{Placed, Placer, Why, number, told};
 use crate::flat::{Apply, FlatStep, Given, Source, Windows};
+use crate::fuse::TABLE;
 use crate::graph::{Kind, Value};
 use crate::view::{Axis, Digit, Digits, axes};
 
@@ -33,11 +34,9 @@ impl Placer<'_> {
         }
         let usual = 1.0 / (q.size as f64).sqrt();
         if scale.is_some_and(|scale| (scale / usual - 1.0).abs() > 1e-3) {
-            self.notes.push(format!(
-                "{}: the scores of the attention are scaled by another number than 1 / sqrt(head size), which takes as \
-                 long",
-                self.node.place
-            ));
+            self.note(
+                "the scores of an attention are scaled by another number than 1 / sqrt(head size), which takes as long",
+            );
         }
         let masks: Vec<&Value> = (3..self.node.inputs.len())
             .map(|index| self.weight(index))
@@ -50,6 +49,17 @@ impl Placer<'_> {
             self.over_all(&parts, [&q, &k, &v], causal, &masks)?
         };
         Ok(Placed { source, digits, rolled: parts[0].rolled })
+    }
+
+    /// The table of biases by relative position, of which the node's mask was made.
+    fn table(&self, window: u64, heads: u64) -> Given {
+        let rows = (2 * window - 1) * (2 * window - 1);
+        let masks = self.node.inputs.iter().skip(3).map(|&id| &self.graph.values[id]);
+        let mut origins = masks.filter_map(|mask| mask.origin.as_ref());
+        let table = origins.find(|stored| stored.dims.iter().product::<u64>() == rows * heads);
+        table.map_or(Given::Unknown, |stored| {
+            Given::Reshaped(Box::new(Given::Stored(stored.name.clone())), vec![rows, heads])
+        })
     }
 
     /// How a value is read as heads.
@@ -104,7 +114,9 @@ impl Placer<'_> {
         let (causal, bias) = self.masked(causal, masks)?;
         let given = bias.map(|mask| {
             let dims = vec![1, q.heads, extent(&q.positions), extent(&k.positions)];
-            named("positions", Given::Reshaped(Box::new(stored(mask)), dims))
+            let own = mask.origin.as_ref().is_some_and(|stored| stored.name == mask.name);
+            let given = if own { stored(mask) } else { Given::Unknown };
+            named("positions", Given::Reshaped(Box::new(given), dims))
         });
         let primitive = Primitive::Attention {
             heads: number(q.heads)?,
@@ -112,8 +124,13 @@ impl Placer<'_> {
             causal,
             position_bias: given.is_some(),
         };
+        let side = extent(&q.positions).isqrt();
+        let table = match (given.is_some(), self.table(side, q.heads)) {
+            (true, given) if given != Given::Unknown => Some(named(TABLE, given)),
+            _ => None,
+        };
         let sources = parts.iter().map(|part| part.source).collect();
-        let source = self.push(primitive, sources, given.into_iter().collect())?;
+        let source = self.push(primitive, sources, given.into_iter().chain(table).collect())?;
         Ok((source, with_head_size(&parts[0].digits, q.size, v.size)))
     }
 
@@ -193,12 +210,13 @@ impl Placer<'_> {
             return Err("rows and columns are rolled by different numbers".into());
         }
         let heads = number(q.heads)?;
+        let positions = self.table(window, q.heads);
         let output = self.shape(&parts[0]);
         self.flat.steps.push(FlatStep {
             apply: Apply::Windows(Windows { heads, window: number(window)?, shift, grid }),
             inputs: parts.iter().map(|part| part.source).collect(),
             output,
-            weights: vec![named("positions", Given::Unknown)],
+            weights: vec![named("positions", positions)],
             place: self.node.place.clone(),
             operator: self.node.operator.clone(),
         });

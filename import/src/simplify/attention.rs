@@ -40,14 +40,25 @@ impl Finder<'_> {
             }
         };
         let (queries, of_queries) = self.factored(queries);
-        let (keys, of_keys) = self.factored(keys);
+        let (keys, mut of_keys) = self.factored(keys);
+        // The keys come with their last two dimensions exchanged, often by a permutation that does more.
+        let mut keys = keys;
+        let mut order: Vec<usize> = (0..self.graph.values[keys].dims.len()).collect();
+        if let Some(node) = self.producer(keys)
+            && let (Operation::Permute { order: own }, &[input]) =
+                (&node.operation, &node.inputs[..])
+        {
+            let (inner, factor) = self.factored(input);
+            (keys, of_keys, order) = (inner, of_keys * factor, own.clone());
+        }
+        order.swap(last, last - 1);
         let scale = Some(scale * of_queries * of_keys);
         let mut inputs = vec![queries, keys, values];
         inputs.extend(masks);
         Some(Found {
             operation: Operation::Attention { causal: false, scale },
             inputs,
-            transposed: vec![1],
+            permuted: vec![(1, order)],
         })
     }
 
