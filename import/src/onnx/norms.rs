@@ -8,7 +8,7 @@ use crate::graph::{Operation, Reduction, ValueId};
 /// The default of `epsilon`.
 const EPSILON: f64 = 1e-5;
 
-impl Call<'_> {
+impl Call<'_, '_> {
     fn epsilon(&self) -> Step<f64> {
         self.float("epsilon", EPSILON)
     }
