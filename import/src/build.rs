@@ -2,6 +2,7 @@
 //! the same rules.
 
 pub(crate) mod dimensions;
+mod positions;
 
 use std::collections::{HashMap, HashSet};
 
@@ -163,7 +164,7 @@ impl Builder {
     }
 
     /// The node that writes a value.
-    fn producer(&self, id: ValueId) -> Option<&Node> {
+    pub(crate) fn producer(&self, id: ValueId) -> Option<&Node> {
         // Each node writes a newer value than the one before.
         let at = self.graph.nodes.binary_search_by_key(&id, |node| node.output).ok()?;
         Some(&self.graph.nodes[at])

@@ -179,6 +179,7 @@ impl<'a> Call<'a, '_> {
             "ReduceMean" => self.reduce(Reduction::Mean),
             "ReduceSum" => self.reduce(Reduction::Sum),
             "ReduceMax" => self.reduce(Reduction::Max),
+            "ReduceL2" => self.reduce_norm(),
             "Identity" => self.need(0),
             "Dropout" => self.dropout(),
             "Cast" | "CastLike" => self.cast(operator == "CastLike"),

@@ -94,6 +94,15 @@ impl Call<'_, '_> {
         self.builder.apply(Operation::Softmax { axis }, &[x])
     }
 
+    pub(super) fn reduce_norm(&mut self) -> Step<ValueId> {
+        let (x, axes) = (self.need(0)?, self.list("axes", 1)?.unwrap_or_default());
+        if axes.is_empty() && self.int("noop_with_empty_axes", 0)? != 0 {
+            return unsupported("a norm of single numbers");
+        }
+        let keep = self.int("keepdims", 1)? != 0;
+        self.builder.norm(x, &axes, keep)
+    }
+
     pub(super) fn reduce(&mut self, reduction: Reduction) -> Step<ValueId> {
         let x = self.need(0)?;
         let axes = self.list("axes", 1)?.unwrap_or_default();
