@@ -2,10 +2,11 @@
 //! the same rules.
 
 pub(crate) mod dimensions;
+mod positions;
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{ImportError, Step, Stop, unsupported};
+use crate::error::{ImportError, Step, Stop, brief, shown, unsupported};
 use crate::fold::{self, MOST_NUMBERS, OnConstants, Operand};
 use crate::graph::{Graph, Kind, Node, Operation, Stored, Value, ValueId};
 use crate::shapes;
@@ -38,19 +39,19 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// Says which node is being translated.
-    pub(crate) fn at(&mut self, place: impl Into<String>, operator: impl Into<String>) {
-        self.place = place.into();
-        self.operator = operator.into();
+    pub(crate) fn at(&mut self, place: &str, operator: &str) {
+        self.place = shown(place);
+        self.operator = shown(operator);
     }
 
     /// Where the node that is being translated stands, for messages.
     pub(crate) fn here(&self) -> String {
-        format!("{} ({})", crate::error::shown(&self.place), self.operator)
+        format!("{} ({})", self.place, self.operator)
     }
 
     /// The error of a graph in training mode.
     pub(crate) fn training<T>(&self) -> Step<T> {
-        let (place, operator) = (crate::error::shown(&self.place), self.operator.clone());
+        let (place, operator) = (self.place.clone(), self.operator.clone());
         Err(ImportError::Training { place, operator }.into())
     }
 
@@ -59,11 +60,8 @@ impl Builder {
             return Err(ImportError::too_large("the graph", format!("{MOST_VALUES} values")));
         }
         if shapes::count(&value.dims).is_none() {
-            let what = format!(
-                "the tensor `{}` with the shape {:?}",
-                crate::error::shown(&value.name),
-                value.dims
-            );
+            let what =
+                format!("the tensor `{}` with the shape {:?}", shown(&value.name), value.dims);
             return Err(ImportError::too_large(what, "16 dimensions and 2^40 elements"));
         }
         self.graph.values.push(value);
@@ -188,7 +186,7 @@ impl Builder {
     }
 
     /// The node that writes a value.
-    fn producer(&self, id: ValueId) -> Option<&Node> {
+    pub(crate) fn producer(&self, id: ValueId) -> Option<&Node> {
         // Each node writes a newer value than the one before.
         let at = self.graph.nodes.binary_search_by_key(&id, |node| node.output).ok()?;
         Some(&self.graph.nodes[at])
@@ -304,7 +302,10 @@ impl Builder {
         dims: &[u64],
         rule: impl Fn(&[Operand<'_>], &[u64]) -> Option<Vec<f64>>,
     ) -> Option<Vec<f64>> {
-        shapes::count(dims).filter(|&n| n <= MOST_NUMBERS)?;
+        let count = shapes::count(dims).filter(|&n| n <= MOST_NUMBERS)?;
+        if count == 0 {
+            return Some(Vec::new());
+        }
         let operand = |&id: &ValueId| {
             let value = &self.graph.values[id];
             Some(Operand { dims: &value.dims, numbers: value.numbers.as_deref()? })
@@ -324,6 +325,7 @@ impl Builder {
         why: String,
         output: Option<(Vec<u64>, Kind)>,
     ) -> Step<ValueId> {
+        let why = brief(why);
         let constants = !inputs.is_empty() && inputs.iter().all(|&id| self.is_constant(id));
         match output {
             Some((dims, kind)) if constants => Ok(self.derived(inputs, dims, kind, None)?),

@@ -89,12 +89,12 @@ fn listed(problems: &[Problem]) -> String {
 impl ImportError {
     /// A mistake in the file.
     pub(crate) fn malformed(place: impl Into<String>, problem: impl Into<String>) -> ImportError {
-        ImportError::Malformed { place: place.into(), problem: problem.into() }
+        ImportError::Malformed { place: place.into(), problem: brief(problem.into()) }
     }
 
     /// Too much of something.
     pub(crate) fn too_large(what: impl Into<String>, most: impl Into<String>) -> ImportError {
-        ImportError::TooLarge { what: what.into(), most: most.into() }
+        ImportError::TooLarge { what: brief(what.into()), most: most.into() }
     }
 }
 
@@ -126,6 +126,15 @@ pub(crate) fn unsupported<T>(why: impl Into<String>) -> Step<T> {
 /// The node is wrong.
 pub(crate) fn malformed<T>(problem: impl Into<String>) -> Step<T> {
     Err(Stop::Malformed(problem.into()))
+}
+
+/// A message of at most 400 characters. The lists in it come from a file, and can be long.
+pub(crate) fn brief(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(400) {
+        message.truncate(end);
+        message.push_str("...");
+    }
+    message
 }
 
 /// A text from a file as messages repeat it: on one line, and of at most 100 characters.

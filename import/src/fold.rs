@@ -89,6 +89,10 @@ impl Comparison {
 
 /// The offsets of elements in memory, in the order of the elements of `dims`. Callers bound the number of elements.
 fn offsets(dims: &[u64], strides: &[u64], start: u64) -> Vec<usize> {
+    // Of an empty tensor, the other dimensions can have any size.
+    if dims.contains(&0) {
+        return Vec::new();
+    }
     let mut offsets = vec![start];
     for (&dim, &stride) in dims.iter().zip(strides) {
         offsets = offsets.iter().flat_map(|at| (0..dim).map(move |i| at + i * stride)).collect();

@@ -15,11 +15,13 @@ use std::io::{Read, Seek};
 use std::path::Path;
 
 use self::call::Call;
-use self::proto::{Attribute, Dim, Function, GraphProto, Model, NodeProto, ValueInfo};
+use self::proto::{
+    Attribute, AttributeValue, Dim, Function, GraphProto, Model, NodeProto, ValueInfo,
+};
 use self::tensors::Store;
 use crate::ReadOptions;
 use crate::build::{Builder, MOST_NODES};
-use crate::error::{ImportError, Stop, shown};
+use crate::error::{ImportError, Stop, brief, shown};
 use crate::graph::{Graph, Kind, ValueId};
 use crate::wire::Wire;
 
@@ -30,6 +32,9 @@ const OPSETS: std::ops::RangeInclusive<i64> = 11..=28;
 const MOST_CALLS: usize = 16;
 
 type Result<T> = std::result::Result<T, ImportError>;
+
+/// An attribute's name and value.
+type Named<'a> = (&'a str, &'a AttributeValue);
 
 /// Reads a model. `folder` is where its external data are, if it is a file.
 pub(crate) fn read<R: Read + Seek>(
@@ -107,17 +112,17 @@ struct Reader<'a> {
 
 /// The values of a graph or of a function by name, and where its nodes stand.
 #[derive(Default)]
-struct Scope {
+struct Scope<'a> {
     names: HashMap<String, ValueId>,
     /// The place of the function's call, in front of the places of its nodes.
     prefix: String,
     /// Attributes of the call.
-    attributes: Vec<Attribute>,
+    attributes: Vec<Named<'a>>,
     opset: i64,
     calls: usize,
 }
 
-impl Scope {
+impl Scope<'_> {
     fn define(&mut self, name: &str, id: ValueId, place: &str) -> Result<()> {
         match self.names.insert(name.to_owned(), id) {
             None => Ok(()),
@@ -154,7 +159,7 @@ impl<'a> Reader<'a> {
         &mut self,
         graph: &GraphProto,
         options: &ReadOptions,
-        scope: &mut Scope,
+        scope: &mut Scope<'a>,
     ) -> Result<()> {
         // Old files list the weights as inputs, too.
         let is_input = |info: &&ValueInfo| !scope.names.contains_key(&info.name);
@@ -216,7 +221,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Translates nodes in their order. `outputs` are read after them.
-    fn nodes(&mut self, nodes: &[NodeProto], outputs: &[&str], scope: &mut Scope) -> Result<()> {
+    fn nodes(
+        &mut self,
+        nodes: &'a [NodeProto],
+        outputs: &[&str],
+        scope: &mut Scope<'a>,
+    ) -> Result<()> {
         let mut read: HashSet<&str> = outputs.iter().copied().collect();
         read.extend(nodes.iter().flat_map(|node| node.inputs.iter().map(String::as_str)));
         for node in nodes {
@@ -231,14 +241,14 @@ impl<'a> Reader<'a> {
 
     fn node(
         &mut self,
-        node: &NodeProto,
+        node: &'a NodeProto,
         nodes: &[NodeProto],
         read: &HashSet<&str>,
-        scope: &mut Scope,
+        scope: &mut Scope<'a>,
     ) -> Result<()> {
         let first = node.outputs.first().map_or("", String::as_str);
         let own = if node.name.is_empty() { first } else { &node.name };
-        self.builder.at(format!("{}{own}", scope.prefix), &node.operator);
+        self.builder.at(&format!("{}{own}", scope.prefix), &node.operator);
         let mut inputs = Vec::new();
         for name in &node.inputs {
             match scope.names.get(name) {
@@ -277,10 +287,10 @@ impl<'a> Reader<'a> {
     /// What a node writes, by output. None for an output that nobody reads.
     fn results(
         &mut self,
-        node: &NodeProto,
+        node: &'a NodeProto,
         inputs: Vec<Option<ValueId>>,
         read: &HashSet<&str>,
-        scope: &Scope,
+        scope: &Scope<'a>,
     ) -> Result<Vec<Option<ValueId>>> {
         let known: Vec<ValueId> = inputs.iter().flatten().copied().collect();
         if let Some(&unknown) = known.iter().find(|&&id| self.builder.is_unknown(id)) {
@@ -332,9 +342,9 @@ impl<'a> Reader<'a> {
 
     fn translate(
         &mut self,
-        node: &NodeProto,
+        node: &'a NodeProto,
         inputs: Vec<Option<ValueId>>,
-        scope: &Scope,
+        scope: &Scope<'a>,
     ) -> std::result::Result<Vec<Option<ValueId>>, Stop> {
         let attributes = resolved(&node.attributes, &scope.attributes);
         let key = (node.domain.clone(), node.operator.clone(), node.overload.clone());
@@ -363,16 +373,18 @@ impl<'a> Reader<'a> {
         &mut self,
         function: &'a Function,
         inputs: &[Option<ValueId>],
-        attributes: Vec<Attribute>,
-        scope: &Scope,
+        attributes: Vec<Named<'a>>,
+        scope: &Scope<'a>,
     ) -> std::result::Result<Vec<Option<ValueId>>, Stop> {
         if scope.calls == MOST_CALLS {
             let most = format!("{MOST_CALLS} calls of functions inside one another");
             return Err(ImportError::too_large("the depth of functions", most).into());
         }
-        let named = |name: &str| attributes.iter().any(|attribute| attribute.name == name);
-        let defaults = function.defaults.iter().filter(|default| !named(&default.name)).cloned();
-        let defaults: Vec<Attribute> = defaults.collect();
+        // Calls can have many inputs and outputs, and no nodes.
+        self.translated += function.inputs.len() + function.outputs.len();
+        let named = |name: &str| attributes.iter().any(|(own, _)| *own == name);
+        let defaults = function.defaults.iter().filter(|default| !named(&default.name));
+        let defaults: Vec<Named<'a>> = defaults.map(|a| (a.name.as_str(), &a.value)).collect();
         let place = self.builder.here();
         let mut inner = Scope {
             names: HashMap::new(),
@@ -401,13 +413,14 @@ impl<'a> Reader<'a> {
 }
 
 /// Attributes of a node, with the values of those that name an attribute of the enclosing call.
-fn resolved(own: &[Attribute], call: &[Attribute]) -> Vec<Attribute> {
-    let value = |attribute: &Attribute| {
+fn resolved<'a>(own: &'a [Attribute], call: &[Named<'a>]) -> Vec<Named<'a>> {
+    let value = |attribute: &'a Attribute| {
+        let name = attribute.name.as_str();
         if attribute.reference.is_empty() {
-            return Some(attribute.clone());
+            return Some((name, &attribute.value));
         }
-        let outer = call.iter().find(|outer| outer.name == attribute.reference)?;
-        Some(Attribute { name: attribute.name.clone(), ..outer.clone() })
+        let (_, outer) = call.iter().find(|(outer, _)| *outer == attribute.reference)?;
+        Some((name, *outer))
     };
     own.iter().filter_map(value).collect()
 }
@@ -428,5 +441,5 @@ fn written(info: &ValueInfo) -> String {
         (Dim::Name(name), _) => shown(name),
         _ => "?".to_owned(),
     };
-    format!("[{}]", dims.iter().map(size).collect::<Vec<_>>().join(", "))
+    brief(format!("[{}]", dims.iter().map(size).collect::<Vec<_>>().join(", ")))
 }

@@ -20,7 +20,7 @@ use self::schema::{Argument, InputSpec, Node, SymInt, SymIntArgument, TensorMeta
 use self::symbols::Symbols;
 use crate::ReadOptions;
 use crate::build::{Builder, MOST_NODES};
-use crate::error::{ImportError, Step, Stop, shown};
+use crate::error::{ImportError, Step, Stop, brief, shown};
 use crate::graph::{Graph, Kind, ValueId};
 
 /// The newest version of the JSON that is read.
@@ -475,5 +475,5 @@ fn written(sizes: &[SymInt]) -> String {
         (None, Some(e)) => shown(symbols::name(&e.expr_str).unwrap_or(&e.expr_str)),
         _ => "?".to_owned(),
     };
-    format!("[{}]", sizes.iter().map(size).collect::<Vec<_>>().join(", "))
+    brief(format!("[{}]", sizes.iter().map(size).collect::<Vec<_>>().join(", ")))
 }

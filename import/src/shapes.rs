@@ -109,7 +109,9 @@ pub(crate) fn output(
             }
             Ok(wanted.to_vec())
         }
-        Operation::Unsupported { .. } => wanted.map(<[u64]>::to_vec).ok_or_else(String::new),
+        Operation::Unsupported { .. } => wanted
+            .map(<[u64]>::to_vec)
+            .ok_or_else(|| "the size of its output is not known".to_owned()),
     }
 }
 

@@ -186,30 +186,6 @@ impl Builder {
         self.apply_to(Operation::Slice { axis, start, step }, &[x], Some(&dims))
     }
 
-    /// A slice from the end to the start, of a constant: exporters turn lists around.
-    fn reversed(
-        &mut self,
-        x: ValueId,
-        axis: usize,
-        (start, end, step): (i64, i64, i64),
-    ) -> Step<ValueId> {
-        let length = self.dims(x)[axis];
-        if !self.is_constant(x) || length > MOST_NUMBERS {
-            return unsupported(format!(
-                "a slice with the step {step}: only forward slices are read"
-            ));
-        }
-        let from_start = |at: i64| if at < 0 { at.saturating_add_unsigned(length) } else { at };
-        // The length is at most 4096.
-        let last = length as i64 - 1;
-        let (start, end) = (from_start(start).min(last), from_start(end).max(-1));
-        let distance = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
-        let list: Vec<f64> = (end + 1..=start).rev().step_by(distance).map(|i| i as f64).collect();
-        let name = self.here();
-        let positions = self.constant(&name, vec![list.len() as u64], Kind::Integer, Some(list))?;
-        self.on_constants(&OnConstants::Gather(axis), &[x, positions])
-    }
-
     /// One position of a dimension, which is dropped.
     pub(crate) fn select(&mut self, x: ValueId, axis: usize, index: i64) -> Step<ValueId> {
         let length = self.dims(x)[axis];
@@ -219,42 +195,6 @@ impl Builder {
         }
         let part = self.slice(x, axis, (from_end, from_end + 1, 1))?;
         self.squeeze(part, Some(&[axis]))
-    }
-
-    /// Positions of a dimension, in a constant: one, or several at equal distances. Their dimensions replace the one
-    /// of the value.
-    pub(crate) fn positions(
-        &mut self,
-        x: ValueId,
-        axis: usize,
-        positions: ValueId,
-    ) -> Step<ValueId> {
-        let list = self.list(positions, "its positions")?;
-        let own = self.dims(positions).to_vec();
-        match (own.as_slice(), list.as_slice()) {
-            ([], [position]) => self.select(x, axis, *position),
-            (_, [first, others @ ..]) => {
-                let step = others.first().map_or(1, |second| second.saturating_sub(*first));
-                let length = self.dims(x)[axis];
-                let even = list.windows(2).all(|pair| pair[1].saturating_sub(pair[0]) == step);
-                if !even || step < 1 {
-                    return unsupported("positions of a dimension at unequal distances");
-                }
-                let start = if *first < 0 { first.saturating_add_unsigned(length) } else { *first };
-                // A list has at most 4096 entries.
-                let last = start.saturating_add(step.saturating_mul(others.len() as i64));
-                if start < 0 || last.unsigned_abs() >= length {
-                    return malformed(format!(
-                        "there are no positions {start} to {last} of {length}"
-                    ));
-                }
-                let part = self.slice(x, axis, (start, last + 1, step))?;
-                let dims = self.dims(part);
-                let wanted = [&dims[..axis], &own, &dims[axis + 1..]].concat();
-                self.reshape(part, &wanted)
-            }
-            _ => unsupported("no positions of a dimension"),
-        }
     }
 
     /// Consecutive parts of the given lengths along a dimension.
@@ -273,15 +213,6 @@ impl Builder {
             start += part;
         }
         Ok(parts)
-    }
-
-    /// Values one after the other along a dimension.
-    pub(crate) fn concat(&mut self, parts: &[ValueId], axis: usize) -> Step<ValueId> {
-        match parts {
-            [] => malformed("it joins nothing"),
-            [part] => Ok(*part),
-            _ => self.apply(Operation::Concat { axis }, parts),
-        }
     }
 
     /// The same elements, repeated along each dimension: of a computed value only where a dimension is 1.
@@ -349,6 +280,13 @@ impl Builder {
         self.apply(Operation::Reduce { reduction, axes, keep }, &[x])
     }
 
+    /// The square root of the sum of squares.
+    pub(crate) fn norm(&mut self, x: ValueId, list: &[i64], keep: bool) -> Step<ValueId> {
+        let squares = self.binary(Binary::Mul, x, x)?;
+        let sum = self.reduce(Reduction::Sum, squares, list, keep)?;
+        self.function(Function::Sqrt, sum)
+    }
+
     /// The sizes of a list that is stored as a constant.
     pub(crate) fn list(&self, id: ValueId, what: &str) -> Step<Vec<i64>> {
         // The numbers are whole: shapes, axes and positions. Limits of 64 bits saturate.
@@ -407,21 +345,6 @@ mod tests {
         assert_eq!(b.numbers(all), Some([7.0, 6.0, 5.0].as_slice()));
         let some = b.slice(list, 0, (9, 0, -2)).unwrap();
         assert_eq!(b.numbers(some), Some([7.0].as_slice()));
-    }
-
-    #[test]
-    fn positions_at_equal_distances_are_a_slice() {
-        let (mut b, x) = with(&[2, 10]);
-        let two = b.constant("p", vec![2, 1], Kind::Integer, Some(vec![1.0, 4.0])).unwrap();
-        let y = b.positions(x, 1, two).unwrap();
-        assert_eq!(b.dims(y), [2, 2, 1]);
-        let uneven = b.constant("p", vec![3], Kind::Integer, Some(vec![0.0, 1.0, 3.0])).unwrap();
-        assert_eq!(
-            problem(b.positions(x, 1, uneven)),
-            "positions of a dimension at unequal distances"
-        );
-        let outside = b.constant("p", vec![2], Kind::Integer, Some(vec![8.0, 10.0])).unwrap();
-        assert_eq!(problem(b.positions(x, 1, outside)), "there are no positions 8 to 10 of 10");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A node of ONNX with its inputs and attributes, and the table of operators.
 
-use super::proto::{Attribute, AttributeValue};
+use super::proto::AttributeValue;
 use super::tensors::Store;
 use crate::build::Builder;
 use crate::error::{Step, malformed, unsupported};
@@ -8,18 +8,18 @@ use crate::fold::{Comparison, OnConstants};
 use crate::graph::{Binary, Function, Reduction, ValueId};
 
 /// A node that is being translated.
-pub(super) struct Call<'a> {
-    pub(super) builder: &'a mut Builder,
-    pub(super) store: &'a mut Store,
+pub(super) struct Call<'a, 'b> {
+    pub(super) builder: &'b mut Builder,
+    pub(super) store: &'b mut Store,
     /// Inputs; None for an optional one that is left out.
     pub(super) inputs: Vec<Option<ValueId>>,
-    pub(super) attributes: Vec<Attribute>,
+    pub(super) attributes: Vec<(&'a str, &'a AttributeValue)>,
     pub(super) opset: i64,
     /// Number of outputs.
     pub(super) outputs: usize,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a, '_> {
     /// An input, if it is there.
     pub(super) fn input(&self, i: usize) -> Option<ValueId> {
         self.inputs.get(i).copied().flatten()
@@ -38,8 +38,8 @@ impl Call<'_> {
         (0..self.inputs.len()).map(|i| self.need(i)).collect()
     }
 
-    fn attribute(&self, name: &str) -> Option<&AttributeValue> {
-        self.attributes.iter().find(|a| a.name == name).map(|a| &a.value)
+    fn attribute(&self, name: &str) -> Option<&'a AttributeValue> {
+        self.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
     }
 
     fn wrong<T>(name: &str, kind: &str) -> Step<T> {
@@ -65,7 +65,7 @@ impl Call<'_> {
     }
 
     /// An attribute that is a text, or its default.
-    pub(super) fn text<'b>(&'b self, name: &str, default: &'b str) -> Step<&'b str> {
+    pub(super) fn text(&self, name: &str, default: &'a str) -> Step<&'a str> {
         match self.attribute(name) {
             None => Ok(default),
             Some(AttributeValue::Text(text)) => Ok(text),
@@ -83,7 +83,7 @@ impl Call<'_> {
     }
 
     /// An attribute with any value.
-    pub(super) fn any(&self, name: &str) -> Option<&AttributeValue> {
+    pub(super) fn any(&self, name: &str) -> Option<&'a AttributeValue> {
         self.attribute(name)
     }
 
@@ -137,8 +137,8 @@ impl Call<'_> {
             }
             "Attention" => self.attention(),
             "Einsum" => {
-                let (all, equation) = (self.all()?, self.text("equation", "")?.to_owned());
-                crate::products::einsum(self.builder, &equation, &all)
+                let (all, equation) = (self.all()?, self.text("equation", "")?);
+                crate::products::einsum(self.builder, equation, &all)
             }
             "BatchNormalization" => self.batch_norm(),
             "LayerNormalization" => self.layer_norm(),
@@ -179,6 +179,7 @@ impl Call<'_> {
             "ReduceMean" => self.reduce(Reduction::Mean),
             "ReduceSum" => self.reduce(Reduction::Sum),
             "ReduceMax" => self.reduce(Reduction::Max),
+            "ReduceL2" => self.reduce_norm(),
             "Identity" => self.need(0),
             "Dropout" => self.dropout(),
             "Cast" | "CastLike" => self.cast(operator == "CastLike"),

@@ -7,7 +7,7 @@ use crate::fold::{MOST_NUMBERS, OnConstants};
 use crate::graph::{Kind, ValueId};
 use crate::shapes;
 
-impl Call<'_> {
+impl Call<'_, '_> {
     fn made(&mut self, dims: Vec<u64>, kind: Kind, numbers: Option<Vec<f64>>) -> Step<ValueId> {
         let name = self.builder.here();
         Ok(self.builder.constant(&name, dims, kind, numbers)?)
@@ -19,21 +19,21 @@ impl Call<'_> {
     }
 
     pub(super) fn constant(&mut self) -> Step<ValueId> {
-        let value = self.attributes.first().map(|attribute| attribute.value.clone());
+        let value = self.attributes.first().map(|(_, value)| *value);
         let list = |n: usize| vec![n as u64];
         match value {
-            Some(AttributeValue::Tensor(tensor)) => self.stored(&tensor),
+            Some(AttributeValue::Tensor(tensor)) => self.stored(tensor),
             Some(AttributeValue::Float(number)) => {
-                self.made(Vec::new(), Kind::Float, Some(vec![number]))
+                self.made(Vec::new(), Kind::Float, Some(vec![*number]))
             }
             Some(AttributeValue::Integer(number)) => {
-                self.made(Vec::new(), Kind::Integer, Some(vec![number as f64]))
+                self.made(Vec::new(), Kind::Integer, Some(vec![*number as f64]))
             }
             Some(AttributeValue::Floats(numbers)) => {
-                self.made(list(numbers.len()), Kind::Float, Some(numbers))
+                self.made(list(numbers.len()), Kind::Float, Some(numbers.clone()))
             }
             Some(AttributeValue::Integers(numbers)) => {
-                let numbers: Vec<f64> = numbers.into_iter().map(|n| n as f64).collect();
+                let numbers: Vec<f64> = numbers.iter().map(|&n| n as f64).collect();
                 self.made(list(numbers.len()), Kind::Integer, Some(numbers))
             }
             Some(AttributeValue::Text(_) | AttributeValue::Other) | None => {
@@ -67,9 +67,9 @@ impl Call<'_> {
         else {
             return malformed(format!("its shape is {sizes:?}"));
         };
-        let (number, kind) = match self.any("value").cloned() {
+        let (number, kind) = match self.any("value") {
             Some(AttributeValue::Tensor(tensor)) => {
-                let stored = self.stored(&tensor)?;
+                let stored = self.stored(tensor)?;
                 (self.builder.number(stored), self.builder.value(stored).kind)
             }
             _ => (Some(0.0), Kind::Float),

@@ -11,7 +11,7 @@ fn is(number: f64, wanted: f64) -> bool {
     (number - wanted).abs() < 1e-6
 }
 
-impl Call<'_> {
+impl Call<'_, '_> {
     pub(super) fn activation(&mut self, operator: &str) -> Step<ValueId> {
         let x = self.need(0)?;
         let function = match operator {
@@ -98,7 +98,7 @@ impl Call<'_> {
 }
 
 /// Elements of another kind. Between types of one kind nothing changes.
-fn cast(call: &mut Call<'_>, x: ValueId, wanted: Kind) -> Step<ValueId> {
+fn cast(call: &mut Call<'_, '_>, x: ValueId, wanted: Kind) -> Step<ValueId> {
     match call.builder.value(x).kind {
         kind if kind == wanted => Ok(x),
         _ => call.builder.on_constants(&OnConstants::Cast(wanted), &[x]),

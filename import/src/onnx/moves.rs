@@ -7,7 +7,7 @@ use crate::fold::OnConstants;
 use crate::graph::{Kind, Operation, ValueId};
 use crate::shapes;
 
-impl Call<'_> {
+impl Call<'_, '_> {
     pub(super) fn reshape(&mut self) -> Step<ValueId> {
         let (x, sizes) = (self.need(0)?, self.need(1)?);
         let sizes = self.builder.list(sizes, "its shape")?;

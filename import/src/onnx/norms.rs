@@ -8,7 +8,7 @@ use crate::graph::{Operation, Reduction, ValueId};
 /// The default of `epsilon`.
 const EPSILON: f64 = 1e-5;
 
-impl Call<'_> {
+impl Call<'_, '_> {
     fn epsilon(&self) -> Step<f64> {
         self.float("epsilon", EPSILON)
     }
@@ -92,6 +92,15 @@ impl Call<'_> {
             return unsupported("a softmax over several dimensions: export with opset 13 or newer");
         }
         self.builder.apply(Operation::Softmax { axis }, &[x])
+    }
+
+    pub(super) fn reduce_norm(&mut self) -> Step<ValueId> {
+        let (x, axes) = (self.need(0)?, self.list("axes", 1)?.unwrap_or_default());
+        if axes.is_empty() && self.int("noop_with_empty_axes", 0)? != 0 {
+            return unsupported("a norm of single numbers");
+        }
+        let keep = self.int("keepdims", 1)? != 0;
+        self.builder.norm(x, &axes, keep)
     }
 
     pub(super) fn reduce(&mut self, reduction: Reduction) -> Step<ValueId> {

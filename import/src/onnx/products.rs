@@ -5,7 +5,7 @@ use crate::error::{Step, malformed, unsupported};
 use crate::graph::{Binary, Kind, ValueId};
 use crate::products::{Attention, linear, matmul};
 
-impl Call<'_> {
+impl Call<'_, '_> {
     /// `alpha * a @ b + beta * c`.
     pub(super) fn gemm(&mut self) -> Step<ValueId> {
         let (mut a, mut weight) = (self.need(0)?, self.need(1)?);

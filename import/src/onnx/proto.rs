@@ -217,9 +217,14 @@ fn attribute<R: Read + Seek>(wire: &mut Wire<R>, end: u64) -> Result<Attribute> 
             3 => attribute.value = AttributeValue::Integer(wire.integer(field)?),
             4 => attribute.value = AttributeValue::Text(wire.text(field)?),
             5 => attribute.value = AttributeValue::Tensor(wire.message(field, tensor)?),
-            7 => wire.floats(field, &mut floats)?,
-            8 => wire.integers(field, &mut integers)?,
-            20 => kind = Some(wire.integer(field)?),
+            7 if is_small(field, 4, floats.len()) => wire.floats(field, &mut floats)?,
+            8 if is_small(field, 10, integers.len()) => wire.integers(field, &mut integers)?,
+            // No operator has a longer list, so the whole attribute is one that is not read.
+            7 | 8 => {
+                wire.skip(field)?;
+                kind = Some(0);
+            }
+            20 if kind != Some(0) => kind = Some(wire.integer(field)?),
             21 => attribute.reference = wire.text(field)?,
             _ => wire.skip(field)?,
         }

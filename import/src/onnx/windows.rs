@@ -31,7 +31,7 @@ fn halves(total: u32, auto: AutoPad) -> (u32, u32) {
     if auto == AutoPad::SameLower { (large, small) } else { (small, large) }
 }
 
-impl Call<'_> {
+impl Call<'_, '_> {
     fn per_dimension(&self, name: &str, rank: usize, default: u32) -> Step<Vec<u32>> {
         match self.ints(name)? {
             None => Ok(vec![default; rank]),

@@ -17,6 +17,9 @@ use crate::shapes;
 /// Bytes of the largest entry with JSON.
 const MOST_JSON: u64 = 256 << 20;
 
+/// Bytes that are unpacked for the numbers of small tensors. Those of further ones are treated as unknown.
+const MOST_UNPACKED: u64 = 256 << 20;
+
 /// Elements of the largest JSON: brackets and commas, which bound the memory that it takes.
 const MOST_ELEMENTS: usize = 10_000_000;
 
@@ -32,6 +35,8 @@ pub(crate) struct Archive<R> {
     program: String,
     /// Where stored tensors are, by name. Empty in the old layout, which has them in the format of `torch.save`.
     payloads: HashMap<String, (String, Payload)>,
+    /// Bytes that were unpacked for numbers.
+    unpacked: u64,
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -56,7 +61,7 @@ impl<R: Read + Seek> Archive<R> {
                 ));
             }
         };
-        let mut archive = Archive { zip, program, payloads: HashMap::new() };
+        let mut archive = Archive { zip, program, payloads: HashMap::new(), unpacked: 0 };
         for part in ["weights", "constants"] {
             archive.payloads(part)?;
         }
@@ -118,7 +123,8 @@ impl<R: Read + Seek> Archive<R> {
             return Ok(None);
         };
         let path = path.clone();
-        if self.zip.index_for_name(&path).is_none() {
+        self.unpacked += end as u64;
+        if self.unpacked > MOST_UNPACKED || self.zip.index_for_name(&path).is_none() {
             return Ok(None);
         }
         let bytes = self.bytes(&path, end as u64)?;

@@ -317,6 +317,7 @@ impl<'a> Call<'a, '_> {
             | "rms_norm" => self.norm(name),
             _ if name.starts_with("_native_batch_norm_legit") => self.legit_norm(name, overload),
             "softmax" | "_softmax" | "_safe_softmax" => self.softmax(),
+            "linalg_vector_norm" | "norm" => self.vector_norm(),
             "mean" => self.reduce(Reduction::Mean),
             "sum" => self.reduce(Reduction::Sum),
             "amax" | "max" if overload != "other" => self.reduce(Reduction::Max),

@@ -123,6 +123,16 @@ impl Call<'_, '_> {
         self.builder.apply(Operation::Softmax { axis }, &[x])
     }
 
+    pub(super) fn vector_norm(&mut self) -> Step<ValueId> {
+        let (x, dims) = (self.first()?, self.ints("dim")?);
+        let order = if self.has("p") { "p" } else { "ord" };
+        if self.float(order, 2.0)? != 2.0 {
+            return unsupported("a norm of another order than 2");
+        }
+        let keep = self.bool("keepdim", false)?;
+        self.builder.norm(x, &dims, keep)
+    }
+
     pub(super) fn reduce(&mut self, reduction: Reduction) -> Step<ValueId> {
         let (x, dims) = (self.first()?, self.ints("dim")?);
         let keep = self.bool("keepdim", false)?;
