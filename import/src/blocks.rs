@@ -38,7 +38,7 @@ pub(crate) fn primitive(flat: &Flat, step: usize) -> &Primitive<u32> {
 
 /// Makes a network of a flat graph.
 pub(crate) fn blocks(flat: &Flat, name: &str, catalog: &Catalog) -> Result<Blocks, Vec<Problem>> {
-    let known: Vec<Known> = catalog.ops().filter_map(|op| Known::new(op)).collect();
+    let known: Vec<Known> = catalog.ops().filter_map(Known::new).collect();
     let pieces = pieces(flat, &known)?;
     let (ops, found) = assign(flat, &pieces, known, name)?;
     let mut nodes = Vec::with_capacity(pieces.len());

@@ -66,7 +66,10 @@ pub(crate) fn place(graph: &Graph) -> Result<(Flat, Vec<String>), Vec<Problem>> 
             Ok(placed) => {
                 placer.placed.insert(node.output, placed);
             }
-            Err(why) => problems.push(problem(&node.place, &node.operator, &why)),
+            Err(why) => {
+                problems.push(problem(&node.place, &node.operator, &why));
+                placer.pass_on();
+            }
         }
     }
     if !problems.is_empty() {
@@ -140,6 +143,16 @@ pub(crate) fn network_input(flat: &Flat) -> Option<Input> {
 }
 
 impl<'a> Placer<'a> {
+    /// Lets an input stand for the output of a node that can't be expressed, if it has the same shape: what depends on
+    /// it can have problems of its own, and all are told at once.
+    fn pass_on(&mut self) {
+        let alike = |id: &&ValueId| self.graph.values[**id].dims == self.wanted();
+        let input = self.node.inputs.iter().filter(alike).find_map(|id| self.placed.get(id));
+        if let Some(input) = input.cloned() {
+            self.placed.insert(self.node.output, input);
+        }
+    }
+
     fn operation(&mut self) -> Result<Placed, Why> {
         match &self.node.operation {
             Operation::Conv { .. } => self.conv(),

@@ -42,7 +42,7 @@ impl Placer<'_> {
             .map(|index| self.weight(index))
             .collect::<Result<_, _>>()?;
         let is_map = matches!(self.shape(&parts[0]), TensorShape::Map { .. });
-        let inside = q.windows != [] || parts[0].rolled != [0, 0];
+        let inside = !q.windows.is_empty() || parts[0].rolled != [0, 0];
         let (source, digits) = if inside || (is_map && !masks.is_empty()) {
             self.in_windows(&parts, [&q, &k, &v])?
         } else {

@@ -41,9 +41,9 @@ impl Placer<'_> {
     }
 
     pub(super) fn adaptive_pool(&mut self, pooling: Pooling) -> Result<Placed, Why> {
-        let size = match self.wanted() {
-            &[_, _, h, w] => Pair { h: number(h)?, w: number(w)? },
-            &[_, _, h] => Pair { h: number(h)?, w: 1 },
+        let size = match *self.wanted() {
+            [_, _, h, w] => Pair { h: number(h)?, w: number(w)? },
+            [_, _, h] => Pair { h: number(h)?, w: 1 },
             _ => return Err("only 1-D and 2-D pooling is in the catalog".into()),
         };
         self.on_map(match pooling {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use latlas_import::{Imported, Options};
 use ops_catalog::Catalog;
 
@@ -24,7 +24,8 @@ pub fn run(command: &NetworkImport, out: &mut dyn Write) -> Result<()> {
         name: command.name.clone(),
         input: command.input.as_ref().map(|Dims(sizes)| sizes.clone()),
     };
-    let imported = latlas_import::import(&command.file, &options, catalog)?;
+    let imported = latlas_import::import(&command.file, &options, catalog)
+        .map_err(|error| anyhow!("{}: {error}", command.file.display()))?;
     match &command.output {
         Some(path) => {
             let mut text = serde_json::to_string(&imported.network).context("the network")?;
