@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use farm::{AgentDecision, Farm, Tokens};
-pub use networks::{NetworkCost, NetworkKeys, NetworkSource, Networks, Ops};
+pub use networks::{NetworkCost, NetworkImport, NetworkKeys, NetworkSource, Networks, Ops};
 pub use predictions::{Accuracy, AccuracyOf, Predict, Prune};
 pub use requests::{Profile, ProfileWhat, Request};
 pub use table::{Format, Table, TableBuild, TableGet, TableShow};
+pub use values::Dims;
 
 /// Latency tables of real devices, and predictions for whole networks.
 #[derive(Debug, Parser)]

@@ -5,7 +5,7 @@ mod backend;
 mod busy;
 mod cpu;
 mod cuda;
-mod disturbance;
+pub(crate) mod disturbance;
 mod faults;
 mod process;
 mod protocol;

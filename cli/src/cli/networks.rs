@@ -1,9 +1,12 @@
 //! `latlas ops` and `latlas networks`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use latlas_shared::Dtype;
 use ops_catalog::Family;
 
+use super::values::{Dims, shape};
 use super::{NetworkChoice, OpFiles};
 
 /// `latlas ops`.
@@ -95,6 +98,33 @@ Example:
   latlas networks cost --network mobilenet_v2
   latlas networks cost --arch set.ndjson --dtype f16 --json")]
     Cost(NetworkCost),
+    /// Read a model as a network: ONNX, or the .pt2 of torch.export
+    #[command(after_help = "\
+The weights are not needed and not read. Blocks of the catalog are found in the model, so their rows count; the rest
+becomes ops of the network's own, whose definitions are in the output. If a part of the model cannot be expressed, all
+such parts are listed, and there is no output.
+
+Example:
+  latlas networks import resnet18.pt2 -o resnet18.json
+  latlas networks import model.onnx --input 1x3x224x224 -o model.json
+  latlas predict --table table.json --arch model.json")]
+    Import(NetworkImport),
+}
+
+/// `latlas networks import`.
+#[derive(Debug, Args)]
+pub struct NetworkImport {
+    /// The model, whose format is told by its content
+    pub file: PathBuf,
+    /// Name of the network; by default the name of the file without its extension
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Shape of the model's input, needed if it is dynamic: `1x3x224x224`
+    #[arg(long, value_name = "SHAPE", value_parser = shape)]
+    pub input: Option<Dims>,
+    /// Write to this file, which is replaced as a whole
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Networks, and where the definitions of their ops are.
