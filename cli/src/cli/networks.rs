@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use latlas_shared::Dtype;
-use ops_catalog::Family;
+use ops_catalog::{Family, OpKey};
 
 use super::values::{Dims, shape};
 use super::{NetworkChoice, OpFiles};
@@ -37,6 +37,47 @@ pub enum Ops {
         #[arg(long)]
         json: bool,
     },
+    /// Write an op at a shape as an ONNX file
+    #[command(after_help = "\
+The file computes what the agent measures, in single precision. Names of weights are those of the op's nodes, such as
+`conv2d-2.bias`.
+
+Example:
+  latlas ops export --key MBConv6_3x3:n1-h56-w56-i24-o24-s1 -o op.onnx
+  latlas ops export --key Mine:n1-h8-w8-i3-o3-s1 --op-file mine.yaml -o mine.onnx")]
+    Export(OpExport),
+}
+
+/// `latlas ops export`.
+#[derive(Debug, Args)]
+pub struct OpExport {
+    /// The op and its shape, as in `MBConv6_3x3:n1-h56-w56-i24-o24-s1`
+    #[arg(long, value_name = "KEY")]
+    pub key: OpKey,
+    /// A file with definitions of your own ops; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub op_file: Vec<PathBuf>,
+    /// Ask the coordinator, which also knows submitted ops
+    #[arg(long)]
+    pub farm: bool,
+    /// The weights, and the file.
+    #[command(flatten)]
+    pub to: ExportTo,
+}
+
+/// The weights of an exported op or network, and the file that is written.
+#[derive(Debug, Args)]
+pub struct ExportTo {
+    /// A safetensors file with all weights, in F32; random ones if not given
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    pub weights: Option<PathBuf>,
+    /// Seed of the random weights
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Write to this file, which is replaced as a whole; `-` is stdout. Over 2 GiB, the weights are in a second file
+    /// beside it, with `.data` after its name
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 /// `latlas networks`.
@@ -109,6 +150,15 @@ Example:
   latlas networks import model.onnx --input 1x3x224x224 -o model.json
   latlas predict --table table.json --arch model.json")]
     Import(NetworkImport),
+    /// Write a network as an ONNX file
+    #[command(after_help = "\
+The file computes what the agent measures, in single precision. Names of weights begin with the layer and its node, as
+in `layers.3.conv2d-2.bias`.
+
+Example:
+  latlas networks export --network mobilenet_v2 -o net.onnx
+  latlas networks export --arch mine.json --op-file mine.yaml --weights mine.safetensors -o mine.onnx")]
+    Export(NetworkExport),
 }
 
 /// `latlas networks import`.
@@ -139,6 +189,17 @@ pub struct NetworkSource {
     /// Ask the coordinator, so that networks can use submitted ops
     #[arg(long)]
     pub farm: bool,
+}
+
+/// `latlas networks export`.
+#[derive(Debug, Args)]
+pub struct NetworkExport {
+    /// The network and its ops.
+    #[command(flatten)]
+    pub from: NetworkSource,
+    /// The weights, and the file.
+    #[command(flatten)]
+    pub to: ExportTo,
 }
 
 /// `latlas networks cost`.

@@ -1,6 +1,7 @@
 //! `latlas networks`.
 
 mod cost;
+mod export;
 mod import;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ pub fn run(command: &Networks, farm: &Coordinator, out: &mut dyn Write) -> Resul
         Networks::Keys(command) => keys(command, farm, out),
         Networks::Cost(command) => cost::run(command, farm, out),
         Networks::Import(command) => import::run(command, out),
+        Networks::Export(command) => export::run(command, farm, out),
     }
 }
 
