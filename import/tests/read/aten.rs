@@ -85,6 +85,8 @@ fn moves_follow_the_dimensions_of_the_file() {
         )),
         ["Slice [2, 1]", "Reshape [2]"]
     );
+    let ones = [("pad", ints(&[0, 1])), ("value", json!({"as_float": 1.0}))];
+    assert_eq!(lines(&one("pad.default", &ones, &[2, 4])), ["Concat [2, 4]"]);
     let repeated = one("repeat.default", &[("repeats", ints(&[4, 1, 1]))], &[4, 2, 3]);
     assert_eq!(lines(&repeated), ["Reshape [1, 2, 3]", "Expand [4, 2, 3]"]);
 }
