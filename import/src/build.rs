@@ -20,6 +20,9 @@ pub(crate) const MOST_NODES: usize = 200_000;
 /// Numbers of constants that are kept in all, 256 MiB. Those of further constants are treated as unknown.
 const MOST_KEPT: usize = 1 << 25;
 
+/// Why an operator is not supported that has no place in a graph.
+pub(crate) const ON_CONSTANTS: &str = "it is read only where its inputs are constants";
+
 /// The graph, and what is known beside it.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
@@ -192,21 +195,26 @@ impl Builder {
         Some(&self.graph.nodes[at])
     }
 
-    /// Whether a choice is the end of a softmax as core ATen decomposes it: zeros where all scores are minus infinity,
-    /// which only happens if everything is masked.
-    pub(crate) fn is_safe_softmax(&self, [condition, zeros, otherwise]: [ValueId; 3]) -> bool {
-        let scores =
-            ["logical_not", "any", "logical_not", "eq"].iter().try_fold(condition, |id, name| {
-                let node = self.producer(id)?;
-                let is_it = node.operator.strip_prefix("aten.")?.split('.').next() == Some(*name);
-                node.inputs.first().copied().filter(|_| is_it)
-            });
-        let softmax = self
-            .producer(otherwise)
-            .filter(|node| matches!(node.operation, Operation::Softmax { .. }));
-        self.is_constant(zeros)
-            && scores.is_some()
-            && softmax.and_then(|node| node.inputs.first()) == scores.as_ref()
+    /// Whether a choice is the end of a softmax that gives zeros where everything is masked, so that all scores are
+    /// minus infinity. ONNX asks for the NaN that the softmax gives there, and core ATen for the scores.
+    pub(crate) fn is_safe_softmax(&self, [condition, zeros, softmax]: [ValueId; 3]) -> bool {
+        let is = |node: &&Node, name: &str| {
+            let own = node.operator.strip_prefix("aten.").unwrap_or(&node.operator);
+            own.split('.').next() == Some(name)
+        };
+        let read = |id: ValueId, name: &str| {
+            self.producer(id)
+                .filter(|node| is(node, name))
+                .and_then(|node| node.inputs.first().copied())
+        };
+        let scores = self
+            .producer(softmax)
+            .filter(|node| matches!(node.operation, Operation::Softmax { .. }))
+            .and_then(|node| node.inputs.first().copied());
+        let mut asked = ["logical_not", "any", "logical_not", "eq"].iter();
+        let asked = asked.try_fold(condition, |id, name| read(id, name));
+        let masked = read(condition, "IsNaN") == Some(softmax) || asked == scores;
+        self.is_constant(zeros) && scores.is_some() && masked
     }
 
     /// Number of values so far. Values with smaller ids come from earlier nodes.
@@ -287,7 +295,7 @@ impl Builder {
             inputs.iter().map(|&id| (self.dims(id), self.value(id).kind)).collect();
         let (dims, kind) = fold::output(operation, &shapes)?;
         if !inputs.iter().all(|&id| self.is_constant(id)) {
-            return unsupported("it is read only where its inputs are constants");
+            return unsupported(ON_CONSTANTS);
         }
         let numbers = self.folded(inputs, &dims, |operands, dims| {
             fold::evaluate_constant(operation, operands, dims)

@@ -23,6 +23,7 @@ use crate::ReadOptions;
 use crate::build::{Builder, MOST_NODES};
 use crate::error::{ImportError, Stop, brief, shown};
 use crate::graph::{Graph, Kind, ValueId};
+use crate::shapes;
 use crate::wire::Wire;
 
 /// Versions of the operator set that are read. The last one is the newest of onnx 1.23.
@@ -310,6 +311,7 @@ impl<'a> Reader<'a> {
         for (i, name) in node.outputs.iter().enumerate().skip(results.len()) {
             let info = self.infos.get(name.as_str()).filter(|_| scope.calls == 0);
             let output = info.and_then(|info| self.known(info));
+            let output = output.or_else(|| self.elementwise(&node.operator, &known));
             let result = match wanted(i) {
                 true => Some(self.unsupported(&known, why.clone(), output)?),
                 false => None,
@@ -332,6 +334,22 @@ impl<'a> Reader<'a> {
                 Err(ImportError::malformed(self.builder.here(), problem))
             }
         }
+    }
+
+    /// Dimensions and kind of what a node writes that is not translated, and computes element by element.
+    fn elementwise(&self, operator: &str, inputs: &[ValueId]) -> Option<(Vec<u64>, Kind)> {
+        let kind = match operator {
+            "IsNaN" | "IsInf" | "Not" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual"
+            | "Greater" | "GreaterOrEqual" => Kind::Boolean,
+            "Where" | "Floor" | "Ceil" | "Round" | "Sign" | "Log" | "Mod" | "Selu" | "Celu"
+            | "Softsign" | "HardSigmoid" | "Swish" | "ThresholdedRelu" => {
+                self.builder.value(*inputs.last()?).kind
+            }
+            _ => return None,
+        };
+        let mut dims = inputs.iter().map(|&id| self.builder.dims(id));
+        let first = dims.next()?.to_vec();
+        Some((dims.try_fold(first, |all, more| shapes::broadcast(&all, more))?, kind))
     }
 
     /// Dimensions and kind of a value, if the file has them.

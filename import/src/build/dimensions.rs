@@ -215,6 +215,53 @@ impl Builder {
         Ok(parts)
     }
 
+    /// A number before and after each dimension. Another one than 0 is joined as a constant.
+    pub(crate) fn pad(
+        &mut self,
+        x: ValueId,
+        before: Vec<u32>,
+        after: Vec<u32>,
+        number: f64,
+    ) -> Step<ValueId> {
+        if number == 0.0 {
+            return self.apply(Operation::Pad { before, after }, &[x]);
+        }
+        if before.len() != self.rank(x) || after.len() != self.rank(x) {
+            return malformed(format!("{:?} has other dimensions than its padding", self.dims(x)));
+        }
+        let mut padded = x;
+        for (axis, sides) in before.into_iter().zip(after).enumerate() {
+            let mut parts = Vec::new();
+            for part in [Some(sides.0), None, Some(sides.1)] {
+                let Some(size) = part else {
+                    parts.push(padded);
+                    continue;
+                };
+                if size > 0 {
+                    let mut dims = self.dims(padded).to_vec();
+                    dims[axis] = u64::from(size);
+                    parts.push(self.filled(dims, self.value(x).kind, Some(number))?);
+                }
+            }
+            padded = self.concat(&parts, axis)?;
+        }
+        Ok(padded)
+    }
+
+    /// A constant of one number, or of one that is not known.
+    pub(crate) fn filled(
+        &mut self,
+        dims: Vec<u64>,
+        kind: Kind,
+        number: Option<f64>,
+    ) -> Step<ValueId> {
+        let count = shapes::count(&dims).filter(|&n| n <= MOST_NUMBERS);
+        let numbers = number.zip(count.and_then(|n| usize::try_from(n).ok()));
+        let numbers = numbers.map(|(number, count)| vec![number; count]);
+        let name = self.here();
+        Ok(self.constant(&name, dims, kind, numbers)?)
+    }
+
     /// The same elements, repeated along each dimension: of a computed value only where a dimension is 1.
     pub(crate) fn tile(&mut self, x: ValueId, repeats: Vec<u64>) -> Step<ValueId> {
         if self.is_constant(x) {

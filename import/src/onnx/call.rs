@@ -2,7 +2,7 @@
 
 use super::proto::AttributeValue;
 use super::tensors::Store;
-use crate::build::Builder;
+use crate::build::{Builder, ON_CONSTANTS};
 use crate::error::{Step, malformed, unsupported};
 use crate::fold::{Comparison, OnConstants};
 use crate::graph::{Binary, Function, Reduction, ValueId};
@@ -206,7 +206,7 @@ impl<'a> Call<'a, '_> {
             "ConstantOfShape" => self.constant_of_shape(),
             "Range" => self.range(),
             "Trilu" => self.trilu(),
-            "Where" => self.constants(&OnConstants::Where),
+            "Where" => self.choice(),
             "Equal" => self.constants(&OnConstants::Compare(Comparison::Equal)),
             "Less" => self.constants(&OnConstants::Compare(Comparison::Less)),
             "LessOrEqual" => self.constants(&OnConstants::Compare(Comparison::LessOrEqual)),
@@ -225,19 +225,27 @@ impl<'a> Call<'a, '_> {
                 0 => self.constants(&OnConstants::Mod),
                 _ => self.constants(&OnConstants::Remainder),
             },
-            // On constants it is one, too: masks are built with it.
-            "ScatterND" | "ScatterElements" => self.scatter(),
+            "ScatterND" | "ScatterElements" | "CumSum" | "IsInf" | "IsNaN" => self.uncounted(0),
+            "GatherElements" => self.uncounted(1),
             _ => unsupported(why(operator)),
         }
     }
 
-    /// Elements of a constant that are replaced. Of which numbers is not followed.
-    fn scatter(&mut self) -> Step<ValueId> {
+    /// A constant with the dimensions of one of several constants. Masks are built so, and their numbers do not matter.
+    fn uncounted(&mut self, like: usize) -> Step<ValueId> {
         if self.all()?.iter().any(|&id| !self.builder.is_constant(id)) {
-            return unsupported("it writes to positions of a computed value");
+            return unsupported(ON_CONSTANTS);
         }
-        let data = self.need(0)?;
-        Ok(self.builder.without_numbers(data)?)
+        let like = self.need(like)?;
+        Ok(self.builder.without_numbers(like)?)
+    }
+
+    fn choice(&mut self) -> Step<ValueId> {
+        let all = [self.need(0)?, self.need(1)?, self.need(2)?];
+        match self.builder.is_safe_softmax(all) {
+            true => Ok(all[2]),
+            false => self.builder.on_constants(&OnConstants::Where, &all),
+        }
     }
 }
 

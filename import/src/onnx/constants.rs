@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::proto::{AttributeValue, Tensor};
 use crate::error::{Step, malformed, unsupported};
-use crate::fold::{MOST_NUMBERS, OnConstants};
+use crate::fold::OnConstants;
 use crate::graph::{Kind, ValueId};
 use crate::shapes;
 
@@ -74,9 +74,7 @@ impl Call<'_, '_> {
             }
             _ => (Some(0.0), Kind::Float),
         };
-        let count = shapes::count(&dims).filter(|&n| n <= MOST_NUMBERS);
-        let numbers = number.zip(count.and_then(|n| usize::try_from(n).ok()));
-        self.made(dims, kind, numbers.map(|(number, count)| vec![number; count]))
+        self.builder.filled(dims, kind, number)
     }
 
     pub(super) fn range(&mut self) -> Step<ValueId> {

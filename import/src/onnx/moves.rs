@@ -157,13 +157,12 @@ impl Call<'_, '_> {
         }
         let mode = self.text("mode", "constant")?;
         if mode != "constant" {
-            return unsupported(format!("padding of the mode `{mode}`: zeros are read"));
+            return unsupported(format!("padding of the mode `{mode}`: a constant is read"));
         }
-        if let Some(value) = self.input(2)
-            && self.builder.number(value) != Some(0.0)
-        {
-            return unsupported("padding with another number than 0");
-        }
+        let number = self.input(2).map_or(Some(0.0), |value| self.builder.number(value));
+        let Some(number) = number else {
+            return unsupported("padding with a number that is computed, or not in the file");
+        };
         if pads.iter().any(|&pad| pad < 0) {
             return unsupported("a negative padding");
         }
@@ -172,7 +171,7 @@ impl Call<'_, '_> {
         for (i, &at) in which.iter().enumerate() {
             (before[at], after[at]) = (pads[i], pads[which.len() + i]);
         }
-        self.builder.apply(Operation::Pad { before, after }, &[x])
+        self.builder.pad(x, before, after, number)
     }
 
     pub(super) fn tile(&mut self) -> Step<ValueId> {

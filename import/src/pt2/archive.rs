@@ -42,7 +42,7 @@ pub(crate) struct Archive<R> {
 impl<R: Read + Seek> Archive<R> {
     /// Finds the program of an archive.
     pub(crate) fn open(source: R) -> Result<Archive<R>> {
-        // An archive can contain another one, of sample inputs, whose entries would mislead a search for its start.
+        // An archive can contain another one, of sample inputs, whose entries can mislead a search for its start.
         let config = Config { archive_offset: ArchiveOffset::Known(0) };
         let zip = ZipArchive::with_config(config, source)
             .map_err(|error| damaged("the archive", error))?;

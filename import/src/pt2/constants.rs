@@ -2,18 +2,13 @@
 
 use super::call::Call;
 use crate::error::Step;
-use crate::fold::MOST_NUMBERS;
 use crate::graph::ValueId;
-use crate::shapes;
 
 impl Call<'_, '_> {
     /// The same number everywhere, or one that nobody knows.
     pub(super) fn full(&mut self, number: Option<f64>) -> Step<ValueId> {
-        let (dims, kind, name) = (self.dims(), self.kind(), self.builder.here());
-        let count = shapes::count(&dims).filter(|&n| n <= MOST_NUMBERS);
-        let numbers = number.zip(count.and_then(|n| usize::try_from(n).ok()));
-        let numbers = numbers.map(|(number, count)| vec![number; count]);
-        Ok(self.builder.constant(&name, dims, kind, numbers)?)
+        let (dims, kind) = (self.dims(), self.kind());
+        self.builder.filled(dims, kind, number)
     }
 
     pub(super) fn arange(&mut self) -> Step<ValueId> {

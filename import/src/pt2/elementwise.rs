@@ -67,6 +67,16 @@ impl Call<'_, '_> {
         match name {
             "add" | "sub" | "rsub" => self.sum(name),
             "mul" => self.pair(Binary::Mul),
+            "addcmul" => {
+                let product = self.builder.binary(
+                    Binary::Mul,
+                    self.need("tensor1")?,
+                    self.need("tensor2")?,
+                )?;
+                let factor = self.float("value", 1.0)?;
+                let (x, product) = (self.first()?, self.scaled(product, factor)?);
+                self.builder.binary(Binary::Add, x, product)
+            }
             "div" | "true_divide" => self.division(),
             "maximum" | "max" => self.pair(Binary::Max),
             "minimum" | "min" if overload != "dim" => self.pair(Binary::Min),

@@ -184,9 +184,10 @@ impl Call<'_, '_> {
             return Ok(x);
         }
         let mode = self.text("mode", "constant")?;
-        if mode != "constant" || self.float("value", 0.0)? != 0.0 {
-            return unsupported(format!("padding of the mode `{mode}` with other numbers than 0"));
+        if mode != "constant" {
+            return unsupported(format!("padding of the mode `{mode}`: a constant is read"));
         }
+        let number = self.float("value", 0.0)?;
         if pads.iter().any(|&pad| pad < 0) {
             return unsupported("a negative padding");
         }
@@ -194,7 +195,7 @@ impl Call<'_, '_> {
         for (i, pair) in smalls(&pads)?.chunks_exact(2).enumerate() {
             (before[rank - 1 - i], after[rank - 1 - i]) = (pair[0], pair[1]);
         }
-        self.builder.apply(Operation::Pad { before, after }, &[x])
+        self.builder.pad(x, before, after, number)
     }
 
     fn rolled(&mut self) -> Step<ValueId> {

@@ -1,67 +1,10 @@
 //! Archives that are damaged, that lie, or that contradict themselves.
 
-use std::io::{Cursor, Write};
-
 use latlas_import::{ReadOptions, read_bytes};
 use serde_json::{Value, json};
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
 
+use crate::archive::{archive, floats, node, packed, program, read};
 use crate::{data, refused, unsupported};
-
-/// An archive with these entries.
-fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    let options = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Deflated)
-        .compression_level(Some(1));
-    for (name, content) in entries {
-        zip.start_file(*name, options).unwrap();
-        zip.write_all(content).unwrap();
-    }
-    zip.finish().unwrap().into_inner()
-}
-
-/// The type of a tensor of floats.
-fn floats(sizes: &[i64]) -> Value {
-    let sizes: Vec<Value> = sizes.iter().map(|size| json!({"as_int": size})).collect();
-    json!({"dtype": 7, "sizes": sizes})
-}
-
-/// A tensor as an argument.
-fn named(name: &str) -> Value {
-    json!({"as_tensor": {"name": name}})
-}
-
-/// A node that reads `self` and further arguments.
-fn node(target: &str, input: &str, output: &str, arguments: &[(&str, Value)]) -> Value {
-    let mut inputs = vec![json!({"name": "self", "arg": named(input)})];
-    inputs.extend(arguments.iter().map(|(name, arg)| json!({"name": name, "arg": arg})));
-    json!({"target": format!("torch.ops.aten.{target}"), "inputs": inputs, "outputs": [named(output)],
-        "metadata": {}})
-}
-
-/// A program from `x`, of `[2, 3]`, to `y`.
-fn program(nodes: &[Value], tensors: &[(&str, Value)]) -> Value {
-    let mut values = serde_json::Map::new();
-    values.insert("x".to_owned(), floats(&[2, 3]));
-    values.extend(tensors.iter().map(|(name, meta)| ((*name).to_owned(), meta.clone())));
-    json!({
-        "graph_module": {
-            "graph": {"inputs": [named("x")], "outputs": [named("y")], "nodes": nodes,
-                "tensor_values": values, "sym_int_values": {}},
-            "signature": {
-                "input_specs": [{"user_input": {"arg": named("x")}}],
-                "output_specs": [{"user_output": {"arg": named("y")}}]
-            }
-        },
-        "schema_version": {"major": 8, "minor": 1}
-    })
-}
-
-fn packed(program: &Value) -> Vec<u8> {
-    archive(&[("m/models/model.json", program.to_string().as_bytes())])
-}
 
 fn problem(nodes: &[Value], tensors: &[(&str, Value)]) -> String {
     refused(&packed(&program(nodes, tensors)))
@@ -200,10 +143,6 @@ fn a_graph_of_training_is_refused() {
         problem(&[dropout], &[("y", floats(&[2, 3]))]),
         "y (aten.dropout.default) is in training mode: call model.eval() before the export"
     );
-}
-
-fn read(nodes: &[Value], tensors: &[(&str, Value)]) -> latlas_import::graph::Graph {
-    read_bytes(&packed(&program(nodes, tensors)), &ReadOptions::default()).unwrap()
 }
 
 #[test]

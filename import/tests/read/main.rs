@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod archive;
+mod aten;
 mod fixtures;
 mod hostile_archives;
 mod hostile_onnx;

@@ -189,3 +189,14 @@ fn outputs_that_nobody_reads_are_dropped() {
     let parts = [node("Dropout", &["x"], &["d", "mask"], &[]), node("Relu", &["d"], &["y"], &[])];
     assert_eq!(lines(&graph(17, &[2, 3], &parts)), ["Relu [2, 3]"]);
 }
+
+#[test]
+fn a_softmax_that_is_safe_for_masked_rows_is_a_softmax() {
+    let parts = [
+        real("zero", 0.0),
+        node("Softmax", &["x"], &["s"], &[]),
+        node("IsNaN", &["s"], &["n"], &[]),
+        node("Where", &["n", "zero", "s"], &["y"], &[]),
+    ];
+    assert_eq!(lines(&graph(17, &[2, 3], &parts)), ["Softmax [2, 3]"]);
+}
