@@ -171,8 +171,8 @@ pub fn model(bytes: &[u8]) {
 /// The program of an archive of `torch.export`. In an archive a fuzzer would have to guess a checksum as well.
 pub fn program(text: &str) {
     let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default()
-        .compression_method(zip::CompressionMethod::Stored);
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     archive.start_file("m/models/model.json", options).expect("the name is short");
     archive.write_all(text.as_bytes()).expect("memory can be written");
     model(archive.finish().expect("memory can be written").get_ref());
