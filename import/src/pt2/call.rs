@@ -85,6 +85,7 @@ pub(super) fn is_view(target: &str) -> bool {
             | "unfold"
             | "view_as"
             | "reshape_as"
+            | "as_strided"
     )
 }
 

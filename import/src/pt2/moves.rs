@@ -14,6 +14,7 @@ impl Call<'_, '_> {
                 let (x, dims) = (self.first()?, self.dims());
                 self.builder.reshape(x, &dims)
             }
+            "as_strided" => self.strided(),
             "expand" | "expand_as" | "broadcast_to" => {
                 let (x, dims) = (self.first()?, self.dims());
                 self.builder.expand(x, &dims)
@@ -37,6 +38,28 @@ impl Call<'_, '_> {
             "roll" => self.rolled(),
             _ => self.constant(name),
         }
+    }
+
+    /// A view by distances in memory, where that is the value itself: core ATen has it after a mean over a map.
+    fn strided(&mut self) -> Step<ValueId> {
+        let (x, dims, strides) = (self.first()?, self.dims(), self.ints("stride")?);
+        let is_moved = self.builder.producer(x).is_some_and(|node| {
+            matches!(
+                node.operation,
+                Operation::Permute { .. } | Operation::Expand | Operation::Slice { .. }
+            )
+        });
+        let mut distance = 1;
+        let mut in_order = strides.len() == dims.len() && self.int("storage_offset", 0)? == 0;
+        for (&size, &stride) in dims.iter().zip(&strides).rev().filter(|&(&size, _)| size != 1) {
+            in_order &= u64::try_from(stride) == Ok(distance);
+            distance = distance.saturating_mul(size);
+        }
+        let larger = |dims: &[u64]| dims.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>();
+        if is_moved || !in_order || larger(&dims) != larger(self.builder.dims(x)) {
+            return unsupported("a view by distances in memory, which is not the whole value");
+        }
+        self.builder.reshape(x, &dims)
     }
 
     fn reordered(&mut self, name: &str) -> Step<ValueId> {

@@ -87,6 +87,15 @@ fn moves_follow_the_dimensions_of_the_file() {
     );
     let ones = [("pad", ints(&[0, 1])), ("value", json!({"as_float": 1.0}))];
     assert_eq!(lines(&one("pad.default", &ones, &[2, 4])), ["Concat [2, 4]"]);
+    let strided =
+        |stride: &[i64]| one("as_strided.default", &[("stride", ints(stride))], &[2, 1, 3]);
+    assert_eq!(lines(&strided(&[3, 9, 1])), ["Reshape [2, 1, 3]"]);
+    assert_eq!(
+        unsupported(&strided(&[1, 1, 2])),
+        [
+            "y (aten.as_strided.default): a view by distances in memory, which is not the whole value"
+        ]
+    );
     let repeated = one("repeat.default", &[("repeats", ints(&[4, 1, 1]))], &[4, 2, 3]);
     assert_eq!(lines(&repeated), ["Reshape [1, 2, 3]", "Expand [4, 2, 3]"]);
 }
