@@ -7,8 +7,11 @@ use crate::error::{Step, malformed};
 use crate::graph::{Binary, Function, Kind, Operation, Reduction};
 use crate::shapes;
 
-/// Elements of the largest constant whose numbers are kept.
-pub(crate) const MOST_NUMBERS: u64 = 4096;
+/// Elements of the largest stored constant whose numbers are kept.
+pub(crate) const MOST_STORED: u64 = 4096;
+
+/// Elements of the largest constant whose numbers are computed: the mask of an attention over 256 tokens.
+pub(crate) const MOST_NUMBERS: u64 = 1 << 16;
 
 /// A constant whose numbers are known.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +64,10 @@ pub(crate) enum OnConstants {
     },
     /// Its input, repeated along each dimension.
     Tile(Vec<u64>),
+    /// Sums of all elements up to each along an axis.
+    CumulativeSum(usize),
+    /// Single elements of the first input. The others are their positions, one input for each dimension.
+    Elements,
 }
 
 /// A comparison of two numbers.
@@ -258,6 +265,7 @@ fn reduced(operand: Operand<'_>, reduction: Reduction, axes: &[usize]) -> Option
 pub(crate) fn output(operation: &OnConstants, inputs: &[(&[u64], Kind)]) -> Step<(Vec<u64>, Kind)> {
     let Some(&(first, kind)) = inputs.first() else { return malformed("it reads nothing") };
     let needed = match operation {
+        OnConstants::Elements => first.len() + 1,
         OnConstants::Where => 3,
         OnConstants::Compare(_)
         | OnConstants::And
@@ -311,6 +319,19 @@ pub(crate) fn output(operation: &OnConstants, inputs: &[(&[u64], Kind)]) -> Step
             let dims = first.iter().zip(repeats).map(|(d, n)| d.saturating_mul(*n));
             (dims.collect(), kind)
         }
+        OnConstants::CumulativeSum(axis) if *axis >= first.len() => {
+            return malformed(format!("{first:?} has no dimension {axis}"));
+        }
+        OnConstants::Elements => {
+            let mut dims = vec![];
+            for (positions, _) in &inputs[1..] {
+                dims = match shapes::broadcast(&dims, positions) {
+                    Some(all) => all,
+                    None => return malformed("its positions do not fit together"),
+                };
+            }
+            (dims, kind)
+        }
         _ => (first.to_vec(), kind),
     })
 }
@@ -358,6 +379,18 @@ pub(crate) fn evaluate_constant(
         OnConstants::Cast(Kind::Boolean) => each(|x| f64::from(u8::from(x != 0.0))),
         OnConstants::Gather(axis) => gathered(first, operands.get(1)?.numbers, *axis),
         OnConstants::Triangle { upper, diagonal } => triangle(first, *upper, *diagonal),
+        OnConstants::CumulativeSum(axis) => {
+            let step = usize::try_from(strides(first.dims)[*axis]).ok()?;
+            let length = usize::try_from(first.dims[*axis]).ok()?;
+            let mut sums = first.numbers.to_vec();
+            for at in step..sums.len() {
+                if at / step % length != 0 {
+                    sums[at] += sums[at - step];
+                }
+            }
+            Some(sums)
+        }
+        OnConstants::Elements => elements(first, &operands[1..], dims),
         OnConstants::Tile(_) => {
             let own = strides(first.dims);
             let mut tiled = vec![0_usize];
@@ -369,6 +402,21 @@ pub(crate) fn evaluate_constant(
             picked(first.numbers, &tiled)
         }
     }
+}
+
+fn elements(table: Operand<'_>, positions: &[Operand<'_>], dims: &[u64]) -> Option<Vec<f64>> {
+    let count = usize::try_from(shapes::count(dims)?).ok()?;
+    let mut at = vec![0_usize; count];
+    for ((operand, &length), stride) in positions.iter().zip(table.dims).zip(strides(table.dims)) {
+        for (at, position) in at.iter_mut().zip(spread(*operand, dims)?) {
+            let position = if position < 0.0 { position + length as f64 } else { position };
+            if !(0.0..length as f64).contains(&position) {
+                return None;
+            }
+            *at += usize::try_from(position as u64 * stride).ok()?;
+        }
+    }
+    picked(table.numbers, &at)
 }
 
 fn gathered(table: Operand<'_>, positions: &[f64], axis: usize) -> Option<Vec<f64>> {

@@ -3,7 +3,7 @@
 use std::io::{Read, Seek};
 
 use crate::error::ImportError;
-use crate::fold::MOST_NUMBERS;
+use crate::fold::MOST_STORED;
 use crate::wire::{Content, Field, Wire};
 
 /// A model.
@@ -287,8 +287,8 @@ fn tensor<R: Read + Seek>(wire: &mut Wire<R>, end: u64) -> Result<Tensor> {
 /// Whether a field can be one of a small tensor, whose numbers are kept: packed, or one more after others.
 fn is_small(field: Field, size: u64, before: usize) -> bool {
     match field.content {
-        Content::Length(length) => length <= MOST_NUMBERS * size,
-        _ => (before as u64) < MOST_NUMBERS,
+        Content::Length(length) => length <= MOST_STORED * size,
+        _ => (before as u64) < MOST_STORED,
     }
 }
 

@@ -9,7 +9,7 @@ use super::proto::{Data, Tensor};
 use crate::build::Builder;
 use crate::elements::Element;
 use crate::error::{ImportError, shown};
-use crate::fold::MOST_NUMBERS;
+use crate::fold::MOST_STORED;
 use crate::graph::{Kind, ValueId};
 use crate::shapes;
 
@@ -89,7 +89,7 @@ impl Store {
         count: Option<u64>,
     ) -> Result<Option<Vec<f64>>, ImportError> {
         let element = element(tensor.element);
-        let small = count.filter(|&n| n <= MOST_NUMBERS).and_then(|n| usize::try_from(n).ok());
+        let small = count.filter(|&n| n <= MOST_STORED).and_then(|n| usize::try_from(n).ok());
         if let Data::External { location, offset } = &tensor.data {
             let path = inside(location).ok_or_else(|| ImportError::Outside {
                 tensor: shown(name),

@@ -11,7 +11,7 @@ use zip::result::ZipError;
 use super::schema::{Payload, PayloadConfig, Program, SymInt, TensorMeta};
 use crate::elements::Element;
 use crate::error::{ImportError, shown};
-use crate::fold::MOST_NUMBERS;
+use crate::fold::MOST_STORED;
 use crate::shapes;
 
 /// Bytes of the largest entry with JSON.
@@ -138,7 +138,7 @@ fn range(meta: &TensorMeta) -> Option<(Element, usize, usize)> {
     let fixed = |size: &SymInt| size.as_int.and_then(|size| u64::try_from(size).ok());
     let dims: Vec<u64> = meta.sizes.iter().map(fixed).collect::<Option<_>>()?;
     let strides: Vec<u64> = meta.strides.iter().map(fixed).collect::<Option<_>>()?;
-    let count = shapes::count(&dims).filter(|&n| n <= MOST_NUMBERS)?;
+    let count = shapes::count(&dims).filter(|&n| n <= MOST_STORED)?;
     let mut stride = 1;
     for (i, &dim) in dims.iter().enumerate().rev() {
         if dim != 1 && strides.get(i) != Some(&stride) {

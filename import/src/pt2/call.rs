@@ -2,6 +2,7 @@
 
 use super::schema;
 use crate::build::Builder;
+use crate::build::dimensions;
 use crate::error::{Step, malformed, shown, unsupported};
 use crate::fold::{Comparison, OnConstants};
 use crate::graph::{Function, Kind, Reduction, ValueId};
@@ -275,7 +276,9 @@ impl<'a> Call<'a, '_> {
         if namespace != "aten" {
             return unsupported(foreign(namespace, target));
         }
-        let name = name.strip_suffix('_').unwrap_or(name);
+        // A last `_` says that a value changes in place. Names such as `__and__` end with two.
+        let in_place = name.strip_suffix('_').filter(|name| !name.ends_with('_'));
+        let name = in_place.unwrap_or(name);
         let name = match name {
             "_to_copy" | "lift_fresh_copy" | "copy" => name,
             _ => name.strip_suffix("_copy").unwrap_or(name),
@@ -362,6 +365,12 @@ impl<'a> Call<'a, '_> {
                 let all = [self.need("mask")?, self.operand("value")?, self.first()?];
                 self.builder.on_constants(&OnConstants::Where, &all)
             }
+            "cumsum" => {
+                let x = self.first()?;
+                let axis = dimensions::axis(self.int("dim", 0)?, self.builder.rank(x))?;
+                self.builder.on_constants(&OnConstants::CumulativeSum(axis), &[x])
+            }
+            "diff" => self.differences(),
             "eq" => self.compare(Comparison::Equal),
             "ne" => self.compare(Comparison::Unequal),
             "lt" => self.compare(Comparison::Less),
@@ -369,9 +378,9 @@ impl<'a> Call<'a, '_> {
             "gt" => self.compare(Comparison::Greater),
             "ge" => self.compare(Comparison::GreaterOrEqual),
             "logical_not" | "bitwise_not" => self.constant_function(&OnConstants::Not),
-            "logical_and" | "bitwise_and" => self.constant_pair(&OnConstants::And),
-            "logical_or" | "bitwise_or" => self.constant_pair(&OnConstants::Or),
-            "logical_xor" | "bitwise_xor" => self.constant_pair(&OnConstants::Xor),
+            "logical_and" | "bitwise_and" | "__and__" => self.constant_pair(&OnConstants::And),
+            "logical_or" | "bitwise_or" | "__or__" => self.constant_pair(&OnConstants::Or),
+            "logical_xor" | "bitwise_xor" | "__xor__" => self.constant_pair(&OnConstants::Xor),
             "floor" => self.constant_function(&OnConstants::Floor),
             "ceil" => self.constant_function(&OnConstants::Ceil),
             "round" => self.constant_function(&OnConstants::Round),

@@ -4,7 +4,7 @@ use super::call::Call;
 use crate::build::dimensions::{axes, axis, smalls};
 use crate::error::{Step, malformed, unsupported};
 use crate::fold::OnConstants;
-use crate::graph::{Kind, Operation, ValueId};
+use crate::graph::{Binary, Kind, Operation, ValueId};
 
 impl Call<'_, '_> {
     pub(super) fn moves(&mut self, name: &str) -> Step<ValueId> {
@@ -157,6 +157,14 @@ impl Call<'_, '_> {
             (axis(self.int("dim", 0)?, self.builder.rank(x))?, self.need("index")?)
         } else {
             let list = self.tensors("indices")?;
+            if list.len() == self.builder.rank(x)
+                && let Some(all) = list.iter().copied().collect::<Option<Vec<ValueId>>>()
+                && all.len() > 1
+                && all.iter().all(|&id| self.builder.value(id).kind == Kind::Integer)
+            {
+                let inputs: Vec<ValueId> = [x].into_iter().chain(all).collect();
+                return self.builder.on_constants(&OnConstants::Elements, &inputs);
+            }
             let at = list.iter().position(Option::is_some);
             let several = list.iter().flatten().count() != 1;
             let Some((at, Some(positions))) = at.map(|at| (at, list[at])).filter(|_| !several)
@@ -177,6 +185,25 @@ impl Call<'_, '_> {
             (true, false) => unsupported("positions that are computed: rows of a table are read"),
             (false, _) => self.builder.positions(x, at, positions),
         }
+    }
+
+    /// Differences of neighbours along a dimension.
+    pub(super) fn differences(&mut self) -> Step<ValueId> {
+        let mut x = self.first()?;
+        let axis = axis(self.int("dim", -1)?, self.builder.rank(x))?;
+        if self.int("n", 1)? != 1 || self.tensor("append")?.is_some() {
+            return unsupported("differences of differences");
+        }
+        if let Some(before) = self.tensor("prepend")? {
+            x = self.builder.concat(&[before, x], axis)?;
+        }
+        let Some(length) = self.builder.dims(x)[axis].checked_sub(1) else {
+            return unsupported("differences of nothing");
+        };
+        let length = i64::try_from(length).unwrap_or(i64::MAX);
+        let later = self.builder.slice(x, axis, (1, length + 1, 1))?;
+        let earlier = self.builder.slice(x, axis, (0, length, 1))?;
+        self.builder.apply(Operation::Binary(Binary::Sub), &[later, earlier])
     }
 
     fn repeated(&mut self, name: &str) -> Step<ValueId> {
