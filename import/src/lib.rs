@@ -134,7 +134,18 @@ pub fn network_of(graph: Graph, name: &str, catalog: &Catalog) -> Result<Importe
     if graph.nodes.len() > MOST_NODES {
         return Err(too_large(graph.nodes.len(), "operations"));
     }
-    let (flat, notes) = place::place(&simplify::simplify(graph))?;
+    let (graph, reordered) = simplify::simplify(graph);
+    let (flat, mut notes) = place::place(&graph)?;
+    if let Some(first) = reordered.first() {
+        let more = match reordered.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        notes.push(format!(
+            "{first}{more}: the outputs of a layer are put into another order, so that queries, keys and values stand \
+             together, which takes as long"
+        ));
+    }
     let flat = fuse::fuse(flat)?;
     if flat.steps.len() > MOST_NODES {
         return Err(too_large(flat.steps.len(), "primitives"));

@@ -1,12 +1,14 @@
 //! Finds what exporters take apart: activations, norms and attention that a file has as several operations.
 
 mod attention;
+mod heads;
 mod norms;
 
 use crate::graph::{Binary, Function, Graph, Node, Operation, ValueId};
 
-/// The graph with the parts found, and without what does not lead to its first output.
-pub(crate) fn simplify(mut graph: Graph) -> Graph {
+/// The graph with the parts found, and without what does not lead to its first output; and the layers whose outputs were
+/// put into another order.
+pub(crate) fn simplify(mut graph: Graph) -> (Graph, Vec<String>) {
     graph.outputs.truncate(1);
     forget_identities(&mut graph);
     let mut producers = vec![None; graph.values.len()];
@@ -23,8 +25,11 @@ pub(crate) fn simplify(mut graph: Graph) -> Graph {
     }
     let nodes = std::mem::take(&mut graph.nodes);
     graph.nodes = inserted(nodes);
+    let reordered = heads::together(&mut graph);
+    let nodes = std::mem::take(&mut graph.nodes);
+    graph.nodes = inserted(nodes);
     prune(&mut graph);
-    graph
+    (graph, reordered)
 }
 
 /// A node in place of another, with permutations of some of its inputs.
@@ -69,17 +74,20 @@ fn inserted(nodes: Vec<Node>) -> Vec<Node> {
     let mut nodes: Vec<Option<Node>> = nodes.into_iter().map(Some).collect();
     let mut ordered = Vec::with_capacity(nodes.len());
     for index in 0..nodes.len() {
-        let Some(node) = nodes[index].take() else { continue };
-        for &input in &node.inputs {
-            // Only a new node stands after its reader, and what it reads stands before.
-            if let Some(producer) =
-                producers.get(input).copied().flatten().filter(|&producer| producer > index)
-                && let Some(late) = nodes[producer].take()
-            {
-                ordered.push(late);
+        let mut waiting = vec![index];
+        while let Some(&next) = waiting.last() {
+            let late = |&input: &ValueId| {
+                let producer = producers.get(input).copied().flatten()?;
+                nodes[producer].is_some().then_some(producer)
+            };
+            match nodes[next].as_ref().and_then(|node| node.inputs.iter().find_map(late)) {
+                Some(producer) => waiting.push(producer),
+                None => {
+                    ordered.extend(nodes[next].take());
+                    waiting.pop();
+                }
             }
         }
-        ordered.push(node);
     }
     ordered
 }

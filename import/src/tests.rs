@@ -3,7 +3,7 @@
 use ops_catalog::{Catalog, Merge, Network, NetworkPlan, NetworkSpec};
 
 use crate::graph::{
-    Binary, Function, Graph, Kind, Node, Operation, Pooling, Reduction, Value, ValueId,
+    Binary, Function, Graph, Kind, Node, Operation, Pooling, Reduction, Stored, Value, ValueId,
 };
 use crate::{Given, Imported, Problem, network_of};
 
@@ -15,13 +15,14 @@ struct Model {
 impl Model {
     fn value(&mut self, name: &str, dims: &[u64], constant: bool) -> ValueId {
         let (name, dims) = (name.to_owned(), dims.to_vec());
+        let origin = constant.then(|| Stored { name: name.clone(), dims: dims.clone() });
         self.graph.values.push(Value {
             name,
             dims,
             kind: Kind::Float,
             constant,
             numbers: None,
-            origin: None,
+            origin,
         });
         self.graph.values.len() - 1
     }
@@ -423,4 +424,36 @@ fn a_model_with_two_inputs_is_refused() {
         problems[0].to_string(),
         "the input (input): the model has 2 inputs, and a network has one: export it with the others as constants"
     );
+}
+
+/// LeViT has queries, keys and values of a head together, and keys that are narrower than values.
+#[test]
+fn parts_of_heads_are_put_together() {
+    let mut model = Model::default();
+    let x = model.input(&[1, 32, 4, 4]);
+    let x = model.reshape(x, &[1, 32, 16]);
+    let tokens = model.permute(x, &[0, 2, 1]);
+    // Two heads of 8 + 8 + 16 channels.
+    let qkv = model.linear("qkv", tokens, 64);
+    let heads = model.reshape(qkv, &[1, 16, 2, 32]);
+    let heads = model.permute(heads, &[0, 2, 1, 3]);
+    let parts =
+        [(0, 8), (8, 8), (16, 16)].map(|(start, length)| model.slice(heads, 3, start, length));
+    let attention = Operation::Attention { causal: false, scale: None };
+    let mixed = model.add(attention, &parts, &[1, 2, 16, 16]);
+    let mixed = model.permute(mixed, &[0, 2, 1, 3]);
+    let mixed = model.reshape(mixed, &[1, 16, 32]);
+    let output = model.linear("out", mixed, 32);
+    let imported = model.import(output).unwrap();
+    assert_eq!(imported.notes.len(), 1, "{:?}", imported.notes);
+    let text = serde_json::to_string(&imported.network.ops).unwrap();
+    for part in [
+        r#"{"slice":{"along":"channels","start":0,"length":16,"step":1}}"#,
+        r#"{"slice":{"along":"channels","start":16,"length":16,"step":1}}"#,
+        r#"{"slice":{"along":"channels","start":32,"length":"c_out","step":1}}"#,
+        r#"{"attention":{"heads":2,"kv_heads":2}}"#,
+    ] {
+        let numbers = part.replace("\"c_out\"", "32");
+        assert!(text.contains(part) || text.contains(&numbers), "{part}: {text}");
+    }
 }

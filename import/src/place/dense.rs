@@ -9,11 +9,9 @@ use crate::view::{Axis, Digits, whole};
 
 /// A stored weight in its own dimensions.
 pub(super) fn stored(value: &Value) -> Given {
-    match &value.numbers {
-        Some(numbers) if value.name.is_empty() => {
-            Given::Constant(numbers.first().copied().unwrap_or(0.0), value.dims.clone())
-        }
-        _ => Given::Stored(value.name.clone()),
+    match &value.origin {
+        Some(stored) if stored.name == value.name => Given::Stored(stored.name.clone()),
+        _ => Given::Unknown,
     }
 }
 
