@@ -1,18 +1,16 @@
 //! The researcher's side of Latlas: latency tables, profiling requests, predictions of whole networks, and a filter
 //! that judges candidates of an architecture search.
 //!
-//! Results go to stdout and everything else to stderr. I/O is in [`commands`], `files`, `follow` and `progress`.
+//! Results go to stdout and everything else to stderr. I/O is in [`commands`], `files` and `progress`.
 //! Decisions are pure functions: [`latlas_search::verdict::judge`], and the prediction in the crate `latlas_predict`.
 //! This crate does not depend on libtorch.
 
 pub mod cli;
 pub mod commands;
 
-mod attendance;
 mod chosen;
 mod command_line;
 mod files;
-mod follow;
 mod lines;
 mod networks;
 mod pick;

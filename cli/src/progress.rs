@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use latlas_client::Display;
+use latlas_client::attendance::tasks;
 use latlas_shared::api::RequestStatus;
 
 /// Time between two lines if there is no terminal.
@@ -27,34 +29,7 @@ impl ProgressDisplay {
         ProgressDisplay::Bar(bar)
     }
 
-    pub(crate) fn show(&mut self, status: &RequestStatus) {
-        let settled = status.done + status.failed;
-        match self {
-            ProgressDisplay::Bar(bar) => {
-                bar.set_length(u64::from(status.total));
-                bar.set_position(u64::from(settled));
-                bar.set_message(beside(status));
-            }
-            ProgressDisplay::Lines { said } => {
-                let due = said.is_none_or(|(when, what)| {
-                    what != settled && (when.elapsed() >= BETWEEN_LINES || status.is_finished())
-                });
-                if due {
-                    *said = Some((Instant::now(), settled));
-                    eprintln!("{settled} of {}  {}", status.total, beside(status));
-                }
-            }
-        }
-    }
-
-    /// Prints a line without disturbing the bar.
-    pub(crate) fn say(&self, text: &str) {
-        match self {
-            ProgressDisplay::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            ProgressDisplay::Lines { .. } => eprintln!("{text}"),
-        }
-    }
-
+    /// Removes the bar.
     pub(crate) fn clear(&self) {
         if let ProgressDisplay::Bar(bar) = self {
             bar.finish_and_clear();
@@ -62,6 +37,32 @@ impl ProgressDisplay {
     }
 }
 
-fn beside(status: &RequestStatus) -> String {
-    format!("{} measured, {} failed, {} running", status.done, status.failed, status.running)
+impl Display for ProgressDisplay {
+    fn show(&mut self, status: &RequestStatus) {
+        let settled = status.done + status.failed;
+        match self {
+            ProgressDisplay::Bar(bar) => {
+                bar.set_length(u64::from(status.total));
+                bar.set_position(u64::from(settled));
+                bar.set_message(tasks(status));
+            }
+            ProgressDisplay::Lines { said } => {
+                let due = said.is_none_or(|(when, what)| {
+                    what != settled && (when.elapsed() >= BETWEEN_LINES || status.is_finished())
+                });
+                if due {
+                    *said = Some((Instant::now(), settled));
+                    eprintln!("{settled} of {}  {}", status.total, tasks(status));
+                }
+            }
+        }
+    }
+
+    /// Prints a line without disturbing the bar.
+    fn say(&mut self, text: &str) {
+        match self {
+            ProgressDisplay::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
+            ProgressDisplay::Lines { .. } => eprintln!("{text}"),
+        }
+    }
 }

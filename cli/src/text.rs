@@ -1,12 +1,6 @@
 //! Numbers in readable form.
 
-use jiff::Timestamp;
-pub(crate) use latlas_program::text_table::plain;
-
-/// `3 rows`, `1 row`.
-pub(crate) fn count(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
-}
+pub(crate) use latlas_shared::words::{age, count, plain};
 
 /// Three significant digits.
 fn three_digits(value: f64) -> String {
@@ -23,16 +17,6 @@ pub(crate) fn duration(micros: f64) -> String {
         m if m < 999.5 => format!("{} us", three_digits(m)),
         m if m < 999.5e3 => format!("{} ms", three_digits(m / 1e3)),
         m => format!("{} s", three_digits(m / 1e6)),
-    }
-}
-
-/// How long ago something was, in its largest unit: `40 s`, `5 min`, `3 h`, `2 d`.
-pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
-    match now.duration_since(since).as_secs().max(0) {
-        s if s < 60 => format!("{s} s"),
-        s if s < 3600 => format!("{} min", s / 60),
-        s if s < 48 * 3600 => format!("{} h", s / 3600),
-        s => format!("{} d", s / 86_400),
     }
 }
 
@@ -86,15 +70,5 @@ mod tests {
             ["9999", "31.0 k", "300.8 M", "4.09 G"]
         );
         assert_eq!([12.0, 2048.0, 19.3e6].map(bytes), ["12 B", "2.0 KiB", "18.4 MiB"]);
-        assert_eq!(count(1, "row", "rows") + ", " + &count(0, "row", "rows"), "1 row, 0 rows");
-    }
-
-    #[test]
-    fn an_age_has_one_unit() {
-        let now = Timestamp::from_second(1_000_000).unwrap();
-        let ago = |seconds: i64| age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now);
-        // If the local clock is behind, no event is reported as a future one.
-        assert_eq!([-5, 59, 60, 7199].map(ago), ["0 s", "59 s", "1 min", "1 h"]);
-        assert_eq!([47 * 3600, 48 * 3600, 250_000].map(ago), ["47 h", "2 d", "2 d"]);
     }
 }

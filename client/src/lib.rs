@@ -1,6 +1,11 @@
-//! The HTTP client of a coordinator: one way to send a request, to read an answer, and to explain a failure.
+//! The HTTP client of a coordinator: one way to send a request, to read an answer, and to explain a failure; and what
+//! the program `latlas` and the Python package do alike with requests to measure: they ask for what networks need, wait
+//! and read what was measured.
 
+pub mod attendance;
 mod error;
+mod follow;
+mod networks;
 mod tls;
 
 use std::fmt;
@@ -21,6 +26,8 @@ use latlas_shared::HardwareId;
 use latlas_shared::api::{Page, Problem, STALE};
 
 pub use error::ClientError;
+pub use follow::{Display, follow};
+pub use networks::{add_missing_rows, known_ops, measured};
 pub use tls::TlsFiles;
 
 use error::{innermost, not_let_in, untrusted};

@@ -8,7 +8,7 @@ use crate::key::{OpKey, Shape};
 use crate::op::Op;
 use crate::size::Variable;
 use crate::spec::{Grid, SpaceDef};
-use crate::{Catalog, Invalid};
+use crate::{Catalog, Invalid, NetworkPlan};
 
 /// The most keys of a space, including repeated ones. Measuring this many takes days on any device, so a larger number
 /// is a mistake in a grid.
@@ -21,6 +21,17 @@ pub struct Space {
     pub name: String,
     /// Each key once, with its op, in the order of the definition.
     pub entries: Vec<(OpKey, Arc<Op>)>,
+}
+
+impl Space {
+    /// The keys of some networks, each once, in running order.
+    pub fn of_plans(name: &str, plans: &[&NetworkPlan]) -> Space {
+        let mut seen = HashSet::new();
+        let steps = plans.iter().flat_map(|plan| &plan.steps);
+        let new = steps.filter(|step| seen.insert(&step.key));
+        let entries = new.map(|step| (step.key.clone(), Arc::clone(&step.op))).collect();
+        Space { name: name.to_owned(), entries }
+    }
 }
 
 impl SpaceDef {

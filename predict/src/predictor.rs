@@ -111,6 +111,13 @@ impl Predictor {
         Ok(parts.prediction(&self.calibration))
     }
 
+    /// The rows that predictions of some networks lack, each once, in the order of the networks.
+    pub fn missing<'a>(&self, plans: impl IntoIterator<Item = &'a NetworkPlan>) -> Vec<MissingOp> {
+        let lacking = plans.into_iter().filter_map(|plan| self.predict_plan(plan).err());
+        let mut asked = HashSet::new();
+        lacking.flatten().filter(|op| asked.insert(op.key.clone())).collect()
+    }
+
     /// The latency of a network under a calibration other than the predictor's.
     ///
     /// # Errors
@@ -121,6 +128,34 @@ impl Predictor {
         calibration: &Calibration,
     ) -> Result<Prediction, Vec<MissingOp>> {
         Ok(self.parts(plan, calibration.footprint_mib)?.prediction(calibration))
+    }
+
+    /// What ops add to the latency of a sequence whose weights have so many bytes, in microseconds, so that a search can
+    /// weigh them against one another. On a processor, the shares of the ops of such a sequence add up to its
+    /// prediction. On a GPU they add up to more, since host and device work at the same time.
+    ///
+    /// # Errors
+    /// When rows are missing: all of them, each once.
+    pub fn shares(
+        &self,
+        ops: &[(&Op, Shape)],
+        weight_bytes: f64,
+    ) -> Result<Vec<f64>, Vec<MissingOp>> {
+        let Calibration { scale, footprint_mib, unquiet, per_op_micros, .. } = self.calibration;
+        let distance = Predictor::footprint_bytes(weight_bytes, footprint_mib);
+        let mut shares = Vec::with_capacity(ops.len());
+        let mut missing: Vec<MissingOp> = Vec::new();
+        for (op, shape) in ops {
+            match self.times(op, shape, distance) {
+                Ok(times) => {
+                    shares.push(scale * times.latency + unquiet * times.unquiet + per_op_micros);
+                }
+                Err(why) => missing.push(MissingOp { key: op.key(*shape), why: why.to_string() }),
+            }
+        }
+        let mut asked = HashSet::new();
+        missing.retain(|op| asked.insert(op.key.clone()));
+        if missing.is_empty() { Ok(shares) } else { Err(missing) }
     }
 
     /// The input for fitting a calibration: a network's features at each of [`calibration::FOOTPRINTS`].

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table};
+use latlas_shared::words::plain;
 
 /// The space between columns of a list.
 const GAP: u16 = 2;
@@ -56,11 +57,6 @@ impl<const N: usize> TextTable<N> {
         }
         table.trim_fmt() + "\n"
     }
-}
-
-/// Text of unknown origin on one line: names, documentation and reasons may contain anything.
-pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

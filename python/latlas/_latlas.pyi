@@ -2,10 +2,12 @@ from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 
+import numpy
 import pandas
 import polars
+from numpy.typing import NDArray
 
-from latlas._support import Hardware, Predictions
+from latlas._support import Hardware, Latencies, Predictions, Profile, RequestStatus
 
 __version__: str
 
@@ -114,6 +116,7 @@ class Table:
     def to_dict(self) -> dict[str, Any]: ...
     def to_pandas(self) -> pandas.DataFrame: ...
     def to_polars(self) -> polars.DataFrame: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
     def __len__(self) -> int: ...
     def __contains__(self, key: str, /) -> bool: ...
     def __getitem__(self, key: str, /) -> Row: ...
@@ -128,9 +131,17 @@ class Table:
     def predict(
         self, network: Network | dict[str, Any], missing: _Missing = "error"
     ) -> Prediction: ...
+    def index(self, keys: Iterable[str]) -> NDArray[numpy.int32]: ...
+    def latency_tensor(
+        self,
+        choices: Iterable[Iterable[str | dict[str, Any] | None]],
+        input: tuple[int, int, int, int] | None = None,
+        weight_bytes: float | None = None,
+        missing: _Missing = "error",
+    ) -> Latencies: ...
     def predict_many(
         self,
-        networks: Iterable[Network | Iterable[str]],
+        networks: Iterable[Network | Iterable[str]] | NDArray[numpy.integer[Any]],
         missing: Literal["error", "interpolate", "nan"] = "error",
         threads: int | None = None,
     ) -> Predictions: ...
@@ -151,6 +162,8 @@ class Prediction:
     def table_version(self) -> str: ...
     @property
     def measured_share(self) -> float: ...
+    @property
+    def missing(self) -> list[str]: ...
     @property
     def calibration_networks(self) -> int: ...
     @property
@@ -194,3 +207,46 @@ class Client:
         config: str | None = None,
         missing: _Missing = "error",
     ) -> Prediction: ...
+    @overload
+    def profile(
+        self,
+        networks: Network | dict[str, Any],
+        hardware: str,
+        config: str | None = None,
+        wait: Literal[True] = True,
+        calibrate: int | None = None,
+        progress: bool | None = None,
+        remeasure: bool = False,
+    ) -> Profile: ...
+    @overload
+    def profile(
+        self,
+        networks: Iterable[Network | dict[str, Any]],
+        hardware: str,
+        config: str | None = None,
+        wait: Literal[True] = True,
+        calibrate: int | None = None,
+        progress: bool | None = None,
+        remeasure: bool = False,
+    ) -> list[Profile]: ...
+    @overload
+    def profile(
+        self,
+        networks: Network | dict[str, Any] | Iterable[Network | dict[str, Any]],
+        hardware: str,
+        config: str | None = None,
+        *,
+        wait: Literal[False],
+        calibrate: int | None = None,
+        progress: bool | None = None,
+        remeasure: bool = False,
+    ) -> Request: ...
+    def cancel(self, request_id: str) -> RequestStatus: ...
+
+@final
+class Request:
+    @property
+    def request_id(self) -> str: ...
+    def status(self) -> RequestStatus: ...
+    def wait(self, progress: bool | None = None) -> Profile | list[Profile]: ...
+    def cancel(self) -> RequestStatus: ...

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use latlas_client::{ClientError, WantedTable, stale_warning};
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 use crate::errors::{self, Class};
 use crate::network;
 use crate::prediction::Prediction;
+use crate::profile::{self, Options};
 use crate::table::{self, Table};
 
 /// How often a call looks whether the user interrupts it.
@@ -28,39 +30,68 @@ fn own_token() -> Option<String> {
 }
 
 /// A connection to a coordinator, with its own runtime.
-struct Connection {
-    client: latlas_client::Client,
-    token_sent: bool,
-    runtime: tokio::runtime::Runtime,
+pub(crate) struct Connection {
+    pub(crate) client: latlas_client::Client,
+    pub(crate) token_sent: bool,
+    runtime: Runtime,
+}
+
+/// A runtime that can be dropped anywhere: Python collects a client at any time, also while another one waits.
+struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Runtime {
+    fn new() -> std::io::Result<Runtime> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Runtime(Some(runtime)))
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.0.as_ref().expect("it is there until it is dropped").block_on(future)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Connection {
     fn new(py: Python<'_>, base: &str, token: Option<String>) -> PyResult<Connection> {
         let token_sent = token.is_some();
         let client = latlas_client::Client::new(base, token)
-            .map_err(|error| errors::of_call(py, &error, token_sent))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Connection { client, token_sent, runtime })
+            .map_err(|error| errors::of_call(py, &error, token_sent, None))?;
+        Ok(Connection { client, token_sent, runtime: Runtime::new()? })
     }
 
     /// The answer of a call. The interpreter is free meanwhile, and the user can interrupt the call.
-    fn ask<T: Send>(
+    pub(crate) fn ask<T: Send>(
         &self,
         py: Python<'_>,
         call: impl Future<Output = Result<T, ClientError>> + Send,
     ) -> PyResult<T> {
-        let answer: PyResult<_> = py.detach(|| {
-            self.runtime.block_on(async {
-                let mut call = std::pin::pin!(call);
-                loop {
-                    if let Ok(answer) = tokio::time::timeout(SIGNALS, &mut call).await {
-                        return Ok(answer);
-                    }
-                    Python::attach(|py| py.check_signals())?;
+        self.outcome(py, call)?.map_err(|error| errors::of_call(py, &error, self.token_sent, None))
+    }
+
+    /// The same, with the error of the call. The outer error is that of the user's signal.
+    pub(crate) fn outcome<T: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl Future<Output = Result<T, ClientError>> + Send,
+    ) -> PyResult<Result<T, ClientError>> {
+        py.detach(|| {
+            let mut call = std::pin::pin!(call);
+            loop {
+                let step = async { tokio::time::timeout(SIGNALS, &mut call).await };
+                if let Ok(answer) = self.runtime.block_on(step) {
+                    return Ok(answer);
                 }
-            })
-        });
-        answer?.map_err(|error| errors::of_call(py, &error, self.token_sent))
+                // Outside of the runtime: a handler of signals may call a coordinator too.
+                Python::attach(|py| py.check_signals())?;
+            }
+        })
     }
 }
 
@@ -112,7 +143,7 @@ pub(crate) fn warn_stale(py: Python<'_>, table: &str, why: &str) -> PyResult<()>
 /// The token is the one in LATLAS_TOKEN unless it is given.
 #[pyclass(frozen, module = "latlas")]
 pub(crate) struct Client {
-    connection: Connection,
+    connection: Arc<Connection>,
 }
 
 impl Client {
@@ -126,7 +157,8 @@ impl Client {
     #[new]
     #[pyo3(signature = (url, token = None))]
     fn new(py: Python<'_>, url: &str, token: Option<String>) -> PyResult<Client> {
-        Ok(Client { connection: Connection::new(py, url, token.or_else(own_token))? })
+        let connection = Connection::new(py, url, token.or_else(own_token))?;
+        Ok(Client { connection: Arc::new(connection) })
     }
 
     /// The classes of devices that the coordinator knows.
@@ -190,6 +222,42 @@ impl Client {
             table_version: answer.version,
             prediction: std::sync::Arc::new(answer.prediction),
         })
+    }
+
+    /// Measures networks: the rows that their predictions lack, and the networks as a whole.
+    ///
+    /// Waits for it, and returns a Profile, or a list of them for a list of networks. With `wait=False` it returns a
+    /// Request at once. `progress` shows how far it is on stderr: by default on a terminal only.
+    #[pyo3(signature = (networks, hardware, config = None, wait = true, calibrate = None, progress = None, remeasure = false))]
+    #[expect(clippy::too_many_arguments, reason = "they are the arguments of a function in Python")]
+    fn profile<'py>(
+        &self,
+        py: Python<'py>,
+        networks: &Bound<'py, PyAny>,
+        hardware: &str,
+        config: Option<String>,
+        wait: bool,
+        calibrate: Option<u32>,
+        progress: Option<bool>,
+        remeasure: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = Options {
+            hardware: Client::hardware_id(py, hardware)?,
+            config,
+            calibrate: calibrate.unwrap_or(0),
+            remeasure,
+        };
+        let request = profile::ask_for(py, &self.connection, networks, options)?;
+        if wait { request.wait(py, progress) } else { Ok(Bound::new(py, request)?.into_any()) }
+    }
+
+    /// Cancels a request. What is measured stays.
+    fn cancel<'py>(&self, py: Python<'py>, request_id: &str) -> PyResult<Bound<'py, PyAny>> {
+        let id = request_id.parse().map_err(|_| {
+            let example = "0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa";
+            Class::UsageError.with(py, format!("request_id: an id looks like {example}"))
+        })?;
+        profile::cancel(py, &self.connection, id)
     }
 
     fn __repr__(&self) -> String {

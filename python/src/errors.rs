@@ -41,12 +41,18 @@ pub(crate) fn of_file(py: Python<'_>, content: Class, error: &anyhow::Error) -> 
     class.with(py, format!("{error:#}"))
 }
 
-/// The exception for a failed call.
-pub(crate) fn of_call(py: Python<'_>, error: &ClientError, token_sent: bool) -> PyErr {
-    let message = match error.remedy(token_sent) {
-        Some(remedy) => format!("{error}. {remedy}"),
-        None => error.to_string(),
-    };
+/// The exception for a failed call, with more to say about it where there is more.
+pub(crate) fn of_call(
+    py: Python<'_>,
+    error: &ClientError,
+    token_sent: bool,
+    more: Option<&str>,
+) -> PyErr {
+    let mut message = error.to_string();
+    for part in [error.remedy(token_sent), more].into_iter().flatten() {
+        message += if message.ends_with('.') { " " } else { ". " };
+        message += part;
+    }
     match error {
         ClientError::Address(_) => Class::UsageError.with(py, message),
         _ => Class::CoordinatorError.made(py, (message, error.status())),

@@ -4,12 +4,17 @@
 //! Nothing is computed or worded here a second time: numbers come from `latlas_predict`, texts from the crates that
 //! the programs use. The exceptions are classes of `latlas/_support.py`; the module `errors` raises them.
 
+mod arrow;
 mod client;
 mod errors;
 mod json;
 mod many;
 mod network;
 mod prediction;
+mod profile;
+mod row;
+mod rows;
+mod supernet;
 mod table;
 
 use pyo3::prelude::*;
@@ -23,6 +28,7 @@ fn _latlas(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<network::OpCost>()?;
     module.add_class::<prediction::OpPrediction>()?;
     module.add_class::<prediction::Prediction>()?;
-    module.add_class::<table::Row>()?;
+    module.add_class::<profile::Request>()?;
+    module.add_class::<row::Row>()?;
     module.add_class::<table::Table>()
 }

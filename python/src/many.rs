@@ -1,40 +1,35 @@
 //! Predictions of many networks at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use latlas_predict::{Micros, PackedOp, PackedTable, Predictor, TableIndex};
 use latlas_shared::{Missing, MissingOp};
-use ops_catalog::{Catalog, NetworkPlan, OpKey};
+use ops_catalog::{Catalog, Merge, NetworkPlan, Op, OpKey};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyList, PyString};
+use pyo3::types::{PyByteArray, PyList, PyString, PyTuple};
 
 use crate::errors::{self, Class};
 use crate::network::Network;
 use crate::prediction::ms;
+use crate::rows::{self, Rows};
 use crate::table::{self, Table};
 
-/// The packed ops of a table, for networks that are lists of op keys; one for each rule for missing rows.
+/// The packed ops of a table under one rule for missing rows.
 pub(crate) struct Bulk {
-    strict: RwLock<PackedTable>,
-    estimating: RwLock<PackedTable>,
+    /// Those of networks that were lists of op keys.
+    pub(crate) keys: RwLock<PackedTable>,
+    /// Those of networks that were row numbers; made at the first of them.
+    pub(crate) rows: OnceLock<Rows>,
 }
 
 impl Bulk {
-    pub(crate) fn new(index: &Arc<TableIndex>) -> Bulk {
-        let packed =
-            |missing| RwLock::new(PackedTable::new(Predictor::new(Arc::clone(index), missing)));
-        Bulk { strict: packed(Missing::Error), estimating: packed(Missing::Interpolate) }
-    }
-
-    fn of(&self, missing: Missing) -> &RwLock<PackedTable> {
-        match missing {
-            Missing::Error => &self.strict,
-            Missing::Interpolate => &self.estimating,
-        }
+    pub(crate) fn new(index: &Arc<TableIndex>, missing: Missing) -> Bulk {
+        let packed = PackedTable::new(Predictor::new(Arc::clone(index), missing));
+        Bulk { keys: RwLock::new(packed), rows: OnceLock::new() }
     }
 }
 
@@ -159,14 +154,16 @@ impl Input {
     }
 }
 
-/// The ops of the catalog that bring branches together. In the keys of a network they stand for its merges.
-const MERGES: [&str; 2] = ["Add", "Concat"];
-
 /// An op key of the input.
 struct Packed {
     /// The packed op, or why there is no number for it.
     op: Result<PackedOp, MissingOp>,
     merges: bool,
+}
+
+/// Whether an op brings branches together. In the keys of a network it stands for a merge.
+pub(crate) fn is_merge(op: &Op) -> bool {
+    Merge::ALL.iter().any(|merge| merge.op_name() == op.name())
 }
 
 /// Packs the distinct op keys.
@@ -181,7 +178,7 @@ fn pack(
     let one = |text: &String| -> Result<Packed, ops_catalog::Invalid> {
         let key: OpKey = text.parse()?;
         let op = catalog.op(&key.op)?;
-        let merges = MERGES.contains(&op.name());
+        let merges = is_merge(op);
         let op = packed.op(op, &key.shape).map_err(|why| MissingOp { key, why: why.to_string() });
         Ok(Packed { op, merges })
     };
@@ -220,48 +217,99 @@ impl Work<'_> {
             }
         }
     }
+}
 
-    /// Milliseconds of a part of the input, in three columns; NaN without a prediction. The missing rows of the
-    /// part.
-    fn part(&self, items: &[Item], columns: [&mut [f64]; 3]) -> Vec<MissingOp> {
-        let [latencies, lows, highs] = columns;
+/// The fewest networks for which another thread pays.
+const FEWEST_OF_A_THREAD: usize = 500;
+
+/// Latencies in milliseconds, lower ends and upper ends; NaN without a prediction.
+pub(crate) type Columns = [Vec<f64>; 3];
+
+/// Predicts so many networks on some threads: `one` predicts the network at a place, with memory that it may use
+/// again. Also returns the missing rows of all networks.
+pub(crate) fn columns(
+    count: usize,
+    threads: usize,
+    one: impl Fn(usize, &mut Vec<PackedOp>) -> Result<Micros, Vec<MissingOp>> + Sync,
+) -> (Columns, Vec<MissingOp>) {
+    let mut columns = [(); 3].map(|()| vec![f64::NAN; count]);
+    let threads = threads.min(count.div_ceil(FEWEST_OF_A_THREAD)).max(1);
+    let each = count.div_ceil(threads).max(1);
+    let [latencies, lows, highs] = &mut columns;
+    let parts = latencies.chunks_mut(each).zip(lows.chunks_mut(each)).zip(highs.chunks_mut(each));
+    let part = |first: usize, latencies: &mut [f64], lows: &mut [f64], highs: &mut [f64]| {
         let mut missing = Vec::new();
-        let mut ids = Vec::new();
-        let places = latencies.iter_mut().zip(lows).zip(highs);
-        for (item, ((latency, low), high)) in items.iter().zip(places) {
-            match self.one(item, &mut ids) {
+        let mut memory = Vec::new();
+        let places = latencies.iter_mut().zip(lows).zip(highs).enumerate();
+        for (place, ((latency, low), high)) in places {
+            match one(first + place, &mut memory) {
                 Ok(micros) => {
                     (*latency, *low, *high) = (ms(micros.latency), ms(micros.low), ms(micros.high));
                 }
-                Err(rows) => {
-                    (*latency, *low, *high) = (f64::NAN, f64::NAN, f64::NAN);
-                    missing.extend(rows);
-                }
+                Err(rows) => missing.extend(rows),
             }
         }
         missing
-    }
-
-    /// The same for the whole input, on some threads.
-    fn all(&self, threads: usize) -> ([Vec<f64>; 3], Vec<MissingOp>) {
-        let count = self.input.items.len();
-        let mut columns = [(); 3].map(|()| vec![0.0; count]);
-        let each = count.div_ceil(threads).max(1);
-        let [ms, low, high] = &mut columns;
-        let parts = ms.chunks_mut(each).zip(low.chunks_mut(each)).zip(high.chunks_mut(each));
-        let parts = self.input.items.chunks(each).zip(parts);
-        let missing = std::thread::scope(|scope| {
-            let started: Vec<_> = parts
-                .map(|(items, ((ms, low), high))| {
-                    scope.spawn(move || self.part(items, [ms, low, high]))
-                })
-                .collect();
-            let joined = started.into_iter().map(|thread| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
-            joined.flatten().collect()
+    };
+    let missing = std::thread::scope(|scope| {
+        let part = &part;
+        let mut parts = parts.enumerate().map(|(at, ((latencies, lows), highs))| {
+            move || part(at * each, &mut *latencies, &mut *lows, &mut *highs)
         });
-        (columns, missing)
+        // The first part is for this thread.
+        let own = parts.next();
+        let others: Vec<_> = parts.map(|part| scope.spawn(part)).collect();
+        let mut missing = own.map(|mut part| part()).unwrap_or_default();
+        for thread in others {
+            missing.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        missing
+    });
+    (columns, missing)
+}
+
+/// The columns as numpy arrays, unless rows are missing that nobody allowed to be missing.
+pub(crate) fn result<'py>(
+    py: Python<'py>,
+    columns: &Columns,
+    mut missing: Vec<MissingOp>,
+    gaps: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    if !missing.is_empty() && !gaps {
+        let mut seen = HashSet::new();
+        missing.retain(|op| seen.insert(op.key.clone()));
+        return Err(errors::of_missing(py, missing));
+    }
+    let mut arrays = Vec::with_capacity(columns.len());
+    for column in columns {
+        let width = size_of::<f64>();
+        arrays.push(PyByteArray::new_with(py, width * column.len(), |bytes| {
+            for (place, number) in bytes.chunks_exact_mut(width).zip(column) {
+                place.copy_from_slice(&number.to_ne_bytes());
+            }
+            Ok(())
+        })?);
+    }
+    py.import("latlas._support")?.getattr("arrays")?.call1(PyTuple::new(py, arrays)?)
+}
+
+/// How missing rows and threads are handled.
+pub(crate) struct Rules {
+    pub(crate) missing: Missing,
+    /// Whether a network with a missing row gets NaN.
+    pub(crate) gaps: bool,
+    pub(crate) threads: usize,
+}
+
+impl Rules {
+    fn new(py: Python<'_>, missing: &str, threads: Option<usize>) -> PyResult<Rules> {
+        let gaps = missing == "nan";
+        let missing = if gaps { Missing::Error } else { table::missing(py, missing)? };
+        if threads == Some(0) {
+            return Err(Class::UsageError.with(py, "threads: it is at least 1"));
+        }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Rules { missing, gaps, threads: threads.unwrap_or(processors).min(processors) })
     }
 }
 
@@ -273,36 +321,27 @@ pub(crate) fn predict<'py>(
     missing: &str,
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let gaps = missing == "nan";
-    let missing = if gaps { Missing::Error } else { table::missing(py, missing)? };
-    if threads == Some(0) {
-        return Err(Class::UsageError.with(py, "threads: it is at least 1"));
+    let rules = Rules::new(py, missing, threads)?;
+    if rows::is_array(networks)? {
+        return rows::predict(table, networks, &rules);
     }
-    let catalog = table.index().catalog();
+    let catalog = table.content().catalog();
     let input = Input::read(networks, catalog)?;
-    let lock = table.bulk.of(missing);
+    let lock = &table.bulk(rules.missing).keys;
     // The lock is only taken without the interpreter, so that nobody waits for both.
     let predicted = py.detach(|| {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.map_or(processors, |threads| threads.min(processors));
         let ops = {
             let mut packed = lock.write().unwrap_or_else(PoisonError::into_inner);
             pack(&input.texts, &mut packed, catalog)?
         };
         let packed = lock.read().unwrap_or_else(PoisonError::into_inner);
-        let predictor = table.predictor(missing);
-        Ok(Work { input: &input, packed: &packed, ops: &ops, predictor }.all(threads))
+        let predictor = table.predictor(rules.missing);
+        let work = Work { input: &input, packed: &packed, ops: &ops, predictor };
+        Ok(columns(input.items.len(), rules.threads, |place, ids| {
+            work.one(&input.items[place], ids)
+        }))
     });
-    let (columns, mut missing) =
+    let (columns, missing) =
         predicted.map_err(|problem: String| Class::UnknownKey.with(py, problem))?;
-    if !missing.is_empty() && !gaps {
-        let mut seen = std::collections::HashSet::new();
-        missing.retain(|op| seen.insert(op.key.clone()));
-        return Err(errors::of_missing(py, missing));
-    }
-    let [ms, low, high] = columns.map(|column| {
-        let bytes: Vec<u8> = column.iter().flat_map(|number| number.to_ne_bytes()).collect();
-        PyByteArray::new(py, &bytes)
-    });
-    py.import("latlas._support")?.getattr("arrays")?.call1((ms, low, high))
+    result(py, &columns, missing, rules.gaps)
 }

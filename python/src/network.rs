@@ -36,6 +36,11 @@ impl Network {
         Ok(Network { spec, plan })
     }
 
+    /// Whether all of its ops are built in.
+    pub(crate) fn is_builtin(&self) -> bool {
+        self.plan.is_some()
+    }
+
     pub(crate) fn spec(&self) -> &NetworkSpec {
         &self.spec
     }

@@ -1,5 +1,6 @@
 //! Predictions of single networks.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use latlas_shared::{Contribution, Origin, Prediction as Predicted};
@@ -84,6 +85,14 @@ impl Prediction {
     #[getter]
     fn measured_share(&self) -> f64 {
         self.prediction.measured_share
+    }
+
+    /// The op keys without a measured row, each once: their numbers are estimates.
+    #[getter]
+    fn missing(&self) -> Vec<String> {
+        let estimated = self.prediction.ops.iter().filter(|op| op.origin == Origin::Interpolated);
+        let mut seen = HashSet::new();
+        estimated.filter(|op| seen.insert(&op.key)).map(|op| op.key.to_string()).collect()
     }
 
     /// Networks that the table's calibration was fitted on. With 0 the interval is wide.

@@ -1,21 +1,28 @@
-//! Latency tables and their rows.
+//! Latency tables.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use arrow_array::RecordBatch;
 use latlas_predict::{NoLatency, Predictor, TableIndex};
-use latlas_shared::{COLUMNS, FlatRow, Missing, Row as Columns, Table as Document};
-use ops_catalog::OpKey;
+use latlas_shared::{
+    COLUMNS, FlatRow, Missing, MissingOp, Prediction as Predicted, Table as Document,
+};
+use ops_catalog::{Invalid, OpKey};
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyTuple};
+use pyo3::types::{PyCapsule, PyIterator, PyList, PyTuple};
 
+use crate::arrow;
 use crate::client::{self, Source};
 use crate::errors::{self, Class};
 use crate::json;
 use crate::many::{self, Bulk};
 use crate::network;
-use crate::prediction::{Prediction, ms};
+use crate::prediction::Prediction;
+use crate::row::Row;
+use crate::rows;
+use crate::supernet;
 
 /// The latency table of one class of device: a mapping from op keys to rows, and the predictor of networks.
 ///
@@ -29,21 +36,31 @@ use crate::prediction::{Prediction, ms};
 #[pyclass(frozen, mapping, module = "latlas")]
 pub(crate) struct Table {
     index: Arc<TableIndex>,
-    by_key: OnceLock<HashMap<OpKey, usize>>,
-    strict: Predictor,
-    estimating: Predictor,
-    pub(crate) bulk: Bulk,
+    /// The place of each row by the text of its key, made at the first look-up.
+    by_key: OnceLock<HashMap<String, usize>>,
+    columns: OnceLock<RecordBatch>,
+    strict: Rule,
+    estimating: Rule,
+}
+
+/// What predicts under one rule for missing rows.
+struct Rule {
+    predictor: Predictor,
+    bulk: Bulk,
 }
 
 impl Table {
     pub(crate) fn new(index: TableIndex) -> Table {
         let index = Arc::new(index);
-        let predictor = |missing| Predictor::new(Arc::clone(&index), missing);
+        let rule = |missing| Rule {
+            predictor: Predictor::new(Arc::clone(&index), missing),
+            bulk: Bulk::new(&index, missing),
+        };
         Table {
             by_key: OnceLock::new(),
-            strict: predictor(Missing::Error),
-            estimating: predictor(Missing::Interpolate),
-            bulk: Bulk::new(&index),
+            columns: OnceLock::new(),
+            strict: rule(Missing::Error),
+            estimating: rule(Missing::Interpolate),
             index,
         }
     }
@@ -57,14 +74,33 @@ impl Table {
         })
     }
 
-    pub(crate) fn index(&self) -> &TableIndex {
+    pub(crate) fn content(&self) -> &Arc<TableIndex> {
         &self.index
     }
 
-    pub(crate) fn predictor(&self, missing: Missing) -> &Predictor {
+    fn rule(&self, missing: Missing) -> &Rule {
         match missing {
             Missing::Error => &self.strict,
             Missing::Interpolate => &self.estimating,
+        }
+    }
+
+    pub(crate) fn predictor(&self, missing: Missing) -> &Predictor {
+        &self.rule(missing).predictor
+    }
+
+    pub(crate) fn bulk(&self, missing: Missing) -> &Bulk {
+        &self.rule(missing).bulk
+    }
+
+    /// A prediction that was made from this table.
+    pub(crate) fn prediction(&self, name: Option<String>, predicted: Predicted) -> Prediction {
+        let table = self.document();
+        Prediction {
+            name,
+            hardware_id: table.hardware_id.to_string(),
+            table_version: table.version.clone(),
+            prediction: Arc::new(predicted),
         }
     }
 
@@ -72,44 +108,61 @@ impl Table {
         self.index.table()
     }
 
-    fn place_of(&self, key: &OpKey) -> Option<usize> {
+    fn place_of(&self, key: &str) -> Option<usize> {
         let rows = || self.document().rows.iter().enumerate();
-        let by_key = self.by_key.get_or_init(|| rows().map(|(at, row)| (row.key(), at)).collect());
-        by_key.get(key).copied()
+        let by_key = || rows().map(|(at, row)| (row.key().to_string(), at)).collect();
+        self.by_key.get_or_init(by_key).get(key).copied()
     }
 
-    /// The keys, the records of the rows, and the names of the fields of a record, for a data frame.
-    fn columns<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<(Vec<String>, Bound<'py, PyAny>, &'static [&'static str])> {
-        let table = self.document();
-        let rows: Vec<FlatRow> = table.rows.iter().map(|row| FlatRow::new(table, row)).collect();
-        Ok((self.keys(), json::to_python(py, &rows)?, COLUMNS))
+    /// The rows as columns, made once.
+    fn columns(&self, py: Python<'_>) -> PyResult<&RecordBatch> {
+        if let Some(batch) = self.columns.get() {
+            return Ok(batch);
+        }
+        let batch = py.detach(|| arrow::batch(self.document()));
+        let batch = batch.map_err(|error| Class::TableError.with(py, error))?;
+        Ok(self.columns.get_or_init(|| batch))
     }
 
     fn row(&self, place: usize) -> Row {
-        Row { index: Arc::clone(&self.index), place }
+        Row::new(Arc::clone(&self.index), place)
     }
 
     fn all(&self) -> impl Iterator<Item = Row> + '_ {
         (0..self.document().rows.len()).map(|place| self.row(place))
     }
 
-    /// The row of a key, or why there is none.
-    fn find(&self, text: &str) -> Result<Row, String> {
-        let key: OpKey =
-            text.parse().map_err(|problem: ops_catalog::Invalid| problem.to_string())?;
-        if let Some(place) = self.place_of(&key) {
-            return Ok(self.row(place));
+    /// The place of a key's row.
+    pub(crate) fn find(&self, text: &str) -> Result<usize, NoRow> {
+        // A key has one spelling.
+        if let Some(place) = self.place_of(text) {
+            return Ok(place);
         }
-        let op = self.index.catalog().op(&key.op).map_err(|problem| problem.to_string())?;
+        let key: OpKey = text.parse().map_err(NoRow::Invalid)?;
+        let op = self.index.catalog().op(&key.op).map_err(NoRow::Invalid)?;
         // The same computation under another name.
-        self.index
-            .row(op, &key.shape)
-            .and_then(|row| self.place_of(&row.key()))
-            .map(|place| self.row(place))
-            .ok_or_else(|| format!("{key}: {}", NoLatency::NotMeasured))
+        let row = self.index.row(op, &key.shape);
+        row.and_then(|row| self.place_of(&row.key().to_string()))
+            .ok_or(NoRow::Missing(MissingOp { key, why: NoLatency::NotMeasured.to_string() }))
+    }
+}
+
+/// Why a table has no row of a key.
+pub(crate) enum NoRow {
+    /// The text is no op key, or its op is not known.
+    Invalid(Invalid),
+    /// It was not measured.
+    Missing(MissingOp),
+}
+
+impl NoRow {
+    fn raise(self, py: Python<'_>) -> PyErr {
+        match self {
+            NoRow::Invalid(problem) => Class::UnknownKey.with(py, problem),
+            NoRow::Missing(MissingOp { key, why }) => {
+                Class::UnknownKey.with(py, format!("{key}: {why}"))
+            }
+        }
     }
 }
 
@@ -166,12 +219,27 @@ impl Table {
 
     /// The rows as a pandas DataFrame, with the op key and the columns of the format csv.
     fn to_pandas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        py.import("latlas._support")?.getattr("pandas_frame")?.call1(self.columns(py)?)
+        let table = self.document();
+        let rows: Vec<FlatRow> = table.rows.iter().map(|row| FlatRow::new(table, row)).collect();
+        let columns = (self.keys(), json::to_python(py, &rows)?, COLUMNS);
+        py.import("latlas._support")?.getattr("pandas_frame")?.call1(columns)
     }
 
     /// The same as a polars DataFrame.
-    fn to_polars<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        py.import("latlas._support")?.getattr("polars_frame")?.call1(self.columns(py)?)
+    fn to_polars<'py>(slf: &Bound<'py, Table>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("polars")?.getattr("DataFrame")?.call1((slf,))
+    }
+
+    /// The same for any library that reads Apache Arrow, such as `pyarrow.table(table)`. The memory is shared.
+    #[pyo3(signature = (requested_schema = None))]
+    fn __arrow_c_stream__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        // The protocol allows to answer with one's own schema.
+        drop(requested_schema);
+        arrow::stream(py, self.columns(py)?)
     }
 
     fn __len__(&self) -> usize {
@@ -183,7 +251,7 @@ impl Table {
     }
 
     fn __getitem__(&self, py: Python<'_>, key: &str) -> PyResult<Row> {
-        self.find(key).map_err(|why| Class::UnknownKey.with(py, why))
+        self.find(key).map(|place| self.row(place)).map_err(|why| why.raise(py))
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
@@ -194,7 +262,7 @@ impl Table {
     #[pyo3(signature = (key, default = None))]
     fn get(&self, py: Python<'_>, key: &str, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
         match self.find(key) {
-            Ok(row) => Ok(Py::new(py, row)?.into_any()),
+            Ok(place) => Ok(Py::new(py, self.row(place))?.into_any()),
             Err(_) => Ok(default.unwrap_or_else(|| py.None())),
         }
     }
@@ -237,18 +305,40 @@ impl Table {
             .plan(self.index.catalog())
             .map_err(|problem| Class::NetworkError.with(py, problem))?;
         let predicted = py.detach(|| predictor.predict_plan(&plan));
-        let prediction = predicted.map_err(|missing| errors::of_missing(py, missing))?;
-        Ok(Prediction {
-            name: network.spec().name.clone(),
-            hardware_id: self.document().hardware_id.to_string(),
-            table_version: self.document().version.clone(),
-            prediction: Arc::new(prediction),
-        })
+        let predicted = predicted.map_err(|missing| errors::of_missing(py, missing))?;
+        Ok(self.prediction(network.spec().name.clone(), predicted))
+    }
+
+    /// The numbers of the rows of some op keys, as a numpy array of 32-bit integers, for `predict_many`.
+    ///
+    /// >>> import latlas
+    /// >>> table = latlas.Table.load("table.json")
+    /// >>> table.index(table.keys()[3:5]).tolist()
+    /// [3, 4]
+    fn index<'py>(&self, py: Python<'py>, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        rows::numbers(self, py, keys)
+    }
+
+    /// The latencies of a supernet's choices in milliseconds, as a tensor of PyTorch, with the mask of the choices.
+    ///
+    /// `choices` has a list of choices for each layer. A choice is an op key, a layer of a network as a dictionary, or
+    /// None for no op. Dictionaries need `input`, the shape (n, c, h, w) of the network's input. The tensor has NaN
+    /// where a layer has fewer choices than the others.
+    #[pyo3(signature = (choices, input = None, weight_bytes = None, missing = "error"))]
+    fn latency_tensor<'py>(
+        &self,
+        choices: &Bound<'py, PyAny>,
+        input: Option<(u32, u32, u32, u32)>,
+        weight_bytes: Option<f64>,
+        missing: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        supernet::tensor(self, choices, input, weight_bytes, missing)
     }
 
     /// The latencies of many networks, as three numpy arrays of milliseconds: `ms`, `low` and `high`.
     ///
-    /// A network is a `Network` or a list of op keys. All processors work on them, unless `threads` says how many.
+    /// A network is a `Network` or a list of op keys; or all of them are one array of integers, whose rows are networks
+    /// of row numbers (`index`) and -1 for no op. All processors work on them, unless `threads` says how many.
     /// With `missing="nan"` a network with a missing row gets NaN instead of an exception.
     ///
     /// >>> import latlas
@@ -279,147 +369,6 @@ impl Table {
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let made = py.import("latlas._support")?.getattr("unpickled_table")?;
         Ok((made, PyTuple::new(py, [json::text(py, self.document())?])?))
-    }
-}
-
-/// One row: what an op costs on one class of device.
-///
-/// >>> import latlas
-/// >>> table = latlas.Table.load("table.json")
-/// >>> row = table["Conv3x3:n1-h28-w28-i32-o32-s1"]
-/// >>> row.op_type, row.input_h, row.channels_out
-/// ('Conv3x3', 28, 32)
-/// >>> low, high = row.interval_us
-/// >>> low < row.latency_us < high
-/// True
-#[pyclass(frozen, module = "latlas")]
-pub(crate) struct Row {
-    index: Arc<TableIndex>,
-    place: usize,
-}
-
-impl Row {
-    fn columns(&self) -> &Columns {
-        &self.index.table().rows[self.place]
-    }
-}
-
-#[pymethods]
-impl Row {
-    /// Its op key.
-    #[getter]
-    fn key(&self) -> String {
-        self.columns().key().to_string()
-    }
-
-    /// Name of the op.
-    #[getter]
-    fn op_type(&self) -> &str {
-        &self.columns().op_type
-    }
-
-    /// Batch.
-    #[getter]
-    fn batch(&self) -> u32 {
-        self.columns().batch
-    }
-
-    /// Height of the input.
-    #[getter]
-    fn input_h(&self) -> u32 {
-        self.columns().input_h
-    }
-
-    /// Width of the input.
-    #[getter]
-    fn input_w(&self) -> u32 {
-        self.columns().input_w
-    }
-
-    /// Channels of the input.
-    #[getter]
-    fn channels_in(&self) -> u32 {
-        self.columns().channels_in
-    }
-
-    /// Channels of the output.
-    #[getter]
-    fn channels_out(&self) -> u32 {
-        self.columns().channels_out
-    }
-
-    /// Stride.
-    #[getter]
-    fn stride(&self) -> u32 {
-        self.columns().stride
-    }
-
-    /// What the op costs inside a network, in microseconds; None when it could not be measured.
-    #[getter]
-    fn latency_us(&self) -> Option<f64> {
-        self.columns().latency_micros
-    }
-
-    /// The same in milliseconds.
-    #[getter]
-    fn latency_ms(&self) -> Option<f64> {
-        self.latency_us().map(ms)
-    }
-
-    /// Its 95% confidence interval, in microseconds; None without a latency.
-    #[getter]
-    fn interval_us(&self) -> Option<(f64, f64)> {
-        let reference = self.index.table().run_config.reuse_distance_bytes;
-        self.columns().read_curve(reference as f64).map(|(low, _, high)| (low, high))
-    }
-
-    /// The same in milliseconds.
-    #[getter]
-    fn interval_ms(&self) -> Option<(f64, f64)> {
-        self.interval_us().map(|(low, high)| (ms(low), ms(high)))
-    }
-
-    /// How far the number can be trusted: `ok`, `not_converged`, `degraded`, `suspect` or `failed`.
-    #[getter]
-    fn status(&self) -> &'static str {
-        self.columns().status.name()
-    }
-
-    /// Why the status is not `ok`; else None.
-    #[getter]
-    fn reason(&self) -> Option<&str> {
-        self.columns().reason.as_deref()
-    }
-
-    /// Energy of one call in millijoule; None where nothing measured it.
-    #[getter]
-    fn energy_mj(&self) -> Option<f64> {
-        self.columns().energy_mj
-    }
-
-    /// Number of samples behind the value.
-    #[getter]
-    fn samples(&self) -> u32 {
-        self.columns().samples
-    }
-
-    /// Number of agents whose measurements make it up.
-    #[getter]
-    fn agents(&self) -> u32 {
-        self.columns().agents
-    }
-
-    /// The row as it is in the table's file, with its whole curve.
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        json::to_python(py, self.columns())
-    }
-
-    fn __repr__(&self) -> String {
-        let latency = match self.latency_us() {
-            Some(micros) => format!("{micros:.2} us"),
-            None => "no latency".to_owned(),
-        };
-        format!("<latlas.Row {} {latency}, {}>", self.key(), self.status())
     }
 }
 

@@ -4,8 +4,14 @@ import sys
 import unittest
 
 import test_latlas
+import test_packed
+import test_pages
+import test_profile
+import test_torch
 
-suite = unittest.defaultTestLoader.loadTestsFromModule(test_latlas)
+suite = unittest.TestSuite()
+for module in (test_latlas, test_packed, test_pages, test_profile, test_torch):
+    suite.addTests(unittest.defaultTestLoader.loadTestsFromModule(module))
 result = unittest.TextTestRunner(verbosity=1).run(suite)
 failed = len(result.failures) + len(result.errors)
 skipped = len(result.skipped)

@@ -80,6 +80,25 @@ class Tables(unittest.TestCase):
         self.assertEqual(frame["latency_micros"].to_list(), [row.latency_us for row in self.table.values()])
         self.assertEqual(frame["energy_mj"].null_count(), len(self.table))
 
+    @unittest.skipUnless(importlib.util.find_spec("pyarrow"), "pyarrow is not installed")
+    def test_libraries_share_the_memory_of_its_columns(self) -> None:
+        import pyarrow
+
+        first, second = pyarrow.table(self.table), pyarrow.table(self.table)
+        self.assertEqual(first["key"].to_pylist(), self.table.keys())
+        self.assertEqual(first["latency_micros"].to_pylist(), [row.latency_us for row in self.table.values()])
+        self.assertEqual(first["channels_in"].to_pylist(), [row.channels_in for row in self.table.values()])
+        self.assertEqual(first["energy_mj"].null_count, len(self.table))
+        for name in first.column_names:
+            places = [[b and b.address for b in table[name].chunk(0).buffers()] for table in (first, second)]
+            self.assertEqual(places[0], places[1], name)
+        # What was handed over outlives the table.
+        keys = self.table.keys()
+        del self.table, second
+        self.assertEqual(first["key"].to_pylist(), keys)
+        empty = latlas.Table.from_json(json.dumps({**json.loads(TABLE.read_text()), "rows": []}))
+        self.assertEqual(pyarrow.table(empty).schema, first.schema)
+
     def test_it_can_be_copied_and_sent_to_another_process(self) -> None:
         network = latlas.Network.builtin("demo_conv")
         for table, net in (copy.deepcopy((self.table, network)), pickle.loads(pickle.dumps((self.table, network)))):

@@ -17,7 +17,8 @@ pub use boxes::{
 };
 pub use lists::{AgentEntry, AuditEntry, HardwareEntry, OpAnswer, OpEntry, TableEntry, TokenEntry};
 pub use requests::{
-    NetworkChoice, PredictAnswer, PredictRequest, ProfileRequest, RequestStatus, STALE, Stale,
+    MOST_CALIBRATION_NETWORKS, NetworkChoice, PredictAnswer, PredictRequest, ProfileRequest,
+    RequestStatus, STALE, Stale,
 };
 
 /// Media type of every error answer.

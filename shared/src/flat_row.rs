@@ -1,8 +1,72 @@
-//! A row as a flat record: the single list of columns for CSV and every other format without nested values.
+//! A row as a flat record: the single list of columns for CSV, data frames and every other format without nested
+//! values.
+
+use std::borrow::Cow;
 
 use serde::Serialize;
 
 use crate::{Row, Table};
+
+/// The kind of value that a column has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// Text.
+    Text,
+    /// A number of something.
+    Integer,
+    /// A number with a fraction, or none.
+    Real,
+}
+
+/// The value of a column in one row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell<'a> {
+    /// Of a column of texts.
+    Text(Cow<'a, str>),
+    /// Of a column of integers.
+    Integer(u32),
+    /// Of a column of numbers with a fraction.
+    Real(Option<f64>),
+}
+
+/// A type of values in columns.
+trait Value {
+    const KIND: ColumnKind;
+
+    fn cell(&self) -> Cell<'_>;
+}
+
+impl Value for &str {
+    const KIND: ColumnKind = ColumnKind::Text;
+
+    fn cell(&self) -> Cell<'_> {
+        Cell::Text(Cow::Borrowed(self))
+    }
+}
+
+impl Value for String {
+    const KIND: ColumnKind = ColumnKind::Text;
+
+    fn cell(&self) -> Cell<'_> {
+        Cell::Text(Cow::Borrowed(self))
+    }
+}
+
+impl Value for u32 {
+    const KIND: ColumnKind = ColumnKind::Integer;
+
+    fn cell(&self) -> Cell<'_> {
+        Cell::Integer(*self)
+    }
+}
+
+impl Value for Option<f64> {
+    const KIND: ColumnKind = ColumnKind::Real;
+
+    fn cell(&self) -> Cell<'_> {
+        Cell::Real(*self)
+    }
+}
 
 /// Declares [`FlatRow`], its columns and the sources of their values, in one list.
 macro_rules! flat_row {
@@ -18,6 +82,14 @@ macro_rules! flat_row {
         pub const COLUMNS: &[&str] = &[$(stringify!($column)),*];
 
         impl<'a> FlatRow<'a> {
+            /// The kinds of the columns, in order.
+            pub const KINDS: &'static [ColumnKind] = &[$(<$type as Value>::KIND),*];
+
+            /// The values of the columns, in order.
+            pub fn cells(&self) -> Vec<Cell<'_>> {
+                vec![$(self.$column.cell()),*]
+            }
+
             /// A row of a table.
             pub fn new(table: &'a Table, row: &'a Row) -> FlatRow<'a> {
                 FlatRow { $($column: { let ($table, $row) = (table, row); let _ = ($table, $row); $value },)* }
@@ -82,5 +154,22 @@ mod tests {
             };
             assert_eq!(&flat[column], expected, "{column}");
         }
+    }
+
+    #[test]
+    fn a_cell_has_the_kind_of_its_column() {
+        let table = table(vec![row(&key("Conv3x3:n2-h28-w14-i16-o32-s2"), 100.0)]);
+        let row = FlatRow::new(&table, &table.rows[0]);
+        let flat = serde_json::to_value(&row).unwrap();
+        let columns = COLUMNS.iter().zip(FlatRow::KINDS).zip(row.cells());
+        for ((&column, &kind), cell) in columns {
+            let (expected, value) = match cell {
+                Cell::Text(text) => (ColumnKind::Text, serde_json::json!(text)),
+                Cell::Integer(number) => (ColumnKind::Integer, serde_json::json!(number)),
+                Cell::Real(number) => (ColumnKind::Real, serde_json::json!(number)),
+            };
+            assert_eq!((kind, &value), (expected, &flat[column]), "{column}");
+        }
+        assert_eq!(row.cells().len(), COLUMNS.len());
     }
 }

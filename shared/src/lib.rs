@@ -21,10 +21,11 @@ mod table;
 mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod words;
 
 pub use accuracy::Accuracy;
 pub use cost::{Costs, NetworkCost, OpCost};
-pub use flat_row::{COLUMNS, FlatRow};
+pub use flat_row::{COLUMNS, Cell, ColumnKind, FlatRow};
 pub use identity::{Device, Fingerprint, HardwareId, NotADevice, NotAHardwareId};
 pub use latency::{CurveError, CurvePoint, Energy, HOST_BOUND_SHARE, Latency};
 pub use measurement::{FailureKind, MEASUREMENT_SCHEMA, Measurement, ResultError, Status, Subject};

@@ -340,19 +340,18 @@ impl Table {
     /// Reads a table from JSON and checks it.
     ///
     /// # Errors
-    /// See [`TableError`]; the schema is checked before anything else, so that a table of another
-    /// version is told from a damaged one.
+    /// See [`TableError`]; a table of another version of the format is told from a damaged one.
     pub fn from_json(json: &str) -> Result<Table, TableError> {
-        #[derive(Deserialize)]
-        #[serde(expecting = "an object with `schema`, `hardware_id` and `rows`")]
-        struct OnlySchema {
-            schema: u64,
-        }
-        let OnlySchema { schema } = text::read_json(json).map_err(TableError::Malformed)?;
+        let read: Result<Table, Invalid> = text::read_json(json);
+        let schema = match &read {
+            Ok(table) => u64::from(table.schema),
+            // A table of another version may have any content.
+            Err(_) => schema_of(json)?,
+        };
         if !(1..=u64::from(TABLE_SCHEMA)).contains(&schema) {
             return Err(TableError::Schema { found: schema });
         }
-        let table: Table = text::read_json(json).map_err(TableError::Malformed)?;
+        let table = read.map_err(TableError::Malformed)?;
         table.check()?;
         Ok(table)
     }
@@ -373,6 +372,16 @@ impl Table {
         }
         Ok(())
     }
+}
+
+fn schema_of(json: &str) -> Result<u64, TableError> {
+    #[derive(Deserialize)]
+    #[serde(expecting = "an object with `schema`, `hardware_id` and `rows`")]
+    struct OnlySchema {
+        schema: u64,
+    }
+    let OnlySchema { schema } = text::read_json(json).map_err(TableError::Malformed)?;
+    Ok(schema)
 }
 
 /// A row's key for a message; its name may be anything.

@@ -14,11 +14,13 @@ use super::values::id;
 A FILE is YAML: `name`, then `grids`, `keys` or `networks` to measure, and under `ops` the definitions of ops that the
 catalog does not have. Whole networks are measured too: those that are asked for, and five that are made of the space's
 own keys. They do not become rows of the table. They calibrate its predictions, and `latlas accuracy` compares the
-predictions with them. With --wait the exit code is 1 if something could not be measured.
+predictions with them. The rows that predictions of your networks need are measured with --missing-rows. With --wait the
+exit code is 1 if something could not be measured.
 
 Example:
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --space mobilenet --wait
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --network mobilenet_v2 --arch mine.ndjson
+  latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --arch mine.ndjson --missing-rows --wait
   latlas profile --hardware amd-epyc-f25m1-2c-24gb.cpu --op-file my_block.yaml --wait
   latlas profile --hardware jetson-orin-nano-8gb.cuda.15w --space mobilenet --sustained")]
 pub struct Profile {
@@ -28,11 +30,15 @@ pub struct Profile {
     /// What to measure.
     #[command(flatten)]
     pub what: ProfileWhat,
+    /// Also measure the rows that predictions of the networks lack, and only those
+    #[arg(long)]
+    pub missing_rows: bool,
     /// Id of the run config; by default the first of the hardware
     #[arg(long)]
     pub config: Option<String>,
     /// Whole networks, made of the space's own keys, that are measured too and calibrate the table's predictions: a
-    /// number, or `none`; 5 when not given
+    /// number, or `none`; 5 when not given. With --missing-rows they are made of the ops of the networks, and it is
+    /// `none` when not given
     #[arg(long, value_name = "N|none", value_parser = networks_that_calibrate)]
     pub calibrate: Option<u32>,
     /// Also run up to three of the networks for ten minutes each without a pause: the ones that you ask for first, then

@@ -4,9 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use latlas_export::Model;
-use latlas_shared::api::OpEntry;
 use ops_catalog::{Catalog, Cost, Layout, Op, OpDef, OpDigest, OpKey, OpPlan, TensorShape};
 use serde::Serialize;
 
@@ -51,20 +50,10 @@ fn export(command: &OpExport, farm: &Coordinator, out: &mut dyn Write) -> Result
 /// The built-in catalog. If `ask` is set, it includes the ops that were submitted to the
 /// coordinator.
 pub(super) fn catalog(ask: bool, farm: &Coordinator) -> Result<Catalog> {
-    let builtin = Catalog::builtin();
     if !ask {
-        return Ok(builtin.clone());
+        return Ok(Catalog::builtin().clone());
     }
-    let entries: Vec<OpEntry> = farm.ask(async |client| Ok(client.get_all("v1/ops").await?))?;
-    with_submitted(entries)
-}
-
-/// The built-in catalog and the submitted ops of a coordinator.
-pub(super) fn with_submitted(entries: Vec<OpEntry>) -> Result<Catalog> {
-    let builtin = Catalog::builtin();
-    let new = entries.into_iter().map(|entry| entry.definition);
-    let new = new.filter(|def| builtin.op(&def.name).is_err());
-    builtin.with_ops(new).context("an op that the coordinator has cannot be used here")
+    farm.ask(async |client| Ok(latlas_client::known_ops(&client).await?))
 }
 
 #[derive(Serialize)]

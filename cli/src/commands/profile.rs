@@ -4,13 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use latlas_client::{Client, with_query};
+use latlas_client::{Client, add_missing_rows, known_ops, with_query};
 use latlas_shared::accuracy::NetworkAccuracy;
-use latlas_shared::api::{NetworkChoice, OpAnswer, OpEntry, ProfileRequest, RequestStatus};
-use latlas_shared::{NetworkDigest, Table, WholeNetwork};
-use ops_catalog::{Catalog, OpDef, SpaceDef};
+use latlas_shared::api::{NetworkChoice, OpAnswer, ProfileRequest, RequestStatus};
+use latlas_shared::{Table, WholeNetwork};
+use ops_catalog::{Catalog, NetworkPlan, OpDef, SpaceDef};
 
-use super::{Coordinator, ops, request};
+use super::{Coordinator, request};
 use crate::chosen::{self, names_a_file};
 use crate::cli::{Profile, ProfileWhat};
 use crate::files;
@@ -48,7 +48,7 @@ pub fn run(command: &Profile, farm: &Coordinator, out: &mut dyn Write) -> Result
 async fn measured(
     client: &Client,
     status: &RequestStatus,
-    networks: &[(String, NetworkDigest)],
+    networks: &[(String, WholeNetwork)],
 ) -> Result<Vec<String>> {
     let path = format!("v1/tables/{}", status.hardware_id);
     let table: Table = client
@@ -57,8 +57,8 @@ async fn measured(
         .context("the request is finished, but its table cannot be read")?;
     let known = table.accuracy.map(|accuracy| accuracy.networks).unwrap_or_default();
     let width = networks.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
-    let line = |(name, digest): &(String, NetworkDigest)| {
-        let found = known.iter().find(|network| network.digest == *digest)?;
+    let line = |(name, whole): &(String, WholeNetwork)| {
+        let found = known.iter().find(|network| network.digest == whole.digest)?;
         Some(format!("{:width$}  {}", plain(name), beside(found)))
     };
     Ok(networks.iter().filter_map(line).collect())
@@ -79,19 +79,28 @@ fn beside(network: &NetworkAccuracy) -> String {
 /// Number of networks that calibrate a space by default.
 const CALIBRATION_NETWORKS: u32 = 5;
 
-/// The number of networks that are generated from the keys of a request. A request without a space has no keys for
-/// that.
-fn calibrate(asked: Option<u32>, has_space: bool) -> Result<u32> {
-    match (asked, has_space) {
-        (asked, true) => Ok(asked.unwrap_or(CALIBRATION_NETWORKS)),
-        (None | Some(0), false) => Ok(0),
-        (Some(_), false) => Err(Usage(
-            "--calibrate makes networks of the keys of a space: give --space. The networks that you ask for calibrate \
-             the table anyway"
+/// The number of networks that are generated from the keys of a request. A request without rows has no keys for that.
+fn calibrate(command: &Profile, has_space: bool) -> Result<u32> {
+    match command.calibrate {
+        asked if has_space => Ok(asked.unwrap_or(CALIBRATION_NETWORKS)),
+        None | Some(0) => Ok(0),
+        Some(asked) if command.missing_rows => Ok(asked),
+        Some(_) => Err(Usage(
+            "--calibrate makes networks of the keys of a space or of networks: give --space or --missing-rows. The \
+             networks that you ask for calibrate the table anyway"
                 .to_owned(),
         )
         .into()),
     }
+}
+
+/// The missing rows of networks are a space of their own.
+fn check_missing_rows(command: &Profile, wanted: &Wanted) -> Result<()> {
+    if command.missing_rows && wanted.space.is_some() {
+        let problem = "--missing-rows and a space both say which rows to measure: give one of them";
+        return Err(Usage(problem.to_owned()).into());
+    }
+    Ok(())
 }
 
 /// A sustained run needs a network.
@@ -162,7 +171,7 @@ impl Wanted {
 
     /// Checks everything before anything is sent, so that a mistake leaves nothing behind in the coordinator. The ops
     /// that the coordinator already has count too. Returns the networks by name.
-    async fn check(&self, client: &Client) -> Result<Vec<(String, NetworkDigest)>> {
+    async fn check(&self, client: &Client) -> Result<Vec<(String, WholeNetwork)>> {
         let mut networks = Vec::with_capacity(self.networks.len());
         let written = |network: &Network| matches!(network.choice, NetworkChoice::Defined(_));
         let defined = match &self.space {
@@ -171,8 +180,7 @@ impl Wanted {
         };
         let mut catalog = Catalog::builtin().clone();
         if defined.is_some() || !self.ops.is_empty() || self.networks.iter().any(written) {
-            let known: Vec<OpEntry> = client.get_all("v1/ops").await?;
-            catalog = ops::with_submitted(known)?;
+            catalog = known_ops(client).await?;
         }
         catalog =
             catalog.with_ops(self.ops.iter().cloned()).with_context(|| self.op_file.clone())?;
@@ -188,7 +196,7 @@ impl Wanted {
             };
             let whole = whole.with_context(|| place.clone())?;
             let name = whole.spec.name.clone().unwrap_or_else(|| place.clone());
-            networks.push((name, whole.digest));
+            networks.push((name, whole));
         }
         Ok(networks)
     }
@@ -259,8 +267,9 @@ async fn submit(
     client: &Client,
     command: &Profile,
     wanted: &Wanted,
-) -> Result<(RequestStatus, Vec<(String, NetworkDigest)>)> {
-    let calibrate = calibrate(command.calibrate, wanted.space.is_some())?;
+) -> Result<(RequestStatus, Vec<(String, WholeNetwork)>)> {
+    check_missing_rows(command, wanted)?;
+    let calibrate = calibrate(command, wanted.space.is_some())?;
     check_sustained(command, calibrate, wanted)?;
     let mut request = ProfileRequest {
         hardware_id: command.hardware.clone(),
@@ -277,6 +286,11 @@ async fn submit(
         let _: OpAnswer = client.post("v1/ops", op).await?;
     }
     match &wanted.space {
+        None if command.missing_rows => {
+            let plans = networks.iter().map(|(_, whole)| whole.plan());
+            let plans: Vec<NetworkPlan> = plans.collect::<Result<_, _>>()?;
+            add_missing_rows(client, &mut request, &plans.iter().collect::<Vec<_>>()).await?;
+        }
         None => {}
         Some(Space::Named(name)) => request.space = Some(name.clone()),
         Some(Space::Defined(_, def)) => {

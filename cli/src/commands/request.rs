@@ -4,15 +4,15 @@ use std::io::Write;
 
 use anyhow::{Result, anyhow, bail};
 use jiff::Timestamp;
-use latlas_client::Client;
+use latlas_client::attendance::{self, word};
+use latlas_client::{Client, follow};
 use latlas_shared::api::RequestStatus;
 use uuid::Uuid;
 
 use super::{Coordinator, write_json};
-use crate::attendance::{self, word};
 use crate::cli::Request;
-use crate::follow::{Ending, follow};
 use crate::pick::{Candidate, pick};
+use crate::progress::ProgressDisplay;
 use crate::text::{count, plain};
 use latlas_program::text_table::TextTable;
 
@@ -109,10 +109,17 @@ pub(super) async fn waited(client: &Client, status: RequestStatus) -> Result<Req
         return Ok(status);
     }
     let again = look_again(client, status.id);
-    match follow(client, &status).await {
-        Ok(Ending::Finished(status)) => Ok(*status),
-        Ok(Ending::Interrupted) => bail!("the wait was interrupted. {again}"),
-        Err(error) => Err(anyhow!(error).context(format!("the wait ended. {again}"))),
+    let mut progress = ProgressDisplay::new();
+    let ending = tokio::select! {
+        ending = follow(client, &status, &mut progress) => Some(ending),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    progress.clear();
+    match ending {
+        Some(ended) => {
+            ended.map_err(|error| anyhow!(error).context(format!("the wait ended. {again}")))
+        }
+        None => bail!("the wait was interrupted. {again}"),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::common::farm::FakeCoordinator;
 use crate::common::{Desk, SMALL, network_measured, rows_measured};
 use latlas_shared::Table;
+use serde_json::json;
 
 const ID: &str = "0198c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa";
 const OTHER: &str = "0298c5f2-7c1e-7d2a-9f64-3a1be0c4d7aa";
@@ -175,4 +176,54 @@ fn measured_networks_stand_beside_their_predictions() {
     assert!(ran.code == 0 && ran.stdout.ends_with(&said), "{said}{}", ran.report());
     let ran = desk.run(&format!("{profile} --json"));
     assert_eq!((ran.code, ran.json().len()), (0, 1), "{}", ran.report());
+}
+
+/// All of SMALL but its last layer.
+const BEGINNING: &str = r#"{"input": {"n": 1, "c": 3, "h": 32, "w": 32}, "layers": [
+    {"op": "Conv3x3", "c_out": 16, "stride": 2}, {"op": "MBConv6_3x3", "c_out": 16, "stride": 1}]}"#;
+
+#[test]
+fn exactly_the_rows_that_a_prediction_lacks_are_asked_for() {
+    let desk_alone = Desk::new();
+    // The last op of SMALL is lacking.
+    desk_alone.put("all.ndjson", rows_measured(&[BEGINNING]));
+    let built = desk_alone.run("table build all.ndjson");
+    assert_eq!(built.code, 0, "{}", built.report());
+    let farm = FakeCoordinator::new(&[
+        ("GET /v1/ops", "200", &page(&[])),
+        ("GET /v1/tables/test-box-2c.cpu?format=json", "200", &built.stdout),
+        ("POST /v1/requests", "201 Created", &request(ID, 0, SOMEBODY)),
+    ]);
+    let desk = desk(&farm);
+    desk.put("mine.json", SMALL);
+    let profile = "profile --hardware test-box-2c.cpu --arch mine.json --missing-rows";
+    let body = |command: &str| -> serde_json::Value {
+        let ran = desk.run(command);
+        assert_eq!(ran.code, 0, "{}", ran.report());
+        let asked = farm.requests().pop().unwrap();
+        serde_json::from_str(asked.split("\r\n\r\n").nth(1).unwrap()).unwrap()
+    };
+    let asked = body(profile);
+    assert_eq!(asked["definition"]["keys"], json!(["MBConv6_3x3:n1-h16-w16-i16-o24-s2"]));
+    assert_eq!(asked["networks"].as_array().unwrap().len(), 1);
+    assert!(asked.get("calibrate").is_none() && asked.get("space").is_none(), "{asked}");
+    // Networks that calibrate are made of all of its ops.
+    let asked = body(&format!("{profile} --calibrate 1"));
+    let layers = asked["networks"][1]["layers"].as_array().unwrap();
+    assert!(layers.len() >= 4, "{asked}");
+    assert_eq!(layers[0]["op"], "Conv3x3", "{asked}");
+
+    desk.put("beginning.json", BEGINNING);
+    let asked = body("profile --hardware test-box-2c.cpu --arch beginning.json --missing-rows");
+    assert!(asked.get("definition").is_none(), "{asked}");
+
+    for (arguments, said) in [
+        ("--missing-rows", "required arguments were not provided"),
+        ("--space quick --arch mine.json --missing-rows", "both say which rows to measure"),
+        ("--arch mine.json --calibrate 3", "give --space or --missing-rows"),
+    ] {
+        let ran = desk.run(&format!("profile --hardware test-box-2c.cpu {arguments}"));
+        assert_eq!(ran.code, 2, "{}", ran.report());
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
 }

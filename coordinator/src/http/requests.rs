@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use latlas_predict::profile_order;
 use latlas_shared::WholeNetwork;
 use latlas_shared::api::{
-    NetworkChoice, PROBLEM_JSON, Page, Problem, ProfileRequest, RequestStatus,
+    MOST_CALIBRATION_NETWORKS, NetworkChoice, PROBLEM_JSON, Page, Problem, ProfileRequest,
+    RequestStatus,
 };
 use ops_catalog::{CALIBRATION_SEED, Catalog, Invalid, OpDef, OpDigest, OpKey, Space, SpaceDef};
 use sha2::{Digest, Sha256};
@@ -22,9 +23,6 @@ use super::extract::{Body, Params, Segments};
 use super::paging::Paging;
 use crate::app::App;
 use crate::store::{Actor, CancelError, NewRequest};
-
-/// The most networks that calibrate one space. From some forty on, more change nothing.
-const MOST_CALIBRATION_NETWORKS: usize = 100;
 
 /// The most networks of one request: each is spelled out.
 const MOST_NETWORKS: usize = 1000;

@@ -141,10 +141,8 @@ impl NetworkPlan {
         place: &str,
         catalog: &Catalog,
     ) -> Result<Value, Invalid> {
-        let (op, done) = match merge {
-            Merge::Mul => (catalog.op("Mul")?, "multiplied"),
-            _ => (catalog.op("Add")?, "added"),
-        };
+        let op = catalog.op(merge.op_name())?;
+        let done = if merge == Merge::Mul { "multiplied" } else { "added" };
         let mut result = inputs[0];
         for &value in &inputs[1..] {
             let (a, b) = (self.shape_of(result), self.shape_of(value));
@@ -164,7 +162,7 @@ impl NetworkPlan {
         place: &str,
         catalog: &Catalog,
     ) -> Result<Value, Invalid> {
-        let op = catalog.op("Concat")?;
+        let op = catalog.op(Merge::Concat.op_name())?;
         let shapes: Vec<TensorShape> = inputs.iter().map(|&value| self.shape_of(value)).collect();
         let whole = concatenated(&shapes).map_err(|e| e.within("inputs"))?;
         self.merge(op, whole.channels(), whole, inputs, Merge::Concat, place)

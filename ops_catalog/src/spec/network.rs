@@ -38,6 +38,20 @@ pub enum Merge {
     Concat,
 }
 
+impl Merge {
+    /// Every way.
+    pub const ALL: [Merge; 3] = [Merge::Add, Merge::Mul, Merge::Concat];
+
+    /// The name of the op that merges in this way, under which a table has it as a row.
+    pub fn op_name(self) -> &'static str {
+        match self {
+            Merge::Add => "Add",
+            Merge::Mul => "Mul",
+            Merge::Concat => "Concat",
+        }
+    }
+}
+
 /// Figures that others published for a network, to check the catalog by.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -343,3 +343,43 @@ fn a_packed_table_predicts_graphs_and_knows_its_own_ops() {
     assert_eq!(empty.predict(&ops, merges), None);
     assert_eq!(packed.predict(&[], 0), None);
 }
+
+#[test]
+fn the_shares_of_ops_add_up_to_the_prediction_of_their_sequence() {
+    let plan = plan(&network(
+        3,
+        64,
+        &vec![("Conv3x3", 8, 2), ("MBConv6_3x3", 8, 1), ("MBConv6_3x3", 16, 2)],
+    ));
+    let index = table_of(&plan, 1.0);
+    let calibration =
+        Calibration { scale: 1.1, unquiet: 0.5, per_op_micros: -1.0, ..calibration::prior(10.0) };
+    let predictor =
+        Predictor::new(Arc::clone(&index), Missing::Error).with_calibration(calibration);
+    let ops: Vec<(&Op, Shape)> =
+        plan.steps.iter().map(|step| (step.op.as_ref(), step.key.shape)).collect();
+    let shares = predictor.shares(&ops, plan.cost.weight_bytes(4) as f64).unwrap();
+    let whole = predictor.predict_plan(&plan).unwrap().latency_micros;
+    assert!((shares.iter().sum::<f64>() / whole - 1.0).abs() < 1e-12, "{shares:?} {whole}");
+    // Farther uses of a weight cost more.
+    let larger = predictor.shares(&ops, 1e9).unwrap();
+    assert!(shares.iter().zip(&larger).all(|(near, far)| near < far), "{shares:?} {larger:?}");
+}
+
+#[test]
+fn missing_rows_of_several_networks_are_listed_once() {
+    let known = plan(&network(8, 16, &vec![("Conv3x3", 8, 1)]));
+    let other = plan(&network(8, 16, &vec![("Conv3x3", 8, 1), ("MBConv6_3x3", 8, 1)]));
+    let third = plan(&network(8, 16, &vec![("MBConv6_3x3", 8, 1), ("MBConv6_3x3", 16, 1)]));
+    let predictor = Predictor::new(table_of(&known, 1.0), Missing::Error);
+    assert_eq!(predictor.missing([&known]), []);
+    let missing = predictor.missing([&other, &known, &third]);
+    let keys: Vec<String> = missing.iter().map(|op| op.key.to_string()).collect();
+    assert_eq!(keys, ["MBConv6_3x3:n1-h16-w16-i8-o8-s1", "MBConv6_3x3:n1-h16-w16-i8-o16-s1"]);
+    let ops: Vec<(&Op, Shape)> = [&other, &third]
+        .into_iter()
+        .flat_map(|plan| &plan.steps)
+        .map(|step| (step.op.as_ref(), step.key.shape))
+        .collect();
+    assert_eq!(predictor.shares(&ops, 0.0).unwrap_err(), missing);
+}

@@ -12,6 +12,9 @@ use uuid::Uuid;
 use super::{Cancelled, Unattended};
 use crate::{HardwareId, Missing, Prediction};
 
+/// The most networks that calibrate one request. From some forty on, more change nothing.
+pub const MOST_CALIBRATION_NETWORKS: usize = 100;
+
 /// `POST /requests`: measure these keys and networks on that hardware.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

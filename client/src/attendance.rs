@@ -1,14 +1,13 @@
-//! A textual description of the agents that work on a request.
+//! The state of a request in words, and that of the agents that should work on it.
 
 use jiff::Timestamp;
 use latlas_shared::api::{AbsentBox, BoxState, RequestStatus, Unattended};
+use latlas_shared::words::{age, count, plain};
 use uuid::Uuid;
-
-use crate::text::{age, count, plain};
 
 /// Why no agent takes the tasks of a request, with a line for each agent and the remedies; none if at least one agent
 /// takes them.
-pub(crate) fn nobody(status: &RequestStatus, now: Timestamp) -> Option<String> {
+pub fn nobody(status: &RequestStatus, now: Timestamp) -> Option<String> {
     let Unattended { boxes, more } = status.unattended.as_ref()?;
     let (hardware, config) = (&status.hardware_id, plain(&status.config));
     let all = boxes.len() + *more as usize;
@@ -70,12 +69,17 @@ pub(crate) fn gist(unattended: &Unattended) -> Vec<(Uuid, BoxState)> {
 }
 
 /// The first characters of an id, which are enough to identify it in most farms.
-pub(crate) fn short(id: Uuid) -> String {
+fn short(id: Uuid) -> String {
     id.to_string().chars().take(8).collect()
 }
 
+/// `3 measured, 0 failed, 1 running`.
+pub fn tasks(status: &RequestStatus) -> String {
+    format!("{} measured, {} failed, {} running", status.done, status.failed, status.running)
+}
+
 /// The state of a request, in one word.
-pub(crate) fn word(status: &RequestStatus) -> &'static str {
+pub fn word(status: &RequestStatus) -> &'static str {
     match status {
         RequestStatus { cancelled: Some(_), .. } => "cancelled",
         status if status.is_finished() => "finished",
@@ -86,7 +90,7 @@ pub(crate) fn word(status: &RequestStatus) -> &'static str {
 }
 
 /// `cancelled by ada 5 min ago, with 3 tasks left`; none if the request was not cancelled.
-pub(crate) fn cancelled(status: &RequestStatus, now: Timestamp) -> Option<String> {
+pub fn cancelled(status: &RequestStatus, now: Timestamp) -> Option<String> {
     let cancelled = status.cancelled.as_ref()?;
     let by = if cancelled.by.is_empty() { "a token without a label" } else { &cancelled.by };
     let tasks = count(cancelled.tasks as usize, "task", "tasks");

@@ -3,15 +3,12 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use latlas_client::{Client, ClientError};
 use latlas_shared::api::RequestStatus;
 use uuid::Uuid;
 
-use crate::attendance;
-use crate::progress::ProgressDisplay;
+use crate::{Client, ClientError, attendance};
 
 /// Time between two polls when there is no stream of events.
 const BETWEEN_POLLS: Duration = Duration::from_secs(2);
@@ -28,33 +25,33 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// How long to wait for an event before the user is told how long there has been no event.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
 
-/// How a wait ended.
-pub(crate) enum Ending {
-    /// All tasks are done or failed, or the request was cancelled.
-    Finished(Box<RequestStatus>),
-    /// The user pressed Ctrl-C.
-    Interrupted,
+/// Where the progress of a request is shown.
+pub trait Display {
+    /// Shows how far it is.
+    fn show(&mut self, status: &RequestStatus);
+
+    /// Says something that the user should know while it waits.
+    fn say(&mut self, text: &str);
 }
 
-/// Waits for the end of a request, and shows its progress.
+/// Waits until all tasks of a request are done or failed, or it is cancelled, and shows its progress. Dropping the
+/// future ends the wait and leaves the request as it is.
 ///
 /// # Errors
-/// When the coordinator refuses, or stays unreachable.
-pub(crate) async fn follow(client: &Client, status: &RequestStatus) -> Result<Ending, ClientError> {
-    let id = status.id;
-    let mut watch = Watch::new();
+/// When the coordinator refuses, or stays unreachable for two minutes.
+pub async fn follow(
+    client: &Client,
+    status: &RequestStatus,
+    display: &mut (dyn Display + Send),
+) -> Result<RequestStatus, ClientError> {
+    let mut watch = Watch::new(display);
     watch.attend(status);
-    let ending = tokio::select! {
-        status = settled(client, id, &mut watch) => status.map(|status| Ending::Finished(Box::new(status))),
-        _ = tokio::signal::ctrl_c() => Ok(Ending::Interrupted),
-    };
-    watch.progress.clear();
-    ending
+    settled(client, status.id, &mut watch).await
 }
 
 /// What the user has seen so far.
-struct Watch {
-    progress: ProgressDisplay,
+struct Watch<'a> {
+    display: &'a mut (dyn Display + Send),
     /// Since when no agent works on the request.
     idle_since: Option<Instant>,
     said: bool,
@@ -62,13 +59,13 @@ struct Watch {
     nobody: Option<(RequestStatus, Instant)>,
 }
 
-impl Watch {
-    fn new() -> Watch {
-        Watch { progress: ProgressDisplay::new(), idle_since: None, said: false, nobody: None }
+impl<'a> Watch<'a> {
+    fn new(display: &'a mut (dyn Display + Send)) -> Watch<'a> {
+        Watch { display, idle_since: None, said: false, nobody: None }
     }
 
     fn show(&mut self, status: &RequestStatus) {
-        self.progress.show(status);
+        self.display.show(status);
         self.attend(status);
         if status.running > 0 || status.is_finished() || status.unattended.is_some() {
             (self.idle_since, self.said) = (None, false);
@@ -89,7 +86,7 @@ impl Watch {
             None => {
                 self.nobody = None;
                 if !status.is_finished() {
-                    self.progress.say("an agent takes its tasks again");
+                    self.display.say("an agent takes its tasks again");
                 }
             }
         }
@@ -97,7 +94,7 @@ impl Watch {
 
     fn say_nobody(&mut self, status: RequestStatus) {
         if let Some(text) = attendance::nobody(&status, Timestamp::now()) {
-            self.progress.say(&text);
+            self.display.say(&text);
         }
         self.nobody = Some((status, Instant::now()));
     }
@@ -113,7 +110,7 @@ impl Watch {
         let idle = self.idle_since.is_some_and(|since| since.elapsed() >= WAITS_LONG);
         if idle && !self.said {
             self.said = true;
-            self.progress.say(
+            self.display.say(
                 "its tasks wait: the agents of this class are busy with other tasks, or cannot run these \
                  (`latlas farm status`)",
             );
@@ -124,7 +121,7 @@ impl Watch {
 async fn settled(
     client: &Client,
     id: Uuid,
-    watch: &mut Watch,
+    watch: &mut Watch<'_>,
 ) -> Result<RequestStatus, ClientError> {
     match streamed(client, id, watch).await {
         Some(status) => Ok(status),
@@ -133,7 +130,7 @@ async fn settled(
 }
 
 /// The last state from the stream of events; None if the stream breaks before the request is finished.
-async fn streamed(client: &Client, id: Uuid, watch: &mut Watch) -> Option<RequestStatus> {
+async fn streamed(client: &Client, id: Uuid, watch: &mut Watch<'_>) -> Option<RequestStatus> {
     let path = format!("v1/requests/{id}/events");
     let mut events = pin!(client.events(&path).await.ok()?);
     loop {
@@ -151,7 +148,7 @@ async fn streamed(client: &Client, id: Uuid, watch: &mut Watch) -> Option<Reques
 async fn polled(
     client: &Client,
     id: Uuid,
-    watch: &mut Watch,
+    watch: &mut Watch<'_>,
 ) -> Result<RequestStatus, ClientError> {
     let mut answered = Instant::now();
     let mut complained = false;
@@ -168,7 +165,7 @@ async fn polled(
             }
             Err(error) if error.is_transient() && answered.elapsed() < PATIENCE => {
                 if !complained {
-                    watch.progress.say(&format!("{error}; asking again for two minutes"));
+                    watch.display.say(&format!("{error}; asking again for two minutes"));
                     complained = true;
                 }
             }
