@@ -167,5 +167,7 @@ def serve(runtime):
     for line in sys.stdin:
         try:
             say(answer(runtime, models, json.loads(line)))
+        except Refused as refused:
+            say({"refused": {"reason": str(refused)}})
         except Exception as error:  # noqa: BLE001: each failure is the failure of one row
             say({"refused": {"reason": f"{type(error).__name__}: {error}"}})

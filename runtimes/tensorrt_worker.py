@@ -35,13 +35,12 @@ class Engine(latlas_worker.Model):
     """An engine with a random input on the GPU."""
 
     def __init__(self, plan, stream):
-        self.stream = stream
+        self.stream, self.buffers = stream, {}
         runtime = tensorrt.Runtime(LOGGER)
         self.engine = runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise Refused("TensorRT cannot load the engine that it built; its log says why")
         self.context = self.engine.create_execution_context()
-        self.buffers = {}
         shapes = {name: tuple(self.engine.get_tensor_shape(name)) for name in ("input", "output")}
         for name, shape in shapes.items():
             if self.engine.get_tensor_dtype(name) != tensorrt.float32:
