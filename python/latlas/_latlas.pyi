@@ -12,7 +12,7 @@ from latlas._support import Hardware, Latencies, Predictions, Profile, RequestSt
 __version__: str
 
 _T = TypeVar("_T")
-_Dtype: TypeAlias = Literal["f32", "f16", "bf16"]
+_Dtype: TypeAlias = Literal["f32", "f16", "bf16", "int8"]
 _Missing: TypeAlias = Literal["error", "interpolate"]
 _Status: TypeAlias = Literal["ok", "not_converged", "degraded", "suspect", "failed"]
 

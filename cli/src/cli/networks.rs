@@ -208,7 +208,7 @@ pub struct NetworkCost {
     /// The networks and their ops.
     #[command(flatten)]
     pub from: NetworkSource,
-    /// Element type, for bytes: `f32`, `f16` or `bf16`
+    /// Element type, for bytes: `f32`, `f16`, `bf16` or `int8`
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
     /// Print one JSON object a network, with all its ops
