@@ -400,7 +400,7 @@ mod tests {
     fn seconds(count: u32) -> Vec<Chunk> {
         let chunk = |n: u32| {
             let start = f64::from(n);
-            Chunk { start, end: start + 1.0, calls: 50, micros: start + 1.0 }
+            Chunk { start, end: start + 1.0, calls: 50, micros: start + 1.0, others: 0.0 }
         };
         (0..count).map(chunk).collect()
     }
@@ -431,6 +431,7 @@ mod tests {
             end: 60.0 * f64::from(n + 1),
             calls: 1,
             micros: 6e7,
+            others: 0.0,
         };
         let chunks: Vec<Chunk> = (0..10).map(chunk).collect();
         let (first, last) = ends(&chunks).unwrap();
