@@ -284,7 +284,8 @@ impl Parts {
         let estimate = calibration::apply(calibration, &features);
         let Micros { low, latency, high } = estimate.interval(calibration);
         let measured = self.ops.iter().filter(|op| op.origin == Origin::Measured);
-        let measured: f64 = measured.map(|op| op.latency_micros).sum();
+        // The sum of no numbers would be -0.
+        let measured = measured.fold(0.0, |sum, op| sum + op.latency_micros);
         Prediction {
             latency_micros: latency,
             low_micros: low,

@@ -223,6 +223,13 @@ class Predictions(unittest.TestCase):
         many = self.table.predict_many([network, self.nets[0], network.keys()], missing="nan")
         self.assertEqual([number == number for number in many.ms], [False, True, False])
 
+    def test_a_prediction_says_what_it_rests_on(self) -> None:
+        p = self.table.predict(self.nets[0], missing="interpolate")
+        self.assertEqual((p.missing, p.measured_share), ([], 1.0))
+        p = self.table.predict(layers("Conv3x3_ReLU", "Conv3x3_ReLU", size=20), missing="interpolate")
+        self.assertEqual((p.missing, str(p.measured_share)), (["Conv3x3_ReLU:n1-h20-w20-i32-o32-s1"], "0.0"))
+        self.assertEqual([op.origin for op in p.ops], ["interpolated"] * 2)
+
     def test_a_search_uses_several_threads(self) -> None:
         keys = [net.keys() for net in self.nets]
         wanted = self.table.predict_many(keys).ms.tolist()

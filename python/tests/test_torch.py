@@ -135,18 +135,14 @@ class LatencyTensors(unittest.TestCase):
         with self.assertRaises(latlas.MissingRows) as caught:
             self.table.latency_tensor(choices, input=INPUT)
         self.assertEqual(len(caught.exception.keys), 3)
-        wide = [[layer("MBConv6_3x3")], [layer("MBConv6_3x3", 40)]]
-        network = {"input": dict(zip("nchw", INPUT, strict=True)), "layers": [row[0] for row in wide]}
-        try:
-            wanted = self.table.predict(network, missing="interpolate")
-        except latlas.MissingRows as error:
-            with self.assertRaises(latlas.MissingRows) as caught:
-                self.table.latency_tensor(wide, input=INPUT, missing="interpolate")
-            self.assertEqual(caught.exception.why, error.why)
-        else:
-            weight_bytes = latlas.Network.from_dict(network).cost().weight_bytes()
-            ms, _ = self.table.latency_tensor(wide, input=INPUT, weight_bytes=weight_bytes, missing="interpolate")
-            self.assertAlmostEqual(ms.sum().item() / wanted.ms, 1, delta=1e-6)
+        estimated = [[layer("Conv3x3_ReLU")], [layer("Conv3x3_ReLU")]]
+        network = {"input": {"n": 1, "c": 32, "h": 20, "w": 20}, "layers": [row[0] for row in estimated]}
+        wanted = self.table.predict(network, missing="interpolate")
+        weight_bytes = latlas.Network.from_dict(network).cost().weight_bytes()
+        ms, _ = self.table.latency_tensor(
+            estimated, input=(1, 32, 20, 20), weight_bytes=weight_bytes, missing="interpolate"
+        )
+        self.assertAlmostEqual(ms.sum().item() / wanted.ms, 1, delta=1e-6)
 
     def test_mistakes_have_a_place(self) -> None:
         table = self.table
