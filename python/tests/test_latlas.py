@@ -144,7 +144,8 @@ class Networks(unittest.TestCase):
         onnx = latlas.Network.from_onnx(data / "cnn.17.onnx")
         archive = latlas.Network.from_onnx(data / "cnn.pt2", name="cnn.17")
         self.assertEqual(onnx.name, "cnn.17")
-        self.assertEqual(onnx.to_dict(), archive.to_dict())
+        self.assertEqual(onnx.keys(), archive.keys())
+        self.assertEqual(onnx.cost().params, archive.cost().params)
         self.assertGreater(onnx.cost().params, 0)
         with self.assertRaisesRegex(latlas.NetworkError, "call model.eval"):
             latlas.Network.from_onnx(data / "cnn.train.pt2")

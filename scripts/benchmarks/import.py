@@ -303,7 +303,10 @@ def main():
     figures.at_least("params_equal", 100 * sum(line["params"] for line in vision) / max(1, len(vision)), 95, "%")
     figures.at_least("flops_within_0.1", 100 * sum(line["flops"] for line in vision) / max(1, len(vision)), 95, "%")
     figures.at_least(
-        "outputs_equal", sum((line["difference"] or 1) <= 1e-4 for line in compared), min(12, len(compared) or 12), ""
+        "outputs_equal",
+        sum(line["difference"] is not None and line["difference"] <= 1e-4 for line in compared),
+        min(12, len(compared) or 12),
+        "",
     )
     figures.at_least("others_imported", sum(line["routes"] > 0 for line in others), 16, "")
     if not os.environ.get("IMPORT_ONLY"):
