@@ -182,9 +182,12 @@ class Progress:
             self.bar.refresh()
             return
         now = time.monotonic()
-        if self.line is None or (settled != self.line[1] and (now - self.line[0] >= self.BETWEEN_LINES or settled == total)):
-            self.line = (now, settled)
-            print(f"{settled} of {total}  {text}", file=sys.stderr)
+        if self.line is not None:
+            said_at, said = self.line
+            if settled == said or (settled != total and now - said_at < self.BETWEEN_LINES):
+                return
+        self.line = (now, settled)
+        print(f"{settled} of {total}  {text}", file=sys.stderr)
 
     @staticmethod
     def open(total: int) -> Any:
@@ -228,7 +231,9 @@ def row_numbers(networks: NDArray[Any]) -> tuple[bytes, int]:
 
     array = numpy.asarray(networks)
     if array.ndim != 2:
-        raise TypeError(f"networks: an array of row numbers has a row for each network, and this one has the shape {array.shape}")
+        raise TypeError(
+            f"networks: an array of row numbers has a line for each network, and this one has the shape {array.shape}"
+        )
     bounds = numpy.iinfo(numpy.int32)
     if array.dtype != numpy.int32 and array.size and (array.min() < bounds.min or array.max() > bounds.max):
         raise IndexError("networks: a row number has 32 bits")

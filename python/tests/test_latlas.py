@@ -151,7 +151,7 @@ class Networks(unittest.TestCase):
             latlas.Network.from_onnx(data / "cnn.train.pt2")
         with self.assertRaisesRegex(latlas.NetworkError, "give a number for each dimension"):
             latlas.Network.from_onnx(data / "cnn.dynamic.onnx")
-        fixed = latlas.Network.from_onnx(data / "cnn.dynamic.onnx", input=[1, 3, 16, 16])
+        fixed = latlas.Network.from_onnx(data / "cnn.dynamic.onnx", input=[1, 3, 32, 32])
         self.assertGreater(fixed.cost().flops, 0)
 
     def test_files(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unittest
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Packed(unittest.TestCase):
         row = document["rows"][3]
         row.update(status="failed", reason="out of memory", latency_micros=None, median_micros=None, ci95_rel=None)
         row["curve"] = []
-        table = latlas.Table.from_json(__import__("json").dumps(document))
+        table = latlas.Table.from_json(json.dumps(document))
         array = numpy.array([[3, 4], [4, 4]], dtype=numpy.int32)
         with self.assertRaises(latlas.MissingRows) as caught:
             table.predict_many(array)
@@ -85,4 +86,5 @@ class Packed(unittest.TestCase):
 
     def test_arrays_of_keys_are_lists_of_keys(self) -> None:
         array = numpy.array([self.keys[0]])
-        self.assertEqual(self.table.predict_many(array).ms.tolist(), self.table.predict_many([self.keys[0]]).ms.tolist())
+        wanted = self.table.predict_many([self.keys[0]])
+        self.assertEqual(self.table.predict_many(array).ms.tolist(), wanted.ms.tolist())

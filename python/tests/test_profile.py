@@ -37,9 +37,11 @@ def table(*lacking: str, **changes: Any) -> str:
     """The table without some rows."""
     document = json.loads(TABLE.read_text())
     names = [key.split(":")[0] for key in lacking]
-    document["rows"] = [
-        row for row in document["rows"] if row["op_type"] not in names or (row["input_h"], row["channels_out"]) != (28, 32)
-    ]
+
+    def stays(row: dict[str, Any]) -> bool:
+        return row["op_type"] not in names or (row["input_h"], row["channels_out"]) != (28, 32)
+
+    document["rows"] = list(filter(stays, document["rows"]))
     return json.dumps({**document, **changes})
 
 
@@ -70,7 +72,8 @@ class Farm:
                     farm.release.wait()
                 fitting = [place for place, (path, _) in enumerate(answers) if path == call]
                 if not fitting:
-                    problem = {"type": "x", "title": "Not found", "status": 404, "detail": f"nothing is known of {call}"}
+                    detail = f"nothing is known of {call}"
+                    problem = {"type": "x", "title": "Not found", "status": 404, "detail": detail}
                     return self.send(404, json.dumps(problem))
                 answer = answers[fitting[0]][1] if len(fitting) == 1 else answers.pop(fitting[0])[1]
                 self.send(200, answer if isinstance(answer, str) else json.dumps(answer))
@@ -279,7 +282,8 @@ class Profiles(unittest.TestCase):
                 (AFTER, table()),
             )
             # As where tqdm is not installed.
-            with contextlib.redirect_stderr(io.StringIO()) as stderr, unittest.mock.patch.dict("sys.modules", tqdm=None):
+            without_tqdm = unittest.mock.patch.dict("sys.modules", tqdm=None)
+            with contextlib.redirect_stderr(io.StringIO()) as stderr, without_tqdm:
                 farm.client.profile(NETWORK, HARDWARE, progress=wanted)
             said = stderr.getvalue()
             self.assertEqual("3 of 3  3 measured, 0 failed, 0 running\n" in said, shown, said)
@@ -308,11 +312,12 @@ class Profiles(unittest.TestCase):
     def test_mistakes_are_found_before_anything_is_sent(self) -> None:
         farm = self.farm()
         client = farm.client
+        unfinished = {**NETWORK, "layers": [{"op": "Conv3x3"}]}
         cases: list[tuple[type[Exception], str, Any]] = [
             (latlas.UsageError, "networks: there is none", lambda: client.profile([], HARDWARE)),
             (latlas.UsageError, "", lambda: client.profile(NETWORK, "A B")),
             (TypeError, "a network is", lambda: client.profile([7], HARDWARE)),  # type: ignore[list-item]
-            (latlas.NetworkError, "c_out: is missing", lambda: client.profile({**NETWORK, "layers": [{"op": "Conv3x3"}]}, HARDWARE)),
+            (latlas.NetworkError, "c_out: is missing", lambda: client.profile(unfinished, HARDWARE)),
             (latlas.UsageError, "request_id", lambda: client.cancel("../tokens")),
         ]
         for kind, text, call in cases:

@@ -123,7 +123,8 @@ class LatencyTensors(unittest.TestCase):
         self.assertTrue(torch.isfinite(alpha.grad).all())
 
     def test_op_keys_are_choices_too(self) -> None:
-        keys: list[list[str | None]] = [[f"{name}:n1-h28-w28-i32-o32-s1" for name in NAMES], ["Conv1x1:n1-h28-w28-i32-o32-s1", None]]
+        shape = "n1-h28-w28-i32-o32-s1"
+        keys: list[list[str | None]] = [[f"{name}:{shape}" for name in NAMES], [f"Conv1x1:{shape}", None]]
         by_key = self.table.latency_tensor(keys, weight_bytes=1e6).ms
         by_layer = self.table.latency_tensor(CHOICES[:2], input=INPUT, weight_bytes=1e6).ms
         with_input = self.table.latency_tensor(keys, input=INPUT, weight_bytes=1e6).ms
@@ -146,9 +147,11 @@ class LatencyTensors(unittest.TestCase):
 
     def test_mistakes_have_a_place(self) -> None:
         table = self.table
+        empty: list[list[Any]] = [[layer("Conv3x3")], []]
+        unknown = [["X:n1-h1-w1-i1-o1-s1"]]
         cases: list[tuple[type[Exception], str, Any]] = [
             (latlas.NetworkError, "there is no layer", lambda: table.latency_tensor([])),
-            (latlas.NetworkError, r"choices\[1\]: it is empty", lambda: table.latency_tensor([CHOICES[0], []], INPUT)),
+            (latlas.NetworkError, r"choices\[1\]: it is empty", lambda: table.latency_tensor(empty, INPUT)),
             (latlas.NetworkError, r"choices\[0\]\[0\]: .* give `input`", lambda: table.latency_tensor(CHOICES)),
             (
                 latlas.NetworkError,
@@ -160,9 +163,9 @@ class LatencyTensors(unittest.TestCase):
                 r"choices\[0\]\[0\]: .* does not fit: after these layers it is Conv3x3:n1-h28",
                 lambda: table.latency_tensor([["Conv3x3:n1-h14-w14-i32-o32-s1"]], INPUT),
             ),
-            (latlas.NetworkError, r"choices\[0\]\[0\], op X: ", lambda: table.latency_tensor([["X:n1-h1-w1-i1-o1-s1"]])),
+            (latlas.NetworkError, r"choices\[0\]\[0\], op X: ", lambda: table.latency_tensor(unknown)),
             (TypeError, r"choices\[0\]\[0\]: a choice is", lambda: table.latency_tensor([[7]])),  # type: ignore[list-item]
-            (latlas.UsageError, "weight_bytes", lambda: table.latency_tensor(CHOICES, INPUT, weight_bytes=-1)),
+            (latlas.UsageError, "weight_bytes", lambda: table.latency_tensor(CHOICES, INPUT, -1)),
         ]
         for kind, text, call in cases:
             with self.subTest(text), self.assertRaisesRegex(kind, text):

@@ -120,7 +120,8 @@ def look_ups(path, figures):
     table[keys[0]]
     took = medians({"ours": ours, "theirs": theirs})
     nanoseconds = {name: time / len(keys) * 1e9 for name, time in took.items()}
-    print(f"table[key] of {len(table)} rows: {nanoseconds['ours']:.0f} ns; a dictionary: {nanoseconds['theirs']:.0f} ns")
+    print(f"table[key] of {len(table)} rows: {nanoseconds['ours']:.0f} ns")
+    print(f"reference, a dictionary of the rows: {nanoseconds['theirs']:.0f} ns")
     figures.at_most("look_up", nanoseconds["ours"], 300, "ns")
 
 
@@ -137,7 +138,7 @@ def loading(path, figures):
         }
     )
     megabytes = path.stat().st_size / 1e6
-    print(f"a table of {len(table)} rows, {megabytes:.0f} MB: load {took['load']:.3f} s, to_dict {took['to_dict']:.3f} s")
+    print(f"{len(table)} rows, {megabytes:.0f} MB: load {took['load']:.3f} s, to_dict {took['to_dict']:.3f} s")
     print(f"reference, json.loads of its text: {took['json']:.3f} s")
     figures.at_most("load_50000_rows", took["load"], 0.5, "s")
     figures.at_most("to_dict_over_json_loads", took["to_dict"] / took["json"], 2, "x")
