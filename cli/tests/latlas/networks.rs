@@ -178,6 +178,9 @@ fn a_model_is_imported_by_both_formats() {
     assert_eq!(costs[0], costs[1]);
     // This exporter drops biases of zeros, which a model has before it is trained.
     assert_eq!(costs[0].0, costs[2].0);
+    // The file has the definitions of its ops for other commands too.
+    let other = desk.run("networks cost --network demo_conv --op-file net.json");
+    assert_eq!(other.code, 0, "{}", other.stderr);
     let printed = desk.run(&format!("networks import {}", model("cnn.pt2")));
     let spec = NetworkSpec::from_json(&printed.stdout).unwrap();
     assert_eq!(spec.name.as_deref(), Some("cnn"));
