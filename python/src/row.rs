@@ -30,6 +30,11 @@ impl Row {
         Row { index, place }
     }
 
+    /// Its place in the table.
+    pub(crate) fn place(&self) -> usize {
+        self.place
+    }
+
     fn columns(&self) -> &Columns {
         &self.index.table().rows[self.place]
     }

@@ -148,9 +148,9 @@ pub(crate) fn numbers<'py>(
     let mut missing: Vec<MissingOp> = Vec::new();
     for key in keys.try_iter()? {
         let key = key?;
-        match table.find(key.extract()?) {
-            Ok(place) => {
-                let number = i32::try_from(place).map_err(|_| {
+        match table.find(key.cast()?)? {
+            Ok(row) => {
+                let number = i32::try_from(row.get().place()).map_err(|_| {
                     Class::Error.with(py, "the table has too many rows for 32 bits")
                 })?;
                 numbers.extend(number.to_ne_bytes());

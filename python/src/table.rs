@@ -1,6 +1,5 @@
 //! Latency tables.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +10,8 @@ use latlas_shared::{
 };
 use ops_catalog::{Invalid, OpKey};
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyIterator, PyList, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyCapsule, PyDict, PyIterator, PyList, PyString, PyTuple};
 
 use crate::arrow;
 use crate::client::{self, Source};
@@ -36,8 +36,8 @@ use crate::supernet;
 #[pyclass(frozen, mapping, module = "latlas")]
 pub(crate) struct Table {
     index: Arc<TableIndex>,
-    /// The place of each row by the text of its key, made at the first look-up.
-    by_key: OnceLock<HashMap<String, usize>>,
+    /// The rows by their keys, made at the first look-up. A dictionary of Python has the hashes of its texts already.
+    by_key: PyOnceLock<Py<PyDict>>,
     columns: OnceLock<RecordBatch>,
     strict: Rule,
     estimating: Rule,
@@ -57,7 +57,7 @@ impl Table {
             bulk: Bulk::new(&index, missing),
         };
         Table {
-            by_key: OnceLock::new(),
+            by_key: PyOnceLock::new(),
             columns: OnceLock::new(),
             strict: rule(Missing::Error),
             estimating: rule(Missing::Interpolate),
@@ -108,10 +108,15 @@ impl Table {
         self.index.table()
     }
 
-    fn place_of(&self, key: &str) -> Option<usize> {
-        let rows = || self.document().rows.iter().enumerate();
-        let by_key = || rows().map(|(at, row)| (row.key().to_string(), at)).collect();
-        self.by_key.get_or_init(by_key).get(key).copied()
+    fn by_key<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyDict>> {
+        let made = self.by_key.get_or_try_init(py, || {
+            let rows = PyDict::new(py);
+            for row in self.all() {
+                rows.set_item(row.key(), Bound::new(py, row)?)?;
+            }
+            PyResult::Ok(rows.unbind())
+        });
+        Ok(made?.bind(py))
     }
 
     /// The rows as columns, made once.
@@ -132,18 +137,29 @@ impl Table {
         (0..self.document().rows.len()).map(|place| self.row(place))
     }
 
-    /// The place of a key's row.
-    pub(crate) fn find(&self, text: &str) -> Result<usize, NoRow> {
+    /// The row of a key.
+    pub(crate) fn find<'py>(
+        &self,
+        key: &Bound<'py, PyString>,
+    ) -> PyResult<Result<Bound<'py, Row>, NoRow>> {
+        let rows = self.by_key(key.py())?;
         // A key has one spelling.
-        if let Some(place) = self.place_of(text) {
-            return Ok(place);
+        let mut found = rows.get_item(key)?;
+        if found.is_none() {
+            match self.same_computation(key.to_str()?) {
+                Ok(key) => found = rows.get_item(key.to_string())?,
+                Err(why) => return Ok(Err(why)),
+            }
         }
+        Ok(Ok(found.expect("every row is in the dictionary").cast_into()?))
+    }
+
+    /// The key of the row that has a key's computation under another name.
+    fn same_computation(&self, text: &str) -> Result<OpKey, NoRow> {
         let key: OpKey = text.parse().map_err(NoRow::Invalid)?;
         let op = self.index.catalog().op(&key.op).map_err(NoRow::Invalid)?;
-        // The same computation under another name.
-        let row = self.index.row(op, &key.shape);
-        row.and_then(|row| self.place_of(&row.key().to_string()))
-            .ok_or(NoRow::Missing(MissingOp { key, why: NoLatency::NotMeasured.to_string() }))
+        let row = self.index.row(op, &key.shape).map(|row| row.key());
+        row.ok_or(NoRow::Missing(MissingOp { key, why: NoLatency::NotMeasured.to_string() }))
     }
 }
 
@@ -246,12 +262,12 @@ impl Table {
         self.document().rows.len()
     }
 
-    fn __contains__(&self, key: &str) -> bool {
-        self.find(key).is_ok()
+    fn __contains__(&self, key: &Bound<'_, PyString>) -> PyResult<bool> {
+        Ok(self.find(key)?.is_ok())
     }
 
-    fn __getitem__(&self, py: Python<'_>, key: &str) -> PyResult<Row> {
-        self.find(key).map(|place| self.row(place)).map_err(|why| why.raise(py))
+    fn __getitem__<'py>(&self, key: &Bound<'py, PyString>) -> PyResult<Bound<'py, Row>> {
+        self.find(key)?.map_err(|why| why.raise(key.py()))
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
@@ -260,11 +276,12 @@ impl Table {
 
     /// The row of a key, or the default if there is none.
     #[pyo3(signature = (key, default = None))]
-    fn get(&self, py: Python<'_>, key: &str, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        match self.find(key) {
-            Ok(place) => Ok(Py::new(py, self.row(place))?.into_any()),
-            Err(_) => Ok(default.unwrap_or_else(|| py.None())),
-        }
+    fn get<'py>(
+        &self,
+        key: &Bound<'py, PyString>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(self.find(key)?.map_or(default, |row| Some(row.into_any())))
     }
 
     /// The op keys, sorted.
