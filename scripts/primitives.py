@@ -360,6 +360,12 @@ def _(x, w):
     return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+@case("batch_norm that was not folded", "[{id: b, apply: batch_norm}]", (2, 6, 5, 7))
+def _(x, w):
+    names = {"weight": "b.weight", "bias": "b.bias", "running_mean": "b.running_mean", "running_var": "b.running_var"}
+    return w.into(nn.BatchNorm2d(6), **names)(x)
+
+
 @case("rms_norm of tokens", "[{id: r, apply: rms_norm}]", (2, 7, 6), tokens=True)
 def _(x, w):
     return w.into(nn.RMSNorm(6, eps=1e-6), weight="r.weight")(x)

@@ -8,6 +8,7 @@ mod farm;
 mod options;
 mod record;
 mod references;
+mod runtime;
 mod spool;
 mod system;
 mod worker;

@@ -10,7 +10,9 @@ use latlas_shared::{
 };
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate};
 
+use crate::engine::Launch;
 use crate::record::Recorder;
+use crate::runtime::{Configured, RuntimeSettings};
 use crate::system::System;
 use crate::worker::{self, WorkerSettings};
 
@@ -26,66 +28,121 @@ pub struct Execution {
     /// Intra-op threads
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
-    /// Element type: `f32`, `f16` or `bf16`
+    /// Element type: `f32`, `f16` or `bf16`; with --runtime also `int8`
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
     /// Order of maps in memory: `contiguous` or `channels_last`
-    #[arg(long, default_value = "contiguous")]
+    #[arg(long, default_value = "contiguous", conflicts_with = "runtime")]
     pub memory_format: MemoryFormat,
     /// Keep freed memory for reuse (`retain`), or return it to the system (`system`)
-    #[arg(long, default_value = "retain")]
+    #[arg(long, default_value = "retain", conflicts_with = "runtime")]
     pub allocator: Allocator,
     /// Reuse distance of the row's latency: bytes of other memory touched between two uses of an op's weights
-    #[arg(long, value_name = "BYTES", default_value_t = CONFIG_DEFAULT_REUSE_DISTANCE,
+    /// [default: 8388608]
+    #[arg(long, value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(..=LARGEST_REUSE_DISTANCE))]
-    pub reuse_distance: u64,
+    pub reuse_distance: Option<u64>,
+    /// Another runtime than libtorch: the name of its section in the file of runtimes (docs/runtimes.md)
+    #[arg(long, value_name = "NAME")]
+    pub runtime: Option<String>,
+    /// The file of runtimes. Default: latlas-agent/runtimes.toml in $XDG_CONFIG_HOME or ~/.config
+    #[arg(long, value_name = "FILE", env = "LATLAS_RUNTIMES")]
+    pub runtimes: Option<PathBuf>,
     /// Also measure the energy per call. Adds a few seconds per row. The value is null without a sensor
     #[arg(long)]
     pub energy: bool,
 }
 
+/// How workers are started and results recorded, as options have chosen it.
+pub struct Chosen {
+    /// How workers are started.
+    pub launch: Launch,
+    /// The recorder of their measurements.
+    pub recorder: Recorder,
+}
+
 impl Execution {
-    /// The run config that these options stand for.
-    pub fn run_config(&self) -> RunConfig {
-        RunConfig {
+    /// What these options stand for. Another runtime is started once, to hear what it is.
+    ///
+    /// # Errors
+    /// When the device or the runtime cannot be used, there are fewer processors or less of their time than threads, or
+    /// the box cannot be read.
+    pub fn chosen(&self) -> Result<Chosen> {
+        let quota = System::at(Path::new("/")).processor_quota();
+        check_threads(self.threads, worker::allowed_cpus()?.len(), quota)?;
+        // The rest is left to other programs.
+        let memory_limit = available_memory()? / 2;
+        match &self.runtime {
+            Some(name) => self.runtime(name, memory_limit),
+            None => self.libtorch(memory_limit),
+        }
+    }
+
+    fn libtorch(&self, memory_limit: u64) -> Result<Chosen> {
+        if self.dtype == Dtype::Int8 {
+            anyhow::bail!(
+                "--dtype int8 needs a runtime that quantizes: name one with --runtime (docs/runtimes.md)"
+            );
+        }
+        if let Device::Cuda(index) = self.device {
+            worker::check_cuda(index)?;
+        }
+        let run_config = RunConfig {
             dtype: self.dtype,
             memory_format: self.memory_format,
             threads: self.threads,
             allocator: self.allocator,
-            reuse_distance_bytes: self.reuse_distance,
+            reuse_distance_bytes: self.reuse_distance.unwrap_or(CONFIG_DEFAULT_REUSE_DISTANCE),
             ..RunConfig::libtorch_eager(LIBTORCH_VERSION)
-        }
-    }
-
-    /// A recorder of measurements under these options.
-    ///
-    /// # Errors
-    /// When the box cannot be read.
-    pub fn recorder(&self) -> Result<Recorder> {
-        Recorder::new(self.device, self.run_config(), self.energy)
-    }
-
-    /// The worker that runs under these options.
-    ///
-    /// # Errors
-    /// When the device cannot be used, or there are fewer processors or less of their time than threads.
-    pub fn worker_settings(&self) -> Result<WorkerSettings> {
-        if let Device::Cuda(index) = self.device {
-            worker::check_cuda(index)?;
-        }
-        let quota = System::at(Path::new("/")).processor_quota();
-        check_threads(self.threads, worker::allowed_cpus()?.len(), quota)?;
-        Ok(WorkerSettings {
+        };
+        let libraries = worker::libraries(self.device);
+        let recorder = Recorder::new(self.device, run_config, libraries)?.with_energy(self.energy);
+        let launch = Launch::Libtorch(WorkerSettings {
             device: self.device,
             dtype: self.dtype,
             memory_format: self.memory_format,
             threads: self.threads,
             allocator: self.allocator,
             largest_reuse_distance: LARGEST_REUSE_DISTANCE,
-            // The rest is left to other programs.
-            memory_limit: available_memory()? / 2,
-        })
+            memory_limit,
+        });
+        Ok(Chosen { launch, recorder })
     }
+
+    fn runtime(&self, name: &str, memory_limit: u64) -> Result<Chosen> {
+        let file = self.runtimes.clone().map_or_else(default_runtimes, Ok)?;
+        let wanted = (self.device, self.dtype, self.threads);
+        let configured = Configured::read(&file, name)?;
+        let settings =
+            RuntimeSettings::of(configured, wanted, LARGEST_REUSE_DISTANCE, memory_limit)?;
+        let hello = &settings.hello;
+        if !hello.can_evict && self.reuse_distance.is_some_and(|distance| distance > 0) {
+            anyhow::bail!(
+                "--reuse-distance: the runtime {name} cannot evict weights from the caches, so it has 0 only"
+            );
+        }
+        let usual = if hello.can_evict { CONFIG_DEFAULT_REUSE_DISTANCE } else { 0 };
+        let run_config = RunConfig {
+            dtype: self.dtype,
+            memory_format: MemoryFormat::Contiguous,
+            threads: self.threads,
+            allocator: Allocator::System,
+            reuse_distance_bytes: self.reuse_distance.unwrap_or(usual),
+            runtime: hello.runtime.clone(),
+            runtime_version: hello.version.clone(),
+        };
+        let recorder = Recorder::new(self.device, run_config, hello.facts.clone())?
+            .with_energy(self.energy)
+            .evicting(hello.can_evict);
+        Ok(Chosen { launch: Launch::Runtime(settings), recorder })
+    }
+}
+
+/// The file of runtimes of this user.
+fn default_runtimes() -> Result<PathBuf> {
+    let config_home = latlas_program::directories::config_home()
+        .context("there is no home directory: give --runtimes FILE")?;
+    Ok(config_home.join("latlas-agent/runtimes.toml"))
 }
 
 /// Bytes of memory that this process can still have: what is available on the machine, or in its control group where

@@ -1,6 +1,7 @@
 //! Turns the engine's outcomes into measurements.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,6 @@ use crate::engine::{Job, Outcome};
 use crate::references::{self, History, Values};
 use crate::system::System;
 use crate::system::energy::Meter;
-use crate::worker;
 
 /// The fields that all measurements of one run share.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct Recorder {
     pub hardware_id: HardwareId,
     /// How ops are run.
     pub run_config: RunConfig,
+    /// Whether the runtime makes reuse distances.
+    evicts: bool,
 }
 
 /// Time between two telemetry readings during a run.
@@ -52,15 +54,30 @@ pub struct Run {
 }
 
 impl Recorder {
-    /// A recorder for this box.
+    /// A recorder for this box. `libraries` are versions and settings of what runs kernels.
     ///
     /// # Errors
     /// When the box cannot be read.
-    pub fn new(device: Device, run_config: RunConfig, with_energy: bool) -> Result<Recorder> {
-        let system = System::for_device(device, worker::libraries(device));
+    pub fn new(
+        device: Device,
+        run_config: RunConfig,
+        libraries: BTreeMap<String, String>,
+    ) -> Result<Recorder> {
+        let system = System::for_device(device, libraries);
         let fingerprint = system.fingerprint(device)?;
         let hardware_id = fingerprint.hardware_id();
-        Ok(Recorder { system, with_energy, fingerprint, hardware_id, run_config })
+        let (with_energy, evicts) = (false, true);
+        Ok(Recorder { system, with_energy, fingerprint, hardware_id, run_config, evicts })
+    }
+
+    /// The same, with the energy of each row if asked for.
+    pub fn with_energy(self, with_energy: bool) -> Recorder {
+        Recorder { with_energy, ..self }
+    }
+
+    /// The same, for a runtime that makes reuse distances or not.
+    pub fn evicting(self, evicts: bool) -> Recorder {
+        Recorder { evicts, ..self }
     }
 
     /// The box, for facts that are not recorded.
@@ -159,11 +176,14 @@ impl Recorder {
 }
 
 impl Run {
-    /// Adapts the protocols of jobs to the device. The published intervals then include the variation between runs of
+    /// Adapts the protocols of jobs to the device and the runtime. The published intervals then include the variation between runs of
     /// this box, as far as its earlier runs determine it.
-    pub fn prepare(&self, device: Device, jobs: &mut [Job]) {
-        if let Device::Cuda(_) = device {
+    pub fn prepare(&self, recorder: &Recorder, jobs: &mut [Job]) {
+        if let Device::Cuda(_) = recorder.fingerprint.device {
             jobs.iter_mut().for_each(|job| job.protocol.sample_blocks());
+        }
+        if !recorder.evicts {
+            jobs.iter_mut().for_each(|job| job.protocol.stay_hot());
         }
         let history = self.history.as_ref().map_or(&[][..], |history| &history.runs);
         if let Some(between_runs) = references::between_runs(history) {

@@ -45,15 +45,28 @@ pub fn keys() -> Vec<OpKey> {
 /// # Errors
 /// When the catalog has no such op.
 pub fn gauges(reuse_distance: u64) -> Result<Gauges> {
-    let job = |key: &OpKey| {
-        let def = Catalog::builtin().op(&key.op)?.def().clone();
-        let work = Work::Op { def, shape: key.shape };
-        anyhow::Ok(Job::new(work, Protocol::for_gauges(reuse_distance)))
-    };
+    let job = |work: Work| Job::new(work, Protocol::for_gauges(reuse_distance));
     Ok(Gauges {
-        references: keys().iter().map(job).collect::<Result<_>>()?,
-        smallest: Some(job(&SMALLEST.parse().expect("it is an op key"))?),
+        references: keys().iter().map(|key| builtin(key).map(job)).collect::<Result<_>>()?,
+        smallest: Some(job(smallest()?)),
     })
+}
+
+/// The smallest op.
+///
+/// # Errors
+/// When the catalog has no such op.
+pub fn smallest() -> Result<Work> {
+    builtin(&SMALLEST.parse().expect("it is an op key"))
+}
+
+/// A built-in op at a shape, as work.
+///
+/// # Errors
+/// When the catalog has no such op.
+pub fn builtin(key: &OpKey) -> Result<Work> {
+    let def = Catalog::builtin().op(&key.op)?.def().clone();
+    Ok(Work::Op { def, shape: key.shape })
 }
 
 /// The slowdown of the references against earlier runs: the median over the ops of the ratio to each op's own median.

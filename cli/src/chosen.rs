@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use latlas_files::NoSuchNetwork;
-use ops_catalog::{Catalog, NetworkSpec, SpaceDef};
+use ops_catalog::{Catalog, NetworkSpec, OpDef, SpaceDef};
 
 use crate::files;
 
@@ -31,10 +31,22 @@ pub(crate) fn read_space(path: &Path) -> Result<SpaceDef> {
 pub(crate) fn with_op_files(catalog: &Catalog, op_files: &[PathBuf]) -> Result<Catalog> {
     let mut catalog = catalog.clone();
     for path in op_files {
-        let def = read_space(path)?;
-        catalog = catalog.with_ops(def.ops).with_context(|| files::name(path))?;
+        let text = files::read_text(path)?;
+        let ops = match SpaceDef::from_yaml(&text) {
+            Ok(def) => def.ops,
+            Err(error) => {
+                ops_of_networks(&text).ok_or_else(|| anyhow!("{}: {error}", files::name(path)))?
+            }
+        };
+        catalog = catalog.with_ops(ops).with_context(|| files::name(path))?;
     }
     Ok(catalog)
+}
+
+/// The ops that the networks of a file define, such as an imported model.
+fn ops_of_networks(text: &str) -> Option<Vec<OpDef>> {
+    let networks = NetworkSpec::read_all(text).ok()?;
+    Some(networks.into_iter().filter_map(|(_, spec)| spec.ops).flatten().collect())
 }
 
 /// Looks up a built-in network by its name.
@@ -91,7 +103,7 @@ pub(crate) fn how_to_measure(
         "Measure them, which takes {minutes} min or more:\n  {keys} > space.yaml\n  \
          latlas profile --hardware {hardware} --space space.yaml --wait\nWithout a coordinator:\n  \
          latlas-agent bench --space space.yaml --out more.ndjson\n  \
-         latlas table build rows.ndjson more.ndjson -o table.json"
+         latlas table build rows.ndjson more.ndjson --op-file space.yaml -o table.json"
     )
 }
 

@@ -12,10 +12,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use farm::{AgentDecision, Farm, Tokens};
-pub use networks::{NetworkCost, NetworkKeys, NetworkSource, Networks, Ops};
+pub use networks::{
+    ExportTo, NetworkCost, NetworkExport, NetworkImport, NetworkKeys, NetworkSource, Networks,
+    OpExport, Ops,
+};
 pub use predictions::{Accuracy, AccuracyOf, Predict, Prune};
 pub use requests::{Profile, ProfileWhat, Request};
 pub use table::{Format, Table, TableBuild, TableGet, TableShow};
+pub use values::Dims;
 
 /// Latency tables of real devices, and predictions for whole networks.
 #[derive(Debug, Parser)]
@@ -74,10 +78,10 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List ops, and show their definitions and costs
+    /// List ops, show their definitions and costs, and export them
     #[command(subcommand, after_help = "Example:\n  latlas ops list")]
     Ops(Ops),
-    /// List built-in networks, draw random ones, and print the op keys of networks
+    /// List, draw, cost and export networks, and print their op keys
     #[command(subcommand, after_help = "Example:\n  latlas networks list")]
     Networks(Networks),
     /// List the classes of devices in the farm

@@ -1,7 +1,7 @@
 //! Files that are named on the command line.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -26,20 +26,29 @@ pub(crate) fn one_stdin(paths: &[&Path]) -> Result<()> {
 /// # Errors
 /// Names the file, which then stays unchanged.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    write_whole_io(path, content)
+    write_whole_by(path, |file| file.write_all(content))
         .map_err(|error| anyhow!("{}: it cannot be written: {error}", path.display()))
 }
 
-fn write_whole_io(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Writes a file in one step, with content that `write` makes.
+///
+/// # Errors
+/// Those of `write`, and when the file cannot be written. It then stays unchanged.
+pub(crate) fn write_whole_by<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
     // A symbolic link stays a link; its target is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
         // A device or a pipe has no old content to keep; opening a directory fails as intended.
-        return File::options().write(true).open(&target)?.write_all(content);
+        let mut file = BufWriter::new(File::options().write(true).open(&target)?);
+        write(&mut file)?;
+        return Ok(file.flush()?);
     }
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) {
-        return Err(io::Error::other("its folder does not exist"));
+        return Err(io::Error::other("its folder does not exist").into());
     }
-    latlas_program::files::write_whole(&target, content, Readers::Umask)
+    latlas_program::files::write_whole_by(&target, Readers::Umask, write)
 }

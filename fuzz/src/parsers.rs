@@ -1,11 +1,14 @@
-//! Eight parsers of text from outside, each followed by everything that is done with the parsed value. The law is the
-//! same for all: a text is accepted, or refused with a sentence, in bounded time and memory.
+//! Ten parsers of input from outside, each followed by everything that is done with the parsed value. The law is the
+//! same for all: an input is accepted, or refused with a sentence, in bounded time and memory.
 //!
-//! `cargo test` runs the same functions on `fuzz/seeds`, where every text that ever broke one is kept.
+//! `cargo test` runs the same functions on `fuzz/seeds`, where every input that ever broke one is kept.
 
 use std::collections::BTreeMap;
+use std::io::{Cursor, Write};
 
 use jiff::Timestamp;
+use latlas_import::ReadOptions;
+use latlas_import::graph::Graph;
 use latlas_predict::merge::{Observation, merge_all, merge_network, merge_row};
 use latlas_predict::{Predictor, TableContent, TableIndex};
 use latlas_search::constraints::Constraints;
@@ -14,18 +17,20 @@ use latlas_shared::{Measurement, Missing, Subject, Table, WholeNetwork, samples 
 use ops_catalog::{Catalog, NetworkSpec, Op, OpDef, OpKey, Shape, SpaceDef};
 
 /// A parser and its name, which is also the name of its fuzz target and of its folder of seeds.
-pub type Parser = (&'static str, fn(&str));
+pub type Parser = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Parser; 8] = [
-    ("op_definition", op_definition),
-    ("space", space),
-    ("op_key", op_key),
-    ("network", network),
-    ("table", table),
-    ("measurement", measurement),
-    ("samples", samples),
-    ("constraints", constraints),
+pub const ALL: [Parser; 10] = [
+    ("op_definition", |bytes| op_definition(&String::from_utf8_lossy(bytes))),
+    ("space", |bytes| space(&String::from_utf8_lossy(bytes))),
+    ("op_key", |bytes| op_key(&String::from_utf8_lossy(bytes))),
+    ("network", |bytes| network(&String::from_utf8_lossy(bytes))),
+    ("table", |bytes| table(&String::from_utf8_lossy(bytes))),
+    ("measurement", |bytes| measurement(&String::from_utf8_lossy(bytes))),
+    ("samples", |bytes| samples(&String::from_utf8_lossy(bytes))),
+    ("constraints", |bytes| constraints(&String::from_utf8_lossy(bytes))),
+    ("model", model),
+    ("program", |bytes| program(&String::from_utf8_lossy(bytes))),
 ];
 
 /// Keys of a space that are planned here: a space may have far more than a fuzzer has time for.
@@ -152,4 +157,42 @@ pub fn samples(text: &str) {
 /// The configuration of a search.
 pub fn constraints(text: &str) {
     let _ = Constraints::from_yaml(text, Catalog::builtin());
+}
+
+/// A model: ONNX, or an archive of `torch.export`.
+pub fn model(bytes: &[u8]) {
+    for input in [None, Some(vec![1, 3, 32, 32])] {
+        if let Ok(graph) = latlas_import::read_bytes(bytes, &ReadOptions { input }) {
+            check(&graph);
+        }
+    }
+}
+
+/// The program of an archive of `torch.export`. In an archive a fuzzer would have to guess a checksum as well.
+pub fn program(text: &str) {
+    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    archive.start_file("m/models/model.json", options).expect("the name is short");
+    archive.write_all(text.as_bytes()).expect("memory can be written");
+    model(archive.finish().expect("memory can be written").get_ref());
+}
+
+/// What later stages rely on: each value is written once, before it is read.
+fn check(graph: &Graph) {
+    let mut written: Vec<bool> = graph.values.iter().map(|value| value.constant).collect();
+    for &input in &graph.inputs {
+        written[input] = true;
+    }
+    for node in &graph.nodes {
+        assert!(node.inputs.iter().all(|&id| written[id]), "{node:?}");
+        assert!(!written[node.output], "{node:?}");
+        written[node.output] = true;
+    }
+    assert!(graph.outputs.iter().all(|&id| written[id]));
+    for value in &graph.values {
+        if let Some(numbers) = &value.numbers {
+            assert_eq!(numbers.len() as u64, value.dims.iter().product::<u64>(), "{value:?}");
+        }
+    }
 }

@@ -41,8 +41,9 @@ use crate::graph::{Slot, Wired, execute, mark_last_uses};
 use crate::primitive::{Kernel, Mode};
 use crate::weights::Source;
 pub use crate::weights::{
-    Axis, Init, Random, Sliced, Spec, Stored, Variables, Weight, WeightError, Weights,
+    Axis, Random, Sliced, Spec, Stored, Variables, Weight, WeightError, Weights,
 };
+pub use ops_catalog::Init;
 
 /// Version of the libtorch that this was built with.
 pub const LIBTORCH_VERSION: &str = env!("LATLAS_LIBTORCH_VERSION");

@@ -7,13 +7,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use ops_catalog::{BATCH_NORM_EPSILON, Init};
 use tch::nn::VarStore;
 use tch::{Kind, TchError, Tensor};
 
 use crate::Placement;
-
-/// Added to a variance before its root is taken, as in PyTorch.
-pub(crate) const BATCH_NORM_EPSILON: f64 = 1e-5;
 
 /// Why a weight is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -78,20 +76,6 @@ impl Axis {
     }
 }
 
-/// The values that a weight has before training.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
-    /// Normally distributed around zero.
-    Normal {
-        /// Standard deviation.
-        deviation: f64,
-    },
-    /// Ones.
-    Ones,
-    /// Zeros.
-    Zeros,
-}
-
 /// What a primitive asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
@@ -141,37 +125,19 @@ impl Weights for Random {
     fn get(&self, name: &str, spec: &Spec) -> Result<Tensor, WeightError> {
         let dims = spec.dims();
         let options = (Kind::Float, tch::Device::Cpu);
-        let made = match spec.init {
-            Init::Normal { deviation } => match self.seed {
-                Some(seed) => normal(seed ^ fnv1a(name), &dims),
-                None => Tensor::f_randn(&dims, options),
+        let made = match (self.seed, spec.init) {
+            (Some(seed), init) => {
+                let count = dims.iter().product::<i64>().unsigned_abs() as usize;
+                let values: Vec<f32> = init.values(seed, name).take(count).collect();
+                Tensor::f_from_slice(&values).and_then(|values| values.f_reshape(&dims))
             }
-            .and_then(|mut values| values.f_mul_scalar_(deviation)),
-            Init::Ones => Tensor::f_ones(&dims, options),
-            Init::Zeros => Tensor::f_zeros(&dims, options),
+            (None, Init::Normal { deviation }) => Tensor::f_randn(&dims, options)
+                .and_then(|mut values| values.f_mul_scalar_(deviation)),
+            (None, Init::Ones) => Tensor::f_ones(&dims, options),
+            (None, Init::Zeros) => Tensor::f_zeros(&dims, options),
         };
         made.map_err(|source| WeightError::Torch { name: name.to_owned(), wanted: dims, source })
     }
-}
-
-/// Standard normal values (Box and Muller).
-fn normal(seed: u64, dims: &[i64]) -> Result<Tensor, TchError> {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let count = dims.iter().product::<i64>().unsigned_abs();
-    let values: Vec<f32> = (0..count)
-        .map(|_| {
-            let (radius, angle) = (1.0 - rng.f32(), rng.f32());
-            (-2.0 * radius.ln()).sqrt() * (std::f32::consts::TAU * angle).cos()
-        })
-        .collect();
-    Tensor::f_from_slice(&values)?.f_reshape(dims)
-}
-
-/// A hash that is the same in every release and on every machine.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 /// Named tensors.
@@ -424,13 +390,12 @@ impl<'a> Source<'a> {
         axes: &[Axis],
         fan_in: i64,
     ) -> Result<Tensor, WeightError> {
-        let deviation = 1.0 / (fan_in.max(1) as f64).sqrt();
-        self.trained(name, axes, Init::Normal { deviation })
+        self.trained(name, axes, Init::scaled(fan_in))
     }
 
     /// A trained weight with small values, one for each channel.
     pub(crate) fn small(&mut self, name: &str, axis: Axis) -> Result<Tensor, WeightError> {
-        self.trained(name, &[axis], Init::Normal { deviation: 0.1 })
+        self.trained(name, &[axis], Init::SMALL)
     }
 
     /// A trained weight.

@@ -14,6 +14,7 @@ mod error;
 mod key;
 mod memory;
 mod network;
+mod numbers;
 mod op;
 #[cfg(feature = "openapi")]
 pub mod openapi;
@@ -29,6 +30,7 @@ pub use draw::{CALIBRATION_SEED, Family};
 pub use error::Invalid;
 pub use key::{OpKey, Shape};
 pub use network::{Network, NetworkPlan, PlanStep, Value};
+pub use numbers::{BATCH_NORM_EPSILON, Init, LAYER_NORM_EPSILON, ShiftedWindows, rotary_angle};
 pub use op::{Layout, MAX_NODES, Node, Op, OpDef, OpDigest, OpPlan, Source, Step, When};
 pub use primitive::{
     Activation, Cost, Dimension, Gate, Interpolation, Padding, Pair, Primitive, Sides,

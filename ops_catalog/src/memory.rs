@@ -2,7 +2,6 @@
 
 use crate::network::{NetworkPlan, Value};
 use crate::op::Source;
-use crate::primitive::Primitive;
 use crate::tensor::TensorShape;
 
 /// A tensor that holds memory, by index.
@@ -115,27 +114,6 @@ impl Runs {
             used -= of(&unread);
         }
         peak
-    }
-}
-
-impl Primitive<u32> {
-    /// Whether it is a function of single elements that can work in place.
-    fn is_activation(&self) -> bool {
-        matches!(
-            self,
-            Primitive::Relu
-                | Primitive::Relu6
-                | Primitive::Hardswish
-                | Primitive::Silu
-                | Primitive::Gelu
-                | Primitive::Sigmoid
-                | Primitive::LeakyRelu
-                | Primitive::Elu
-                | Primitive::GeluTanh
-                | Primitive::Tanh
-                | Primitive::Hardsigmoid
-                | Primitive::Mish
-        )
     }
 }
 

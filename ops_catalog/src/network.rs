@@ -57,7 +57,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Checks a parsed network.
+    /// Checks a parsed network. Its ops are those of the catalog, and its own.
     ///
     /// # Errors
     /// Names the field: missing, not allowed there, an unknown op, an input that does not exist, a cycle, a node that
@@ -71,6 +71,14 @@ impl Network {
     }
 
     fn read(spec: &NetworkSpec, catalog: &Catalog) -> Result<Network, Invalid> {
+        let with_own;
+        let catalog = match &spec.ops {
+            Some(ops) => {
+                with_own = catalog.with_ops(ops.iter().cloned()).map_err(|e| e.within("ops"))?;
+                &with_own
+            }
+            None => catalog,
+        };
         let (input, nodes, output) = match (&spec.layers, &spec.nodes) {
             (Some(_), Some(_)) => {
                 return Err(Invalid::here("a network has `layers` or `nodes`, not both"));

@@ -543,8 +543,27 @@ impl<S> Primitive<S> {
         if let Primitive::Split { parts } = self { *parts as usize } else { 1 }
     }
 
+    /// Whether it is a function of single elements, without weights, that can work in place.
+    pub fn is_activation(&self) -> bool {
+        matches!(
+            self,
+            Primitive::Relu
+                | Primitive::Relu6
+                | Primitive::Hardswish
+                | Primitive::Silu
+                | Primitive::Gelu
+                | Primitive::Sigmoid
+                | Primitive::LeakyRelu
+                | Primitive::Elu
+                | Primitive::GeluTanh
+                | Primitive::Tanh
+                | Primitive::Hardsigmoid
+                | Primitive::Mish
+        )
+    }
+
     /// Whether it normalizes its input.
-    pub(crate) fn is_norm(&self) -> bool {
+    pub fn is_norm(&self) -> bool {
         matches!(
             self,
             Primitive::BatchNorm
@@ -557,6 +576,15 @@ impl<S> Primitive<S> {
     /// Whether a batch norm after it can be folded into its bias.
     pub(crate) fn can_fold_norm(&self) -> bool {
         matches!(self, Primitive::Conv2d { bias: true, .. } | Primitive::Conv1d { bias: true, .. })
+    }
+}
+
+impl Primitive<u32> {
+    /// The same primitive in a definition that has this one shape.
+    pub fn numbered(self) -> Primitive {
+        match self.with_sizes(|number| Ok::<Size, Infallible>(Size::Number(number))) {
+            Ok(primitive) => primitive,
+        }
     }
 }
 

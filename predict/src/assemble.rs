@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use ops_catalog::{Catalog, OpDef};
 
 use latlas_shared::{
-    Fingerprint, HardwareId, MeasuredNetwork, Missing, Row, RunConfig, Sustained,
+    Fingerprint, HardwareId, MeasuredNetwork, Missing, Row, RunConfig, Status, Sustained,
     SustainedOverBurst, TABLE_SCHEMA, Table, TableError, is_builtin,
 };
 
@@ -81,9 +81,10 @@ pub fn assemble(
 }
 
 /// How much slower the device is after a sustained run: the median over the networks. Of runs of several durations the
-/// longest count.
+/// longest count. A run beside other load says nothing about heat.
 fn sustained_over_burst(runs: &[MeasuredNetwork]) -> Option<SustainedOverBurst> {
-    let runs: Vec<Sustained> = runs.iter().filter_map(|network| network.sustained).collect();
+    let quiet = runs.iter().filter(|network| network.status == Status::Ok);
+    let runs: Vec<Sustained> = quiet.filter_map(|network| network.sustained).collect();
     let seconds = runs.iter().map(|run| run.seconds).max()?;
     let longest = runs.iter().filter(|run| run.seconds == seconds);
     let ratios: Vec<f64> = longest.map(Sustained::over_burst).collect();
@@ -170,6 +171,9 @@ mod tests {
         }
         // A short trial says less.
         with_runs.networks.push(sustained_run("demo_conv", 20, 1.0));
+        // Beside other load it says nothing.
+        let disturbed = sustained_run("mobilenet_v2", 600, 9.0);
+        with_runs.networks.push(MeasuredNetwork { status: Status::Degraded, ..disturbed });
         let table = assembled(with_runs);
         let sustained = table.sustained.unwrap();
         assert_eq!((sustained.networks, sustained.seconds), (3, 600));

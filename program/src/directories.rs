@@ -12,6 +12,11 @@ pub fn state_home() -> Option<PathBuf> {
     base("XDG_STATE_HOME", ".local/state")
 }
 
+/// The directory for programs' configuration: `$XDG_CONFIG_HOME`, or `~/.config`. None if the environment defines no home.
+pub fn config_home() -> Option<PathBuf> {
+    base("XDG_CONFIG_HOME", ".config")
+}
+
 /// The specification ignores relative paths.
 fn base(variable: &str, below_home: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 
@@ -12,7 +12,7 @@ from latlas._support import Hardware, Latencies, Predictions, Profile, RequestSt
 __version__: str
 
 _T = TypeVar("_T")
-_Dtype: TypeAlias = Literal["f32", "f16", "bf16"]
+_Dtype: TypeAlias = Literal["f32", "f16", "bf16", "int8"]
 _Missing: TypeAlias = Literal["error", "interpolate"]
 _Status: TypeAlias = Literal["ok", "not_converged", "degraded", "suspect", "failed"]
 
@@ -26,6 +26,12 @@ class Network:
     def from_dict(network: dict[str, Any]) -> Network: ...
     @staticmethod
     def from_json(text: str) -> Network: ...
+    @staticmethod
+    def from_onnx(
+        path: str | PathLike[str], *, name: str | None = None, input: Sequence[int] | None = None
+    ) -> Network: ...
+    @staticmethod
+    def from_torch(model: Any, args: Any, *, name: str | None = None) -> Network: ...
     @staticmethod
     def builtin(name: str) -> Network: ...
     @staticmethod

@@ -282,3 +282,14 @@ def unpickled_table(text: str) -> Table:
     from latlas._latlas import Table
 
     return Table.from_json(text)
+
+
+def exported(model: Any, args: Any, path: str) -> None:
+    """Writes a PyTorch model as the .pt2 of torch.export."""
+    import torch
+
+    if getattr(model, "training", False):
+        raise NetworkError("the model is in train mode, in which it would be measured wrongly: call model.eval() first")
+    inputs = args if isinstance(args, tuple) else (args,)
+    with torch.no_grad():
+        torch.export.save(torch.export.export(model, inputs), path)

@@ -124,6 +124,48 @@ impl Network {
             .map_err(|problem| Class::NetworkError.with(py, problem))
     }
 
+    /// A model in ONNX, or in the .pt2 of torch.export; its weights are not read. `input` is the shape of its input, for a
+    /// model that leaves it open. The name is that of the file, unless given.
+    #[staticmethod]
+    #[pyo3(signature = (path, *, name=None, input=None))]
+    fn from_onnx(
+        py: Python<'_>,
+        path: PathBuf,
+        name: Option<String>,
+        input: Option<Vec<u64>>,
+    ) -> PyResult<Network> {
+        let options = latlas_import::Options { name, input };
+        let imported =
+            py.detach(|| latlas_import::import(&path, &options, Catalog::builtin())).map_err(
+                |error| Class::NetworkError.with(py, format!("{}: {error}", path.display())),
+            )?;
+        for note in &imported.notes {
+            py.import("warnings")?.call_method1("warn", (note,))?;
+        }
+        Network::new(imported.network).map_err(|problem| Class::NetworkError.with(py, problem))
+    }
+
+    /// A PyTorch model in eval mode, by torch.export; `args` are inputs as its forward takes them. The name is that of its
+    /// class, unless given.
+    #[staticmethod]
+    #[pyo3(signature = (model, args, *, name=None))]
+    fn from_torch(
+        py: Python<'_>,
+        model: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyAny>,
+        name: Option<String>,
+    ) -> PyResult<Network> {
+        let name = match name {
+            Some(name) => name,
+            None => model.get_type().name()?.to_string(),
+        };
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("model.pt2");
+        let exported = py.import("latlas._support")?.getattr("exported")?;
+        exported.call1((model, args, &path))?;
+        Network::from_onnx(py, path, Some(name), None)
+    }
+
     /// A network of the catalog.
     ///
     /// >>> import latlas

@@ -139,6 +139,21 @@ class Networks(unittest.TestCase):
         network["layers"][0]["c_out"] = numpy.int64(32)
         self.assertEqual(latlas.Network.from_dict(network), latlas.Network.from_dict(layers("Conv3x3")))
 
+    def test_a_model_is_a_network(self) -> None:
+        data = HERE.parent.parent / "import" / "tests" / "data"
+        onnx = latlas.Network.from_onnx(data / "cnn.17.onnx")
+        archive = latlas.Network.from_onnx(data / "cnn.pt2", name="cnn.17")
+        self.assertEqual(onnx.name, "cnn.17")
+        self.assertEqual(onnx.keys(), archive.keys())
+        self.assertEqual(onnx.cost().params, archive.cost().params)
+        self.assertGreater(onnx.cost().params, 0)
+        with self.assertRaisesRegex(latlas.NetworkError, "call model.eval"):
+            latlas.Network.from_onnx(data / "cnn.train.pt2")
+        with self.assertRaisesRegex(latlas.NetworkError, "give a number for each dimension"):
+            latlas.Network.from_onnx(data / "cnn.dynamic.onnx")
+        fixed = latlas.Network.from_onnx(data / "cnn.dynamic.onnx", input=[1, 3, 32, 32])
+        self.assertGreater(fixed.cost().flops, 0)
+
     def test_files(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "nets.json"

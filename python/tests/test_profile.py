@@ -264,6 +264,9 @@ class Profiles(unittest.TestCase):
             request.wait()
 
     def test_ctrl_c_ends_the_wait_and_says_how_to_go_on(self) -> None:
+        # A process that a shell started in the background ignores the signal.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before or signal.SIG_DFL)
         farm = self.usual()
         farm.on_events = lambda: os.kill(os.getpid(), signal.SIGINT)
         with self.assertRaises(KeyboardInterrupt) as caught:

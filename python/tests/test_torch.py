@@ -32,6 +32,41 @@ CHOICES: list[list[dict[str, Any] | None]] = [
 
 
 @unittest.skipUnless(importlib.util.find_spec("torch"), "torch is not installed")
+class Models(unittest.TestCase):
+    def model(self) -> Any:
+        import torch
+
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False),
+            torch.nn.BatchNorm2d(16),
+            torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(16, 10),
+        )
+
+    def test_a_model_is_a_network_of_the_catalog(self) -> None:
+        import torch
+
+        network = latlas.Network.from_torch(self.model().eval(), (torch.randn(1, 3, 32, 32),))
+        self.assertEqual(network.name, "Sequential")
+        self.assertEqual(
+            network.keys(),
+            [
+                "Conv3x3_ReLU:n1-h32-w32-i3-o16-s2",
+                "GlobalAvgPool:n1-h16-w16-i16-o16-s1",
+                "Linear:n1-h1-w1-i16-o10-s1",
+            ],
+        )
+
+    def test_a_model_in_train_mode_is_refused(self) -> None:
+        import torch
+
+        with self.assertRaisesRegex(latlas.NetworkError, "call model.eval"):
+            latlas.Network.from_torch(self.model(), torch.randn(1, 3, 32, 32))
+
+
+@unittest.skipUnless(importlib.util.find_spec("torch"), "torch is not installed")
 class LatencyTensors(unittest.TestCase):
     def setUp(self) -> None:
         self.table = latlas.Table.load(TABLE)

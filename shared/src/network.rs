@@ -83,7 +83,7 @@ impl NetworkDigest {
 pub struct WholeNetwork {
     /// What tells it from other networks.
     pub digest: NetworkDigest,
-    /// The definition, without prose.
+    /// The definition, without prose and without its own ops.
     pub spec: NetworkSpec,
     /// Definitions of its ops that are not built in, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -112,7 +112,7 @@ impl WholeNetwork {
         let plan = Network::new(spec, catalog)?.plan(catalog)?;
         let network = WholeNetwork {
             digest: NetworkDigest::of(&plan, None),
-            spec: NetworkSpec { id: None, doc: None, published: None, ..spec.clone() },
+            spec: NetworkSpec { id: None, doc: None, published: None, ops: None, ..spec.clone() },
             ops: own_ops(&plan),
             sustained_seconds: None,
         };

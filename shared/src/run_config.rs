@@ -30,6 +30,8 @@ pub enum Dtype {
     F16,
     /// 16-bit floating point, 8 bits of exponent.
     Bf16,
+    /// 8-bit integers: a runtime quantizes weights and activations.
+    Int8,
 }
 
 impl Dtype {
@@ -38,6 +40,7 @@ impl Dtype {
         match self {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::Bf16 => 2,
+            Dtype::Int8 => 1,
         }
     }
 }
@@ -117,7 +120,7 @@ pub struct RunConfig {
     pub allocator: Allocator,
     /// The reuse distance, in bytes, that `latency_micros` is read at.
     pub reuse_distance_bytes: u64,
-    /// What runs the op: [`LIBTORCH_EAGER`].
+    /// What runs the op: [`LIBTORCH_EAGER`], or the name of another runtime.
     #[serde(default = "libtorch_eager")]
     pub runtime: String,
     /// Version of the runtime. It was called `libtorch` when there was one runtime only.
@@ -130,6 +133,13 @@ fn libtorch_eager() -> String {
 }
 
 impl RunConfig {
+    /// Whether a text can be the name or the version of a runtime. Both become parts of the config's id, which is used
+    /// in URLs and file names.
+    pub fn is_name(text: &str) -> bool {
+        let in_a_url = |b: u8| b.is_ascii_alphanumeric() || b".+_-".contains(&b);
+        (1..=40).contains(&text.len()) && text.bytes().all(in_a_url)
+    }
+
     /// What the agent runs unless it is told otherwise, with this version of libtorch: f32, contiguous, one thread,
     /// freed memory retained.
     pub fn libtorch_eager(version: &str) -> RunConfig {
@@ -169,7 +179,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_json() {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8] {
             assert_eq!(serde_json::to_value(dtype).unwrap(), dtype.to_string());
             assert_eq!(dtype.to_string().parse(), Ok(dtype));
         }
@@ -177,6 +187,6 @@ mod tests {
             assert_eq!(serde_json::to_value(format).unwrap(), format.to_string());
         }
         let error = "f64".parse::<Dtype>().unwrap_err().to_string();
-        assert_eq!(error, "`f64` is not known: write `f32`, `f16` or `bf16`");
+        assert_eq!(error, "`f64` is not known: write `f32`, `f16`, `bf16` or `int8`");
     }
 }

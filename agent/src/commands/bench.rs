@@ -16,7 +16,7 @@ use ops_catalog::{CALIBRATION_SEED, Catalog, NetworkSpec, Op, OpKey, SpaceDef, t
 
 use crate::engine::{self, Halt, Job, Protocol, Spent, Workers};
 use crate::explain::{describe, explain};
-use crate::options::{Execution, default_state_dir};
+use crate::options::{Chosen, Execution, default_state_dir};
 use crate::record::{Recorder, Run};
 use crate::references;
 use crate::worker::Work;
@@ -243,8 +243,7 @@ fn network_jobs(
 /// # Errors
 /// When the request is not valid, nothing can be measured, or the run was interrupted.
 pub fn bench(args: &BenchArgs) -> Result<()> {
-    let settings = args.execution.worker_settings()?;
-    let recorder = args.execution.recorder()?;
+    let Chosen { launch, recorder } = args.execution.chosen()?;
     let reference = recorder.run_config.reuse_distance_bytes;
     let def = args.space.as_deref().map(space_def).transpose()?;
     let catalog = catalog(def.as_ref(), &args.op_file)?;
@@ -273,7 +272,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         recorder.run_config.id()
     );
     let mut bench = Bench {
-        workers: Workers::new(settings).with_meter(recorder.meter()),
+        workers: Workers::new(launch).with_meter(recorder.meter()),
         run: recorder.start(&default_state_dir()?),
         recorder,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
@@ -326,7 +325,7 @@ impl Bench {
     ) -> Result<Spent> {
         let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = jobs.into_iter().unzip();
         let Bench { recorder, run, stop, deadline, out, finished, total, .. } = self;
-        run.prepare(recorder.fingerprint.device, &mut jobs);
+        run.prepare(recorder, &mut jobs);
         let expected = *finished + jobs.len();
         let mut failed_write = None;
         let spent = engine::measure(

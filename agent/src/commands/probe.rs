@@ -2,13 +2,20 @@
 
 use std::io::{self, Write as _};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use latlas_predict::stats;
 use latlas_shared::{Device, Fingerprint, HardwareId, RunConfig, Telemetry};
+use ops_catalog::OpKey;
 use serde::Serialize;
 
-use crate::options::Execution;
-use crate::system::System;
-use crate::worker::{self, WorkerProcess};
+use crate::engine::{Launch, Protocol};
+use crate::options::{Chosen, Execution};
+use crate::record::Recorder;
+use crate::references;
+use crate::worker::Pass;
+
+/// The op that a command is tried with.
+const TRIED: &str = "Conv3x3:n1-h28-w28-i64-o64-s1";
 
 /// Shown for facts that could not be read.
 const UNKNOWN: &str = "unknown";
@@ -22,6 +29,30 @@ struct Probe {
     fingerprint_digest: String,
     telemetry: Telemetry,
     energy: EnergySensor,
+    /// An op that was measured, where a command runs ops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_call: Option<FirstCall>,
+}
+
+/// What a command answered when it was tried.
+#[derive(Serialize)]
+struct FirstCall {
+    key: OpKey,
+    /// The median of its calls, in microseconds.
+    micros: f64,
+    /// The time that it took to load the op, in seconds.
+    preparing_seconds: f64,
+}
+
+/// Measures one op for a moment, which shows whether a command works.
+fn first_call(launch: &Launch) -> Result<FirstCall> {
+    let key: OpKey = TRIED.parse().expect("it is an op key");
+    let work = references::builtin(&key)?;
+    let limit = Protocol::for_ops(0).visit_limit;
+    let visited = launch.worker()?.visit(&work, &[Pass::new(0, 10)], limit)?;
+    let samples = visited.passes.first().context("the command gave no samples")?;
+    let micros = stats::median(&samples.micros);
+    Ok(FirstCall { key, micros, preparing_seconds: visited.preparing_micros / 1e6 })
 }
 
 /// The sensor that `--energy` would read.
@@ -38,14 +69,15 @@ struct EnergySensor {
 /// # Errors
 /// When the box cannot be read.
 pub fn probe(execution: &Execution, json: bool) -> Result<()> {
-    let settings = execution.worker_settings()?;
-    if let Device::Cuda(_) = execution.device {
+    let Chosen { launch, recorder } = execution.chosen()?;
+    let first_call = match launch {
+        Launch::Runtime(_) => Some(first_call(&launch)?),
+        Launch::Libtorch(_) if execution.device == Device::Cpu => None,
         // A worker runs a kernel when it starts.
-        WorkerProcess::start(&settings)?;
-    }
-    let system = System::for_device(execution.device, worker::libraries(execution.device));
-    let fingerprint = system.fingerprint(execution.device)?;
-    let run_config = execution.run_config();
+        Launch::Libtorch(_) => launch.worker().map(|_| None)?,
+    };
+    let system = recorder.system();
+    let Recorder { fingerprint, run_config, .. } = &recorder;
     let energy = match system.meter(execution.device) {
         Ok(meter) => EnergySensor { source: Some(meter.source()), reason: None },
         Err(e) => {
@@ -55,11 +87,12 @@ pub fn probe(execution: &Execution, json: bool) -> Result<()> {
     let probe = Probe {
         hardware_id: fingerprint.hardware_id(),
         run_config_id: run_config.id(),
-        run_config,
+        run_config: run_config.clone(),
         fingerprint_digest: fingerprint.digest(),
-        fingerprint,
+        fingerprint: fingerprint.clone(),
         telemetry: system.telemetry(),
         energy,
+        first_call,
     };
     if json {
         writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&probe)?)?;
@@ -77,6 +110,10 @@ fn readable(probe: &Probe) -> String {
     };
     line("hardware id", Some(probe.hardware_id.to_string()));
     line("run config", Some(probe.run_config_id.clone()));
+    if let Some(FirstCall { key, micros, preparing_seconds }) = &probe.first_call {
+        let took = format!("{key} in {micros:.1} us, after {preparing_seconds:.1} s to load it");
+        line("tried", Some(took));
+    }
     line("fingerprint", Some(probe.fingerprint_digest.clone()));
     for (name, value) in fingerprint_lines(&probe.fingerprint) {
         line(&format!("  {name}"), value);

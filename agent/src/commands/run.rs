@@ -10,7 +10,7 @@ use latlas_client::TlsFiles;
 use ops_catalog::text;
 
 use crate::farm::{Farm, Settings};
-use crate::options::{Execution, default_state_dir};
+use crate::options::{Chosen, Execution, default_state_dir};
 use crate::system::Hours;
 
 /// Flags of `run`.
@@ -73,8 +73,7 @@ pub struct RunArgs {
 /// # Errors
 /// When the coordinator cannot be reached at the start or refuses, or nothing can be measured.
 pub fn run(args: RunArgs) -> Result<()> {
-    let worker = args.execution.worker_settings()?;
-    let recorder = args.execution.recorder()?;
+    let Chosen { launch, recorder } = args.execution.chosen()?;
     let state = args.state.map_or_else(default_state_dir, Ok)?;
     let enroll_token = match args.enroll_token_file {
         Some(file) => read_token(&file)?,
@@ -91,7 +90,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         busy_limit: args.busy_limit.into(),
         hours: args.hours,
         metrics: args.metrics,
-        worker,
+        launch,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worked = runtime.block_on(async { Farm::enter(settings, recorder).await?.work().await });

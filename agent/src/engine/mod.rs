@@ -11,6 +11,7 @@
 mod open;
 mod protocol;
 mod sustained;
+mod workers;
 
 use std::mem::take;
 use std::time::{Duration, Instant};
@@ -22,9 +23,10 @@ use latlas_shared::{Energy, FailureKind, Latency, Status, Sustained};
 
 pub use protocol::Protocol;
 pub use sustained::REST;
+pub use workers::{Launch, Workers};
 
-use crate::system::energy::{self, Busy, Meter};
-use crate::worker::{Fault, Pass, Visited, Work, WorkerProcess, WorkerSettings};
+use crate::system::energy::Busy;
+use crate::worker::{Fault, Pass, Visited, Work};
 use open::Open;
 use protocol::OtherWork;
 
@@ -117,97 +119,6 @@ pub trait Sampler {
     /// Lets the device rest.
     fn rest(&mut self, time: Duration) {
         std::thread::sleep(time);
-    }
-}
-
-/// Worker processes, started when needed; one of them works at a time.
-///
-/// Whole networks have a worker of their own, as they have a process of their own in deployment. So no op displaces a
-/// network from the worker's cache of ready work: a network that is built anew at each visit is slower.
-pub struct Workers {
-    settings: WorkerSettings,
-    for_ops: Option<WorkerProcess>,
-    for_networks: Option<WorkerProcess>,
-    meter: Option<Box<dyn Meter>>,
-    /// Whether the device may be warm from other work.
-    warm: bool,
-}
-
-impl Workers {
-    /// Workers with these settings.
-    pub fn new(settings: WorkerSettings) -> Workers {
-        Workers { settings, for_ops: None, for_networks: None, meter: None, warm: false }
-    }
-
-    /// The same, on a device that may be warm from earlier work.
-    pub fn on_warm_device(mut self, warm: bool) -> Workers {
-        self.warm = warm;
-        self
-    }
-
-    /// The same, with an energy sensor.
-    pub fn with_meter(mut self, meter: Option<Box<dyn Meter>>) -> Workers {
-        self.meter = meter;
-        self
-    }
-
-    fn place(&mut self, job: &Job) -> &mut Option<WorkerProcess> {
-        match job.work {
-            Work::Op { .. } => &mut self.for_ops,
-            Work::Network { .. } => &mut self.for_networks,
-        }
-    }
-
-    fn running(&mut self, job: &Job) -> Result<&mut WorkerProcess> {
-        self.warm = true;
-        if self.place(job).is_none() {
-            // A worker that is killed at its start does not mean that the next one will be.
-            let started = WorkerProcess::start(&self.settings)
-                .or_else(|_| WorkerProcess::start(&self.settings))?;
-            *self.place(job) = Some(started);
-        }
-        let Some(worker) = self.place(job) else { unreachable!("it was just started") };
-        Ok(worker)
-    }
-}
-
-impl Sampler for Workers {
-    fn visit(&mut self, job: &Job, passes: &[Pass]) -> Result<Result<Visited, Fault>> {
-        let worker = self.running(job)?;
-        let result = worker.visit(&job.work, passes, job.protocol.visit_limit);
-        if matches!(result, Err(Fault::Died(_) | Fault::Hung(_))) {
-            *self.place(job) = None;
-        }
-        Ok(result)
-    }
-
-    fn energy(&mut self, job: &Job) -> Result<Option<Energy>> {
-        let Some(mut meter) = self.meter.take() else { return Ok(None) };
-        let worker = self.running(job)?;
-        let energy = energy::run(&mut *meter, &energy::Plan::default(), |seconds| {
-            Ok(worker.keep_busy(&job.work, seconds, job.protocol.visit_limit)?)
-        });
-        self.meter = Some(meter);
-        // The row has its latency, so a fault now costs only its energy.
-        Ok(energy.unwrap_or_else(|fault| {
-            tracing::warn!("no energy: {fault}");
-            *self.place(job) = None;
-            None
-        }))
-    }
-
-    fn keep_busy(&mut self, job: &Job, seconds: f64) -> Result<Result<Busy, Fault>> {
-        let worker = self.running(job)?;
-        let result = worker.keep_busy(&job.work, seconds, job.protocol.visit_limit);
-        if matches!(result, Err(Fault::Died(_) | Fault::Hung(_))) {
-            *self.place(job) = None;
-        }
-        let untimed = || Fault::Died("answered without times".to_owned());
-        Ok(result.and_then(|busy| busy.ok_or_else(untimed)))
-    }
-
-    fn is_warm(&self) -> bool {
-        self.warm
     }
 }
 
@@ -433,7 +344,9 @@ impl Run<'_> {
         let typical = job.at_reference().last().map(|visit| stats::median(visit));
         let passes = job.job.protocol.passes(round - 1, typical, job.is_host_bound());
         let result = self.sampler.visit(&job.job, &passes)?;
-        job.spent += start.elapsed();
+        let preparing = result.as_ref().map_or(0.0, |visited| visited.preparing_micros / 1e6);
+        // Some runtimes build a model for minutes, which is no time for samples.
+        job.spent += start.elapsed().saturating_sub(Duration::from_secs_f64(preparing));
         if let Ok(visited) = &result {
             self.preparing_micros += visited.preparing_micros;
             self.ops_micros += visited.ops_micros;

@@ -127,6 +127,12 @@ impl Protocol {
         }
     }
 
+    /// For a runtime that cannot evict weights from the caches: the only distance is 0, which its run config has too.
+    pub fn stay_hot(&mut self) {
+        self.curve = vec![self.reference];
+        self.read.clear();
+    }
+
     /// What to sample in one visit, when one call takes about `micros` (unknown on the first visit):
     /// the reference distance and those that predictions read always, the others in turns, so that after `first_check`
     /// visits each has been visited at least twice. If the work is `host_bound` then, only the host's time is left to

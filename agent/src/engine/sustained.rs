@@ -4,6 +4,7 @@
 //! and the clock of the calls does not count.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,7 +14,7 @@ use latlas_shared::{CurvePoint, Latency, Status, Sustained};
 
 use super::open::{self, Open};
 use super::{Halt, Outcome, Run, Sampler};
-use crate::worker::{Fault, Work};
+use crate::worker::{Fault, Work, disturbance};
 
 /// How long a warm device rests before a sustained run, and after one.
 pub const REST: Duration = Duration::from_secs(120);
@@ -27,6 +28,11 @@ const CHUNK_SECONDS: f64 = 1.0;
 /// The beginning of a run, and the shortest end of it, in seconds.
 const END_SECONDS: f64 = 10.0;
 
+/// A run says nothing about heat if other processes used more than this many processors at one of its ends, or more
+/// than this share of all.
+const MOST_OTHERS: f64 = 0.25;
+const MOST_SHARE: f64 = 0.1;
+
 /// Some calls without a pause. Times are seconds since the run began.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Chunk {
@@ -35,6 +41,8 @@ struct Chunk {
     calls: u64,
     /// The mean of its calls.
     micros: f64,
+    /// Processors that others used.
+    others: f64,
 }
 
 impl Chunk {
@@ -56,6 +64,25 @@ fn ends(chunks: &[Chunk]) -> Option<(&[Chunk], &[Chunk])> {
 
 fn median_micros(chunks: &[Chunk]) -> f64 {
     stats::median(&chunks.iter().map(|chunk| chunk.micros).collect::<Vec<f64>>())
+}
+
+/// Processors that others used at the busier end of a run.
+fn others(burst: &[Chunk], hot: &[Chunk]) -> f64 {
+    let mean = |chunks: &[Chunk]| {
+        let times: f64 = chunks.iter().map(|chunk| chunk.end - chunk.start).sum();
+        chunks.iter().map(|chunk| chunk.others * (chunk.end - chunk.start)).sum::<f64>() / times
+    };
+    mean(burst).max(mean(hot))
+}
+
+/// Why a run says nothing about heat, if others used so many of the machine's processors.
+fn disturbed(others: f64, processors: usize) -> Option<String> {
+    (others > MOST_OTHERS.max(MOST_SHARE * processors as f64)).then(|| {
+        format!(
+            "other processes used {others:.1} processors at the beginning or at the end of the run: repeat it on a \
+             quiet box"
+        )
+    })
 }
 
 fn name(work: &Work) -> &str {
@@ -101,9 +128,15 @@ fn chunks(
             end: busy.end - began,
             calls: busy.calls,
             micros: 1e6 * (busy.end - busy.start) / busy.calls as f64,
+            others: busy.others.map_or(0.0, |seconds| seconds / (busy.end - busy.start)),
         });
     }
     Ok(Some(Ok(chunks)))
+}
+
+/// The processors of the machine.
+fn processors() -> usize {
+    fs::read_to_string("/proc/stat").map_or(1, |stat| disturbance::online_cpus(&stat))
 }
 
 /// The outcome of a run that has come to its end.
@@ -112,6 +145,7 @@ fn outcome(open: &Open, seconds: u32, chunks: &[Chunk]) -> Option<Outcome> {
     let (burst_micros, sustained_micros) = (median_micros(burst), median_micros(hot));
     let visits =
         |chunks: &[Chunk]| chunks.iter().map(|chunk| vec![chunk.micros]).collect::<Vec<_>>();
+    let reason = disturbed(others(burst, hot), processors());
     let calls = burst.iter().map(|chunk| chunk.calls).max().unwrap_or(1);
     let point = CurvePoint {
         calls_per_sample: u32::try_from(calls).unwrap_or(u32::MAX),
@@ -119,8 +153,8 @@ fn outcome(open: &Open, seconds: u32, chunks: &[Chunk]) -> Option<Outcome> {
     };
     Some(Outcome {
         job: open.index,
-        status: Status::Ok,
-        reason: None,
+        status: if reason.is_none() { Status::Ok } else { Status::Degraded },
+        reason,
         failure_kind: None,
         latency: Some(Latency { curve: vec![point] }),
         sustained: Some(Sustained { seconds, burst_micros, sustained_micros }),
@@ -226,7 +260,7 @@ mod tests {
             let calls = (1e6 * seconds / self.micros()).ceil().max(1.0);
             let micros = self.micros();
             self.pass(calls * micros / 1e6, 1.0);
-            Ok(Ok(Busy { calls: calls as u64, start, end: self.now }))
+            Ok(Ok(Busy { calls: calls as u64, start, end: self.now, others: None }))
         }
 
         fn is_warm(&self) -> bool {
@@ -274,6 +308,31 @@ mod tests {
         let all = &outcome.samples.micros[&0];
         assert!((590..=600).contains(&all.len()), "{}", all.len());
         assert!(device.now - 1000.0 < 602.0);
+    }
+
+    #[test]
+    fn a_run_beside_other_load_says_nothing_about_heat() {
+        let chunk = |second: u32, others: f64| {
+            let start = f64::from(second);
+            Chunk { start, end: start + 1.0, calls: 1, micros: 1e6, others }
+        };
+        // A compiler that starts in the last minute of ten.
+        let chunks: Vec<Chunk> =
+            (0..600).map(|second| chunk(second, if second < 540 { 0.02 } else { 1.0 })).collect();
+        let (burst, hot) = ends(&chunks).unwrap();
+        let used = others(burst, hot);
+        assert!((used - 1.0).abs() < 1e-9);
+        assert_eq!(
+            disturbed(used, 2).unwrap(),
+            "other processes used 1.0 processors at the beginning or at the end of the run: repeat it on a quiet box"
+        );
+        assert_eq!(disturbed(used, 64), None, "a small share of a large machine");
+        // In the middle it makes no difference to the ratio.
+        let chunks: Vec<Chunk> = (0..600)
+            .map(|second| chunk(second, if (100..500).contains(&second) { 1.0 } else { 0.02 }))
+            .collect();
+        let (burst, hot) = ends(&chunks).unwrap();
+        assert_eq!(disturbed(others(burst, hot), 2), None);
     }
 
     #[test]
@@ -341,7 +400,7 @@ mod tests {
     fn seconds(count: u32) -> Vec<Chunk> {
         let chunk = |n: u32| {
             let start = f64::from(n);
-            Chunk { start, end: start + 1.0, calls: 50, micros: start + 1.0 }
+            Chunk { start, end: start + 1.0, calls: 50, micros: start + 1.0, others: 0.0 }
         };
         (0..count).map(chunk).collect()
     }
@@ -372,6 +431,7 @@ mod tests {
             end: 60.0 * f64::from(n + 1),
             calls: 1,
             micros: 6e7,
+            others: 0.0,
         };
         let chunks: Vec<Chunk> = (0..10).map(chunk).collect();
         let (first, last) = ends(&chunks).unwrap();

@@ -209,7 +209,9 @@ fn work_that_kills_its_worker_again_fails() {
 
 #[test]
 fn a_hang_is_not_tried_again() {
-    let (outcomes, visits) = run(1, |_, _| Err(Fault::Hung(Duration::from_secs(120))));
+    let (outcomes, visits) = run(1, |_, _| {
+        Err(Fault::Hung { limit: Duration::from_secs(120), worker: "it".to_owned() })
+    });
     assert_eq!(outcomes[0].status, Status::Failed);
     assert!(outcomes[0].reason.as_ref().unwrap().contains("within 120 s"));
     assert_eq!(visits.len(), 1);

@@ -40,6 +40,8 @@ pub fn claim(key: &str, recorder: &Recorder) -> Option<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use latlas_shared::{Device, RunConfig};
 
     #[test]
@@ -54,7 +56,7 @@ mod tests {
     #[test]
     fn one_process_at_a_time_goes_by_a_key() {
         let config = RunConfig::libtorch_eager("0");
-        let recorder = Recorder::new(Device::Cpu, config, false).unwrap();
+        let recorder = Recorder::new(Device::Cpu, config, BTreeMap::new()).unwrap();
         let key = Uuid::new_v4().to_string();
         let first = claim(&key, &recorder).expect("nobody has it");
         assert!(claim(&key, &recorder).is_none());

@@ -114,7 +114,7 @@ impl Farm {
         let state = self.state.clone();
         // It is not known what this box did before the agent started.
         let warm = self.last_work.is_none_or(|last| last.is_warm());
-        let mut workers = Workers::new(self.worker.clone())
+        let mut workers = Workers::new(self.launch.clone())
             .with_meter(self.recorder.meter())
             .on_warm_device(warm);
         let stop = self.stop.clone();
@@ -126,7 +126,7 @@ impl Farm {
                 let _ = sender.send(answer(&recorder, &run, &task, refusal(reason)));
             }
             let mut jobs: Vec<Job> = tasks.iter().map(|task| job(task, reference)).collect();
-            run.prepare(recorder.fingerprint.device, &mut jobs);
+            run.prepare(&recorder, &mut jobs);
             // Called before each visit.
             let halt = || {
                 progress.step();

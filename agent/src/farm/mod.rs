@@ -22,10 +22,10 @@ use sd_notify::NotifyState;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use crate::engine::Launch;
 use crate::record::Recorder;
 use crate::spool::Spool;
 use crate::system::Hours;
-use crate::worker::WorkerSettings;
 use identity::Identity;
 use measuring::LastWork;
 use metrics::Metrics;
@@ -68,8 +68,8 @@ pub struct Settings {
     pub hours: Option<Hours>,
     /// The address of the agent's own metrics, if they are enabled.
     pub metrics: Option<SocketAddr>,
-    /// How ops are run.
-    pub worker: WorkerSettings,
+    /// How workers are started.
+    pub launch: Launch,
 }
 
 /// An agent that has entered a farm.
@@ -84,7 +84,7 @@ pub struct Farm {
     /// The directory of identity, spool and the references of earlier runs.
     state: PathBuf,
     recorder: Recorder,
-    worker: WorkerSettings,
+    launch: Launch,
     once: bool,
     busy_limit: f64,
     hours: Option<Hours>,
@@ -139,7 +139,7 @@ impl Farm {
             state: settings.state,
             instance,
             recorder,
-            worker: settings.worker,
+            launch: settings.launch,
             once: settings.once,
             busy_limit: settings.busy_limit,
             hours: settings.hours,

@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Pass;
+use super::disturbance::Taken;
 
 /// The samples of one pass.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -29,6 +30,20 @@ impl Samples {
     /// Number of samples.
     pub fn count(&self) -> u32 {
         u32::try_from(self.micros.len().max(self.host_micros.len())).unwrap_or(u32::MAX)
+    }
+
+    /// The samples of the block that was kept, with those of the others counted.
+    pub fn of_blocks(taken: Taken<Samples>) -> Samples {
+        let mut samples = taken.kept;
+        if taken.disturbed {
+            samples.disturbed = samples.count();
+        }
+        for block in taken.rejected {
+            samples.rejected += block.rejected + block.count();
+            samples.ops_micros += block.ops_micros;
+            samples.reading_micros += block.reading_micros;
+        }
+        samples
     }
 }
 

@@ -1,8 +1,14 @@
 //! Runs one op repeatedly, for as long as an energy sensor needs.
 
+use std::fs;
+
 use anyhow::Result;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::backend::{Backend, Call};
+use super::disturbance;
 use crate::system::energy::{Busy, monotonic_seconds};
 
 /// The approximate duration of a block of calls between two clock readings, in seconds.
@@ -18,6 +24,7 @@ const MOST_CALLS: u64 = 512;
 pub fn keep_busy(backend: &mut dyn Backend, call: &mut dyn Call, seconds: f64) -> Result<Busy> {
     call.produce()?;
     backend.finish()?;
+    let before = processor_seconds();
     let start = monotonic_seconds();
     let (mut calls, mut block) = (0, 1);
     let mut began = start;
@@ -29,11 +36,27 @@ pub fn keep_busy(backend: &mut dyn Backend, call: &mut dyn Call, seconds: f64) -
         calls += block;
         let end = monotonic_seconds();
         if end - start >= seconds {
-            return Ok(Busy { calls, start, end });
+            let others = processor_seconds().zip(before).map(|(after, before)| {
+                let [all, own] = [after.0 - before.0, after.1 - before.1];
+                (all - own).max(0.0)
+            });
+            return Ok(Busy { calls, start, end, others });
         }
         block = next_block(block, end - began);
         began = end;
     }
+}
+
+/// Seconds that the machine's processors have worked, and seconds that they have worked for this process.
+fn processor_seconds() -> Option<(f64, f64)> {
+    let ticks = disturbance::busy_ticks(&fs::read_to_string("/proc/stat").ok()?)?;
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok()??;
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let seconds = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
+    Some((
+        ticks as f64 / per_second as f64,
+        seconds(usage.user_time()) + seconds(usage.system_time()),
+    ))
 }
 
 /// The number of calls of the next block, from the number of calls of the last block and its seconds.

@@ -28,19 +28,29 @@ pub fn apply(settings: &WorkerSettings) -> Result<()> {
     if settings.allocator == Allocator::Retain {
         retain_memory()?;
     }
-    let allowed = allowed_cpus()?;
-    let count = settings.threads as usize;
-    if count == 0 || count > allowed.len() {
-        bail!("{count} threads were asked for, and there are {} processors", allowed.len());
-    }
-    // Interrupts are usually served by the first ones. The host's side of a GPU has its turns instead.
+    let cpus = processors_of_worker(settings.threads)?;
+    // The host's side of a GPU has its turns instead.
     if settings.device == Device::Cpu {
-        pin(&allowed[allowed.len() - count..])?;
+        pin(&cpus)?;
     }
     let threads = i32::try_from(settings.threads)?;
     tch::set_num_interop_threads(1);
     tch::set_num_threads(threads);
     Ok(())
+}
+
+/// The processors of a worker with so many threads: the last of the allowed ones, since interrupts are usually served by
+/// the first ones.
+///
+/// # Errors
+/// When there are fewer processors than threads.
+pub fn processors_of_worker(threads: u32) -> Result<Vec<usize>> {
+    let mut allowed = allowed_cpus()?;
+    let count = threads as usize;
+    if count == 0 || count > allowed.len() {
+        bail!("{count} threads were asked for, and there are {} processors", allowed.len());
+    }
+    Ok(allowed.split_off(allowed.len() - count))
 }
 
 /// Keeps freed memory in the process: no `mmap` per activation, and no trimming of the heap.
@@ -65,8 +75,11 @@ fn retain_memory() -> Result<()> {
 /// The calling thread, for the system calls about processors.
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
-/// Pins the calling thread, and all threads that it will start.
-fn pin(cpus: &[usize]) -> Result<()> {
+/// Pins the calling thread, and all threads and processes that it will start.
+///
+/// # Errors
+/// When the system call fails.
+pub fn pin(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for &cpu in cpus {
         set.set(cpu).with_context(|| format!("pinning to processor {cpu}"))?;
@@ -183,21 +196,12 @@ impl Backend for CpuBackend {
             let elapsed_micros = start.elapsed().as_secs_f64() * 1e6;
             anyhow::Ok((samples, self.watch.disturbed_since(before, elapsed_micros)))
         })?;
-        let mut samples = taken.kept;
-        if taken.disturbed {
-            samples.disturbed = u32::try_from(samples.micros.len())?;
-        }
-        for block in taken.rejected {
-            samples.rejected += block.rejected + u32::try_from(block.micros.len())?;
-            samples.ops_micros += block.ops_micros;
-            samples.reading_micros += block.reading_micros;
-        }
-        Ok(samples)
+        Ok(Samples::of_blocks(taken))
     }
 }
 
-/// The counters of the worker's processors. Their files stay open, because opening costs more than reading.
-struct Watch {
+/// The counters of a worker's processors. Their files stay open, because opening costs more than reading.
+pub struct Watch {
     cpus: Vec<usize>,
     owns_machine: bool,
     stat: Option<File>,
@@ -207,7 +211,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(cpus: Vec<usize>) -> Watch {
+    /// The counters of these processors.
+    pub fn new(cpus: Vec<usize>) -> Watch {
         // A counter whose file is missing is not used.
         let open = |path: &str| File::open(path).ok();
         let clocks = cpus
@@ -227,7 +232,8 @@ impl Watch {
         }
     }
 
-    fn counters(&self) -> Counters {
+    /// The counters now.
+    pub fn counters(&self) -> Counters {
         let text = |file: &File| {
             // The lines of the processors come first in `/proc/stat`, with about 70 bytes each. On most machines the
             // buffer cuts off only the long interrupt line after them.
@@ -251,7 +257,8 @@ impl Watch {
         }
     }
 
-    fn disturbed_since(&mut self, before: Counters, elapsed_micros: f64) -> bool {
+    /// Whether something disturbed a block of so many microseconds that began at `before`.
+    pub fn disturbed_since(&mut self, before: Counters, elapsed_micros: f64) -> bool {
         let after = self.counters();
         if let Some(khz) = after.khz {
             self.usual_clock.add(khz);

@@ -137,6 +137,19 @@ pub fn steal_ticks(stat: &str, cpus: &[usize]) -> Option<u64> {
         .reduce(u64::saturating_add)
 }
 
+/// Ticks in which the processors worked for anything, other guests included, from the text of `/proc/stat`.
+pub fn busy_ticks(stat: &str) -> Option<u64> {
+    let busy = |ticks: &str| {
+        // user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in user already
+        let ticks = ticks.split_ascii_whitespace().take(8).enumerate();
+        ticks
+            .filter(|(place, _)| ![3, 4].contains(place))
+            .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
+            .fold(0, u64::saturating_add)
+    };
+    per_cpu(stat).map(|(_, ticks)| busy(ticks)).reduce(u64::saturating_add)
+}
+
 /// The number of online processors, from the text of `/proc/stat`.
 pub fn online_cpus(stat: &str) -> usize {
     per_cpu(stat).count()
@@ -210,6 +223,12 @@ mod tests {
         assert_eq!(steal_ticks(stat, &[0, 10]), Some(5030));
         assert_eq!(steal_ticks(stat, &[3]), None);
         assert_eq!(online_cpus(stat), 3);
+        assert_eq!(busy_ticks(stat), Some(1 + 30 + 1 + 400 + 1 + 5000));
+        assert_eq!(
+            busy_ticks("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3 40 50 6 7 8 9 10\n"),
+            Some(27)
+        );
+        assert_eq!(busy_ticks("intr 1\n"), None);
         let pressure = "some avg10=89.33 avg60=62.93 avg300=22.49 total=4186335021\n\
                         full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
         assert_eq!(pressure_micros(pressure), Some(4_186_335_021));

@@ -5,32 +5,60 @@ mod backend;
 mod busy;
 mod cpu;
 mod cuda;
-mod disturbance;
+pub(crate) mod disturbance;
 mod faults;
+mod plan;
 mod process;
 mod protocol;
 mod ready;
+mod recent;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use latlas_shared::{Allocator, Device, Dtype, MemoryFormat};
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
 pub use backend::Samples;
-pub use cpu::allowed_cpus;
+pub use cpu::{Watch, allowed_cpus, pin, processors_of_worker};
 pub use cuda::check as check_cuda;
+pub use disturbance::{MOST_BLOCK_RETAKES, MOST_RETAKES, retake};
+pub use plan::{Budget, Plan};
 pub use process::{Fault, WorkerProcess};
 pub use protocol::{Pass, Visited, Work};
+pub use ready::{peak_memory, reset_peak_memory, until_settled};
+pub use recent::Recent;
 
+use crate::system::energy::Busy;
 use backend::Backend;
 use latlas_lowering::Placement;
 use protocol::{Reply, VisitRequest};
 use ready::ReadyCache;
 
-/// The settings of a worker.
+/// A process that runs work and reads the clock: one that calls libtorch, or the command of another runtime
+/// ([`crate::runtime`]). After [`Fault::Died`] and [`Fault::Hung`] it is of no more use.
+pub trait Worker: Send {
+    /// Visits one piece of work: samples of each pass. `limit` is the time after which it counts as hung.
+    ///
+    /// # Errors
+    /// The reason why there are no samples.
+    fn visit(&mut self, work: &Work, passes: &[Pass], limit: Duration) -> Result<Visited, Fault>;
+
+    /// Runs one piece of work repeatedly for the given number of seconds.
+    ///
+    /// # Errors
+    /// As for [`Worker::visit`].
+    fn keep_busy(
+        &mut self,
+        work: &Work,
+        seconds: f64,
+        limit: Duration,
+    ) -> Result<Option<Busy>, Fault>;
+}
+
+/// The settings of a worker that calls libtorch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSettings {
     /// Where ops run.
@@ -60,6 +88,8 @@ impl WorkerSettings {
                 Dtype::F32 => tch::Kind::Float,
                 Dtype::F16 => tch::Kind::Half,
                 Dtype::Bf16 => tch::Kind::BFloat16,
+                // Eager libtorch has no int8, and the options refuse it.
+                Dtype::Int8 => tch::Kind::Int8,
             },
             channels_last: self.memory_format == MemoryFormat::ChannelsLast,
         }

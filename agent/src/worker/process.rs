@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use latlas_shared::FailureKind;
 
-use super::WorkerSettings;
 use super::protocol::{Pass, Reply, VisitRequest, Visited, Work};
+use super::{Worker, WorkerSettings};
 use crate::system::energy::Busy;
 
 /// How long a worker may take to load libtorch and answer.
@@ -25,7 +25,12 @@ pub enum Fault {
     /// The worker died. The work may be the cause, or something else.
     Died(String),
     /// The worker did not answer in time and was killed.
-    Hung(Duration),
+    Hung {
+        /// The time that it had.
+        limit: Duration,
+        /// What it is in messages.
+        worker: String,
+    },
 }
 
 impl Fault {
@@ -35,7 +40,7 @@ impl Fault {
             // libtorch reports errors only as text.
             Fault::Refused(reason) => FailureKind::from_words(reason),
             Fault::Died(_) => FailureKind::WorkerDied,
-            Fault::Hung(_) => FailureKind::TimedOut,
+            Fault::Hung { .. } => FailureKind::TimedOut,
         }
     }
 }
@@ -47,8 +52,9 @@ impl std::fmt::Display for Fault {
         match self {
             Fault::Refused(reason) => f.write_str(reason),
             Fault::Died(how) => write!(f, "the worker process {how}"),
-            Fault::Hung(limit) => {
-                write!(f, "it did not return within {:.0} s and was killed", limit.as_secs_f64())
+            Fault::Hung { limit, worker } => {
+                let seconds = limit.as_secs_f64();
+                write!(f, "{worker} did not return within {seconds:.0} s and was killed")
             }
         }
     }
@@ -99,36 +105,6 @@ impl WorkerProcess {
         }
     }
 
-    /// Visits one piece of work.
-    ///
-    /// # Errors
-    /// The reason why there are no samples. After [`Fault::Died`] and [`Fault::Hung`] the worker
-    /// has ended.
-    pub fn visit(
-        &mut self,
-        work: &Work,
-        passes: &[Pass],
-        limit: Duration,
-    ) -> Result<Visited, Fault> {
-        let passes = passes.to_vec();
-        self.ask(&VisitRequest { work: work.clone(), passes, busy_seconds: None }, limit)
-    }
-
-    /// Runs one piece of work repeatedly for the given number of seconds, for an energy sensor.
-    ///
-    /// # Errors
-    /// As for [`WorkerProcess::visit`].
-    pub fn keep_busy(
-        &mut self,
-        work: &Work,
-        seconds: f64,
-        limit: Duration,
-    ) -> Result<Option<Busy>, Fault> {
-        let work = work.clone();
-        let request = VisitRequest { work, passes: vec![], busy_seconds: Some(seconds) };
-        Ok(self.ask(&request, limit + Duration::from_secs_f64(seconds))?.busy)
-    }
-
     fn ask(&mut self, request: &VisitRequest, limit: Duration) -> Result<Visited, Fault> {
         let line = serde_json::to_string(request).expect("plain data serializes to JSON") + "\n";
         if self.requests.write_all(line.as_bytes()).and_then(|()| self.requests.flush()).is_err() {
@@ -149,7 +125,7 @@ impl WorkerProcess {
             Err(RecvTimeoutError::Disconnected) => Err(self.died()),
             Err(RecvTimeoutError::Timeout) => {
                 self.kill();
-                Err(Fault::Hung(limit))
+                Err(Fault::Hung { limit, worker: "it".to_owned() })
             }
         }
     }
@@ -174,6 +150,24 @@ impl WorkerProcess {
         // Both fail only if the process has already ended and been waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Worker for WorkerProcess {
+    fn visit(&mut self, work: &Work, passes: &[Pass], limit: Duration) -> Result<Visited, Fault> {
+        let passes = passes.to_vec();
+        self.ask(&VisitRequest { work: work.clone(), passes, busy_seconds: None }, limit)
+    }
+
+    fn keep_busy(
+        &mut self,
+        work: &Work,
+        seconds: f64,
+        limit: Duration,
+    ) -> Result<Option<Busy>, Fault> {
+        let work = work.clone();
+        let request = VisitRequest { work, passes: vec![], busy_seconds: Some(seconds) };
+        Ok(self.ask(&request, limit + Duration::from_secs_f64(seconds))?.busy)
     }
 }
 

@@ -1,17 +1,17 @@
 //! Prepared work, and visits to it.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use ops_catalog::{Catalog, Cost, Network, Op};
 use tch::Tensor;
 
 use super::WorkerSettings;
-use super::backend::{Backend, Call};
+use super::backend::{Backend, Call, Samples};
 use super::busy::keep_busy;
+use super::plan::{Budget, Plan};
 use super::protocol::{Pass, VisitRequest, Visited, Work};
+use super::recent::Recent;
 use latlas_lowering::{Form, LoweredNetwork, LoweredOp, Placement, Random, WeightError};
 
 /// The warm-up ends when two consecutive windows of this many calls agree.
@@ -20,14 +20,6 @@ const WARM_UP_WINDOW: u32 = 3;
 const WARM_UP_AGREEMENT: f64 = 0.05;
 /// The most windows. Work that never settles is measured as it is, and its interval shows that.
 const WARM_UP_MOST_WINDOWS: usize = 8;
-
-/// The most memory that the weights of cached work may need together, or a quarter of the memory limit where that is
-/// less, since there are two workers.
-///
-/// It is enough for a thousand keys or a hundred mobile networks. Work that is evicted and prepared again at each
-/// visit costs up to a second. Whole networks are also slower then (mobile networks by 12%, over 50 visits), because
-/// their weights and activations are scattered over a fragmented heap.
-const CACHE_BYTES: u64 = 4 << 30;
 
 enum Lowered {
     Op(LoweredOp),
@@ -60,39 +52,13 @@ impl Lowered {
     }
 }
 
-/// Work whose shapes are known.
-enum Plan {
-    Op(ops_catalog::OpPlan),
-    Network(Box<ops_catalog::NetworkPlan>),
-}
-
-impl Plan {
-    fn new(work: &Work) -> Result<Plan> {
-        Ok(match work {
-            Work::Op { def, shape } => Plan::Op(Op::new(def.clone())?.at(shape)?),
-            Work::Network { spec, ops } => {
-                let catalog = Catalog::builtin().with_ops(ops.iter().cloned())?;
-                Plan::Network(Box::new(Network::new(spec, &catalog)?.plan(&catalog)?))
-            }
-        })
-    }
-
-    fn cost(&self) -> Cost {
-        match self {
-            Plan::Op(plan) => plan.cost,
-            Plan::Network(plan) => plan.cost,
-        }
-    }
-}
-
 /// Work with weights and inputs, warmed up.
 struct Ready {
-    work: Work,
+    is_network: bool,
     /// The same op with as many sets of weights as the backend requested.
     copies: Vec<Lowered>,
     input: Tensor,
     copy_bytes: u64,
-    bytes: u64,
 }
 
 impl Call for Ready {
@@ -113,16 +79,13 @@ impl Call for Ready {
     }
 
     fn is_network(&self) -> bool {
-        matches!(self.work, Work::Network { .. })
+        self.is_network
     }
 }
 
-/// A cache of prepared work within a budget of memory, the most recently used first. Preparation takes
-/// milliseconds, and a run visits each key many times.
+/// Prepared work, and the device that it runs on.
 pub struct ReadyCache {
-    entries: VecDeque<Ready>,
-    memory_limit: u64,
-    cache_bytes: u64,
+    recent: Recent<Ready>,
     element_bytes: u64,
     placement: Placement,
     backend: Box<dyn Backend>,
@@ -131,14 +94,12 @@ pub struct ReadyCache {
 impl ReadyCache {
     pub fn new(settings: &WorkerSettings, backend: Box<dyn Backend>) -> ReadyCache {
         // On a GPU the copies of an op's weights fill the GPU's cache, and no other program needs the memory.
-        let (memory_limit, cache_bytes) = match backend.memory_limit() {
-            Some(limit) => (limit, limit / 2),
-            None => (settings.memory_limit, (settings.memory_limit / 4).min(CACHE_BYTES)),
+        let budget = match backend.memory_limit() {
+            Some(limit) => Budget { limit, cache: limit / 2 },
+            None => Budget::of(settings.memory_limit),
         };
         ReadyCache {
-            entries: VecDeque::new(),
-            memory_limit,
-            cache_bytes,
+            recent: Recent::new(budget),
             element_bytes: settings.dtype.bytes(),
             placement: settings.placement(),
             backend,
@@ -150,9 +111,11 @@ impl ReadyCache {
     /// # Errors
     /// When it does not fit into memory, libtorch cannot run it, or its output is not finite.
     pub fn visit(&mut self, request: &VisitRequest) -> Result<Visited> {
-        reset_peak_memory();
-        let (preparing_micros, mut ops_micros) = self.bring_to_front(&request.work)?;
-        let ready = self.entries.front_mut().context("it was just brought to the front")?;
+        reset_peak_memory("self");
+        let (preparing_micros, mut ops_micros) = self.prepare(&request.work)?;
+        let Some(ready) = self.recent.find(&request.work) else {
+            bail!("the work is gone that was just prepared")
+        };
         // At the first call of a visit, the weights are wherever other work has left them. At later calls, their reuse
         // distance is always the same.
         let first = Pass::new(0, 1);
@@ -169,7 +132,7 @@ impl ReadyCache {
         ops_micros += passes.iter().map(|samples| samples.ops_micros).sum::<f64>();
         let reading_micros = passes.iter().map(|samples| samples.reading_micros).sum();
         // libtorch keeps GPU memory that it has allocated, so the memory that it holds now is the peak.
-        let peak_memory_bytes = self.backend.held_bytes()?.or_else(peak_memory);
+        let peak_memory_bytes = self.backend.held_bytes()?.or_else(|| peak_memory("self"));
         Ok(Visited {
             passes,
             preparing_micros,
@@ -189,49 +152,28 @@ impl ReadyCache {
     }
 
     /// Returns the microseconds of the preparation, and those of the warm-up in producers and ops.
-    fn bring_to_front(&mut self, work: &Work) -> Result<(f64, f64)> {
-        if let Some(place) = self.entries.iter().position(|ready| ready.work == *work) {
-            if let Some(ready) = self.entries.remove(place) {
-                self.entries.push_front(ready);
-            }
+    fn prepare(&mut self, work: &Work) -> Result<(f64, f64)> {
+        if self.recent.find(work).is_some() {
             return Ok((0.0, 0.0));
         }
         let start = Instant::now();
         let plan = Plan::new(work)?;
         let cost = plan.cost();
         let copy_bytes = cost.weight_bytes(self.element_bytes);
-        let copies = match work {
-            Work::Op { .. } => self.backend.copies(copy_bytes),
-            // The reuse distance of a network follows from its own weights.
-            Work::Network { .. } => 1,
-        };
-        // The sum of all activations is an upper bound: most are freed before others are allocated.
-        let bytes = copy_bytes
-            .saturating_mul(copies as u64)
-            .saturating_add(cost.activation_bytes(self.element_bytes));
-        if bytes > self.memory_limit {
-            bail!(
-                "it needs up to {} MiB of memory, and the limit is {} MiB",
-                bytes >> 20,
-                self.memory_limit >> 20
-            );
-        }
-        // Activations are freed after each call. Only the weights stay.
-        let bytes = copy_bytes.saturating_mul(copies as u64);
-        let mut used: u64 = bytes + self.entries.iter().map(|ready| ready.bytes).sum::<u64>();
-        while used > self.cache_bytes {
-            let Some(oldest) = self.entries.pop_back() else { break };
-            used -= oldest.bytes;
-        }
+        let is_network = matches!(work, Work::Network { .. });
+        // The reuse distance of a network follows from its own weights.
+        let copies = if is_network { 1 } else { self.backend.copies(copy_bytes) };
+        let bytes = self.recent.budget().check(cost, copies, self.element_bytes)?;
+        drop(self.recent.make_room(bytes));
         let copies = (0..copies)
             .map(|_| Lowered::new(&plan, self.placement))
             .collect::<Result<Vec<_>, _>>()?;
         let input = copies[0].random_input()?;
-        let mut ready = Ready { work: work.clone(), copies, input, copy_bytes, bytes };
+        let mut ready = Ready { is_network, copies, input, copy_bytes };
         ready.check_output()?;
         let preparing_micros = start.elapsed().as_secs_f64() * 1e6;
-        let ops_micros = ready.warm_up(&mut *self.backend)?;
-        self.entries.push_front(ready);
+        let ops_micros = until_settled(|pass| self.backend.sample(pass, &mut ready))?;
+        self.recent.add(work.clone(), bytes, ready);
         Ok((preparing_micros, ops_micros))
     }
 }
@@ -245,33 +187,36 @@ impl Ready {
         }
         Ok(())
     }
+}
 
-    /// Returns the microseconds in producers and ops.
-    fn warm_up(&mut self, backend: &mut dyn Backend) -> Result<f64> {
-        let window = Pass::new(0, WARM_UP_WINDOW);
-        let (mut before, mut ops_micros) = (f64::INFINITY, 0.0);
-        for _ in 0..WARM_UP_MOST_WINDOWS {
-            let samples = backend.sample(window, self)?;
-            ops_micros += samples.ops_micros;
-            let now = latlas_predict::stats::median(&samples.micros);
-            if (now / before - 1.0).abs() < WARM_UP_AGREEMENT {
-                break;
-            }
-            before = now;
+/// Warms work up: samples it until two windows of calls agree. Returns the microseconds in producers and ops.
+///
+/// # Errors
+/// Those of sampling.
+pub fn until_settled<E>(mut sample: impl FnMut(Pass) -> Result<Samples, E>) -> Result<f64, E> {
+    let window = Pass::new(0, WARM_UP_WINDOW);
+    let (mut before, mut ops_micros) = (f64::INFINITY, 0.0);
+    for _ in 0..WARM_UP_MOST_WINDOWS {
+        let samples = sample(window)?;
+        ops_micros += samples.ops_micros;
+        let now = latlas_predict::stats::median(&samples.micros);
+        if (now / before - 1.0).abs() < WARM_UP_AGREEMENT {
+            break;
         }
-        Ok(ops_micros)
+        before = now;
     }
+    Ok(ops_micros)
 }
 
-/// Resets the kernel's record of this process's peak memory. If the kernel does not allow that, the record covers the
-/// whole lifetime of the process, and peaks are upper bounds.
-fn reset_peak_memory() {
-    let _ = fs::write("/proc/self/clear_refs", "5");
+/// Resets the kernel's record of a process's peak memory; `process` is its id, or `self`. If the kernel does not allow
+/// that, the record covers the whole lifetime of the process, and peaks are upper bounds.
+pub fn reset_peak_memory(process: &str) {
+    let _ = fs::write(format!("/proc/{process}/clear_refs"), "5");
 }
 
-/// The kernel's record: `VmHWM`, the peak resident memory of this process.
-fn peak_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+/// The kernel's record: `VmHWM`, the peak resident memory of a process.
+pub fn peak_memory(process: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)

@@ -4,4 +4,5 @@
 
 mod cuda;
 mod energy;
+mod runtime;
 mod worker;

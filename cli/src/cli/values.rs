@@ -40,3 +40,35 @@ pub(super) fn label(text: &str) -> Result<(String, Option<String>), NotALabel> {
 pub(super) fn version(text: &str) -> Result<String, NotAVersion> {
     check_version(text).map(|()| text.to_owned())
 }
+
+/// Dimensions of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dims(pub Vec<u64>);
+
+/// A text that is no shape.
+#[derive(Debug, Error)]
+#[error("a shape is the sizes of the dimensions, as in 1x3x224x224")]
+pub(super) struct NotAShape;
+
+/// A shape such as `1x3x224x224`; commas serve as well.
+pub(super) fn shape(text: &str) -> Result<Dims, NotAShape> {
+    let sizes = text.split(['x', ',']).map(|size| match size.trim().parse() {
+        Ok(size) if size > 0 => Ok(size),
+        _ => Err(NotAShape),
+    });
+    sizes.collect::<Result<_, _>>().map(Dims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_is_its_sizes() {
+        assert_eq!(shape("1x3x224x224").unwrap(), Dims(vec![1, 3, 224, 224]));
+        assert_eq!(shape("1, 128").unwrap(), Dims(vec![1, 128]));
+        for text in ["", "1x", "1x0x3", "1x-1", "batch", "1x3.5"] {
+            assert!(shape(text).is_err(), "{text}");
+        }
+    }
+}

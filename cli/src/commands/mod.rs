@@ -4,6 +4,7 @@ pub mod accuracy;
 pub mod farm;
 pub mod hardware;
 pub mod networks;
+mod onnx;
 pub mod ops;
 pub mod predict;
 pub mod profile;

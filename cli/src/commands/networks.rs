@@ -1,6 +1,8 @@
 //! `latlas networks`.
 
 mod cost;
+mod export;
+mod import;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -29,6 +31,8 @@ pub fn run(command: &Networks, farm: &Coordinator, out: &mut dyn Write) -> Resul
         Networks::Draw { family, count, seed } => draw(*family, *count, *seed, out),
         Networks::Keys(command) => keys(command, farm, out),
         Networks::Cost(command) => cost::run(command, farm, out),
+        Networks::Import(command) => import::run(command, out),
+        Networks::Export(command) => export::run(command, farm, out),
     }
 }
 

@@ -1,14 +1,18 @@
 //! `latlas ops`.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
+use latlas_export::Model;
 use ops_catalog::{Catalog, Cost, Layout, Op, OpDef, OpDigest, OpKey, OpPlan, TensorShape};
 use serde::Serialize;
 
-use super::{Coordinator, write_json};
-use crate::cli::Ops;
+use super::{Coordinator, onnx, write_json};
+use crate::chosen;
+use crate::cli::{OpExport, Ops};
+use crate::files;
 use crate::text::{bytes, plain, quantity};
 use latlas_program::exit::Usage;
 use latlas_program::text_table::TextTable;
@@ -29,7 +33,18 @@ pub fn run(command: &Ops, farm: &Coordinator, out: &mut dyn Write) -> Result<()>
             let shown = Shown::new(op, key.as_deref(), &catalog)?;
             if *json { write_json(out, &shown) } else { shown.write(out) }
         }
+        Ops::Export(command) => export(command, farm, out),
     }
+}
+
+fn export(command: &OpExport, farm: &Coordinator, out: &mut dyn Write) -> Result<()> {
+    let OpExport { key, op_file, farm: ask, to } = command;
+    let files: Vec<&Path> = op_file.iter().map(PathBuf::as_path).collect();
+    files::one_stdin(&files)?;
+    let catalog = chosen::with_op_files(&catalog(*ask, farm)?, op_file)?;
+    let op = catalog.op(&key.op)?;
+    let plan = op.at(&key.shape)?;
+    onnx::write(&Model::of_op(&op.key(key.shape).to_string(), &plan), to, out)
 }
 
 /// The built-in catalog. If `ask` is set, it includes the ops that were submitted to the

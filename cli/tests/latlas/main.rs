@@ -4,6 +4,7 @@
 
 mod accuracy;
 mod common;
+mod export;
 mod farm;
 mod help;
 mod networks;

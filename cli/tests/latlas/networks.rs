@@ -155,3 +155,50 @@ fn costs_need_no_table() {
     let unknown = desk.run("networks cost --network nobody");
     assert_eq!((unknown.code, unknown.stdout.as_str()), (1, ""));
 }
+
+/// A small model that the importer's own tests have.
+fn model(name: &str) -> String {
+    format!("{}/../import/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_model_is_imported_by_both_formats() {
+    let desk = Desk::new();
+    let mut costs = vec![];
+    for name in ["cnn.pt2", "cnn.17.onnx", "cnn.dynamo.onnx"] {
+        let ran = desk.run(&format!("networks import {} --name small -o net.json", model(name)));
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{}", ran.stderr);
+        assert!(ran.stderr.starts_with("small: "), "{}", ran.stderr);
+        assert!(ran.stderr.ends_with("wrote net.json\n"), "{}", ran.stderr);
+        let cost = desk.run("networks cost --arch net.json --json").json().remove(0);
+        assert_eq!(cost["name"], "small");
+        costs.push((cost["flops"].clone(), cost["params"].clone()));
+    }
+    assert!(costs[0].0.as_u64() > Some(0) && costs[0].1.as_u64() > Some(0), "{costs:?}");
+    assert_eq!(costs[0], costs[1]);
+    // This exporter drops biases of zeros, which a model has before it is trained.
+    assert_eq!(costs[0].0, costs[2].0);
+    // The file has the definitions of its ops for other commands too.
+    let other = desk.run("networks cost --network demo_conv --op-file net.json");
+    assert_eq!(other.code, 0, "{}", other.stderr);
+    let printed = desk.run(&format!("networks import {}", model("cnn.pt2")));
+    let spec = NetworkSpec::from_json(&printed.stdout).unwrap();
+    assert_eq!(spec.name.as_deref(), Some("cnn"));
+}
+
+#[test]
+fn what_is_no_model_is_told_by_its_file() {
+    let desk = Desk::new();
+    let gone = desk.run("networks import gone.onnx");
+    assert_eq!(gone.code, 1);
+    assert!(gone.stderr.starts_with("error: gone.onnx: it cannot be read: "), "{}", gone.stderr);
+    let open = desk.run(&format!("networks import {} -o net.json", model("cnn.dynamic.onnx")));
+    assert_eq!(open.code, 1);
+    assert!(open.stderr.contains("give a number for each dimension (--input)"), "{}", open.stderr);
+    let training = desk.run(&format!("networks import {}", model("cnn.train.pt2")));
+    assert_eq!((training.code, training.stdout.as_str()), (1, ""));
+    assert!(training.stderr.contains("call model.eval() before the export"), "{}", training.stderr);
+    let wrong = desk.run("networks import x.onnx --input batchx3");
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.stderr.contains("as in 1x3x224x224"), "{}", wrong.stderr);
+}

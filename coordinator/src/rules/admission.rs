@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use latlas_shared::api::{AgentChange, EnrolRequest, Heartbeat};
-use latlas_shared::{HardwareId, Measurement, ResultError, Subject, Telemetry};
+use latlas_shared::{HardwareId, Measurement, ResultError, RunConfig, Subject, Telemetry};
 use ops_catalog::{Invalid, Op, OpDigest};
 
 /// The most bytes of a reason, a name or a version.
@@ -294,13 +294,11 @@ pub fn check_enrolment(request: &EnrolRequest) -> Result<(), BadField> {
     {
         return Err(BadField::new("primitives", "1 to 200 names of 1 to 50 characters"));
     }
-    // Both become parts of the config's id, which is used in URLs and file names.
-    let in_a_url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '_' | '-');
     for (field, text) in [
         ("runtime", &request.run_config.runtime),
         ("runtime_version", &request.run_config.runtime_version),
     ] {
-        if !plain(text, 40) || !text.chars().all(in_a_url) {
+        if !RunConfig::is_name(text) {
             return Err(BadField::new(
                 format!("run_config.{field}"),
                 "1 to 40 of letters, digits, `.`, `+`, `_` and `-`",

@@ -28,6 +28,7 @@ pub fn suspect(measurement: &Measurement, op: Option<&Op>) -> Option<String> {
     let bytes_per_weight = match config.dtype {
         Dtype::F32 => 4.0,
         Dtype::F16 | Dtype::Bf16 => 2.0,
+        Dtype::Int8 => 1.0,
     };
     let on_gpu = measurement.hardware_id.as_str().split('.').any(|part| part == "cuda");
     let (macs, bytes) = if on_gpu {

@@ -1,10 +1,10 @@
 //! Attention.
 
-use ops_catalog::{Primitive, Step, TensorShape};
+use ops_catalog::{Init, Primitive, Step, TensorShape, rotary_angle};
 use tch::Tensor;
 
 use super::{Kernel, Outcome};
-use crate::weights::{Axis, Init, Source, WeightError};
+use crate::weights::{Axis, Source, WeightError};
 
 /// Multi-head self-attention with fused projections, over tokens or over the positions of a map.
 pub(super) fn self_attention(
@@ -123,8 +123,7 @@ pub(super) fn scaled_dot_product(
     )
 }
 
-/// Rotates the halves of each head against each other: `x cos + (-x2, x1) sin`, where the angle of the channels `i` and
-/// `i + size / 2` at position `p` is `p / 10000^(2 i / size)`.
+/// Rotates the halves of each head against each other: `x cos + (-x2, x1) sin`, by the angles of [`rotary_angle`].
 pub(super) fn rotary(
     heads: u32,
     input: TensorShape,
@@ -133,12 +132,12 @@ pub(super) fn rotary(
     let (length, c) = (input.positions(), i64::from(input.channels()));
     let heads = i64::from(heads);
     let size = c / heads;
-    let angle = |position: u64, channel: i64| {
-        let exponent = 2.0 * (channel % (size / 2)) as f64 / size as f64;
-        position as f64 / 10_000f64.powf(exponent)
-    };
-    let angles = (0..length).flat_map(|position| (0..size).map(move |i| (position, i)));
-    let angles: Vec<f64> = angles.map(|(position, channel)| angle(position, channel)).collect();
+    let angles: Vec<f64> = (0..length)
+        .flat_map(|position| {
+            (0..size.unsigned_abs())
+                .map(move |channel| rotary_angle(position, channel, size.unsigned_abs()))
+        })
+        .collect();
     let table = |function: fn(f64) -> f64| {
         let values: Vec<f32> = angles.iter().map(|&angle| function(angle) as f32).collect();
         weights.constant(&values, &[length as i64, 1, size])

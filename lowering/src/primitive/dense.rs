@@ -1,12 +1,14 @@
 //! Convolutions, linear layers, and normalizations.
 
-use ops_catalog::{Padding, Primitive, Sides, Step, TensorShape};
+use ops_catalog::{
+    BATCH_NORM_EPSILON, Init, LAYER_NORM_EPSILON, Padding, Primitive, Sides, Step, TensorShape,
+};
 use tch::{Kind, Tensor};
 
 use super::windows::{Padded, pair};
 use super::{Kernel, Mode, Outcome, channel_dim};
 use crate::Form;
-use crate::weights::{Axis, BATCH_NORM_EPSILON, Init, Source, Spec, WeightError};
+use crate::weights::{Axis, Source, Spec, WeightError};
 
 /// A convolution; in [`Form::Training`], with the batch norm that the deployed form folds into it.
 pub(super) fn conv2d(
@@ -196,7 +198,7 @@ impl BatchNorm {
 }
 
 pub(super) fn batch_norm(c: i64, weights: &mut Source) -> Result<Kernel, WeightError> {
-    let norm = BatchNorm::new(c, Init::Normal { deviation: 0.1 }, weights)?;
+    let norm = BatchNorm::new(c, Init::SMALL, weights)?;
     Ok(Kernel::in_mode(move |x, mode| norm.run(x, mode)))
 }
 
@@ -204,7 +206,8 @@ pub(super) fn layer_norm(input: TensorShape, weights: &mut Source) -> Result<Ker
     let c = i64::from(input.channels());
     let weight = weights.trained("weight", &[Axis::Channels(c)], Init::Ones)?;
     let bias = weights.small("bias", Axis::Channels(c))?;
-    let norm = move |x: &Tensor| x.f_layer_norm([c], Some(&weight), Some(&bias), 1e-6, true);
+    let norm =
+        move |x: &Tensor| x.f_layer_norm([c], Some(&weight), Some(&bias), LAYER_NORM_EPSILON, true);
     Ok(match input {
         TensorShape::Tokens { .. } => Kernel::of_one(norm),
         TensorShape::Map { .. } => Kernel::of_one(move |x| {
@@ -237,7 +240,7 @@ pub(super) fn rms_norm(input: TensorShape, weights: &mut Source) -> Result<Kerne
     Ok(Kernel::of_one(move |x| {
         let squares = x.f_square()?;
         let mean = squares.f_mean_dim([channel_dim(x)].as_slice(), true, None::<Kind>)?;
-        x.f_mul(&mean.f_add_scalar(1e-6)?.f_rsqrt()?)?.f_mul(&weight)
+        x.f_mul(&mean.f_add_scalar(LAYER_NORM_EPSILON)?.f_rsqrt()?)?.f_mul(&weight)
     }))
 }
 

@@ -1,10 +1,10 @@
 //! Sequences of tokens: how they are made from maps, and become maps again.
 
-use ops_catalog::{Step, TensorShape};
+use ops_catalog::{Init, Step, TensorShape};
 use tch::{Kind, Tensor};
 
 use super::{Kernel, Outcome};
-use crate::weights::{Axis, Init, Source, WeightError};
+use crate::weights::{Axis, Source, WeightError};
 
 pub(super) fn to_tokens(
     class_token: bool,

@@ -7,7 +7,7 @@ use super::tokens::{
 use super::windows::{
     Along, Grown, Window, check_factor, checked_padding, pooled, reach, resolved,
 };
-use super::{Cost, Dimension, Padding, Pair, Primitive, Sides, make_divisible};
+use super::{Arity, Cost, Dimension, Padding, Pair, Primitive, Sides, make_divisible};
 use crate::Invalid;
 use crate::tensor::{TensorShape, concatenated};
 
@@ -70,12 +70,19 @@ impl Effect {
 }
 
 impl Primitive<u32> {
-    /// Output shapes and cost for the given input shapes, of which there are as many as the arity says. Defaults that
-    /// depend on other parameters or on the input are filled in.
-    pub(crate) fn infer(
-        &mut self,
-        inputs: &[TensorShape],
-    ) -> Result<(Vec<TensorShape>, Cost), Invalid> {
+    /// Output shapes and cost for the given input shapes. Defaults that depend on other parameters or on the input are
+    /// filled in.
+    ///
+    /// # Errors
+    /// When the number of inputs is wrong, or their shapes are impossible.
+    pub fn infer(&mut self, inputs: &[TensorShape]) -> Result<(Vec<TensorShape>, Cost), Invalid> {
+        let enough = match self.arity() {
+            Arity::Exactly(count) => inputs.len() == count,
+            Arity::AtLeastTwo => inputs.len() >= 2,
+        };
+        if !enough {
+            return Err(Invalid::here(format!("{} has {} inputs", self.name(), inputs.len())));
+        }
         let Effect { outputs, flops, params, statistics, moves } = self.effect(inputs)?;
         let elements =
             |shapes: &[TensorShape]| shapes.iter().map(TensorShape::elements).sum::<u64>();

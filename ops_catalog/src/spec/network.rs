@@ -6,6 +6,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::ExternalId;
+use crate::op::OpDef;
 use crate::{Invalid, text};
 
 /// The input of a network.
@@ -139,6 +140,9 @@ pub struct NetworkSpec {
     /// Output channels of each layer; short form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<Vec<u32>>,
+    /// Definitions of ops that the catalog does not have. An imported model has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<Vec<OpDef>>,
 }
 
 #[cfg(feature = "openapi")]

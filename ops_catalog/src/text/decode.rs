@@ -59,7 +59,8 @@ pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, Invalid> {
             "the file is compressed with {how}; unpack it first, as in `{}`",
             match how {
                 "gzip" => "gunzip FILE",
-                "zip" => "unzip FILE",
+                // The .pt2 of torch.export is an archive too.
+                "zip" => "unzip FILE`, or, if it is a model, `latlas networks import FILE",
                 "bzip2" => "bunzip2 FILE",
                 "xz" => "unxz FILE",
                 _ => "unzstd FILE",

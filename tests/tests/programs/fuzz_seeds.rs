@@ -15,7 +15,7 @@ fn every_parser_survives_its_seeds() {
         for seed in fs::read_dir(folder.join(name)).unwrap() {
             let path = seed.unwrap().path();
             println!("{}", path.display());
-            parser(&String::from_utf8_lossy(&fs::read(&path).unwrap()));
+            parser(&fs::read(&path).unwrap());
             seeds += 1;
         }
         assert!(seeds > 0, "{name} has no seeds");

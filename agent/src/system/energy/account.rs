@@ -39,6 +39,8 @@ pub struct Busy {
     pub start: f64,
     /// End of the last call.
     pub end: f64,
+    /// Seconds of processors that other processes of the machine used meanwhile. None if that cannot be read.
+    pub others: Option<f64>,
 }
 
 /// Energy of one call, in millijoules.
@@ -194,7 +196,12 @@ mod tests {
             let before = self.looks(9.0 - self.window, 9.0, poll);
             let after = self.looks(end + 1.0, end + 1.0 + self.window, poll);
             let during = self.looks(9.5, end + 0.5, poll);
-            per_call(&during, &[&before, &after], &Busy { calls, start: 10.0, end }, self.tick)
+            per_call(
+                &during,
+                &[&before, &after],
+                &Busy { calls, start: 10.0, end, others: None },
+                self.tick,
+            )
         }
     }
 
@@ -250,7 +257,7 @@ mod tests {
         let before = [look(0.0, 0.0), look(0.5, 5.0), look(1.0, 10.0)];
         let during = [look(1.0, 10.0), look(1.5, 25.0), look(2.0, 40.0), look(3.0, 70.0)];
         let after = [look(3.5, 75.0), look(4.0, 80.0), look(4.5, 86.0)];
-        let busy = Busy { calls: 1000, start: 1.0, end: 3.0 };
+        let busy = Busy { calls: 1000, start: 1.0, end: 3.0, others: None };
         let tick = Tick { seconds: 0.02, joules: 0.001 };
         let found = per_call(&during, &[&before, &after], &busy, tick).unwrap();
         assert!((found.gross_mj - 60.0).abs() < 1e-9);
@@ -266,7 +273,7 @@ mod tests {
     fn what_the_readings_do_not_carry_is_no_number() {
         let tick = Tick { seconds: 0.02, joules: 0.001 };
         let idle = [look(0.0, 0.0), look(1.0, 10.0)];
-        let busy = Busy { calls: 10, start: 1.0, end: 2.0 };
+        let busy = Busy { calls: 10, start: 1.0, end: 2.0, others: None };
         let stuck = [look(1.0, 10.0), look(2.0, 10.0)];
         let good = [look(1.0, 10.0), look(2.0, 30.0)];
         assert_eq!(per_call(&stuck, &[&idle, &idle], &busy, tick), Err(NoEnergy::Stuck));

@@ -174,7 +174,7 @@ mod tests {
         while monotonic_seconds() < end {
             thread::sleep(Duration::from_millis(1));
         }
-        Ok(Some(Busy { calls: 10, start, end }))
+        Ok(Some(Busy { calls: 10, start, end, others: None }))
     }
 
     const IDLE_WATTS: f64 = 10.0;

@@ -1,0 +1,114 @@
+//! The agent with the command of a runtime: a shell script in its place.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use latlas_shared::{Dtype, Measurement, Status};
+
+/// Answers to everything, with times of half a microsecond. It dies at a model of more than 100 kB.
+const SCRIPT: &str = r#"
+echo '{"hello": {"protocol": 1, "runtime": "made-up", "version": "2.1", "devices": ["cpu"], "dtypes": ["int8"]}}'
+while read -r line; do
+  case $line in
+    *'"start"'*) echo '{"started": {}}' ;;
+    *'"prepare"'*)
+        path=${line#*'"model":"'}
+        path=${path%%'"'*}
+        case $(basename "$(dirname "$path")") in latlas-*) ;; *) exit 1 ;; esac
+        # The width of the output, as the file has it, is of no interest: its size is.
+        if [ "$(wc -c < "$path")" -gt 100000 ]; then echo "too large for me" >&2; exit 7; fi
+        echo '{"prepared": {}}' ;;
+    *'"sample"'*)
+        n=${line#*'"samples":'}
+        n=${n%%,*}
+        times=0.5
+        while [ "$n" -gt 1 ]; do times="$times, 0.5"; n=$((n - 1)); done
+        echo "{\"sampled\": {\"micros\": [$times]}}" ;;
+    *) echo '{"dropped": {}}' ;;
+  esac
+done
+"#;
+
+/// Runs the agent with the command in a folder.
+fn agent(folder: &Path, arguments: &str) -> Output {
+    fs::write(folder.join("worker.sh"), SCRIPT).unwrap();
+    let worker = folder.join("worker.sh").display().to_string();
+    fs::write(
+        folder.join("runtimes.toml"),
+        format!("[runtime.mine]\ncommand = [\"sh\", \"{worker}\"]\n"),
+    )
+    .unwrap();
+    Command::new(env!("CARGO_BIN_EXE_latlas-agent"))
+        .args(arguments.split_whitespace())
+        .env("LATLAS_RUNTIMES", folder.join("runtimes.toml"))
+        .env("XDG_STATE_HOME", folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn rows_of_a_runtime_have_its_run_config_and_a_death_costs_one_row() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let keys =
+        ["Conv3x3:n1-h8-w8-i8-o8-s1", "Conv3x3:n1-h8-w8-i128-o128-s1", "ReLU:n1-h8-w8-i8-o8-s1"];
+    let options = "bench --runtime mine --dtype int8 --network demo_mobile";
+    let ran = agent(folder.path(), &format!("{options} --key {}", keys.join(" --key ")));
+    let stderr = text(&ran.stderr);
+    assert!(ran.status.success(), "{stderr}");
+    assert!(stderr.contains("under int8-contiguous-t1-system-r0m-made-up-2.1"), "{stderr}");
+    assert!(stderr.contains("too large for me"), "its stderr is the agent's");
+    let rows: Vec<Measurement> =
+        text(&ran.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 4);
+    let (failed, measured): (Vec<_>, Vec<_>) =
+        rows.iter().partition(|row| row.status == Status::Failed);
+    // The network is large too.
+    assert_eq!(failed.len(), 2);
+    for row in failed {
+        let reason = row.reason.as_deref().unwrap();
+        assert!(reason.starts_with("the worker process of the runtime `mine` (in "), "{reason}");
+        assert!(reason.contains("ended with exit code 7"), "{reason}");
+    }
+    for row in measured {
+        assert_eq!(row.run_config.dtype, Dtype::Int8);
+        let latency = row.latency.as_ref().unwrap();
+        assert!(latency.is_sound());
+        let distances: Vec<u64> =
+            latency.curve.iter().map(|point| point.reuse_distance_bytes).collect();
+        assert_eq!(distances, [0], "it cannot evict");
+        assert_eq!(latency.curve[0].quiet_micros, 0.5);
+    }
+}
+
+#[test]
+fn a_command_is_tried_by_the_probe() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let ran = agent(folder.path(), "probe --runtime mine --dtype int8 --json");
+    // The op that is tried is too large for this command, and what that says is said.
+    assert!(!ran.status.success());
+    assert!(text(&ran.stderr).contains("the runtime `mine`"), "{}", text(&ran.stderr));
+}
+
+#[test]
+fn what_a_runtime_cannot_do_is_refused_before_the_run() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for (options, code, problem) in [
+        ("--runtime mine", 1, "it has no element type f32, but: int8; see --dtype"),
+        ("--runtime other --dtype int8", 1, "has no `[runtime.other]`, but: mine"),
+        ("--runtime mine --dtype int8 --reuse-distance 1024", 1, "so it has 0 only"),
+        ("--runtime mine --dtype int8 --device cuda:0", 1, "it has no device `cuda`, but: cpu"),
+        ("--dtype int8", 1, "--dtype int8 needs a runtime that quantizes"),
+        ("--runtime mine --dtype int8 --allocator retain", 2, "--allocator"),
+    ] {
+        let ran = agent(folder.path(), &format!("bench --key ReLU:n1-h8-w8-i8-o8-s1 {options}"));
+        let stderr = text(&ran.stderr);
+        assert_eq!((ran.status.code(), text(&ran.stdout).as_str()), (Some(code), ""), "{stderr}");
+        assert!(stderr.contains(problem), "{options}: {stderr}");
+    }
+}

@@ -1,0 +1,265 @@
+//! Attention over sequences, over maps, and inside the windows of maps.
+
+use ops_catalog::{Primitive, TensorShape};
+
+use super::dense::{named, stored};
+use super::{Placed, Placer, Why, number, told};
+use crate::flat::{Apply, FlatStep, Given, Source, Windows};
+use crate::fuse::TABLE;
+use crate::graph::{Kind, Value};
+use crate::view::{Axis, Digit, Digits, axes};
+
+/// Queries, keys or values: `[batch, heads, positions, channels of a head]`.
+#[derive(Debug)]
+struct Heads {
+    /// Heads that are stored.
+    heads: u64,
+    /// How often each of them is used.
+    repeats: u64,
+    /// Channels of a head.
+    size: u64,
+    /// Digits of the positions, the slowest first.
+    positions: Vec<Digit>,
+    /// Digits of rows and columns that count windows.
+    windows: Vec<Digit>,
+}
+
+impl Placer<'_> {
+    pub(super) fn attention(&mut self, causal: bool, scale: Option<f64>) -> Result<Placed, Why> {
+        let parts = [self.argument(0)?, self.argument(1)?, self.argument(2)?];
+        let [q, k, v] = [self.heads(&parts[0])?, self.heads(&parts[1])?, self.heads(&parts[2])?];
+        let shared = q.heads.is_multiple_of(k.heads * k.repeats);
+        if k.heads != v.heads || q.repeats != 1 || !shared {
+            return Err(format!("{} heads of queries and {} of keys", q.heads, k.heads));
+        }
+        let usual = 1.0 / (q.size as f64).sqrt();
+        if scale.is_some_and(|scale| (scale / usual - 1.0).abs() > 1e-3) {
+            self.note(
+                "the scores of an attention are scaled by another number than 1 / sqrt(head size), which takes as long",
+            );
+        }
+        let masks: Vec<&Value> = (3..self.node.inputs.len())
+            .map(|index| self.weight(index))
+            .collect::<Result<_, _>>()?;
+        let is_map = matches!(self.shape(&parts[0]), TensorShape::Map { .. });
+        let inside = !q.windows.is_empty() || parts[0].rolled != [0, 0];
+        let (source, digits) = if inside || (is_map && !masks.is_empty()) {
+            self.in_windows(&parts, [&q, &k, &v])?
+        } else {
+            self.over_all(&parts, [&q, &k, &v], causal, &masks)?
+        };
+        Ok(Placed { source, digits, rolled: parts[0].rolled })
+    }
+
+    /// The table of biases by relative position, of which the node's mask was made.
+    fn table(&self, window: u64, heads: u64) -> Given {
+        let rows = (2 * window - 1) * (2 * window - 1);
+        let masks = self.node.inputs.iter().skip(3).map(|&id| &self.graph.values[id]);
+        let mut origins = masks.filter_map(|mask| mask.origin.as_ref());
+        let table = origins.find(|stored| stored.dims.iter().product::<u64>() == rows * heads);
+        table.map_or(Given::Unknown, |stored| {
+            Given::Reshaped(Box::new(Given::Stored(stored.name.clone())), vec![rows, heads])
+        })
+    }
+
+    /// How a value is read as heads.
+    fn heads(&self, placed: &Placed) -> Result<Heads, Why> {
+        let wrong = || format!("attention over a tensor in the order {}", told(&placed.digits));
+        let channels = u64::from(self.shape(placed).channels());
+        let [before @ .., positions, last] = &placed.digits.0[..] else { return Err(wrong()) };
+        let size = match last[..] {
+            [] => 1,
+            [digit] if digit.axis == Axis::Channels && digit.stride == 1 => digit.size,
+            _ => return Err(wrong()),
+        };
+        let mut heads = Heads {
+            heads: channels / size,
+            repeats: 1,
+            size,
+            positions: positions.clone(),
+            windows: vec![],
+        };
+        for digit in before.iter().flatten() {
+            match digit.axis {
+                Axis::Batch => {}
+                Axis::Channels if digit.stride == size && digit.size == heads.heads => {}
+                Axis::Repeated => heads.repeats *= digit.size,
+                Axis::Rows | Axis::Columns => heads.windows.push(*digit),
+                _ => return Err(wrong()),
+            }
+        }
+        let at_positions =
+            |digit: &Digit| matches!(digit.axis, Axis::Rows | Axis::Columns | Axis::Tokens);
+        if positions.iter().all(at_positions) { Ok(heads) } else { Err(wrong()) }
+    }
+
+    /// Each position sees all.
+    fn over_all(
+        &mut self,
+        parts: &[Placed; 3],
+        [q, k, v]: [&Heads; 3],
+        causal: bool,
+        masks: &[&Value],
+    ) -> Result<(Source, Digits), Why> {
+        for (part, heads) in parts.iter().zip([q, k, v]) {
+            let whole: Vec<Digit> = axes(self.shape(part))
+                .into_iter()
+                .filter(|(axis, size)| !matches!(axis, Axis::Batch | Axis::Channels) && *size > 1)
+                .map(|(axis, size)| Digit { axis, size, stride: 1 })
+                .collect();
+            if heads.positions != whole {
+                return Err(format!("attention over a tensor in the order {}", told(&part.digits)));
+            }
+        }
+        let (causal, bias) = self.masked(causal, masks)?;
+        let given = bias.map(|mask| {
+            let dims = vec![1, q.heads, extent(&q.positions), extent(&k.positions)];
+            let own = mask.origin.as_ref().is_some_and(|stored| stored.name == mask.name);
+            let given = if own { stored(mask) } else { Given::Unknown };
+            named("positions", Given::Reshaped(Box::new(given), dims))
+        });
+        let primitive = Primitive::Attention {
+            heads: number(q.heads)?,
+            kv_heads: Some(number(k.heads)?),
+            causal,
+            position_bias: given.is_some(),
+        };
+        let side = extent(&q.positions).isqrt();
+        let table = match (given.is_some(), self.table(side, q.heads)) {
+            (true, given) if given != Given::Unknown => Some(named(TABLE, given)),
+            _ => None,
+        };
+        let sources = parts.iter().map(|part| part.source).collect();
+        let source = self.push(primitive, sources, given.into_iter().chain(table).collect())?;
+        Ok((source, with_head_size(&parts[0].digits, q.size, v.size)))
+    }
+
+    /// Whether the masks make the attention causal, and the mask that is a learned bias.
+    fn masked<'m>(
+        &self,
+        causal: bool,
+        masks: &[&'m Value],
+    ) -> Result<(bool, Option<&'m Value>), Why> {
+        let mut causal = causal;
+        let mut bias = None;
+        for mask in masks {
+            let hides = |number: f64| match mask.kind {
+                Kind::Boolean => number == 0.0,
+                _ => number < -1e4,
+            };
+            let &[.., rows, columns] = mask.dims.as_slice() else {
+                return Err("a mask of one number".into());
+            };
+            match &mask.numbers {
+                Some(numbers)
+                    if !numbers.iter().any(|&number| hides(number))
+                        && (mask.kind == Kind::Boolean
+                            || numbers.iter().all(|&number| number == 0.0)) => {}
+                Some(numbers) if is_triangle(numbers, rows, columns, hides) => causal = true,
+                None if mask.dims.len() >= 3 && bias.is_none() && mask.kind == Kind::Float => {
+                    bias = Some(*mask)
+                }
+                Some(_) if mask.dims.len() >= 3 && bias.is_none() && mask.kind == Kind::Float => {
+                    bias = Some(*mask)
+                }
+                _ => {
+                    return Err(format!(
+                        "its mask `{}` of the shape {:?} is neither causal nor a bias of each head",
+                        mask.name, mask.dims
+                    ));
+                }
+            }
+        }
+        Ok((causal, bias))
+    }
+
+    /// Rotary position embedding of queries or keys.
+    pub(super) fn rotary(&mut self) -> Result<Placed, Why> {
+        let input = self.argument(0)?;
+        let heads = self.heads(&input)?;
+        let primitive = Primitive::Rotary { heads: number(heads.heads)? };
+        let source = self.push(primitive, vec![input.source], vec![])?;
+        Ok(Placed { source, ..input })
+    }
+
+    /// Each position sees those of its window.
+    fn in_windows(
+        &mut self,
+        parts: &[Placed; 3],
+        [q, k, v]: [&Heads; 3],
+    ) -> Result<(Source, Digits), Why> {
+        let TensorShape::Map { h, w, .. } = self.shape(&parts[0]) else {
+            return Err("attention inside parts of a sequence".into());
+        };
+        let alike = |other: &Heads| {
+            (other.heads, other.size) == (q.heads, q.size)
+                && other.positions == q.positions
+                && other.windows == q.windows
+        };
+        if !alike(k) || !alike(v) || parts.iter().any(|part| part.rolled != parts[0].rolled) {
+            return Err(
+                "attention inside windows whose keys lie in another order than the queries".into(),
+            );
+        }
+        let (window, grid) = window_of(&q.positions, [h.into(), w.into()]).ok_or_else(|| {
+            format!("attention over a tensor in the order {}", told(&parts[0].digits))
+        })?;
+        let [down, across] = parts[0].rolled;
+        let shift = u32::try_from(-down.min(across)).map_err(|_| "a roll forwards".to_owned())?;
+        if [down, across].iter().any(|&rolled| rolled != 0 && rolled != -i64::from(shift)) {
+            return Err("rows and columns are rolled by different numbers".into());
+        }
+        let heads = number(q.heads)?;
+        let positions = self.table(window, q.heads);
+        let output = self.shape(&parts[0]);
+        self.flat.steps.push(FlatStep {
+            apply: Apply::Windows(Windows { heads, window: number(window)?, shift, grid }),
+            inputs: parts.iter().map(|part| part.source).collect(),
+            output,
+            weights: vec![named("positions", positions)],
+            place: self.node.place.clone(),
+            operator: self.node.operator.clone(),
+        });
+        let source = Source::Step(self.flat.steps.len() - 1);
+        Ok((source, parts[0].digits.clone()))
+    }
+}
+
+fn extent(digits: &[Digit]) -> u64 {
+    crate::view::extent(digits)
+}
+
+/// The digits of queries with another size of a head.
+fn with_head_size(queries: &Digits, old: u64, new: u64) -> Digits {
+    let resized = |digit: &Digit| match digit.axis {
+        Axis::Channels if digit.stride == 1 && digit.size == old => Digit { size: new, ..*digit },
+        Axis::Channels => Digit { stride: new, ..*digit },
+        _ => *digit,
+    };
+    Digits(queries.0.iter().map(|digits| digits.iter().map(resized).collect()).collect())
+}
+
+/// The side of the windows of a map of `[h, w]`, by the positions of one window, and whether they are spread over the
+/// map.
+fn window_of(positions: &[Digit], [h, w]: [u64; 2]) -> Option<(u64, bool)> {
+    let &[row, column] = positions else { return None };
+    let is_square =
+        row.axis == Axis::Rows && column.axis == Axis::Columns && row.size == column.size;
+    let side = row.size;
+    match (row.stride, column.stride) {
+        (1, 1) if is_square => Some((side, false)),
+        (down, across) if is_square && down * side == h && across * side == w => Some((side, true)),
+        _ => None,
+    }
+}
+
+/// Whether the numbers of a mask hide just what comes later.
+fn is_triangle(numbers: &[f64], rows: u64, columns: u64, hides: impl Fn(f64) -> bool) -> bool {
+    let (rows, columns) = (rows as usize, columns as usize);
+    rows == columns
+        && rows > 1
+        && numbers.chunks(columns).enumerate().all(|(row, numbers)| {
+            let row = row % rows;
+            numbers.iter().enumerate().all(|(column, &number)| hides(number) == (column > row))
+        })
+}

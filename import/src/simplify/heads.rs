@@ -1,0 +1,125 @@
+//! Queries, keys and values that stand together for each head, as LeViT and EfficientFormer have them.
+//!
+//! Their layer gives `[..., heads * size]`, and each head is cut into parts. The catalog cuts channels into parts that
+//! stand together for all heads. Both are the same layer with its outputs in another order.
+
+use crate::graph::{Graph, Node, Operation, Value, ValueId};
+
+/// A layer whose output is read as heads, each of which is cut.
+struct Cut {
+    /// The layer.
+    layer: usize,
+    /// Its output with the heads apart, by node: a reshape, and a permutation or none.
+    reshape: usize,
+    permute: Option<usize>,
+    /// The parts, by node.
+    slices: Vec<usize>,
+}
+
+/// Puts the outputs of such layers into the order in which parts stand together, and says which layers they are.
+pub(super) fn together(graph: &mut Graph) -> Vec<String> {
+    let mut producers = vec![None; graph.values.len()];
+    let mut readers = vec![vec![]; graph.values.len()];
+    for (index, node) in graph.nodes.iter().enumerate() {
+        producers[node.output] = Some(index);
+        node.inputs.iter().for_each(|&input| readers[input].push(index));
+    }
+    let cuts: Vec<Cut> = (0..graph.nodes.len())
+        .filter_map(|index| cut(graph, index, &producers, &readers))
+        .collect();
+    let places = cuts.iter().map(|cut| graph.nodes[cut.layer].place.clone()).collect();
+    for cut in cuts {
+        reorder(graph, &cut);
+    }
+    places
+}
+
+/// The layer whose heads a node cuts, if the node is the first that does.
+fn cut(
+    graph: &Graph,
+    index: usize,
+    producers: &[Option<usize>],
+    readers: &[Vec<usize>],
+) -> Option<Cut> {
+    let producer = |value: ValueId| producers[value].map(|at| (at, &graph.nodes[at]));
+    let only = |value: ValueId, reader: usize| readers[value] == [reader];
+    let cuts_heads = |at: &usize| {
+        let node = &graph.nodes[*at];
+        let last = graph.values[node.inputs[0]].dims.len().checked_sub(1);
+        matches!(node.operation, Operation::Slice { axis, step: 1, .. } if Some(axis) == last)
+    };
+    let value = *graph.nodes[index].inputs.first()?;
+    let slices = readers[value].clone();
+    if slices.first() != Some(&index) || slices.len() < 2 || !slices.iter().all(cuts_heads) {
+        return None;
+    }
+    let (mut at, mut node) = producer(value)?;
+    let mut permute = None;
+    if let Operation::Permute { order } = &node.operation {
+        if order.last() != Some(&(order.len() - 1)) {
+            return None;
+        }
+        permute = Some(at);
+        (at, node) = producer(node.inputs[0]).filter(|(_, node)| only(node.output, at))?;
+    }
+    let (reshape, whole) = (at, &graph.values[node.output].dims);
+    let (layer, linear) = producer(*node.inputs.first()?)?;
+    let &[.., heads, size] = whole.as_slice() else { return None };
+    let width = *graph.values[linear.output].dims.last()?;
+    let fits = node.operation == Operation::Reshape
+        && matches!(linear.operation, Operation::Linear { .. })
+        && only(linear.output, reshape)
+        && heads > 1
+        && heads * size == width;
+    fits.then_some(Cut { layer, reshape, permute, slices })
+}
+
+fn reorder(graph: &mut Graph, cut: &Cut) {
+    let value = |graph: &mut Graph, like: ValueId, dims: Vec<u64>| {
+        let value = Value { dims, numbers: None, ..graph.values[like].clone() };
+        graph.values.push(value);
+        graph.values.len() - 1
+    };
+    let layer = graph.nodes[cut.layer].output;
+    let flat = graph.values[layer].dims.clone();
+    let apart = graph.values[graph.nodes[cut.reshape].output].dims.clone();
+    let heads = apart[apart.len() - 2];
+    for &slice in &cut.slices {
+        let node = graph.nodes[slice].clone();
+        let Operation::Slice { start, .. } = node.operation else { continue };
+        let length = graph.values[node.output].dims.last().copied().unwrap_or(1);
+        let with_last = |dims: &[u64], last: u64| {
+            let mut dims = dims.to_vec();
+            dims.pop();
+            dims.push(last);
+            dims
+        };
+        // The part of all heads, then the heads apart, then their order.
+        let part = value(graph, layer, with_last(&flat, heads * length));
+        let operation = Operation::Slice { axis: flat.len() - 1, start: heads * start, step: 1 };
+        graph.nodes.push(Node { operation, inputs: vec![layer], output: part, ..node.clone() });
+        let last = match cut.permute {
+            None => Node { operation: Operation::Reshape, inputs: vec![part], ..node },
+            Some(permute) => {
+                let split = value(graph, layer, with_last(&apart, length));
+                graph.nodes.push(Node {
+                    operation: Operation::Reshape,
+                    inputs: vec![part],
+                    output: split,
+                    ..node.clone()
+                });
+                let operation = graph.nodes[permute].operation.clone();
+                Node { operation, inputs: vec![split], ..node }
+            }
+        };
+        graph.nodes[slice] = last;
+    }
+    // Its weights are stored in the other order.
+    for place in 1..graph.nodes[cut.layer].inputs.len() {
+        let stored = graph.nodes[cut.layer].inputs[place];
+        let dims = graph.values[stored].dims.clone();
+        let reordered = value(graph, stored, dims);
+        graph.values[reordered].origin = None;
+        graph.nodes[cut.layer].inputs[place] = reordered;
+    }
+}

@@ -1,0 +1,118 @@
+//! Normalizations that a file has as means, differences and roots.
+
+use super::{Finder, Found};
+use crate::graph::{Binary, Function, Node, Operation, Reduction, ValueId};
+
+impl Finder<'_> {
+    /// A layer norm or a root-mean-square norm with `node` as its last part.
+    pub(super) fn norm(&self, node: &Node) -> Option<Found> {
+        let &[left, right] = &node.inputs[..] else { return None };
+        match node.operation {
+            Operation::Binary(Binary::Div) => self.layer_norm(left, self.root(right)?),
+            Operation::Binary(Binary::Mul) => {
+                let plain =
+                    self.inverse_root(right).and_then(|root| self.layer_norm(left, root)).or_else(
+                        || self.inverse_root(left).and_then(|root| self.layer_norm(right, root)),
+                    );
+                plain.or_else(|| self.scaled(left, right)).or_else(|| self.scaled(right, left))
+            }
+            Operation::Binary(Binary::Add) => {
+                self.shifted(left, right).or_else(|| self.shifted(right, left))
+            }
+            _ => None,
+        }
+    }
+
+    /// The value under a root.
+    fn root(&self, value: ValueId) -> Option<ValueId> {
+        self.function(value, Function::Sqrt)
+    }
+
+    /// The value under a root in a denominator.
+    fn inverse_root(&self, value: ValueId) -> Option<ValueId> {
+        self.function(value, Function::Rsqrt).or_else(|| {
+            let root = self.function(value, Function::Reciprocal)?;
+            self.root(root)
+        })
+    }
+
+    /// The value of which this is the mean over the last dimension.
+    fn mean_of(&self, value: ValueId) -> Option<ValueId> {
+        let node = self.producer(value)?;
+        let input = *node.inputs.first()?;
+        let last = self.graph.values[input].dims.len().checked_sub(1)?;
+        match &node.operation {
+            Operation::Reduce { reduction: Reduction::Mean, axes, .. } if *axes == [last] => {
+                Some(input)
+            }
+            _ => None,
+        }
+    }
+
+    /// The value of which this is the square.
+    fn square_of(&self, value: ValueId) -> Option<ValueId> {
+        if let Some([base, by]) = self.binary(value, Binary::Pow) {
+            return self.is_number(by, 2.0).then_some(base);
+        }
+        self.binary(value, Binary::Mul).filter(|[one, other]| one == other).map(|[one, _]| one)
+    }
+
+    /// `mean(y^2)` and epsilon of `mean(y^2) + epsilon`.
+    fn mean_square(&self, value: ValueId) -> Option<(ValueId, f64)> {
+        let [left, right] = self.binary(value, Binary::Add)?;
+        let (mean, epsilon) = match (self.scalar(right), self.scalar(left)) {
+            (Some(epsilon), _) => (left, epsilon),
+            (None, Some(epsilon)) => (right, epsilon),
+            (None, None) => return None,
+        };
+        Some((self.square_of(self.mean_of(mean)?)?, epsilon))
+    }
+
+    /// A layer norm without weights: the difference from the mean over the root of its mean square.
+    fn layer_norm(&self, difference: ValueId, under_root: ValueId) -> Option<Found> {
+        let (centred, epsilon) = self.mean_square(under_root)?;
+        let [x, mean] = self.binary(difference, Binary::Sub)?;
+        let same = centred == difference || self.binary(centred, Binary::Sub) == Some([x, mean]);
+        if !same || self.mean_of(mean) != Some(x) {
+            return None;
+        }
+        Found::new(Operation::LayerNorm { dimensions: 1, epsilon }, vec![x])
+    }
+
+    /// A norm times a weight for each channel.
+    fn scaled(&self, weight: ValueId, norm: ValueId) -> Option<Found> {
+        self.channel_weight(weight)?;
+        let node = self.producer(norm)?;
+        if let (Operation::LayerNorm { dimensions: 1, .. }, &[x]) =
+            (&node.operation, &node.inputs[..])
+        {
+            return Found::new(node.operation.clone(), vec![x, weight]);
+        }
+        let [left, right] = self.binary(norm, Binary::Mul)?;
+        [(left, right), (right, left)].into_iter().find_map(|(x, root)| {
+            let (squared, epsilon) = self.mean_square(self.inverse_root(root)?)?;
+            if squared != x {
+                return None;
+            }
+            Found::new(Operation::RmsNorm { epsilon }, vec![x, weight])
+        })
+    }
+
+    /// A norm with a weight, plus a weight for each channel.
+    fn shifted(&self, shift: ValueId, norm: ValueId) -> Option<Found> {
+        self.channel_weight(shift)?;
+        let node = self.producer(norm)?;
+        match (&node.operation, &node.inputs[..]) {
+            (Operation::LayerNorm { dimensions: 1, .. }, &[x, scale]) => {
+                Found::new(node.operation.clone(), vec![x, scale, shift])
+            }
+            _ => None,
+        }
+    }
+
+    /// A stored vector.
+    fn channel_weight(&self, value: ValueId) -> Option<()> {
+        let value = &self.graph.values[value];
+        (value.constant && value.dims.len() == 1 && value.dims[0] > 1).then_some(())
+    }
+}
