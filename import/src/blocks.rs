@@ -63,16 +63,12 @@ pub(crate) fn blocks(flat: &Flat, name: &str, catalog: &Catalog) -> Result<Block
     let network = NetworkSpec {
         name: Some(name.to_owned()),
         input: network_input(flat),
-        output: Some(u32_index(nodes.len() - 1)),
+        output: places.get(&flat.output).copied(),
         nodes: Some(nodes),
         ops: (!ops.is_empty()).then_some(ops),
         ..NetworkSpec::default()
     };
     Ok(Blocks { network, weights })
-}
-
-fn u32_index(index: usize) -> i64 {
-    i64::try_from(index).unwrap_or(i64::MAX)
 }
 
 /// The op of each piece. What no op of the catalog computes gets one of its own.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+pub(crate) use ops_catalog::shown;
+
 use crate::flat::Problem;
 
 /// Why a file gives no graph. The messages do not name the file.
@@ -135,15 +137,4 @@ pub(crate) fn brief(mut message: String) -> String {
         message.push_str("...");
     }
     message
-}
-
-/// A text from a file as messages repeat it: on one line, and of at most 100 characters.
-pub(crate) fn shown(text: &str) -> String {
-    let mut rest = text.chars();
-    let mut short: String =
-        rest.by_ref().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if rest.next().is_some() {
-        short.push_str("...");
-    }
-    short
 }

@@ -67,8 +67,6 @@ pub enum Given {
     Transposed(Box<Given>),
     /// The same number everywhere.
     Constant(f64, Vec<u64>),
-    /// Tensors one after the other along the first dimension.
-    Joined(Vec<Given>),
     /// The weight of a convolution into which a batch norm was folded: times `scale / sqrt(variance + epsilon)`, a
     /// factor for each output channel.
     FoldedWeight {

@@ -248,8 +248,6 @@ pub enum Operation {
         /// Groups.
         groups: u32,
     },
-    /// Its input. The readers leave it out where they can: dropout, casts between floating-point types, `contiguous`.
-    Identity,
     /// Something that has no place here.
     Unsupported {
         /// Why, and what to do.

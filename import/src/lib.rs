@@ -67,8 +67,8 @@ pub struct Options {
 /// Reads a model as a network: an archive as the `.pt2` of `torch.export.save`, everything else as ONNX.
 ///
 /// # Errors
-/// If the file cannot be read, is of another format or damaged, or leaves dimensions open; all parts of the model that
-/// cannot be expressed. The messages do not name the file.
+/// If the file cannot be read, is of another format or damaged, or leaves dimensions open; parts of the model that cannot
+/// be expressed. The messages do not name the file.
 pub fn import(path: &Path, options: &Options, catalog: &Catalog) -> Result<Imported, ImportError> {
     let graph = read(path, &ReadOptions { input: options.input.clone() })?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -122,7 +122,8 @@ fn read_from<R: Read + Seek>(
 /// Makes a network of a model's graph.
 ///
 /// # Errors
-/// All parts of the model that can't be expressed.
+/// Parts of the model that can't be expressed: those that do not depend on another one, and those behind one that keeps
+/// its shape.
 pub fn network_of(graph: Graph, name: &str, catalog: &Catalog) -> Result<Imported, Vec<Problem>> {
     let too_large = |count: usize, what: &str| {
         vec![Problem {

@@ -192,7 +192,6 @@ impl<'a> Placer<'a> {
             Operation::ChannelShuffle { groups } => {
                 self.on_map(Primitive::Shuffle { groups: *groups })
             }
-            Operation::Identity => self.argument(0),
             Operation::Unsupported { why } => Err(why.clone()),
         }
     }

@@ -10,7 +10,6 @@ use crate::graph::{Binary, Function, Graph, Node, Operation, ValueId};
 /// put into another order.
 pub(crate) fn simplify(mut graph: Graph) -> (Graph, Vec<String>) {
     graph.outputs.truncate(1);
-    forget_identities(&mut graph);
     let mut producers = vec![None; graph.values.len()];
     for (index, node) in graph.nodes.iter().enumerate() {
         producers[node.output] = Some(index);
@@ -92,23 +91,6 @@ fn inserted(nodes: Vec<Node>) -> Vec<Node> {
     ordered
 }
 
-/// Lets readers of an identity read its input.
-fn forget_identities(graph: &mut Graph) {
-    let mut same: Vec<ValueId> = (0..graph.values.len()).collect();
-    for node in &graph.nodes {
-        if let (Operation::Identity, Some(&input)) = (&node.operation, node.inputs.first()) {
-            same[node.output] = same[input];
-        }
-    }
-    graph.nodes.retain(|node| node.operation != Operation::Identity);
-    graph
-        .nodes
-        .iter_mut()
-        .flat_map(|node| &mut node.inputs)
-        .for_each(|input| *input = same[*input]);
-    graph.outputs.iter_mut().for_each(|output| *output = same[*output]);
-}
-
 /// Drops the nodes that do not lead to an output.
 fn prune(graph: &mut Graph) {
     let mut used = vec![false; graph.values.len()];
@@ -136,7 +118,6 @@ impl<'a> Finder<'a> {
         self.activation(node)
             .or_else(|| self.norm(node))
             .or_else(|| self.rotary(node))
-            .or_else(|| self.roll(node))
             .or_else(|| self.attention(node))
     }
 
@@ -267,28 +248,6 @@ impl<'a> Finder<'a> {
             }
         }
         None
-    }
-
-    /// A roll that is written as two parts that change places.
-    fn roll(&self, node: &Node) -> Option<Found> {
-        let (&Operation::Concat { axis }, &[left, right]) = (&node.operation, &node.inputs[..])
-        else {
-            return None;
-        };
-        let part = |value: ValueId| {
-            let node = self.producer(value)?;
-            match node.operation {
-                Operation::Slice { axis: along, start, step: 1 } if along == axis => {
-                    Some((node.inputs[0], start, self.graph.values[value].dims[axis]))
-                }
-                _ => None,
-            }
-        };
-        let ((x, middle, end), (other, start, length)) = (part(left)?, part(right)?);
-        let size = self.graph.values[x].dims[axis];
-        let whole = x == other && start == 0 && length == middle && middle + end == size;
-        let shift = -i64::try_from(middle).ok().filter(|_| whole)?;
-        Found::new(Operation::Roll { shifts: vec![(axis, shift)] }, vec![x])
     }
 
     /// Whether a value is `sqrt(2 / pi) * (x + 0.044715 * x^3)`.

@@ -57,9 +57,6 @@ fn evaluated(given: &Given, stored: &Tensors) -> Result<Tensor, Box<dyn Error>> 
         Given::Constant(number, dims) => {
             Tensor::f_full(sizes(dims), *number, (Kind::Float, tch::Device::Cpu))?
         }
-        Given::Joined(parts) => {
-            Tensor::f_cat(&parts.iter().map(of).collect::<Result<Vec<_>, _>>()?, 0)?
-        }
         Given::FoldedWeight { weight, norm } => {
             let weight = of(weight)?;
             let mut along = vec![1; weight.dim()];

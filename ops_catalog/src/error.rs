@@ -50,7 +50,7 @@ impl std::error::Error for Invalid {}
 
 /// A user's text as messages repeat it: at most 100 characters on one line. Messages go into logs and answers, and the
 /// text can be anything.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut rest = text.chars();
     let mut short: String =
         rest.by_ref().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();

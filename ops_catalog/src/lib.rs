@@ -27,7 +27,7 @@ pub mod text;
 
 pub use catalog::Catalog;
 pub use draw::{CALIBRATION_SEED, Family};
-pub use error::Invalid;
+pub use error::{Invalid, shown};
 pub use key::{OpKey, Shape};
 pub use network::{Network, NetworkPlan, PlanStep, Value};
 pub use numbers::{BATCH_NORM_EPSILON, Init, LAYER_NORM_EPSILON, ShiftedWindows, rotary_angle};

@@ -3,6 +3,24 @@
 //! A primitive is defined in two places: its variant of [`Primitive`] has its parameters, and its arm of
 //! [`Primitive::infer`] has its effect on shapes and its cost. Only the crate `latlas_lowering` knows how to run it.
 
+/// The pattern of functions of single elements, without weights, that can work in place.
+macro_rules! activation {
+    () => {
+        Primitive::Relu
+            | Primitive::Relu6
+            | Primitive::Hardswish
+            | Primitive::Silu
+            | Primitive::Gelu
+            | Primitive::Sigmoid
+            | Primitive::LeakyRelu
+            | Primitive::Elu
+            | Primitive::GeluTanh
+            | Primitive::Tanh
+            | Primitive::Hardsigmoid
+            | Primitive::Mish
+    };
+}
+
 mod cost;
 mod fields;
 mod infer;
@@ -545,21 +563,7 @@ impl<S> Primitive<S> {
 
     /// Whether it is a function of single elements, without weights, that can work in place.
     pub fn is_activation(&self) -> bool {
-        matches!(
-            self,
-            Primitive::Relu
-                | Primitive::Relu6
-                | Primitive::Hardswish
-                | Primitive::Silu
-                | Primitive::Gelu
-                | Primitive::Sigmoid
-                | Primitive::LeakyRelu
-                | Primitive::Elu
-                | Primitive::GeluTanh
-                | Primitive::Tanh
-                | Primitive::Hardsigmoid
-                | Primitive::Mish
-        )
+        matches!(self, activation!())
     }
 
     /// Whether it normalizes its input.

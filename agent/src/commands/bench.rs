@@ -383,7 +383,8 @@ fn write_line(out: &mut impl Write, measurement: &Measurement) -> io::Result<()>
     out.flush()
 }
 
-/// A flag that Ctrl-C raises.
+/// A flag that Ctrl-C raises. The second Ctrl-C ends the process, since a visit that hangs has minutes until its limit.
+/// Workers end with it.
 fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&stop);
@@ -391,6 +392,10 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
     std::thread::spawn(move || {
         if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
             raised.store(true, Ordering::Relaxed);
+            eprintln!("stopping after this visit; Ctrl-C again ends at once");
+        }
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            std::process::exit(1);
         }
     });
     Ok(stop)

@@ -29,9 +29,34 @@ enum Line {
     TooLong,
 }
 
+/// Ends the process group of a command when this process ends, however it ends: then the pipe to the guard closes.
+struct Guard(Child);
+
+impl Guard {
+    /// Guards the group of a process.
+    fn of(group: u32) -> io::Result<Guard> {
+        Command::new("sh")
+            .args(["-c", "cat >/dev/null; kill -s KILL -- \"-$0\"", &group.to_string()])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Guard)
+    }
+
+    /// Ends the guard, and not what it guards.
+    fn end(&mut self) {
+        // Both fail only if it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running command.
 pub struct Process {
     child: Child,
+    guard: Guard,
     requests: ChildStdin,
     lines: Receiver<Line>,
 }
@@ -61,12 +86,13 @@ impl Process {
             source,
         };
         let mut child = spawn_on(command, cpus).map_err(failed)?;
+        let guard = Guard::of(child.id()).map_err(failed)?;
         let no_pipe = || failed(io::Error::other("it has no standard streams"));
         let requests = child.stdin.take().ok_or_else(no_pipe)?;
         let stdout = child.stdout.take().ok_or_else(no_pipe)?;
         let (sender, lines) = mpsc::sync_channel(MOST_REPLIES);
         thread::spawn(move || read(stdout, &sender));
-        Ok(Process { child, requests, lines })
+        Ok(Process { child, guard, requests, lines })
     }
 
     /// Id of the process.
@@ -152,6 +178,8 @@ impl Process {
             let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
             let _ = self.child.wait();
         }
+        // Afterwards the id can belong to another process.
+        self.guard.end();
     }
 }
 
@@ -205,5 +233,37 @@ fn read(stdout: ChildStdout, lines: &SyncSender<Line>) {
         if lines.send(Line::Text(line)).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").process_group(0).spawn().unwrap()
+    }
+
+    /// The end of the agent closes the pipe to the guard, as here.
+    #[test]
+    fn what_a_command_started_ends_with_the_agent() {
+        let mut child = sleeper();
+        let mut guard = Guard::of(child.id()).unwrap();
+        drop(guard.0.stdin.take());
+        let done = guard.0.wait().unwrap();
+        if !done.success() {
+            child.kill().unwrap();
+        }
+        assert!(done.success(), "{done}");
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn a_guard_that_is_ended_ends_nothing_else() {
+        let mut child = sleeper();
+        Guard::of(child.id()).unwrap().end();
+        assert_eq!(child.try_wait().unwrap(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -142,8 +142,8 @@ Example:
     /// Read a model as a network: ONNX, or the .pt2 of torch.export
     #[command(after_help = "\
 The weights are not needed and not read. Blocks of the catalog are found in the model, so their rows count; the rest
-becomes ops of the network's own, whose definitions are in the output. If a part of the model cannot be expressed, all
-such parts are listed, and there is no output.
+becomes ops of the network's own, whose definitions are in the output. If parts of the model cannot be expressed, they
+are listed, and there is no output.
 
 Example:
   latlas networks import resnet18.pt2 -o resnet18.json

@@ -50,7 +50,7 @@ pub(super) fn pieces(flat: &Flat, known: &[Known]) -> Result<Vec<Piece>, Vec<Pro
             continue;
         }
         if parts[at].len() > MOST {
-            pieces.extend(unwoven(flat, &parts[at], entry)?);
+            pieces.extend(unwoven(flat, &parts[at])?);
             at += 1;
             continue;
         }
@@ -196,7 +196,7 @@ fn is_light(primitive: &Primitive<u32>) -> bool {
 }
 
 /// The pieces of a part that is larger than an op may be: branches that are merged by nodes of the network.
-fn unwoven(flat: &Flat, part: &[usize], entry: Source) -> Result<Vec<Piece>, Vec<Problem>> {
+fn unwoven(flat: &Flat, part: &[usize]) -> Result<Vec<Piece>, Vec<Problem>> {
     let mut units = Units::new(flat, part);
     for &step in part {
         units.close(step);
@@ -212,7 +212,6 @@ fn unwoven(flat: &Flat, part: &[usize], entry: Source) -> Result<Vec<Piece>, Vec
             Err(problem) => problems.push(problem),
         }
     }
-    debug_assert!(pieces.iter().any(|piece: &Piece| piece.inputs.contains(&entry)));
     if problems.is_empty() { Ok(pieces) } else { Err(problems) }
 }
 

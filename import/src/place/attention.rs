@@ -7,7 +7,7 @@ use super::{Placed, Placer, Why, number, told};
 use crate::flat::{Apply, FlatStep, Given, Source, Windows};
 use crate::fuse::TABLE;
 use crate::graph::{Kind, Value};
-use crate::view::{Axis, Digit, Digits, axes};
+use crate::view::{Axis, Digit, Digits, axes, extent};
 
 /// Queries, keys or values: `[batch, heads, positions, channels of a head]`.
 #[derive(Debug)]
@@ -223,10 +223,6 @@ impl Placer<'_> {
         let source = Source::Step(self.flat.steps.len() - 1);
         Ok((source, parts[0].digits.clone()))
     }
-}
-
-fn extent(digits: &[Digit]) -> u64 {
-    crate::view::extent(digits)
 }
 
 /// The digits of queries with another size of a head.

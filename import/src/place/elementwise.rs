@@ -151,7 +151,7 @@ impl Placer<'_> {
     /// The dimensions in which a constant varies, as those of a value.
     fn extent(&self, input: &Placed, constant: &Value) -> Result<Extent, Why> {
         let skipped = input.digits.0.len().checked_sub(constant.dims.len());
-        let Some(skipped) = skipped.filter(|_| true) else {
+        let Some(skipped) = skipped else {
             return match constant.dims.iter().all(|&size| size == 1) {
                 true => Ok(Extent::Scalar),
                 false => Err("the constant has more dimensions than the value".into()),

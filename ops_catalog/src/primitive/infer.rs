@@ -169,19 +169,7 @@ impl Primitive<u32> {
                 Effect::of(input).learning(2 * channels)
             }
             Primitive::RmsNorm | Primitive::LayerScale => Effect::of(input).learning(channels),
-            Primitive::Relu
-            | Primitive::Relu6
-            | Primitive::Hardswish
-            | Primitive::Silu
-            | Primitive::Gelu
-            | Primitive::Sigmoid
-            | Primitive::LeakyRelu
-            | Primitive::Elu
-            | Primitive::GeluTanh
-            | Primitive::Tanh
-            | Primitive::Hardsigmoid
-            | Primitive::Mish
-            | Primitive::Softmax => Effect::of(input),
+            activation!() | Primitive::Softmax => Effect::of(input),
             Primitive::Prelu { shared } => {
                 Effect::of(input).learning(if *shared { 1 } else { channels })
             }
