@@ -268,7 +268,11 @@ def predictions(folder, figures):
     print(f"\n{len(arch)} models below {MOST_FLOPS / 1e9:.0f} GFLOPs, {len(keys_of(*networks))} rows")
     measured = bench(folder / "all.ndjson", "--space", str(space), *networks)
     truth = network_micros(measured)
-    found = accuracy(folder, "table", measured)
+    # Their own ops are defined in their files.
+    found = accuracy(folder, "table", measured, *[word for file in arch for word in ("--op-file", file)])
+    for network in sorted(found["networks"], key=lambda network: -abs((network["prediction"] or {"error": 1})["error"])):
+        error = network["prediction"] and f"{100 * network['prediction']['error']:+.1f}%"
+        print(f"  {network['name']:<24} {network['measured_micros'] / 1e3:8.2f} ms measured, from the rows alone {error}")
     print("the models, and how long they take in Python over what the agent measures:")
     for file in arch:
         name = file.stem
