@@ -7,7 +7,12 @@ use std::{env, fs};
 fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let mut code = String::new();
-    for (constant, folder) in [("OPS", "ops"), ("SPACES", "spaces"), ("NETWORKS", "networks")] {
+    for (constant, folder) in [
+        ("OPS", "ops"),
+        ("SPACES", "spaces"),
+        ("NETWORKS", "networks"),
+        ("ARCH_SPACES", "arch_spaces"),
+    ] {
         let dir = Path::new(&root).join("data").join(folder);
         println!("cargo::rerun-if-changed={}", dir.display());
         let mut files: Vec<_> = fs::read_dir(&dir)
@@ -16,7 +21,8 @@ fn main() {
             .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
             .collect();
         files.sort();
-        writeln!(code, "const {constant}: &[(&str, &str)] = &[").expect("a string takes it");
+        writeln!(code, "pub(crate) const {constant}: &[(&str, &str)] = &[")
+            .expect("a string takes it");
         for path in files {
             let name = path.file_name().expect("a file has a name").to_string_lossy();
             writeln!(code, "    ({:?}, include_str!({:?})),", format!("{folder}/{name}"), path)

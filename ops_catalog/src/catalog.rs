@@ -139,7 +139,9 @@ impl Catalog {
     /// # Errors
     /// When there is none; the message lists them.
     pub fn space(&self, name: &str) -> Result<&SpaceDef, Invalid> {
-        self.spaces.get(name).ok_or_else(|| unknown("space", name, self.spaces.keys()))
+        self.spaces
+            .get(name)
+            .ok_or_else(|| unknown("space", name, self.spaces.keys().map(String::as_str)))
     }
 
     /// All built-in spaces, by name.
@@ -152,7 +154,9 @@ impl Catalog {
     /// # Errors
     /// When there is none; the message lists them.
     pub fn network_spec(&self, name: &str) -> Result<&NetworkSpec, Invalid> {
-        self.networks.get(name).ok_or_else(|| unknown("network", name, self.networks.keys()))
+        self.networks
+            .get(name)
+            .ok_or_else(|| unknown("network", name, self.networks.keys().map(String::as_str)))
     }
 
     /// All built-in networks as their authors wrote them, by name.
@@ -161,8 +165,8 @@ impl Catalog {
     }
 }
 
-fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Invalid {
-    let known: Vec<&str> = known.map(String::as_str).collect();
+pub(crate) fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Invalid {
+    let known: Vec<&str> = known.collect();
     Invalid::new(
         format!("{kind} {}", shown(name)),
         format!("there is no such {kind}; the built-in ones are {}", known.join(", ")),

@@ -7,7 +7,9 @@ mod plan;
 use std::sync::Arc;
 
 use self::order::in_running_order;
+pub(crate) use self::order::post_order;
 pub use self::plan::{NetworkPlan, PlanStep};
+pub(crate) use self::plan::{key_shape, merged};
 use crate::error::shown;
 use crate::key::Shape;
 use crate::op::Op;
@@ -34,14 +36,14 @@ pub enum Value {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct NetworkNode {
+pub(crate) struct NetworkNode {
     /// The place in the author's text: `layers[3]`, `nodes[3]`.
-    place: String,
-    op: Arc<Op>,
-    c_out: u32,
-    stride: u32,
-    inputs: Vec<Value>,
-    merge: Merge,
+    pub(crate) place: String,
+    pub(crate) op: Arc<Op>,
+    pub(crate) c_out: u32,
+    pub(crate) stride: u32,
+    pub(crate) inputs: Vec<Value>,
+    pub(crate) merge: Merge,
 }
 
 /// A checked network: its fields are present, its ops exist, it has no cycle, and every node leads to the output. Nodes
@@ -64,6 +66,11 @@ impl Network {
     /// does not lead to the output.
     pub fn new(spec: &NetworkSpec, catalog: &Catalog) -> Result<Network, Invalid> {
         Network::read(spec, catalog).map_err(|e| labelled(spec.name.as_deref(), e))
+    }
+
+    /// Its nodes in running order, the output last.
+    pub(crate) fn nodes(&self) -> &[NetworkNode] {
+        &self.nodes
     }
 
     fn labelled(&self, error: Invalid) -> Invalid {
@@ -295,7 +302,7 @@ impl Input {
         TensorShape::Map { n, c, h, w }
     }
 
-    fn check(&self) -> Result<(), Invalid> {
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
         let fields = [
             ("n", self.n, Shape::MAX_BATCH),
             ("c", self.c, Shape::MAX_CHANNELS),

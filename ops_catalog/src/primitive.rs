@@ -528,9 +528,16 @@ pub(crate) enum Arity {
 /// Rounds to a multiple of `divisor`, at most a tenth down: `make_divisible` of the MobileNet reference code. A divisor
 /// of 0 counts as 1, and a result beyond `u32` is its maximum.
 pub fn make_divisible(value: u32, divisor: u32) -> u32 {
-    let (value, divisor) = (u64::from(value), u64::from(divisor.max(1)));
-    let rounded = ((value + divisor / 2) / divisor * divisor).max(divisor);
-    let kept = if rounded * 10 < value * 9 { rounded + divisor } else { rounded };
+    divisible_fraction(u64::from(value), 1, divisor)
+}
+
+/// [`make_divisible`] of `numerator / denominator`, which are at most 48 bits long. A denominator of 0 counts as 1.
+pub(crate) fn divisible_fraction(numerator: u64, denominator: u64, divisor: u32) -> u32 {
+    let (value, one) = (u128::from(numerator), u128::from(denominator.max(1)));
+    let divisor = u128::from(divisor.max(1));
+    let nearest = (2 * value + divisor * one) / (2 * one);
+    let rounded = (nearest / divisor * divisor).max(divisor);
+    let kept = if rounded * 10 * one < value * 9 { rounded + divisor } else { rounded };
     u32::try_from(kept).unwrap_or(u32::MAX)
 }
 

@@ -127,8 +127,8 @@ fn number(text: &str) -> Option<u32> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// A decimal such as `2.5` as a fraction.
-fn fraction(text: &str) -> Option<(u32, u32)> {
+/// A decimal such as `2.5`, of at most 4 digits after the point, as a fraction.
+pub(crate) fn fraction(text: &str) -> Option<(u32, u32)> {
     let (whole, digits) = text.split_once('.').unwrap_or((text, ""));
     if whole.is_empty() || digits.len() > 4 || (text.contains('.') && digits.is_empty()) {
         return None;

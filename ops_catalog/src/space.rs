@@ -73,7 +73,7 @@ impl SpaceDef {
 }
 
 /// Checks the name of a space, which appears in command lines and URLs.
-fn check_space_name(name: &str) -> Result<(), Invalid> {
+pub(crate) fn check_space_name(name: &str) -> Result<(), Invalid> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     if (1..=60).contains(&name.len()) && name.bytes().all(plain) {
         return Ok(());

@@ -5,7 +5,7 @@ use crate::Invalid;
 
 /// A node that depends on itself.
 #[derive(Debug)]
-pub(super) struct Cycle {
+pub(crate) struct Cycle {
     /// The node whose input closes the cycle.
     node: usize,
     /// That input.
@@ -14,7 +14,7 @@ pub(super) struct Cycle {
 
 /// The nodes that lead to the output, each after its inputs, so the output is last. The walk starts at the output, goes
 /// depth first, and takes the inputs of a node in their order.
-pub(super) fn post_order(inputs: &[&[Value]], output: usize) -> Result<Vec<usize>, Cycle> {
+pub(crate) fn post_order(inputs: &[&[Value]], output: usize) -> Result<Vec<usize>, Cycle> {
     #[derive(Clone, Copy, PartialEq)]
     enum State {
         New,

@@ -85,31 +85,23 @@ impl NetworkPlan {
         inputs: Vec<Value>,
         catalog: &Catalog,
     ) -> Result<Value, Invalid> {
-        let merged = match (inputs.as_slice(), node.merge) {
-            ([single], _) => *single,
-            (_, Merge::Add | Merge::Mul) => {
-                self.combined(&inputs, node.merge, &node.place, catalog)?
-            }
-            (_, Merge::Concat) => self.concatenated(inputs, &node.place, catalog)?,
-        };
-        let input = self.shape_of(merged);
-        let fits = match node.op.def().input {
-            Layout::Map => matches!(input, TensorShape::Map { .. }),
-            Layout::Tokens => matches!(input, TensorShape::Tokens { .. }),
-        };
-        if !fits {
-            let wanted = match node.op.def().input {
-                Layout::Map => "a map [n, c, h, w]",
-                Layout::Tokens => "a sequence [n, tokens, c]",
+        let shapes: Vec<TensorShape> = inputs.iter().map(|&value| self.shape_of(value)).collect();
+        let Merged { shape: input, op: merging, shapes } = merged(node.merge, &shapes, catalog)?;
+        let mut value = inputs[0];
+        for (index, shape) in shapes.into_iter().enumerate() {
+            let parts = match node.merge {
+                Merge::Add | Merge::Mul => vec![value, inputs[index + 1]],
+                Merge::Concat => inputs.clone(),
             };
-            return Err(Invalid::new(
-                node.op.name(),
-                format!("takes {wanted}, but its input is {input}"),
-            ));
+            let op = merging.expect("several values are merged by an op");
+            let mut plan = op.at(&shape)?;
+            // The catalog's merging ops take maps. Sequences are merged elementwise in the same way.
+            plan.output = input;
+            value = self.push(op, shape, plan, parts, Some(node.merge), &node.place);
         }
-        let shape = key_shape(input, input.channels(), node.c_out, node.stride);
+        let shape = key_shape(&node.op, input, node.c_out, node.stride)?;
         let plan = node.op.at(&shape)?;
-        Ok(self.push(&node.op, shape, plan, vec![merged], None, &node.place))
+        Ok(self.push(&node.op, shape, plan, vec![value], None, &node.place))
     }
 
     fn push(
@@ -132,60 +124,79 @@ impl NetworkPlan {
         });
         Value::Of(self.steps.len() - 1)
     }
+}
 
-    /// Adds or multiplies values two at a time, so that each merge can be a row of a table.
-    fn combined(
-        &mut self,
-        inputs: &[Value],
-        merge: Merge,
-        place: &str,
-        catalog: &Catalog,
-    ) -> Result<Value, Invalid> {
-        let op = catalog.op(merge.op_name())?;
-        let done = if merge == Merge::Mul { "multiplied" } else { "added" };
-        let mut result = inputs[0];
-        for &value in &inputs[1..] {
-            let (a, b) = (self.shape_of(result), self.shape_of(value));
-            if a != b {
-                return Err(Invalid::new("inputs", format!("are {done}, but differ: {a} and {b}")));
-            }
-            let parts = a.channels().saturating_mul(2);
-            result = self.merge(op, parts, a, vec![result, value], merge, place)?;
-        }
-        Ok(result)
-    }
+/// What a node reads, after its inputs became one value.
+pub(crate) struct Merged<'a> {
+    /// The value.
+    pub shape: TensorShape,
+    /// The op that merges; none for a single input.
+    op: Option<&'a Arc<Op>>,
+    /// The shape of the op in each merge.
+    shapes: Vec<Shape>,
+}
 
-    /// Concatenates all parts at once: the op is one copy, whatever their number.
-    fn concatenated(
-        &mut self,
-        inputs: Vec<Value>,
-        place: &str,
-        catalog: &Catalog,
-    ) -> Result<Value, Invalid> {
-        let op = catalog.op(Merge::Concat.op_name())?;
-        let shapes: Vec<TensorShape> = inputs.iter().map(|&value| self.shape_of(value)).collect();
-        let whole = concatenated(&shapes).map_err(|e| e.within("inputs"))?;
-        self.merge(op, whole.channels(), whole, inputs, Merge::Concat, place)
-    }
-
-    fn merge(
-        &mut self,
-        op: &Arc<Op>,
-        channels_in: u32,
-        merged: TensorShape,
-        inputs: Vec<Value>,
-        merge: Merge,
-        place: &str,
-    ) -> Result<Value, Invalid> {
-        let shape = key_shape(merged, channels_in, merged.channels(), 1);
-        let mut plan = op.at(&shape)?;
-        // The catalog's merging ops take maps. Sequences are merged elementwise in the same way.
-        plan.output = merged;
-        Ok(self.push(op, shape, plan, inputs, Some(merge), place))
+impl Merged<'_> {
+    /// The merges, in running order. Each gives a value of the shape of the whole.
+    pub fn steps(&self) -> impl Iterator<Item = (&Arc<Op>, Shape)> {
+        self.op.into_iter().flat_map(|op| self.shapes.iter().map(move |&shape| (op, shape)))
     }
 }
 
-fn key_shape(input: TensorShape, channels_in: u32, channels_out: u32, stride: u32) -> Shape {
+/// How the inputs of a node become one value. They are added or multiplied two at a time, so that each merge can be a
+/// row of a table; a concatenation is one copy, whatever the number of parts.
+///
+/// # Errors
+/// When the inputs do not fit together.
+pub(crate) fn merged<'a>(
+    merge: Merge,
+    inputs: &[TensorShape],
+    catalog: &'a Catalog,
+) -> Result<Merged<'a>, Invalid> {
+    let first = inputs[0];
+    if inputs.len() == 1 {
+        return Ok(Merged { shape: first, op: None, shapes: vec![] });
+    }
+    let op = Some(catalog.op(merge.op_name())?);
+    if merge == Merge::Concat {
+        let shape = concatenated(inputs).map_err(|e| e.within("inputs"))?;
+        return Ok(Merged { shape, op, shapes: vec![shape_at(shape, shape.channels(), 1)] });
+    }
+    if let Some(other) = inputs.iter().find(|&&shape| shape != first) {
+        let done = if merge == Merge::Mul { "multiplied" } else { "added" };
+        let problem = format!("are {done}, but differ: {first} and {other}");
+        return Err(Invalid::new("inputs", problem));
+    }
+    let of_both = first.with_channels(first.channels().saturating_mul(2));
+    let shape = shape_at(of_both, first.channels(), 1);
+    Ok(Merged { shape: first, op, shapes: vec![shape; inputs.len() - 1] })
+}
+
+/// The shape of the op of a node that reads this value.
+///
+/// # Errors
+/// When the op takes another kind of value.
+pub(crate) fn key_shape(
+    op: &Op,
+    input: TensorShape,
+    c_out: u32,
+    stride: u32,
+) -> Result<Shape, Invalid> {
+    let (fits, wanted) = match op.def().input {
+        Layout::Map => (matches!(input, TensorShape::Map { .. }), "a map [n, c, h, w]"),
+        Layout::Tokens => {
+            (matches!(input, TensorShape::Tokens { .. }), "a sequence [n, tokens, c]")
+        }
+    };
+    if !fits {
+        let problem = format!("takes {wanted}, but its input is {input}");
+        return Err(Invalid::new(op.name(), problem));
+    }
+    Ok(shape_at(input, c_out, stride))
+}
+
+fn shape_at(input: TensorShape, channels_out: u32, stride: u32) -> Shape {
     let (input_h, input_w) = input.rows();
-    Shape { batch: input.batch(), input_h, input_w, channels_in, channels_out, stride }
+    let (batch, channels_in) = (input.batch(), input.channels());
+    Shape { batch, input_h, input_w, channels_in, channels_out, stride }
 }

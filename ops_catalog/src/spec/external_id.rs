@@ -11,6 +11,13 @@ use crate::text::Tree;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ExternalId(String);
 
+impl ExternalId {
+    /// A text as an identifier.
+    pub fn text(text: &str) -> ExternalId {
+        ExternalId(serde_json::Value::from(text).to_string())
+    }
+}
+
 impl From<&Tree> for ExternalId {
     fn from(tree: &Tree) -> ExternalId {
         ExternalId(tree.to_string())

@@ -63,13 +63,30 @@ pub const FOREIGN_PHRASES: [&str; 30] = [
 /// # Errors
 /// The problem, with line, column and field path.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Invalid> {
+    tree_of(text)?.read()
+}
+
+fn tree_of(text: &str) -> Result<Tree, Invalid> {
     if text.len() > MAX_TEXT {
         return Err(Invalid::here(format!(
             "the text has {} bytes, and at most {MAX_TEXT} are read",
             text.len()
         )));
     }
-    Tree::yaml(text)?.read()
+    Tree::yaml(text)
+}
+
+/// Reads one value from YAML or JSON, and checks it. A problem that the check finds at a field (`body[3].c_out`) gets the
+/// line and column of the field, or of the innermost part of its path that is there.
+///
+/// # Errors
+/// The problem, with line, column and field path.
+pub fn read_checked<T: DeserializeOwned, U>(
+    text: &str,
+    check: impl FnOnce(T) -> Result<U, Invalid>,
+) -> Result<U, Invalid> {
+    let tree = tree_of(text)?;
+    check(tree.read()?).map_err(|problem| tree.located(problem))
 }
 
 /// Reads one value from JSON, such as a line of a stream or the output of a program.

@@ -107,6 +107,31 @@ impl Tree {
         T::deserialize(de::Reader::new(self)).map_err(|problem| problem.invalid(self.one_line))
     }
 
+    /// A problem with the position of the field that its place names.
+    pub(super) fn located(&self, problem: Invalid) -> Invalid {
+        let path = problem.place.split([',', ' ']).next().unwrap_or_default();
+        let mut at = None;
+        let mut tree = self;
+        for part in path.replace('[', ".[").split('.') {
+            let inner = match (part.strip_prefix('['), &tree.value) {
+                (Some(index), Value::List(items)) => {
+                    let index = index.trim_end_matches(']').parse::<usize>();
+                    index.ok().and_then(|index| items.get(index))
+                }
+                _ => tree.field(part),
+            };
+            let Some(inner) = inner else { break };
+            (tree, at) = (inner, Some(inner.at));
+        }
+        match at {
+            Some(Mark { line, column }) if !(self.one_line && line == 1) => {
+                problem.within(format!("line {line}, column {column}"))
+            }
+            Some(Mark { column, .. }) => problem.within(format!("column {column}")),
+            None => problem,
+        }
+    }
+
     /// A field of an object.
     pub fn field(&self, name: &str) -> Option<&Tree> {
         match &self.value {

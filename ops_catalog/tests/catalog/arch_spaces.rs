@@ -1,0 +1,10 @@
+//! Spaces of architectures: the built-in ones, their laws, and what is refused.
+
+mod laws;
+
+use ops_catalog::arch_space::{CompiledSpace, builtin_space};
+
+/// A built-in space, compiled.
+fn space(name: &str) -> CompiledSpace {
+    builtin_space(name).unwrap().compile()
+}
