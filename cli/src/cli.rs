@@ -16,7 +16,7 @@ pub use networks::{
     ExportTo, NetworkCost, NetworkExport, NetworkImport, NetworkKeys, NetworkSource, Networks,
     OpExport, Ops,
 };
-pub use predictions::{Accuracy, AccuracyOf, Predict, Prune};
+pub use predictions::{Accuracy, AccuracyOf, Only, Predict, Prune, VerdictFormat};
 pub use requests::{Profile, ProfileWhat, Request};
 pub use table::{Format, Table, TableBuild, TableGet, TableShow};
 pub use values::Dims;

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 /// The longest line, in bytes. A longer line is an error; no network needs as many.
-const MAX_LINE: usize = 16 << 20;
+pub(crate) const MAX_LINE: usize = 16 << 20;
 
 /// Why a line is not text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,11 +80,7 @@ impl<R: Read> Lines<R> {
         if self.length > self.limit {
             return Err(LineError::TooLong { limit: self.limit });
         }
-        let text = str::from_utf8(&self.line).map_err(|error| {
-            let at = error.valid_up_to();
-            LineError::NotUtf8 { place: at + 1, byte: self.line[at] }
-        })?;
-        Ok(text.trim_end_matches(['\n', '\r']))
+        text(&self.line, self.limit)
     }
 
     /// The line that was read last and all that follows, as text.
@@ -96,6 +92,18 @@ impl<R: Read> Lines<R> {
         self.reader.read_to_end(&mut all)?;
         Ok(all)
     }
+}
+
+/// A line as text without its end, or the reason why it is not text.
+pub(crate) fn text(line: &[u8], limit: usize) -> Result<&str, LineError> {
+    if line.len() > limit {
+        return Err(LineError::TooLong { limit });
+    }
+    let text = str::from_utf8(line).map_err(|error| {
+        let at = error.valid_up_to();
+        LineError::NotUtf8 { place: at + 1, byte: line[at] }
+    })?;
+    Ok(text.trim_end_matches(['\n', '\r']))
 }
 
 #[cfg(test)]

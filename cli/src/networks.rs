@@ -32,9 +32,45 @@ pub(crate) fn from_line(line: &str) -> Result<NetworkSpec, (Label, String)> {
     })
 }
 
+/// A genotype from one line: alone, or as the field `genotype` of a JSON object which may also have `id` and `name`.
+pub(crate) fn genotype_from_line(line: &str) -> Result<(Label, String), (Label, String)> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Candidate {
+        genotype: String,
+        #[serde(default)]
+        id: Option<ExternalId>,
+        #[serde(default)]
+        name: Option<String>,
+    }
+    let line = line.trim();
+    if line.is_empty() {
+        return Err((Label::default(), "the line is empty".to_owned()));
+    }
+    if !line.starts_with('{') {
+        return Ok((Label::default(), line.to_owned()));
+    }
+    let candidate: Candidate = ops_catalog::text::read_json(line).map_err(|problem| {
+        let label = Tree::json(line).map(|tree| Label::of_tree(&tree)).unwrap_or_default();
+        (label, problem.to_string())
+    })?;
+    Ok((Label { id: candidate.id, name: candidate.name }, candidate.genotype))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_genotype_is_a_line_or_a_field() {
+        let plain = genotype_from_line(" a@1:012 \r").unwrap();
+        assert_eq!(plain, (Label::default(), "a@1:012".to_owned()));
+        let (label, genotype) = genotype_from_line(r#"{"genotype": "012", "id": 7}"#).unwrap();
+        assert_eq!((label.id.unwrap().to_string(), genotype), ("7".to_owned(), "012".to_owned()));
+        let (label, problem) = genotype_from_line(r#"{"id": 7, "genes": "012"}"#).unwrap_err();
+        assert!(problem.contains("there is no field `genes` here"), "{problem}");
+        assert_eq!(label.id.unwrap().to_string(), "7");
+    }
 
     #[test]
     fn a_line_that_is_no_network_keeps_its_label() {

@@ -39,9 +39,9 @@ pub fn name(path: &Path) -> String {
 ///
 /// # Errors
 /// Names the file, if it cannot be opened.
-fn open(path: &Path) -> Result<Box<dyn Read>> {
+fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     if is_standard(path) {
-        return Ok(Box::new(io::stdin().lock()));
+        return Ok(Box::new(io::stdin()));
     }
     let failed = |error: io::Error| unreadable(path, &error);
     let file = File::open(path).map_err(failed)?;
@@ -56,7 +56,7 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
 ///
 /// # Errors
 /// Names the file, if it cannot be read, is compressed, or its encoding is not certain.
-pub fn open_lines(path: &Path) -> Result<Box<dyn Read>> {
+pub fn open_lines(path: &Path) -> Result<Box<dyn Read + Send>> {
     let mut file = open(path)?;
     let mut head = Vec::new();
     file.by_ref().take(4).read_to_end(&mut head).map_err(|error| unreadable(path, &error))?;

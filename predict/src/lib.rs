@@ -21,5 +21,6 @@ pub use assemble::{TableContent, assemble};
 pub use index::TableIndex;
 pub use interpolate::{EstimateError, NothingLearned, OutsideRange};
 pub use predictor::{
-    Features, Micros, NoLatency, PackedOp, PackedTable, PredictError, Predictor, calibration,
+    Features, Micros, NoLatency, PackedOp, PackedTable, PartSums, PredictError, Predictor,
+    calibration,
 };

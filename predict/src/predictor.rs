@@ -17,7 +17,7 @@ use sums::{OpCost, Sums};
 
 pub use calibration::{Features, Micros};
 pub use error::{NoLatency, PredictError};
-pub use packed::{PackedOp, PackedTable};
+pub use packed::{PackedOp, PackedTable, PartSums};
 
 /// Half the width of a 95% interval of a normal error, in standard deviations.
 const NORMAL_95: f64 = 1.96;

@@ -1,8 +1,8 @@
 //! The filter's rules: whether a candidate is accepted, and why not.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-use latlas_shared::{MissingOp, Prediction};
+use latlas_predict::Micros;
 use ops_catalog::{NetworkPlan, OpKey};
 use serde::Serialize;
 
@@ -80,67 +80,174 @@ impl Verdict {
     }
 }
 
-/// Judges a candidate by its plan and its prediction, or by the rows that a prediction lacks.
+/// What constraints limit, beside the latency.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Quantities {
+    /// Layers or nodes, in the author's form.
+    pub layers: u64,
+    /// Multiply-accumulates.
+    pub flops: u64,
+    /// Parameters.
+    pub params: u64,
+    /// Layers or nodes of each op of [`Constraints::max_per_op`], in its order.
+    pub per_op: Vec<u64>,
+}
+
+impl Quantities {
+    /// Those of a network.
+    pub fn of(plan: &NetworkPlan, constraints: &Constraints) -> Quantities {
+        // Additions and concatenations that follow from a graph's wiring are not layers.
+        let written = || plan.steps.iter().filter(|step| step.merge.is_none());
+        let of_op = |name: &String| written().filter(|step| step.op.name() == name).count() as u64;
+        Quantities {
+            layers: written().count() as u64,
+            flops: plan.cost.flops,
+            params: plan.cost.params,
+            per_op: constraints.max_per_op.keys().map(of_op).collect(),
+        }
+    }
+}
+
+/// The kinds of reasons for a decision other than acceptance, as a set of bits, so that a search can read them without
+/// text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Codes(pub u8);
+
+impl Codes {
+    /// `max_layers` is violated.
+    pub const MAX_LAYERS: Codes = Codes(1);
+    /// `max_per_op` is violated.
+    pub const MAX_PER_OP: Codes = Codes(1 << 1);
+    /// `max_flops` is violated.
+    pub const MAX_FLOPS: Codes = Codes(1 << 2);
+    /// `max_params` is violated.
+    pub const MAX_PARAMS: Codes = Codes(1 << 3);
+    /// `max_latency_ms` is violated.
+    pub const MAX_LATENCY: Codes = Codes(1 << 4);
+    /// Rows are missing.
+    pub const MISSING: Codes = Codes(1 << 5);
+    /// It is not a network.
+    pub const INVALID: Codes = Codes(1 << 6);
+
+    /// Every code with its name, in the order of the bits.
+    pub const NAMES: [(Codes, &'static str); 7] = [
+        (Codes::MAX_LAYERS, "max_layers"),
+        (Codes::MAX_PER_OP, "max_per_op"),
+        (Codes::MAX_FLOPS, "max_flops"),
+        (Codes::MAX_PARAMS, "max_params"),
+        (Codes::MAX_LATENCY, "max_latency_ms"),
+        (Codes::MISSING, "missing"),
+        (Codes::INVALID, "invalid"),
+    ];
+
+    /// Whether all codes of another set are in this one.
+    pub fn contains(self, others: Codes) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// The decision with these reasons.
+    pub fn decision(self) -> Decision {
+        match self {
+            Codes(0) => Decision::Accepted,
+            Codes::INVALID => Decision::Invalid,
+            Codes::MISSING => Decision::Unknown,
+            _ => Decision::Rejected,
+        }
+    }
+}
+
+impl fmt::Display for Codes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A violated constraint.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Violation<'a> {
+    code: Codes,
+    constraint: &'static str,
+    op: Option<&'a str>,
+    value: Amount,
+    limit: Amount,
+}
+
+/// Judges a candidate by what is limited and by its latency, or by the rows that its prediction lacks.
 ///
 /// Every violated constraint is a reason, so that a search can tell how far off a candidate is. A violated constraint
 /// rejects the candidate, whether rows are missing or not. Without one, missing rows make it unknown, even if no
 /// constraint is about latency.
 pub fn judge(
     constraints: &Constraints,
-    plan: &NetworkPlan,
-    prediction: Result<&Prediction, &[MissingOp]>,
+    quantities: &Quantities,
+    latency: Result<Micros, Vec<OpKey>>,
 ) -> Verdict {
-    let mut reasons = structure(constraints, plan);
-    if let (Ok(prediction), Some(limit)) = (prediction, constraints.max_latency_ms) {
-        let micros = match constraints.latency_bound {
-            LatencyBound::Estimate => prediction.latency_micros,
-            LatencyBound::Upper => prediction.high_micros,
-        };
-        let value = micros / 1e3;
-        // A value that cannot be compared violates the limit.
-        let kept = value <= limit;
-        if !kept {
-            let (value, limit) = (Amount::Millis(value), Amount::Millis(limit));
-            reasons.push(Broken { constraint: "max_latency_ms", op: None, value, limit });
-        }
-    }
-    let broken: Vec<Reason> = reasons.into_iter().map(Reason::Broken).collect();
-    match prediction {
+    let mut broken = Vec::new();
+    violations(constraints, quantities, latency.as_ref().ok(), |violation| {
+        let Violation { constraint, op, value, limit, .. } = violation;
+        let op = op.map(str::to_owned);
+        broken.push(Reason::Broken(Broken { constraint, op, value, limit }));
+    });
+    match latency {
         _ if !broken.is_empty() => Verdict { decision: Decision::Rejected, reasons: broken },
         Ok(_) => Verdict { decision: Decision::Accepted, reasons: broken },
         Err(missing) => {
-            let missing = missing.iter().map(|op| op.key.clone()).collect();
-            let reasons = vec![Reason::Missing { missing }];
-            Verdict { decision: Decision::Unknown, reasons }
+            Verdict { decision: Decision::Unknown, reasons: vec![Reason::Missing { missing }] }
         }
     }
 }
 
-/// The violated constraints that need no table, in a fixed order.
-fn structure(constraints: &Constraints, plan: &NetworkPlan) -> Vec<Broken> {
-    let mut broken = Vec::new();
-    let mut check = |constraint, op: Option<&str>, value: u64, limit: Option<u64>| {
+/// The codes of the reasons that [`judge`] gives. The latency is none if rows are missing.
+pub fn codes(
+    constraints: &Constraints,
+    quantities: &Quantities,
+    latency: Option<&Micros>,
+) -> Codes {
+    let mut codes = Codes::default();
+    violations(constraints, quantities, latency, |violation| codes.0 |= violation.code.0);
+    if codes == Codes::default() && latency.is_none() { Codes::MISSING } else { codes }
+}
+
+/// The latency that is compared with the limit, in milliseconds.
+pub(crate) fn bounded_ms(constraints: &Constraints, latency: &Micros) -> f64 {
+    match constraints.latency_bound {
+        LatencyBound::Estimate => latency.latency / 1e3,
+        LatencyBound::Upper => latency.high / 1e3,
+    }
+}
+
+/// The violated constraints, in a fixed order. The last one is about the latency.
+#[inline]
+fn violations<'a>(
+    constraints: &'a Constraints,
+    quantities: &Quantities,
+    latency: Option<&Micros>,
+    mut found: impl FnMut(Violation<'a>),
+) {
+    let mut check = |code, constraint, op, value: u64, limit: Option<u64>| {
         if let Some(limit) = limit.filter(|&limit| value > limit) {
             let (value, limit) = (Amount::Count(value), Amount::Count(limit));
-            broken.push(Broken { constraint, op: op.map(str::to_owned), value, limit });
+            found(Violation { code, constraint, op, value, limit });
         }
     };
-    // Additions and concatenations that follow from a graph's wiring are not layers.
-    let written = plan.steps.iter().filter(|step| step.merge.is_none());
-    let mut per_op: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut layers = 0;
-    for step in written {
-        layers += 1;
-        *per_op.entry(step.op.name()).or_default() += 1;
+    let Constraints { max_layers, max_per_op, max_flops, max_params, max_latency_ms, .. } =
+        constraints;
+    check(Codes::MAX_LAYERS, "max_layers", None, quantities.layers, *max_layers);
+    for ((op, &limit), &count) in max_per_op.iter().zip(&quantities.per_op) {
+        check(Codes::MAX_PER_OP, "max_per_op", Some(op.as_str()), count, Some(limit));
     }
-    check("max_layers", None, layers, constraints.max_layers);
-    for (op, &limit) in &constraints.max_per_op {
-        let count = per_op.get(op.as_str()).copied().unwrap_or_default();
-        check("max_per_op", Some(op), count, Some(limit));
+    check(Codes::MAX_FLOPS, "max_flops", None, quantities.flops, *max_flops);
+    check(Codes::MAX_PARAMS, "max_params", None, quantities.params, *max_params);
+    if let (Some(latency), Some(limit)) = (latency, *max_latency_ms) {
+        let value = bounded_ms(constraints, latency);
+        // A value that cannot be compared violates the limit.
+        let kept = value <= limit;
+        if !kept {
+            let (value, limit) = (Amount::Millis(value), Amount::Millis(limit));
+            let (code, constraint) = (Codes::MAX_LATENCY, "max_latency_ms");
+            found(Violation { code, constraint, op: None, value, limit });
+        }
     }
-    check("max_flops", None, plan.cost.flops, constraints.max_flops);
-    check("max_params", None, plan.cost.params, constraints.max_params);
-    broken
 }
 
 #[cfg(test)]

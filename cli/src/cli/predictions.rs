@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use latlas_shared::{HardwareId, Missing};
 
 use super::{NetworkChoice, OpFiles};
@@ -88,7 +88,8 @@ The constraints are YAML. At least one is required:
   max_per_op: {Conv5x5: 5}
 
 Example:
-  latlas prune --table table.json --config limits.yaml < candidates.ndjson > verdicts.ndjson")]
+  latlas prune --table table.json --config limits.yaml < candidates.ndjson > verdicts.ndjson
+  latlas prune --table table.json --config limits.yaml --space nas_bench_macro --all --format compact > verdicts.csv")]
 pub struct Prune {
     /// A table from `latlas table get` or `latlas table build`
     #[arg(long, value_name = "FILE")]
@@ -99,6 +100,27 @@ pub struct Prune {
     /// The file of candidates; `-` is stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub arch: PathBuf,
+    /// Candidates are genotypes of this space of architectures, one a line
+    #[arg(long, value_name = "NAME|FILE")]
+    pub space: Option<String>,
+    /// Judge this many random genotypes of the space instead of a file
+    #[arg(long, value_name = "N", requires = "space", conflicts_with_all = ["arch", "all"])]
+    pub draw: Option<u64>,
+    /// The seed of --draw
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "draw")]
+    pub seed: u64,
+    /// Judge every genotype of the space instead of a file
+    #[arg(long, requires = "space", conflicts_with = "arch")]
+    pub all: bool,
+    /// Format of the verdicts
+    #[arg(long, value_name = "FORMAT", default_value = "ndjson")]
+    pub format: VerdictFormat,
+    /// Write the verdicts on these candidates only
+    #[arg(long, value_name = "VERDICT")]
+    pub only: Option<Only>,
+    /// Number of threads; without it, all processors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// The user's own ops.
     #[command(flatten)]
     pub ops: OpFiles,
@@ -106,4 +128,28 @@ pub struct Prune {
     /// from measured rows
     #[arg(long, value_name = "RULE", default_value = "error")]
     pub missing: Missing,
+}
+
+impl Prune {
+    /// The number of threads that judge.
+    pub fn threads(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(all, usize::from)
+    }
+}
+
+/// How verdicts are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VerdictFormat {
+    /// One JSON object a line, with reasons in words
+    Ndjson,
+    /// CSV: line, verdict, latency, the sum of the codes of the reasons, candidate
+    Compact,
+}
+
+/// Which verdicts are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Only {
+    /// Those of accepted candidates
+    Accepted,
 }

@@ -124,3 +124,95 @@ fn mistakes_are_named() {
     }
     assert_snapshot!(report);
 }
+
+/// A small space, whose three ops are those of the table or are not.
+const SPACE: &str = "name: tiny\nversion: 2\ninput: {n: 1, c: 3, h: 16, w: 16}\nbody:\n  - {op: Conv3x3, c_out: 16, \
+                     stride: 2}\n  - {depth: 2, c_out: 16, options: [Conv3x3, MBConv6_3x3]}\n";
+
+/// A table of every row of [`SPACE`].
+fn desk_with_a_space() -> Desk {
+    let desk = Desk::new();
+    let layers = |ops: [&str; 2]| {
+        let layer = |op: &str| format!(r#"{{"op": "{op}", "c_out": 16, "stride": 1}}"#);
+        format!(
+            r#"{{"input": {{"n": 1, "c": 3, "h": 16, "w": 16}}, "layers": [
+               {{"op": "Conv3x3", "c_out": 16, "stride": 2}}, {}, {}]}}"#,
+            layer(ops[0]),
+            layer(ops[1])
+        )
+        .replace('\n', "")
+    };
+    let networks = layers(["Conv3x3", "MBConv6_3x3"]);
+    desk.put("table.json", table_of(&[&networks])).put("limits.yaml", "max_per_op: {MBConv6: 1}\n");
+    let all = [
+        ["Conv3x3"; 2],
+        ["Conv3x3", "MBConv6_3x3"],
+        ["MBConv6_3x3", "Conv3x3"],
+        ["MBConv6_3x3"; 2],
+    ];
+    let lines: String = all.map(|ops| layers(ops) + "\n").concat();
+    desk.put("networks.ndjson", lines).put("tiny.yaml", SPACE);
+    desk
+}
+
+const GENOTYPES: &str = "prune --table table.json --config limits.yaml --space ./tiny.yaml";
+
+#[test]
+fn genotypes_have_the_verdicts_of_their_networks() {
+    let desk = desk_with_a_space();
+    let networks = desk.run(&format!("{PRUNE} --arch networks.ndjson"));
+    assert_eq!(networks.code, 0, "{}", networks.report());
+    for threads in ["1", "3"] {
+        let genotypes = desk.run(&format!("{GENOTYPES} --all --threads {threads}"));
+        assert_eq!(genotypes.code, 0, "{}", genotypes.report());
+        assert_eq!(networks.json().len(), 4);
+        for (network, mut genotype) in networks.json().into_iter().zip(genotypes.json()) {
+            assert!(genotype.as_object_mut().unwrap().remove("genotype").is_some());
+            assert_eq!(genotype, network);
+        }
+    }
+}
+
+#[test]
+fn candidates_of_a_space_are_lines_or_objects() {
+    let desk = desk_with_a_space();
+    let lines =
+        "00\ntiny@2:11\n{\"genotype\": \"01\", \"id\": {\"accuracy\": 0.93}}\n\n2\ntiny@1:00\n0x\n";
+    let ran = desk.run_with(GENOTYPES, lines.as_bytes().to_vec());
+    assert_snapshot!(ran.report());
+    let compact =
+        desk.run_with(&format!("{GENOTYPES} --format compact"), lines.as_bytes().to_vec());
+    assert_snapshot!(compact.report());
+    let only = desk.run_with(&format!("{GENOTYPES} --only accepted"), lines.as_bytes().to_vec());
+    let accepted: Vec<_> =
+        ran.json().into_iter().filter(|line| line["verdict"] == "accepted").collect();
+    assert_eq!(only.json(), accepted);
+}
+
+#[test]
+fn drawn_candidates_depend_on_the_seed_only() {
+    let desk = desk_with_a_space();
+    let drawn = |options: &str| desk.run(&format!("{GENOTYPES} --draw {options}")).stdout;
+    let (few, many) = (drawn("100 --seed 7"), drawn("5000 --seed 7 --threads 4"));
+    assert_eq!(few.lines().count(), 100);
+    assert!(many.starts_with(&few));
+    assert_ne!(few, drawn("100 --seed 8"));
+}
+
+#[test]
+fn mistakes_with_spaces_are_named() {
+    let desk = desk_with_a_space();
+    for (arguments, code, problem) in [
+        ("--space nas_bench_micro", 1, "there is no such space of architectures; there are "),
+        ("--space ./gone.yaml", 1, "gone.yaml: there is no such file"),
+        ("--space ./limits.yaml", 1, "limits.yaml: "),
+        ("--draw 5", 2, "--space"),
+        ("--all", 2, "--space"),
+        ("--space ./tiny.yaml --all --draw 5", 2, "cannot be used with"),
+        ("--space ./tiny.yaml --threads 0", 2, "0 is not in 1..=1024"),
+    ] {
+        let ran = desk.run(&format!("{PRUNE} {arguments}"));
+        assert_eq!(ran.code, code, "{arguments}: {}", ran.report());
+        assert!(ran.stderr.contains(problem), "{arguments}: {}", ran.stderr);
+    }
+}

@@ -53,6 +53,11 @@ impl PartId {
     pub fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// The same as 32 bits.
+    pub fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// What one option of one gene adds to a network.
@@ -250,6 +255,11 @@ impl CompiledSpace {
             merges: data.merges,
             cost: data.cost,
         }
+    }
+
+    /// All parts, in the order of their numbers.
+    pub fn all_parts(&self) -> impl Iterator<Item = Part<'_>> {
+        (0..self.tables.parts.parts.len()).map(|at| self.part(PartId(at as u32)))
     }
 
     /// The part that every network has, and the state before the first gene.

@@ -1,5 +1,7 @@
 //! Bulk prediction: a table layout for a search loop that asks for many networks of the same ops.
 
+mod parts;
+
 use std::collections::HashMap;
 
 use ops_catalog::{Op, OpDigest, Shape};
@@ -8,6 +10,8 @@ use super::calibration::Micros;
 use super::sums::{OpCost, Sums};
 use super::{MIB, NoLatency, Predictor};
 use crate::two_clock::OpTimes;
+
+pub use parts::PartSums;
 
 /// An op at a shape, in a [`PackedTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,6 +98,12 @@ impl PackedTable {
             last = Some(op);
         }
         Some(sums.micros(merges as f64, calibration))
+    }
+
+    /// Whether the latency of a network is a function of sums over its ops. On a GPU it is not, since host and device
+    /// work at the same time.
+    pub fn is_additive(&self) -> bool {
+        self.costs.iter().all(|cost| cost.clocks.host_micros == 0.0)
     }
 
     fn place(&self, distance: f64) -> Place {

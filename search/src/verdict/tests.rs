@@ -12,25 +12,41 @@ fn plan(layers: &[(&str, u32)]) -> NetworkPlan {
     Network::new(&NetworkSpec::from_json(&text).unwrap(), catalog).unwrap().plan(catalog).unwrap()
 }
 
-fn prediction(plan: &NetworkPlan, micros: f64) -> Prediction {
-    Prediction {
-        latency_micros: micros,
-        low_micros: micros * 0.9,
-        high_micros: micros * 1.25,
-        uncertainty: latlas_shared::Uncertainty { rows: 0.0, calibration: 0.0, model: 0.0 },
-        ops_micros: 0.0,
-        merges: 0,
-        calibration_networks: 0,
-        measured_share: 1.0,
-        reuse_distance_bytes: 0.0,
-        flops: plan.cost.flops,
-        params: plan.cost.params,
-        ops: Vec::new(),
-    }
+fn latency(micros: f64) -> Micros {
+    Micros { low: micros * 0.9, latency: micros, high: micros * 1.25 }
 }
 
-fn missing(plan: &NetworkPlan) -> Vec<MissingOp> {
-    vec![MissingOp { key: plan.steps[0].key.clone(), why: "not measured".to_owned() }]
+fn missing(plan: &NetworkPlan) -> Result<Micros, Vec<OpKey>> {
+    Err(vec![plan.steps[0].key.clone()])
+}
+
+/// The verdict; its codes must say the same.
+fn judged(
+    constraints: &Constraints,
+    plan: &NetworkPlan,
+    found: Result<Micros, Vec<OpKey>>,
+) -> Verdict {
+    let quantities = Quantities::of(plan, constraints);
+    let codes = codes(constraints, &quantities, found.as_ref().ok());
+    let verdict = judge(constraints, &quantities, found);
+    assert_eq!(codes.decision(), verdict.decision);
+    let named: Vec<&str> = Codes::NAMES
+        .iter()
+        .filter(|(code, _)| codes.contains(*code))
+        .map(|(_, name)| *name)
+        .collect();
+    let mut reasons: Vec<&str> = verdict
+        .reasons
+        .iter()
+        .map(|reason| match reason {
+            Reason::Broken(broken) => broken.constraint,
+            Reason::Missing { .. } => "missing",
+            Reason::Invalid { .. } => "invalid",
+        })
+        .collect();
+    reasons.dedup();
+    assert_eq!(named, reasons);
+    verdict
 }
 
 fn none() -> Constraints {
@@ -38,9 +54,9 @@ fn none() -> Constraints {
 }
 
 /// The decision, and its reasons as JSON.
-fn check(constraints: Constraints, prediction: Result<&Prediction, &[MissingOp]>) -> String {
+fn check(constraints: Constraints, found: Result<Micros, Vec<OpKey>>) -> String {
     let plan = plan(&[("Conv3x3", 8), ("Conv3x3", 8), ("MBConv6_3x3", 8)]);
-    let verdict = judge(&constraints, &plan, prediction);
+    let verdict = judged(&constraints, &plan, found);
     let text = serde_json::to_string(&(verdict.decision, verdict.reasons)).unwrap();
     text[1..text.len() - 1].replacen(',', " ", 1)
 }
@@ -49,7 +65,6 @@ fn check(constraints: Constraints, prediction: Result<&Prediction, &[MissingOp]>
 fn each_constraint_gives_its_reason() {
     let plan = plan(&[("Conv3x3", 8), ("Conv3x3", 8), ("MBConv6_3x3", 8)]);
     let (flops, params) = (plan.cost.flops, plan.cost.params);
-    let known = prediction(&plan, 2000.0);
     let at = |limit: f64, latency_bound| Constraints {
         max_latency_ms: Some(limit),
         latency_bound,
@@ -95,7 +110,7 @@ fn each_constraint_gives_its_reason() {
         ),
     ];
     for (constraints, expected) in cases {
-        assert_eq!(check(constraints.clone(), Ok(&known)), expected, "{constraints:?}");
+        assert_eq!(check(constraints.clone(), Ok(latency(2000.0))), expected, "{constraints:?}");
     }
 }
 
@@ -105,10 +120,10 @@ fn missing_rows_make_unknown_what_nothing_rejects() {
     let gone = missing(&plan);
     let unknown = r#""unknown" [{"missing":["Conv3x3:n1-h16-w16-i8-o8-s1"]}]"#;
     let latency = Constraints { max_latency_ms: Some(1e9), ..none() };
-    assert_eq!(check(latency, Err(&gone)), unknown);
-    assert_eq!(check(Constraints { max_layers: Some(3), ..none() }, Err(&gone)), unknown);
+    assert_eq!(check(latency, gone.clone()), unknown);
+    assert_eq!(check(Constraints { max_layers: Some(3), ..none() }, gone.clone()), unknown);
     assert_eq!(
-        check(Constraints { max_layers: Some(1), ..none() }, Err(&gone)),
+        check(Constraints { max_layers: Some(1), ..none() }, gone.clone()),
         r#""rejected" [{"constraint":"max_layers","value":3,"limit":1}]"#
     );
 }
@@ -124,7 +139,7 @@ fn merges_that_the_wiring_implies_are_not_layers() {
     assert_eq!(plan.steps.len(), 3);
     let limits =
         Constraints { max_layers: Some(2), max_per_op: [("Add".to_owned(), 0)].into(), ..none() };
-    let verdict = judge(&limits, &plan, Ok(&prediction(&plan, 1.0)));
+    let verdict = judged(&limits, &plan, Ok(latency(1.0)));
     assert_eq!(verdict.decision, Decision::Accepted);
 }
 
@@ -132,7 +147,7 @@ fn merges_that_the_wiring_implies_are_not_layers() {
 fn a_latency_that_is_no_number_is_not_accepted() {
     let plan = plan(&[("Conv3x3", 8)]);
     let limits = Constraints { max_latency_ms: Some(1.0), ..none() };
-    let verdict = judge(&limits, &plan, Ok(&prediction(&plan, f64::NAN)));
+    let verdict = judged(&limits, &plan, Ok(latency(f64::NAN)));
     assert_eq!(verdict.decision, Decision::Rejected);
 }
 
@@ -196,18 +211,16 @@ proptest! {
         which in 0u8..8,
         by in 0u64..1_000_000,
     ) {
-        let (known, gone) = (prediction(&plan, micros), missing(&plan));
-        let found = if rows_missing { Err(gone.as_slice()) } else { Ok(&known) };
-        let before = judge(&constraints, &plan, found);
-        let after = judge(&loosened(&constraints, which, by), &plan, found);
+        let found = if rows_missing { missing(&plan) } else { Ok(latency(micros)) };
+        let before = judged(&constraints, &plan, found.clone());
+        let after = judged(&loosened(&constraints, which, by), &plan, found);
         prop_assert!(after.decision <= before.decision || before.decision == Decision::Rejected);
         prop_assert!(after.reasons.len() <= before.reasons.len().max(1));
     }
 
     #[test]
     fn missing_rows_are_never_accepted(plan in plans(), constraints in constraints()) {
-        let gone = missing(&plan);
-        let verdict = judge(&constraints, &plan, Err(&gone));
+        let verdict = judged(&constraints, &plan, missing(&plan));
         prop_assert!(matches!(verdict.decision, Decision::Unknown | Decision::Rejected));
         prop_assert!(!verdict.reasons.is_empty());
     }
@@ -219,8 +232,8 @@ proptest! {
         constraints in constraints(),
         micros in 100.0f64..5000.0,
     ) {
-        let without = judge(&constraints, &plan, Err(&missing(&plan)));
-        let with = judge(&constraints, &plan, Ok(&prediction(&plan, micros)));
+        let without = judged(&constraints, &plan, missing(&plan));
+        let with = judged(&constraints, &plan, Ok(latency(micros)));
         prop_assert!(matches!(with.decision, Decision::Accepted | Decision::Rejected));
         if without.decision == Decision::Rejected {
             prop_assert_eq!(with.decision, Decision::Rejected);
@@ -236,8 +249,8 @@ proptest! {
         micros in 100.0f64..5000.0,
         share in 0.1f64..1.0,
     ) {
-        let slow = judge(&constraints, &plan, Ok(&prediction(&plan, micros)));
-        let fast = judge(&constraints, &plan, Ok(&prediction(&plan, micros * share)));
+        let slow = judged(&constraints, &plan, Ok(latency(micros)));
+        let fast = judged(&constraints, &plan, Ok(latency(micros * share)));
         prop_assert!(fast.decision <= slow.decision);
     }
 }
