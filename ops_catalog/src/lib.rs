@@ -7,6 +7,7 @@
 //! The crate does no I/O: the built-in ops, spaces and networks are compiled in ([`Catalog::builtin`]), and everything
 //! else is passed in as text or as values. It does not depend on libtorch, HTTP or latencies.
 
+pub mod canonical;
 mod catalog;
 pub mod digest;
 mod draw;

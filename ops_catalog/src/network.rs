@@ -34,14 +34,14 @@ pub enum Value {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct NetworkNode {
+pub(crate) struct NetworkNode {
     /// The place in the author's text: `layers[3]`, `nodes[3]`.
     place: String,
-    op: Arc<Op>,
-    c_out: u32,
-    stride: u32,
-    inputs: Vec<Value>,
-    merge: Merge,
+    pub(crate) op: Arc<Op>,
+    pub(crate) c_out: u32,
+    pub(crate) stride: u32,
+    pub(crate) inputs: Vec<Value>,
+    pub(crate) merge: Merge,
 }
 
 /// A checked network: its fields are present, its ops exist, it has no cycle, and every node leads to the output. Nodes
@@ -52,7 +52,8 @@ pub struct Network {
     pub name: Option<String>,
     /// Its input.
     pub input: Input,
-    nodes: Vec<NetworkNode>,
+    /// Its nodes. The last one is the output.
+    pub(crate) nodes: Vec<NetworkNode>,
     output: usize,
 }
 
