@@ -111,10 +111,7 @@ impl<'a> Colours<'a> {
     /// Splits each cell by the hashes.
     fn split(&mut self, set: &mut [u32]) {
         let Colours { ranks, around, .. } = self;
-        for cell in set.chunk_by_mut(|&a, &b| ranks[a as usize] == ranks[b as usize]) {
-            if cell.len() == 1 {
-                continue;
-            }
+        for_each_open_cell(ranks, set, |ranks, cell| {
             cell.sort_unstable_by_key(|&vertex| around[vertex as usize]);
             let first = ranks[cell[0] as usize];
             let mut rank = first;
@@ -124,6 +121,23 @@ impl<'a> Colours<'a> {
                 }
                 ranks[vertex as usize] = rank;
             }
+        });
+    }
+}
+
+/// Calls a function with each cell of more than one vertex, which may split it.
+pub(super) fn for_each_open_cell(
+    ranks: &mut [u32],
+    mut set: &mut [u32],
+    mut call: impl FnMut(&mut [u32], &mut [u32]),
+) {
+    while let [first, ..] = set {
+        let rank = ranks[*first as usize];
+        let length = set.iter().take_while(|&&vertex| ranks[vertex as usize] == rank).count();
+        let (cell, rest) = set.split_at_mut(length);
+        if length > 1 {
+            call(ranks, cell);
         }
+        set = rest;
     }
 }

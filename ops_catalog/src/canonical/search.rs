@@ -12,7 +12,7 @@
 //!   gives nothing new and is left out.
 
 use super::dag::{Dag, Reader};
-use super::refine::Colours;
+use super::refine::{Colours, for_each_open_cell};
 
 /// The bound on the work for one graph, in vertices and edges looked at: a fraction of a second.
 pub const MAX_WORK: u64 = 1 << 25;
@@ -88,12 +88,9 @@ impl Search<'_> {
             _ => self.each(parts, depth),
         };
         let mut ordered = ordered.into_iter();
-        let ranks = &self.colours.ranks;
-        for cell in set.chunk_by_mut(|&a, &b| ranks[a as usize] == ranks[b as usize]) {
-            if cell.len() > 1 {
-                cell.iter_mut().zip(&mut ordered).for_each(|(slot, vertex)| *slot = vertex);
-            }
-        }
+        for_each_open_cell(&mut self.colours.ranks, &mut set, |_, cell| {
+            cell.iter_mut().zip(&mut ordered).for_each(|(slot, vertex)| *slot = vertex);
+        });
         set
     }
 
@@ -273,10 +270,7 @@ impl Colours<'_> {
             }
             (inputs, readers.of_vertex(vertex))
         };
-        for cell in set.chunk_by_mut(|&a, &b| ranks[a as usize] == ranks[b as usize]) {
-            if cell.len() == 1 {
-                continue;
-            }
+        for_each_open_cell(ranks, set, |ranks, cell| {
             cell.sort_by_cached_key(|&vertex| surroundings(vertex));
             // A vertex's number among its twins.
             let mut numbers: Vec<(u32, u32)> = Vec::with_capacity(cell.len());
@@ -293,7 +287,7 @@ impl Colours<'_> {
                 cell[place] = vertex;
                 ranks[vertex as usize] = rank;
             }
-        }
+        });
     }
 }
 

@@ -14,7 +14,7 @@ const CONCAT: u32 = 3;
 const NODE: u32 = 4;
 
 /// The text of a vertex's label, where `names` has those of nodes.
-pub(super) fn label_text<'a>(label: u32, names: &'a [impl AsRef<str>]) -> &'a str {
+pub(super) fn label_text(label: u32, names: &[impl AsRef<str>]) -> &str {
     match label {
         INPUT => "input",
         ADD => "add",
