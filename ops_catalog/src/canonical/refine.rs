@@ -70,15 +70,22 @@ impl<'a> Colours<'a> {
     /// Vertices that are not in it keep their hashes, which earlier refinements gave them.
     pub(super) fn refine(&mut self, set: &mut [u32]) {
         let mut cells = self.cells(set);
-        while cells < set.len() && !self.is_over() {
+        loop {
             self.hash(set);
             self.split(set);
             let now = self.cells(set);
-            if now == cells {
-                break;
+            if now == cells || now == set.len() || self.is_over() {
+                return;
             }
             cells = now;
         }
+    }
+
+    /// A hash of what refinement made of a set.
+    pub(super) fn trace(&self, set: &[u32]) -> u64 {
+        set.iter().fold(0, |trace, &vertex| {
+            mix(trace, mix(self.around[vertex as usize], self.rank(vertex).into()))
+        })
     }
 
     fn cells(&self, set: &[u32]) -> usize {

@@ -7,9 +7,9 @@
 //!   they get one at once.
 //! - **Components** are connected only through vertices that are already separate. Each is resolved by itself. They are
 //!   then ordered by their codes, which describe them completely, so components with equal codes are interchangeable.
-//! - **Branches**: within a component, each vertex of the smallest cell is put first in turn, and the smallest of the
-//!   resulting codes decides. Equal codes are an automorphism. A vertex that an automorphism maps to one that was tried
-//!   gives nothing new and is left out.
+//! - **Branches**: within a component, each vertex of the largest cell is put first in turn. Refinement then leaves a
+//!   trace; the smallest trace decides, and among equal ones the smallest of the resulting codes. Equal codes are an
+//!   automorphism. A vertex that an automorphism maps to one that was tried gives nothing new and is left out.
 
 use super::dag::{Dag, Reader};
 use super::refine::{Colours, for_each_open_cell};
@@ -20,7 +20,7 @@ pub const MAX_WORK: u64 = 1 << 25;
 /// The bound on nested branches, for the sake of the stack.
 const MAX_DEPTH: usize = 250;
 
-/// The most automorphisms that are kept. Without the others, more branches are tried.
+/// The most automorphisms that are kept for outer branches. Without the others, more of these are tried.
 const MAX_SYMMETRIES: usize = 1000;
 
 /// The vertices of a graph in an order, each after those that it reads.
@@ -42,17 +42,33 @@ impl Dag {
     /// The canonical order, with a bound on the work.
     pub fn canonical_order_within(&self, max_work: u64) -> Order {
         let (mut colours, mut vertices) = Colours::new(self, max_work);
-        colours.refine(&mut vertices);
+        if !colours.is_discrete(&vertices) {
+            colours.refine(&mut vertices);
+        }
         if colours.is_discrete(&vertices) {
             return Order { vertices, exact: !colours.is_over() };
         }
         colours.separate_twins(&mut vertices);
         colours.refine(&mut vertices);
         let mut search =
-            Search { colours, slots: vec![0; self.len()], symmetries: Vec::new(), too_deep: false };
+            Search { colours, slots: vec![0; self.len()], symmetries: Vec::new(), too_deep: false, greedy: false };
         let vertices = search.resolve(vertices, 0);
         Order { vertices, exact: !search.is_over() }
     }
+}
+
+/// A leaf of a branch: an order of the branch's vertices, and its code.
+#[derive(Default)]
+struct Probe {
+    code: Vec<u32>,
+    order: Vec<u32>,
+}
+
+/// A branch that was followed: its smallest leaf, and its first one.
+struct Branch {
+    code: Vec<u32>,
+    order: Vec<u32>,
+    probe: Probe,
 }
 
 /// A renumbering: each vertex of the first list becomes the one at the same place of the second.
@@ -65,6 +81,8 @@ struct Search<'a> {
     /// Automorphisms, in the order in which they were found.
     symmetries: Vec<Renumbering>,
     too_deep: bool,
+    /// Whether any leaf will do: each branching takes its first branch.
+    greedy: bool,
 }
 
 impl Search<'_> {
@@ -114,18 +132,21 @@ impl Search<'_> {
         all
     }
 
-    /// Orders a connected set: each vertex of its smallest cell comes first in turn, and the smallest code wins.
+    /// Orders a connected set: each vertex of its largest cell comes first in turn. Of these branches, those with the
+    /// smallest trace count, and among them the smallest code decides.
     fn branch(&mut self, open: Vec<u32>, depth: usize) -> Vec<u32> {
         let ranks: Vec<u32> = open.iter().map(|&vertex| self.colours.rank(vertex)).collect();
-        let (start, length) = smallest_cell(&ranks);
+        let (start, length) = largest_cell(&ranks);
         let cell = &open[start..start + length];
         let mut orbits = DisjointSets::new(length);
-        let mut tried = vec![false; length];
-        let mut found: Vec<(Vec<u32>, Vec<u32>)> = Vec::new();
+        let mut tried = Vec::with_capacity(length);
+        let mut least = u64::MAX;
+        let mut found: Vec<Branch> = Vec::new();
         for place in 0..length {
-            if (0..place).any(|other| tried[other] && orbits.are_joined(place, other)) {
+            if tried.iter().any(|&other| orbits.are_joined(place, other)) {
                 continue;
             }
+            tried.push(place);
             let known = self.symmetries.len();
             let mut set = open.clone();
             set[start..=start + place].rotate_right(1);
@@ -133,35 +154,73 @@ impl Search<'_> {
                 self.colours.ranks[vertex as usize] = ranks[start] + 1;
             }
             self.colours.refine(&mut set);
-            let order = self.resolve(set, depth + 1);
-            for (&vertex, &rank) in open.iter().zip(&ranks) {
-                self.colours.ranks[vertex as usize] = rank;
+            let trace = self.colours.trace(&set);
+            if trace < least {
+                (least, found) = (trace, Vec::new());
             }
-            let code = self.code(&order);
-            tried[place] = true;
-            match found.iter().find(|(other, _)| *other == code) {
-                Some((_, other)) => {
-                    self.join(&mut orbits, cell, &[(other.clone(), order.clone())]);
-                    self.remember(other.clone(), order);
-                }
-                None => found.push((code, order)),
+            if trace == least {
+                self.follow(set, &open, &ranks, &mut found, depth);
             }
+            self.restore(&open, &ranks);
             let new = self.symmetries.split_off(known);
             self.join(&mut orbits, cell, &new);
-            self.symmetries.extend(new);
-            if self.is_over() {
+            self.symmetries.extend(new.into_iter().take(MAX_SYMMETRIES.saturating_sub(known)));
+            if self.is_over() || self.greedy {
                 break;
             }
         }
-        let best = found.into_iter().min_by(|(a, _), (b, _)| a.cmp(b));
-        best.map(|(_, order)| order).unwrap_or(open)
+        let best = found.into_iter().min_by(|a, b| a.code.cmp(&b.code));
+        best.map_or(open, |branch| branch.order)
     }
 
-    /// Keeps an automorphism for the branches that this one is part of.
-    fn remember(&mut self, from: Vec<u32>, to: Vec<u32>) {
-        if self.symmetries.len() < MAX_SYMMETRIES {
-            self.symmetries.push((from, to));
+    /// Follows a branch to its end, and adds it to those that were found unless it is like one of them.
+    fn follow(
+        &mut self,
+        set: Vec<u32>,
+        open: &[u32],
+        ranks: &[u32],
+        found: &mut Vec<Branch>,
+        depth: usize,
+    ) {
+        if self.greedy {
+            let order = self.resolve(set, depth + 1);
+            found.push(Branch { code: Vec::new(), order, probe: Probe::default() });
+            return;
         }
+        // One leaf of the branch, whichever comes first, shows most symmetries at little cost.
+        let branched: Vec<u32> = set.iter().map(|&vertex| self.colours.rank(vertex)).collect();
+        self.greedy = true;
+        let order = self.resolve(set.clone(), depth + 1);
+        self.greedy = false;
+        self.restore(open, ranks);
+        let probe = Probe { code: self.code(&order), order };
+        if let Some(like) = found.iter().find(|other| other.probe.code == probe.code) {
+            let from = like.probe.order.clone();
+            return self.remember(from, probe.order);
+        }
+        self.restore(&set, &branched);
+        let order = self.resolve(set, depth + 1);
+        self.restore(open, ranks);
+        let code = self.code(&order);
+        match found.iter().find(|other| other.code == code) {
+            Some(like) => {
+                let from = like.order.clone();
+                self.remember(from, order);
+            }
+            None => found.push(Branch { code, order, probe }),
+        }
+    }
+
+    /// Sets the ranks of some vertices.
+    fn restore(&mut self, vertices: &[u32], ranks: &[u32]) {
+        for (&vertex, &rank) in vertices.iter().zip(ranks) {
+            self.colours.ranks[vertex as usize] = rank;
+        }
+    }
+
+    /// Keeps an automorphism, for this branching and those that it is part of.
+    fn remember(&mut self, from: Vec<u32>, to: Vec<u32>) {
+        self.symmetries.push((from, to));
     }
 
     /// Joins the vertices of a cell that automorphisms map to each other.
@@ -242,17 +301,20 @@ impl Search<'_> {
     }
 }
 
-/// Start and length of the shortest run of equal ranks, and of the first among these.
-fn smallest_cell(ranks: &[u32]) -> (usize, usize) {
-    let mut smallest = (0, usize::MAX);
+/// Start and length of the longest run of equal ranks, and of the first among these.
+///
+/// In a symmetric graph, the vertices of a large cell are more often alike than those of a small one: the points of a
+/// line that three of its points are fixed on are all different, although refinement does not see it.
+fn largest_cell(ranks: &[u32]) -> (usize, usize) {
+    let mut largest = (0, 0);
     let mut start = 0;
     for cell in ranks.chunk_by(|a, b| a == b) {
-        if cell.len() < smallest.1 {
-            smallest = (start, cell.len());
+        if cell.len() > largest.1 {
+            largest = (start, cell.len());
         }
         start += cell.len();
     }
-    smallest
+    largest
 }
 
 impl Colours<'_> {
