@@ -57,7 +57,10 @@ pub(crate) struct NetworkFile {
 
 enum Content {
     /// `is_read` is said of the line that was read last: it is the next network.
-    Lines { lines: Lines<Box<dyn Read>>, is_read: bool },
+    Lines {
+        lines: Lines<Box<dyn Read>>,
+        is_read: bool,
+    },
     One(Option<Box<NetworkSpec>>),
 }
 
@@ -95,7 +98,8 @@ impl NetworkFile {
         let (lines, is_read) = match &mut self.content {
             Content::Lines { lines, is_read } => (lines, is_read),
             Content::One(spec) => {
-                let found = |spec: Box<NetworkSpec>| Found { line: None, place: file, spec: Ok(*spec) };
+                let found =
+                    |spec: Box<NetworkSpec>| Found { line: None, place: file, spec: Ok(*spec) };
                 return Ok(spec.take().map(found));
             }
         };

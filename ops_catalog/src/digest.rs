@@ -12,8 +12,11 @@ pub fn write(prefix: &str, hash: &[u8]) -> String {
 }
 
 /// The text of a whole SHA-256.
-pub fn write_whole(prefix: &str, hash: &[u8]) -> String {
-    format!("{prefix}{}", hex::encode(&hash[..WHOLE_DIGITS / 2]))
+pub fn write_whole(prefix: &str, hash: [u8; WHOLE_DIGITS / 2]) -> String {
+    let mut digits = [0; WHOLE_DIGITS];
+    hex::encode_to_slice(hash, &mut digits).expect("each byte has two digits");
+    let digits = str::from_utf8(&digits).expect("digits are ASCII");
+    [prefix, digits].concat()
 }
 
 /// A text that is not a digest of the expected kind.

@@ -11,7 +11,8 @@ const SPELLED: &str = r#"{"name": "other", "input": {"n": 1, "c": 8, "h": 16, "w
 #[test]
 fn each_network_gives_a_line() {
     let desk = Desk::new();
-    let ran = desk.run_with("arch hash --arch -", format!("{SMALL}\n\n{GRAPH}\n{SPELLED}\n{SHORT}"));
+    let ran =
+        desk.run_with("arch hash --arch -", format!("{SMALL}\n\n{GRAPH}\n{SPELLED}\n{SHORT}"));
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
     let lines = ran.json();
     assert_eq!(lines.len(), 4);
@@ -62,8 +63,7 @@ fn invalid_lines_do_not_hide_the_others() {
     let differing = GRAPH.replace("\"c_out\": 8", "\"c_out\": 9");
     let zero = SMALL.replace("\"stride\": 2", "\"stride\": 0");
     let half = &SMALL[..SMALL.len() / 2];
-    let mut bytes =
-        format!("{GRAPH}\n{cycle}\n{dangling}\n{differing}\n{zero}\n").into_bytes();
+    let mut bytes = format!("{GRAPH}\n{cycle}\n{dangling}\n{differing}\n{zero}\n").into_bytes();
     bytes.extend_from_slice(b"{\"name\": \"caf\xe9\"}\n");
     bytes.extend_from_slice(format!("{SMALL}\n{half}").as_bytes());
     assert_snapshot!(Desk::new().run_with("arch hash --arch -", bytes).report());

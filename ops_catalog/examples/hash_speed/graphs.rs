@@ -80,7 +80,8 @@ pub mod cells {
 
     /// All 15,625 cells.
     pub fn all() -> impl Iterator<Item = Cell> {
-        (0..OPS.pow(6)).map(|number| std::array::from_fn(|edge| number / OPS.pow(edge as u32) % OPS))
+        (0..OPS.pow(6))
+            .map(|number| std::array::from_fn(|edge| number / OPS.pow(edge as u32) % OPS))
     }
 
     /// The hash of what a cell computes. A node of the cell is the sum of the edges that lead to it.

@@ -96,7 +96,8 @@ impl Readers {
             let ordered = dag.is_ordered(vertex);
             for (position, &input) in (1..).zip(dag.inputs(vertex)) {
                 let place = &mut ends[input as usize];
-                edges[*place as usize] = Reader { vertex, position: if ordered { position } else { 0 } };
+                edges[*place as usize] =
+                    Reader { vertex, position: if ordered { position } else { 0 } };
                 *place += 1;
             }
         }

@@ -1,6 +1,6 @@
 //! The hashes of an architecture, and the text that they are taken of.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ macro_rules! hash {
             /// `names` has the text of each label.
             pub fn of(wired: &Wired, order: &Order, input: &str, names: &[impl AsRef<str>]) -> Self {
                 let text = text($prefix, wired, order, input, names);
-                $name(digest::write_whole($prefix, &Sha256::digest(text)))
+                $name(digest::write_whole($prefix, Sha256::digest(text).into()))
             }
 
             /// The text.
@@ -101,10 +101,19 @@ fn text(
         if !dag.is_ordered(vertex) {
             read.sort_unstable();
         }
-        for place in &read {
-            write!(text, " {place}").expect("a String takes any text");
+        for &place in &read {
+            text.push(' ');
+            push_number(&mut text, place);
         }
         text.push('\n');
     }
     text
+}
+
+/// Adds a number in decimal digits, several times as fast as with `write!`.
+fn push_number(text: &mut String, number: u32) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
 }

@@ -100,7 +100,9 @@ impl<'a> Colours<'a> {
             let before = |input: &u32| self.before[*input as usize];
             let read = match self.dag.is_ordered(vertex) {
                 true => inputs.iter().fold(1, |hash, input| mix(hash, before(input))),
-                false => inputs.iter().fold(0u64, |sum, input| sum.wrapping_add(mix(2, before(input)))),
+                false => {
+                    inputs.iter().fold(0u64, |sum, input| sum.wrapping_add(mix(2, before(input))))
+                }
             };
             self.before[vertex as usize] = mix(mix(3, self.rank(vertex).into()), read);
             self.work += 1 + inputs.len() as u64;

@@ -50,8 +50,13 @@ impl Dag {
         }
         colours.separate_twins(&mut vertices);
         colours.refine(&mut vertices);
-        let mut search =
-            Search { colours, slots: vec![0; self.len()], symmetries: Vec::new(), too_deep: false, greedy: false };
+        let mut search = Search {
+            colours,
+            slots: vec![0; self.len()],
+            symmetries: Vec::new(),
+            too_deep: false,
+            greedy: false,
+        };
         let vertices = search.resolve(vertices, 0);
         Order { vertices, exact: !search.is_over() }
     }

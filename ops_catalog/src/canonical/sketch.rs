@@ -1,7 +1,5 @@
 //! An architecture without definitions: nodes, merges and wires, as a graph to be ordered.
 
-use std::collections::HashMap;
-
 use super::dag::Dag;
 use crate::network::Value;
 use crate::spec::Merge;
@@ -74,7 +72,7 @@ impl Sketch {
 
     /// The graph as it is written. Each node has a label, and each has to lead to the last node, which is the output.
     pub fn as_written(&self, labels: &[u32]) -> Wired {
-        let mut builder = Builder::default();
+        let mut builder = Builder::new(self.roles.len());
         let input = builder.leaf(INPUT);
         let mut vertices: Vec<u32> = Vec::with_capacity(self.roles.len());
         for (node, &label) in labels.iter().enumerate() {
@@ -103,7 +101,7 @@ impl Sketch {
     /// of the shape of the architecture's output. The graph of an output that does not depend on the input is a single
     /// vertex with the label `nothing`.
     pub fn computation(&self, labels: &[u32], output: Value, nothing: u32) -> Wired {
-        let mut builder = Builder::default();
+        let mut builder = Builder::new(self.roles.len());
         let input = Computed::Live(builder.leaf(INPUT));
         let mut values: Vec<Computed> = Vec::with_capacity(self.roles.len());
         let mut read = Vec::new();
@@ -131,7 +129,7 @@ impl Sketch {
         match output {
             Computed::Live(vertex) => builder.wired.leading_to(vertex),
             Computed::Constant(_) | Computed::Zeros(_) => {
-                let mut builder = Builder::default();
+                let mut builder = Builder::new(1);
                 builder.leaf(NODE + nothing);
                 builder.wired
             }
@@ -181,39 +179,65 @@ impl Wired {
         }
         let mut kept = Wired::default();
         let mut places = vec![0; last + 1];
+        let mut inputs = Vec::new();
         for vertex in (0..=output).filter(|&vertex| leads[vertex as usize]) {
-            let inputs = self.dag.inputs(vertex).iter().map(|&input| places[input as usize]);
-            let inputs: Vec<u32> = inputs.collect();
+            inputs.clear();
+            inputs.extend(self.dag.inputs(vertex).iter().map(|&input| places[input as usize]));
             let (label, ordered) = (self.dag.label(vertex), self.dag.is_ordered(vertex));
-            places[vertex as usize] = kept.add(label, ordered, &inputs, self.nodes[vertex as usize]);
+            places[vertex as usize] =
+                kept.add(label, ordered, &inputs, self.nodes[vertex as usize]);
         }
         kept
     }
 }
 
 /// A graph under construction.
-#[derive(Default)]
 struct Builder {
     wired: Wired,
-    /// Vertices that are no node, by label and inputs.
-    values: HashMap<(u32, Vec<u32>), u32>,
+    /// Vertices that are no node, in lists: those of one list have the same first input, or none. Each has the one that
+    /// was added before it.
+    last: Vec<u32>,
+    before: Vec<u32>,
 }
 
+/// The end of a list.
+const NONE: u32 = u32::MAX;
+
 impl Builder {
+    fn new(nodes: usize) -> Builder {
+        let (mut last, before) = (Vec::with_capacity(2 * nodes), Vec::with_capacity(2 * nodes));
+        last.push(NONE);
+        Builder { wired: Wired::default(), last, before }
+    }
+
+    fn add(&mut self, label: u32, ordered: bool, inputs: &[u32], node: Option<usize>) -> u32 {
+        self.last.push(NONE);
+        self.before.push(NONE);
+        self.wired.add(label, ordered, inputs, node)
+    }
+
     fn node(&mut self, label: u32, node: usize, input: u32) -> u32 {
-        self.wired.add(NODE + label, false, &[input], Some(node))
+        self.add(NODE + label, false, &[input], Some(node))
     }
 
     fn leaf(&mut self, label: u32) -> u32 {
-        self.value(label, false, Vec::new())
+        self.value(label, false, &[])
     }
 
     /// The vertex with these inputs, which is added if it is new.
-    fn value(&mut self, label: u32, ordered: bool, inputs: Vec<u32>) -> u32 {
-        let wired = &mut self.wired;
-        let entry = self.values.entry((label, inputs));
-        let inputs = entry.key().1.clone();
-        *entry.or_insert_with(|| wired.add(label, ordered, &inputs, None))
+    fn value(&mut self, label: u32, ordered: bool, inputs: &[u32]) -> u32 {
+        let list = inputs.first().map_or(0, |&input| input as usize + 1);
+        let mut known = self.last[list];
+        while known != NONE {
+            let dag = &self.wired.dag;
+            if dag.label(known) == label && dag.inputs(known) == inputs {
+                return known;
+            }
+            known = self.before[known as usize];
+        }
+        let vertex = self.add(label, ordered, inputs, None);
+        self.before[vertex as usize] = std::mem::replace(&mut self.last[list], vertex);
+        vertex
     }
 
     fn merge(&mut self, merge: Merge, mut inputs: Vec<u32>) -> u32 {
@@ -223,7 +247,7 @@ impl Builder {
         if merge != Merge::Concat {
             inputs.sort_unstable();
         }
-        self.value(label_of(merge), merge == Merge::Concat, inputs)
+        self.value(label_of(merge), merge == Merge::Concat, &inputs)
     }
 
     /// The vertex of a value.
@@ -251,7 +275,8 @@ impl Builder {
         }
         let mut read = Vec::with_capacity(inputs.len());
         for &value in inputs {
-            let is_kept = merge != Merge::Add || if live { value.is_live() } else { !value.is_zeros() };
+            let is_kept =
+                merge != Merge::Add || if live { value.is_live() } else { !value.is_zeros() };
             if !is_kept {
                 continue;
             }
