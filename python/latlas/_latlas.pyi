@@ -81,6 +81,7 @@ class ArchHash:
     def exact(self) -> bool: ...
 
 def arch_hash(network: Network | dict[str, Any]) -> ArchHash: ...
+
 @final
 class Row:
     @property

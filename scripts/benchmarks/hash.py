@@ -10,8 +10,10 @@ import time
 
 import common
 
-# The published figure of NAS-Bench-101, of cells of at most 7 vertices and 9 edges.
+# The classes of NAS-Bench-101, cells of at most 7 vertices and 9 edges: the number that its authors publish.
 PUBLISHED = 423_624
+# The computations among the 15,625 cells of NAS-Bench-201.
+COMPUTATIONS = 5425
 # How long the published hash is measured.
 SECONDS = 5
 # Two cycles of four vertices between the layers of a graph, and one of eight, as edges from the first layer to the
@@ -129,11 +131,11 @@ def main():
 
     figures = common.Figures()
     figures.at_least("hash_cells_per_second", cells, 200_000)
-    figures.add("hash_cell_computations", classes, "=5425", classes == 5425, "")
+    figures.at_most("hash_cells_off", abs(classes - COMPUTATIONS), 0)
     figures.at_least("hash_over_published", space_graphs / seconds / published, 10, "x")
     figures.at_most("hash_worst_symmetric_seconds", max(seconds for _, _, seconds, _, _ in symmetric), 1, " s")
-    figures.add("hash_space_classes", space_classes, f"={PUBLISHED}", space_classes == PUBLISHED, "")
-    figures.add("hash_counterexample", float(ours), "=1", ours, "")
+    figures.at_most("hash_space_off", abs(space_classes - PUBLISHED), 0)
+    figures.at_least("hash_counterexample_differs", ours, 1)
     figures.finish()
 
 
