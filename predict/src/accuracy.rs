@@ -11,7 +11,8 @@ use latlas_shared::{Accuracy, Calibration, MeasuredNetwork, MissingOp, NetworkDi
 use ops_catalog::{NetworkPlan, OpKey, Primitive};
 
 use crate::Predictor;
-use crate::predictor::{Features, Micros, calibration};
+use crate::predictor::calibration::{self, Prior};
+use crate::predictor::{Features, Micros};
 
 /// The most networks that are listed. All of them are included in the summaries.
 const MOST_LISTED: usize = 1000;
@@ -36,8 +37,8 @@ const MOST_MISSING: usize = 3;
 /// calibration on all of them, which the table's next predictions use. Networks with less than half of their prediction
 /// from measured rows are excluded from the fit.
 pub fn judge(predictor: &Predictor, networks: &[MeasuredNetwork]) -> (Accuracy, Calibration) {
-    let quickest = predictor.index().quickest_micros();
-    let plain = calibration::prior(quickest);
+    let prior = predictor.index().prior();
+    let plain = calibration::uncalibrated(&prior);
     let mut examples: Vec<(&NetworkDigest, calibration::Example)> = Vec::new();
     let mut all: Vec<NetworkAccuracy> = Vec::new();
     for truth in networks {
@@ -65,9 +66,9 @@ pub fn judge(predictor: &Predictor, networks: &[MeasuredNetwork]) -> (Accuracy, 
     all.truncate(MOST_LISTED);
     examples.sort_by_key(|(digest, _)| *digest);
     let examples: Vec<calibration::Example> = examples.into_iter().map(|(_, one)| one).collect();
-    let cross_fitted = |&n: &usize| cross_fitted(&examples, n, quickest);
+    let cross_fitted = |&n: &usize| cross_fitted(&examples, n, &prior);
     let calibrated = FITTED_ON.iter().filter_map(cross_fitted).collect();
-    let calibration = calibration::fit(&examples, quickest);
+    let calibration = calibration::fit(&examples, &prior);
     (Accuracy { overall, calibrated, families, networks: all }, calibration)
 }
 
@@ -75,7 +76,7 @@ pub fn judge(predictor: &Predictor, networks: &[MeasuredNetwork]) -> (Accuracy, 
 fn cross_fitted(
     examples: &[calibration::Example],
     fitted_on: usize,
-    quickest_micros: f64,
+    prior: &Prior,
 ) -> Option<Calibrated> {
     if examples.len() < fitted_on + FEWEST_JUDGED {
         return None;
@@ -83,7 +84,7 @@ fn cross_fitted(
     let groups = examples.chunks_exact(fitted_on).enumerate();
     let summaries: Vec<Summary> = groups
         .map(|(index, group)| {
-            let calibration = calibration::fit(group, quickest_micros);
+            let calibration = calibration::fit(group, prior);
             let from = index * fitted_on;
             let judged = examples[..from].iter().chain(&examples[from + fitted_on..]);
             let pairs: Vec<(f64, Micros)> =

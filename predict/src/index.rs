@@ -8,6 +8,7 @@ use latlas_shared::{Row, RowStatus, Table, TableError, shown_key};
 use ops_catalog::{Catalog, Invalid, Op, OpDigest, OpKey, Shape};
 
 use crate::interpolate::{Estimate, EstimateError, Interpolator};
+use crate::predictor::calibration::Prior;
 use crate::stats;
 
 /// A table prepared for look-ups.
@@ -85,6 +86,11 @@ impl TableIndex {
     /// Latency of the fastest row, in microseconds: the scale of the costs between two ops on this box.
     pub fn quickest_micros(&self) -> f64 {
         self.quickest_micros
+    }
+
+    /// What is assumed about the coefficients of its calibration before a network was measured.
+    pub fn prior(&self) -> Prior {
+        Prior::new(&self.table.run_config.runtime, self.quickest_micros)
     }
 
     /// How far the medians of the rows are above their quiet quantiles, as a share of the latter: the median over all

@@ -73,8 +73,7 @@ impl Predictor {
     pub fn new(index: impl Into<Arc<TableIndex>>, missing: Missing) -> Predictor {
         let index = index.into();
         let calibration = index.table().calibration.clone();
-        let calibration =
-            calibration.unwrap_or_else(|| calibration::prior(index.quickest_micros()));
+        let calibration = calibration.unwrap_or_else(|| calibration::uncalibrated(&index.prior()));
         Predictor { index, missing, calibration }
     }
 

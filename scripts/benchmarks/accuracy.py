@@ -55,12 +55,12 @@ def network_micros(measurements):
     }
 
 
-def accuracy(folder, name, measurements):
-    """The accuracy in the table built from these measurements."""
+def accuracy(folder, name, measurements, *options):
+    """The accuracy in the table built from these measurements, with further options of `table build`."""
     rows = folder / f"{name}.ndjson"
     rows.write_text("".join(json.dumps(m) + "\n" for m in measurements))
     table = folder / f"{name}.json"
-    latlas("table", "build", rows, "-o", table)
+    latlas("table", "build", rows, "-o", table, *options)
     return json.loads(latlas("accuracy", "--table", table, "--json"))
 
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,10 +11,14 @@ import time
 from pathlib import Path
 
 from accuracy import accuracy, bench, keys_of, line, network_micros
-from common import BIN, Figures, run
+from common import BIN, ROOT, Figures, run
 
 # Networks above this are not measured.
 MOST_FLOPS = 6e9
+
+# The networks that are measured. HALF=predict measures those that HALF=import left here: the import takes hours of
+# processor time on a small machine, and the measurement wants a machine without other work.
+KEPT = ROOT / "target/bench-import/networks"
 
 # Outputs are compared for these, given their weights.
 COMPARED = """alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3 maxvit_t mnasnet1_0
@@ -158,11 +163,11 @@ def export(source, name, folder):
     torch.onnx.export(model, (x,), folder / "model.onnx", dynamo=True, external_data=True, verbose=False)
 
 
-def imported(file, output):
+def imported(file, name, output):
     """The cost of an imported model, or what its import says."""
     start = time.monotonic()
     done = subprocess.run(
-        [BIN / "latlas", "networks", "import", file, "-o", output], capture_output=True, text=True
+        [BIN / "latlas", "networks", "import", file, "--name", name, "-o", output], capture_output=True, text=True
     )
     seconds = time.monotonic() - start
     if done.returncode:
@@ -188,7 +193,7 @@ def judge(source, name, keep, keys):
             if not file.exists():
                 print(f"{name}.{route}: the exporter failed: {done.stderr.strip().splitlines()[-1][:200]}", flush=True)
                 continue
-            cost, said, seconds = imported(file, folder / f"{route}.json")
+            cost, said, seconds = imported(file, name, folder / f"{route}.json")
             if cost is None:
                 print(f"{name}.{route}: {said[:1500]}", flush=True)
                 continue
@@ -257,12 +262,17 @@ def predictions(folder, figures):
     """Measures the smaller models and their rows, and compares predictions with measured latencies."""
     arch = sorted(folder.glob("*.json"))
     networks = [word for file in arch for word in ("--arch", str(file))]
+    folder = Path(tempfile.mkdtemp())
     space = folder / "space.yaml"
     space.write_text(run("latlas", "networks", "keys", *networks))
     print(f"\n{len(arch)} models below {MOST_FLOPS / 1e9:.0f} GFLOPs, {len(keys_of(*networks))} rows")
     measured = bench(folder / "all.ndjson", "--space", str(space), *networks)
     truth = network_micros(measured)
-    found = accuracy(folder, "table", measured)
+    # Their own ops are defined in their files.
+    found = accuracy(folder, "table", measured, *[word for file in arch for word in ("--op-file", file)])
+    for network in sorted(found["networks"], key=lambda network: -abs((network["prediction"] or {"error": 1})["error"])):
+        error = network["prediction"] and f"{100 * network['prediction']['error']:+.1f}%"
+        print(f"  {network['name']:<24} {network['measured_micros'] / 1e3:8.2f} ms measured, from the rows alone {error}")
     print("the models, and how long they take in Python over what the agent measures:")
     for file in arch:
         name = file.stem
@@ -287,17 +297,28 @@ def main():
 
     names = torchvision.models.list_models(module=torchvision.models)
     chosen = os.environ.get("MODELS", "").split()
-    keep = Path(tempfile.mkdtemp(prefix="models-"))
+    half = os.environ.get("HALF")
+    figures = Figures()
+    if half != "predict":
+        shutil.rmtree(KEPT, ignore_errors=True)
+        KEPT.mkdir(parents=True)
+        imports(names, chosen, figures)
+    if half != "import":
+        predictions(KEPT, figures)
+    figures.finish()
+
+
+def imports(names, chosen, figures):
+    """Imports all models, and leaves the networks that are to be measured in KEPT."""
     keys = set()
     ours = [("torchvision", name) for name in names]
     lines = {}
     for source, name in [*ours, *OTHERS]:
         if not chosen or name in chosen:
-            lines[source, name] = judge(source, name, keep, keys)
+            lines[source, name] = judge(source, name, KEPT, keys)
     vision = [line for (source, _), line in lines.items() if source == "torchvision" and line]
     others = [line for (source, _), line in lines.items() if source != "torchvision" and line]
     compared = [line for line in vision if line["name"] in COMPARED]
-    figures = Figures()
     both = sum(line["routes"] == 2 for line in vision)
     figures.at_least("torchvision_imported", 100 * both / max(1, len(vision)), 95, "%")
     figures.at_least("params_equal", 100 * sum(line["params"] for line in vision) / max(1, len(vision)), 95, "%")
@@ -309,9 +330,6 @@ def main():
         "",
     )
     figures.at_least("others_imported", sum(line["routes"] > 0 for line in others), 16, "")
-    if not os.environ.get("IMPORT_ONLY"):
-        predictions(keep, figures)
-    figures.finish()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Whole networks of torchvision in three runtimes: eager Python, frozen TorchScript, and the agent."""
+"""Networks in three runtimes, eager Python, frozen TorchScript and the agent; then predictions with ONNX Runtime"""
+# needs: torchvision onnx onnxruntime
 
 import json
 import subprocess
@@ -10,26 +11,13 @@ from pathlib import Path
 
 import common
 import pytorch
+from accuracy import REAL, accuracy, bench, keys_of, line, network_micros
 
 torch = pytorch.torch
-# The release for the torch that Latlas links, and what it imports.
-PACKAGES = ["torchvision==0.28.0", "numpy", "pillow"]
 NETWORKS = "resnet18 mobilenet_v2 mobilenet_v3_large efficientnet_b0".split()
 ROUNDS = 3
 INFERENCES = 40
 WARM_UP = 10
-
-
-def torchvision():
-    """The models, from a folder of their own: the Python of the reference has torch alone."""
-    site = common.ROOT / "target/torchvision"
-    if not (site / "torchvision").is_dir():
-        pip = [sys.executable, "-m", "pip", "--quiet", "install", "--no-deps", "--target", str(site)]
-        subprocess.run([*pip, *PACKAGES], check=True)
-    sys.path.append(str(site))
-    import torchvision.models
-
-    return torchvision.models
 
 
 def agent_micros(folder):
@@ -56,10 +44,40 @@ def quiet_micros(model, image):
     return common.quantile(micros, 0.1)
 
 
+def with_onnxruntime(dtype, figures):
+    """A table of ONNX Runtime: predictions of twenty networks, against the networks measured with it."""
+    folder = Path(tempfile.mkdtemp())
+    command = json.dumps([sys.executable, str(common.ROOT / "runtimes/onnxruntime_worker.py")])
+    runtimes = folder / "runtimes.toml"
+    runtimes.write_text(f"[runtime.onnxruntime]\ncommand = {command}\n")
+    arch = folder / "drawn.ndjson"
+    drawn = str(20 - len(REAL))
+    arch.write_text(common.run("latlas", "networks", "draw", "--family", "mobilenet", "--count", drawn, "--seed", "1"))
+    networks = ["--arch", str(arch)] + [word for name in REAL for word in ("--network", name)]
+    keys = [word for key in keys_of(*networks) for word in ("--key", key)]
+    options = ["--runtime", "onnxruntime", "--runtimes", str(runtimes), "--dtype", dtype]
+    measured = bench(folder / "all.ndjson", *options, *keys, *networks, state=folder / "state")
+    config = measured[0]["run_config"]
+    print(f"\nONNX Runtime {config['runtime']} {dtype}: {len(network_micros(measured))} networks, {len(keys) // 2} rows")
+    found = accuracy(folder, "table", measured)
+    for network in found["networks"]:
+        if network["prediction"]:
+            print(
+                f"  {network['name']:<28} {network['measured_micros'] / 1e3:8.2f} ms measured, "
+                f"{100 * network['prediction']['error']:+.1f}% from the rows alone"
+            )
+    line("the rows alone", found["overall"])
+    (five,) = [entry["summary"] for entry in found["calibrated"] if entry["fitted_on"] == 5]
+    line("calibrated on 5, judged on the rest", five)
+    figures.at_least(f"onnxruntime_{dtype}_within_10", 100 * five["within_10"], 95, "%")
+    figures.at_most(f"onnxruntime_{dtype}_mape", 100 * five["mape"], 4, "%")
+
+
 def main():
+    from torchvision import models
+
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    models = torchvision()
     image = torch.randn(1, 3, 224, 224)
     eager = {name: getattr(models, name)(weights=None).eval() for name in NETWORKS}
     with torch.inference_mode():
@@ -84,6 +102,8 @@ def main():
         )
     figures = common.Figures()
     figures.at_most("agent_over_frozen_off", 100 * abs(common.median(ratios) - 1), 5, "%")
+    for dtype in ("f32", "int8"):
+        with_onnxruntime(dtype, figures)
     figures.finish()
 
 

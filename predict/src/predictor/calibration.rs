@@ -25,7 +25,7 @@
 //! needed to contain 95% of the left-out networks (Vovk et al., Algorithmic Learning in a Random World, 2.2); with
 //! fewer, its width follows Student's t.
 
-use latlas_shared::{Calibration, Uncertainty};
+use latlas_shared::{Calibration, LIBTORCH_EAGER, Uncertainty};
 use nalgebra::{SMatrix, SVector};
 
 use super::NORMAL_95;
@@ -40,13 +40,40 @@ type Matrix = SMatrix<f64, COEFFICIENTS, COEFFICIENTS>;
 /// Index of the footprint among the coefficients.
 const FOOTPRINT: usize = 1;
 
-/// Means of the prior: scale, footprint in MiB, unquiet share, costs per op and per merge. Two kinds of processors were
-/// measured: the footprint was 8 to 12 MiB on one and 17 on the other (`docs/predict-method.md`).
-const PRIOR: [f64; COEFFICIENTS] = [1.0, 12.0, 0.0, 0.0, 0.0];
+/// What is assumed about the coefficients of a table before a network was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prior {
+    means: Vector,
+    /// Standard deviations.
+    spread: Vector,
+}
 
-/// Standard deviations of the prior: scale, MiB of footprint, unquiet share; those of the costs per op and per merge
-/// are in units of the table's fastest row.
-const PRIOR_SPREAD: [f64; COEFFICIENTS] = [0.02, 3.5, 0.15, 0.5, 0.5];
+impl Prior {
+    /// The prior for a table's runtime. `quickest_micros` is the latency of the table's fastest row.
+    pub fn new(runtime: &str, quickest_micros: f64) -> Prior {
+        let (means, spread) = if runtime == LIBTORCH_EAGER { OP_BY_OP } else { WHOLE_GRAPHS };
+        let units = [1.0, 1.0, 1.0, quickest_micros, quickest_micros];
+        let scaled = |values: [f64; COEFFICIENTS]| Vector::from_fn(|i, _| values[i] * units[i]);
+        Prior { means: scaled(means), spread: scaled(spread) }
+    }
+
+    fn covariance(&self) -> Matrix {
+        Matrix::from_diagonal(&self.spread.component_mul(&self.spread))
+    }
+}
+
+/// Means and standard deviations: scale, footprint in MiB, unquiet share; costs per op and per merge in units of the
+/// table's fastest row.
+type Assumed = ([f64; COEFFICIENTS], [f64; COEFFICIENTS]);
+
+/// A runtime that calls one op after the other. Two kinds of processors were measured: the footprint was 8 to 12 MiB on
+/// one and 17 on the other (`docs/predict-method.md`).
+const OP_BY_OP: Assumed = ([1.0, 12.0, 0.0, 0.0, 0.0], [0.02, 3.5, 0.15, 0.5, 0.5]);
+
+/// A runtime that compiles a graph. It fuses ops, and a row has the way into its layout of maps and back, which a
+/// network has once: rows add up to more than a network. The means and spreads include ONNX Runtime in float32 and int8
+/// (`docs/runtimes.md`).
+const WHOLE_GRAPHS: Assumed = ([0.95, 12.0, 0.0, -1.0, -0.5], [0.05, 6.0, 0.15, 1.0, 1.0]);
 
 /// Relative error of the model itself, as one standard deviation, before it is learned.
 pub const MODEL_ERROR: f64 = 0.025;
@@ -153,21 +180,9 @@ impl Estimate {
     }
 }
 
-/// The calibration of a table without networks. `quickest_micros` is the latency of its fastest row.
-pub fn prior(quickest_micros: f64) -> Calibration {
-    let spread = spread(quickest_micros);
-    calibration(
-        &Vector::from(PRIOR),
-        &Matrix::from_diagonal(&spread.component_mul(&spread)),
-        1.0,
-        t(0),
-        0,
-    )
-}
-
-fn spread(quickest_micros: f64) -> Vector {
-    let units = [1.0, 1.0, 1.0, quickest_micros, quickest_micros];
-    Vector::from_fn(|i, _| PRIOR_SPREAD[i] * units[i])
+/// The calibration of a table without networks.
+pub fn uncalibrated(prior: &Prior) -> Calibration {
+    calibration(&prior.means, &prior.covariance(), 1.0, t(0), 0)
 }
 
 fn calibration(
@@ -214,10 +229,10 @@ struct Scaled {
 }
 
 impl Scaled {
-    fn of(example: &Example, footprint_mib: f64) -> Scaled {
+    fn of(example: &Example, footprint_mib: f64, prior: &Prior) -> Scaled {
         let features = example.at(footprint_mib);
         // At the prior's footprint in every iteration: a target that moves with the fit would favour small footprints.
-        let reference = example.at(PRIOR[FOOTPRINT]).ops_micros;
+        let reference = example.at(prior.means[FOOTPRINT]).ops_micros;
         let x = coefficients_of(&features) / reference;
         // The sum is taken at the footprint of this iteration; a shift is counted from there.
         let measured = example.measured_micros / reference;
@@ -269,18 +284,16 @@ fn coefficients_of(features: &Features) -> Vector {
 }
 
 /// Fits networks with known latencies. The order does not matter.
-pub fn fit(networks: &[Example], quickest_micros: f64) -> Calibration {
+pub fn fit(networks: &[Example], prior: &Prior) -> Calibration {
     if networks.is_empty() {
-        return prior(quickest_micros);
+        return uncalibrated(prior);
     }
-    let spread = spread(quickest_micros);
-    let precision = Matrix::from_diagonal(&spread.map(|spread| spread.powi(-2)));
-    let mut fit = start(networks, &spread);
+    let mut fit = start(networks, prior);
     let mut left_out = Vec::new();
     for round in 0..ROUNDS {
         let next;
-        (next, left_out) = step(networks, &fit, &precision);
-        let change = |i: usize| (next.means[i] - fit.means[i]).abs() / spread[i];
+        (next, left_out) = step(networks, &fit, prior);
+        let change = |i: usize| (next.means[i] - fit.means[i]).abs() / prior.spread[i];
         let settled = (0..COEFFICIENTS).all(|i| change(i) < 1e-9)
             && (next.noise / fit.noise - 1.0).abs() < 1e-9;
         let before = fit;
@@ -298,27 +311,27 @@ pub fn fit(networks: &[Example], quickest_micros: f64) -> Calibration {
 }
 
 /// The prior, with the noise of the networks at that point.
-fn start(networks: &[Example], spread: &Vector) -> Fit {
-    let covariance = Matrix::from_diagonal(&spread.component_mul(spread));
-    let prior = Fit { means: Vector::from(PRIOR), covariance, noise: 1.0 };
+fn start(networks: &[Example], prior: &Prior) -> Fit {
+    let fit = Fit { means: prior.means, covariance: prior.covariance(), noise: 1.0 };
     let sizes: Vec<f64> = networks
         .iter()
         .map(|network| {
-            let scaled = Scaled::of(network, PRIOR[FOOTPRINT]);
-            scaled.error(&prior).abs() / scaled.variance.sqrt()
+            let scaled = Scaled::of(network, prior.means[FOOTPRINT], prior);
+            scaled.error(&fit).abs() / scaled.variance.sqrt()
         })
         .collect();
-    Fit { noise: (MEDIAN_TO_SPREAD * stats::median(&sizes)).max(1.0), ..prior }
+    Fit { noise: (MEDIAN_TO_SPREAD * stats::median(&sizes)).max(1.0), ..fit }
 }
 
 /// One iteration: the coefficients with the weights of the previous iteration, the noise with the new coefficients, and
 /// the error of each network when it is left out.
-fn step(networks: &[Example], fit: &Fit, precision: &Matrix) -> (Fit, Vec<LeftOut>) {
+fn step(networks: &[Example], fit: &Fit, prior: &Prior) -> (Fit, Vec<LeftOut>) {
+    let at = fit.means[FOOTPRINT];
     let scaled: Vec<Scaled> =
-        networks.iter().map(|network| Scaled::of(network, fit.means[FOOTPRINT])).collect();
+        networks.iter().map(|network| Scaled::of(network, at, prior)).collect();
     let weights: Vec<f64> = scaled.iter().map(|one| one.weight(fit)).collect();
-    let mut matrix = *precision;
-    let mut right = precision * Vector::from(PRIOR);
+    let mut matrix = Matrix::from_diagonal(&prior.spread.map(|spread| spread.powi(-2)));
+    let mut right = matrix * prior.means;
     for (one, weight) in scaled.iter().zip(&weights) {
         let precision = weight / (one.variance * fit.noise.powi(2));
         matrix += precision * one.x * one.x.transpose();

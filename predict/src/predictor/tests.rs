@@ -1,9 +1,14 @@
 use super::*;
 use latlas_shared::testing::{failed, key, row, table};
-use latlas_shared::{CurvePoint, Row, Table};
+use latlas_shared::{CurvePoint, LIBTORCH_EAGER, Row, Table};
 use ops_catalog::{Catalog, NetworkSpec};
 use proptest::prelude::*;
 use serde_json::json;
+
+/// What a table of libtorch without networks has, whose fastest row takes so long.
+fn uncalibrated(quickest_micros: f64) -> Calibration {
+    calibration::uncalibrated(&calibration::Prior::new(LIBTORCH_EAGER, quickest_micros))
+}
 
 /// Op, output channels and stride of each layer.
 type Layers = Vec<(&'static str, u32, u32)>;
@@ -51,7 +56,7 @@ proptest! {
         let index = table_of(&whole, 1.0);
         let predictor = Predictor::new(Arc::clone(&index), Missing::Error);
         // Curves are constant beyond their last point, so the footprint does not matter there.
-        let calibration = Calibration { footprint_mib: 1024.0, ..calibration::prior(1.0) };
+        let calibration = Calibration { footprint_mib: 1024.0, ..uncalibrated(1.0) };
         let predictor = predictor.with_calibration(calibration);
         let [a, b] = [first, second].map(|part| predictor.predict_plan(&part).unwrap());
         let whole = predictor.predict_plan(&whole).unwrap();
@@ -90,7 +95,7 @@ proptest! {
             }
         }
         let index = Arc::new(TableIndex::new(table).unwrap());
-        let calibration = Calibration { scale, per_op_micros: 0.5, ..calibration::prior(1.0) };
+        let calibration = Calibration { scale, per_op_micros: 0.5, ..uncalibrated(1.0) };
         let predictor = || {
             Predictor::new(Arc::clone(&index), Missing::Error).with_calibration(calibration.clone())
         };
@@ -261,8 +266,8 @@ fn a_calibration_is_fitted_on_the_two_clocks() {
             measured_micros: truth(plan.steps.len()),
         })
         .collect();
-    let quickest = predictor.index().quickest_micros();
-    let calibrated = predictor.with_calibration(calibration::fit(&networks, quickest));
+    let fitted = calibration::fit(&networks, &predictor.index().prior());
+    let calibrated = predictor.with_calibration(fitted);
     for plan in &plans {
         let error = calibrated.predict_plan(plan).unwrap().latency_micros / truth(plan.steps.len());
         assert!((error - 1.0).abs() < 0.01, "{error}");
@@ -288,7 +293,7 @@ fn a_calibration_moves_the_estimate_and_its_interval() {
         covariance: [[0.0; 5]; 5],
         noise: 0.4,
         networks: 20,
-        ..calibration::prior(10.0)
+        ..uncalibrated(10.0)
     });
     let moved = prediction(&table);
     let expected = 1.1 * plain.ops_micros + 0.5 * unquiet + 1.0;
@@ -327,7 +332,7 @@ fn a_packed_table_predicts_graphs_and_knows_its_own_ops() {
     let spec = NetworkSpec::from_json(&spec.to_string()).unwrap();
     let plan = plan(&Network::new(&spec, Catalog::builtin()).unwrap());
     let index = table_of(&plan, 1.0);
-    let calibration = Calibration { per_merge_micros: 3.0, ..calibration::prior(1.0) };
+    let calibration = Calibration { per_merge_micros: 3.0, ..uncalibrated(1.0) };
     let predictor =
         || Predictor::new(Arc::clone(&index), Missing::Error).with_calibration(calibration.clone());
     let mut packed = PackedTable::new(predictor());
@@ -353,7 +358,7 @@ fn the_shares_of_ops_add_up_to_the_prediction_of_their_sequence() {
     ));
     let index = table_of(&plan, 1.0);
     let calibration =
-        Calibration { scale: 1.1, unquiet: 0.5, per_op_micros: -1.0, ..calibration::prior(10.0) };
+        Calibration { scale: 1.1, unquiet: 0.5, per_op_micros: -1.0, ..uncalibrated(10.0) };
     let predictor =
         Predictor::new(Arc::clone(&index), Missing::Error).with_calibration(calibration);
     let ops: Vec<(&Op, Shape)> =
