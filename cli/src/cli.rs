@@ -1,5 +1,6 @@
 //! The command line: names, help and examples. [`crate::commands`] has what the commands do.
 
+mod arch;
 mod farm;
 mod networks;
 mod predictions;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use arch::{Arch, ArchHash};
 pub use farm::{AgentDecision, Farm, Tokens};
 pub use networks::{
     ExportTo, NetworkCost, NetworkExport, NetworkImport, NetworkKeys, NetworkSource, Networks,
@@ -101,6 +103,9 @@ pub enum Command {
     Accuracy(Accuracy),
     /// Judge candidate networks by latency, FLOPs, parameters and structure
     Prune(Prune),
+    /// Hash architectures, so that one is known again
+    #[command(subcommand, after_help = "Example:\n  latlas arch hash --network resnet18")]
+    Arch(Arch),
     /// Host a farm: its status, agents, tokens and audit log
     #[command(subcommand, after_help = "Example:\n  latlas farm status")]
     Farm(Farm),

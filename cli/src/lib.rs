@@ -28,7 +28,7 @@ use latlas_program::log::LogFormat;
 pub use command_line::parse;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{accuracy, hardware, ops, predict, profile, prune, request, table};
+use crate::commands::{accuracy, arch, hardware, ops, predict, profile, prune, request, table};
 
 /// Values from the environment, read once.
 #[derive(Default)]
@@ -45,6 +45,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
     let result = match cli.command {
         Command::Ops(command) => ops::run(&command, &farm, &mut out),
         Command::Networks(command) => commands::networks::run(&command, &farm, &mut out),
+        Command::Arch(command) => arch::run(&command, &farm, &mut out),
         Command::Farm(command) => commands::farm::run(&command, &farm, &mut out),
         Command::Hardware(command) => hardware::run(&command, &farm, &mut out),
         Command::Table(command) => table::run(&command, &farm, &mut out),

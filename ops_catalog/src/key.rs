@@ -73,6 +73,14 @@ impl Shape {
     }
 }
 
+/// The part of an op key after the colon.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [n, h, w, i, o, s] = self.fields();
+        write!(f, "n{n}-h{h}-w{w}-i{i}-o{o}-s{s}")
+    }
+}
+
 /// An op at a shape: the seed's primary key without the hardware.
 ///
 /// The canonical string, e.g. `MBConv6_3x3:n1-h56-w56-i24-o24-s1`, needs no quotes in a shell, a URL path or a CSV
@@ -87,12 +95,7 @@ pub struct OpKey {
 
 impl fmt::Display for OpKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = &self.shape;
-        write!(
-            f,
-            "{}:n{}-h{}-w{}-i{}-o{}-s{}",
-            self.op, s.batch, s.input_h, s.input_w, s.channels_in, s.channels_out, s.stride
-        )
+        write!(f, "{}:{}", self.op, self.shape)
     }
 }
 

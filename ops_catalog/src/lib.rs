@@ -8,6 +8,7 @@
 //! else is passed in as text or as values. It does not depend on libtorch, HTTP or latencies.
 
 pub mod arch_space;
+pub mod canonical;
 mod catalog;
 pub mod digest;
 mod draw;

@@ -54,7 +54,8 @@ pub struct Network {
     pub name: Option<String>,
     /// Its input.
     pub input: Input,
-    nodes: Vec<NetworkNode>,
+    /// Its nodes. The last one is the output.
+    pub(crate) nodes: Vec<NetworkNode>,
     output: usize,
 }
 

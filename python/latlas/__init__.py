@@ -8,6 +8,7 @@
 """
 
 from latlas._latlas import (
+    ArchHash,
     Client,
     Cost,
     Network,
@@ -18,6 +19,7 @@ from latlas._latlas import (
     Row,
     Table,
     __version__,
+    arch_hash,
 )
 from latlas._support import (
     CoordinatorError,
@@ -37,6 +39,7 @@ from latlas._support import (
 )
 
 __all__ = [
+    "ArchHash",
     "Client",
     "CoordinatorError",
     "Cost",
@@ -61,4 +64,5 @@ __all__ = [
     "UnknownKey",
     "UsageError",
     "__version__",
+    "arch_hash",
 ]

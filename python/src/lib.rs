@@ -4,6 +4,7 @@
 //! Nothing is computed or worded here a second time: numbers come from `latlas_predict`, texts from the crates that
 //! the programs use. The exceptions are classes of `latlas/_support.py`; the module `errors` raises them.
 
+mod arch;
 mod arrow;
 mod client;
 mod errors;
@@ -22,6 +23,8 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _latlas(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(arch::arch_hash, module)?)?;
+    module.add_class::<arch::ArchHash>()?;
     module.add_class::<client::Client>()?;
     module.add_class::<network::Cost>()?;
     module.add_class::<network::Network>()?;

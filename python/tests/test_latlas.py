@@ -299,6 +299,23 @@ class LikeTheProgram(unittest.TestCase):
             ran = self.run_program("networks", "cost", "--network", name, "--dtype", "f16", "--json")
             self.assertEqual(latlas.Network.builtin(name).cost().to_dict("f16"), json.loads(ran.stdout))
 
+    def test_hashes(self) -> None:
+        nets = [latlas.Network.builtin(name).to_dict() for name in latlas.Network.builtin_names()]
+        nets += [layers("Conv3x3", "Identity"), layers("Conv3x3"), layers("Conv3x4")]
+        ran = self.run_program("arch", "hash", "--arch", "-", stdin="\n".join(json.dumps(net) for net in nets))
+        said = [json.loads(line) for line in ran.stdout.splitlines()]
+        for net, line in zip(nets[:-1], said[:-1], strict=True):
+            hashes = latlas.arch_hash(net)
+            told = (line["topology"], line["shaped"], line["computation"], line["exact"])
+            self.assertEqual((hashes.topology, hashes.shaped, hashes.computation, hashes.exact), told)
+            self.assertEqual(hashes, latlas.arch_hash(latlas.Network.from_dict(net)))
+        spliced, plain = map(latlas.arch_hash, nets[-3:-1])
+        self.assertEqual(spliced.computation, plain.computation)
+        self.assertNotEqual((spliced, hash(spliced)), (plain, hash(plain)))
+        with self.assertRaises(latlas.NetworkError) as failed:
+            latlas.arch_hash(nets[-1])
+        self.assertEqual(str(failed.exception), said[-1]["invalid"])
+
     def test_errors(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "x.json"

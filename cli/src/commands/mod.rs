@@ -1,6 +1,7 @@
 //! The commands: each reads, decides with the pure parts of the crate, and writes.
 
 pub mod accuracy;
+pub mod arch;
 pub mod farm;
 pub mod hardware;
 pub mod networks;

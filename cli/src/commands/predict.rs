@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use latlas_predict::{PredictError, Predictor, TableIndex};
 use latlas_shared::{HardwareId, Missing, MissingOp, Origin, Prediction, Uncertainty};
 use ops_catalog::{Catalog, ExternalId, Network, NetworkSpec, OpKey};
@@ -15,8 +15,7 @@ use super::write_json;
 use crate::chosen::{self, names_a_file};
 use crate::cli::Predict;
 use crate::files;
-use crate::lines::Lines;
-use crate::networks::{self, Label};
+use crate::networks::{Found, Label, NetworkFile};
 use crate::text::{bytes, count, duration, percent, plain, quantity};
 use latlas_program::exit::Reported;
 use latlas_program::text_table::TextTable;
@@ -103,36 +102,12 @@ impl Session<'_> {
 
     /// One network in JSON or YAML, or one in each line.
     fn file(&mut self, path: &Path) -> Result<()> {
-        let file = files::name(path);
-        let unreadable = |error: std::io::Error| files::unreadable(path, &error);
-        let mut lines = Lines::new(files::open_lines(path)?);
-        match lines.next().map_err(unreadable)? {
-            None => bail!("{file}: it is empty"),
-            Some((_, Ok(line))) if NetworkSpec::is_one_a_line(line) => {}
-            Some((_, Err(problem))) => bail!("{file}: {problem}"),
-            Some(_) => {
-                let text = files::text_of(path, lines.rest().map_err(unreadable)?)?;
-                let spec = NetworkSpec::from_yaml(&text).map_err(|e| anyhow!("{file}: {e}"))?;
-                return self.spec(None, &file, &spec);
+        let mut file = NetworkFile::open(path)?;
+        while let Some(Found { line, place, spec }) = file.next(self.out)? {
+            match spec {
+                Ok(spec) => self.spec(line, &place, &spec)?,
+                Err((label, problem)) => self.invalid(line, &place, &label, &problem)?,
             }
-        }
-        let mut line = Some((1, lines.text()));
-        while let Some((number, text)) = line {
-            let place = format!("{file}, line {number}");
-            match text.map(|text| (text.trim().is_empty(), networks::from_line(text))) {
-                Ok((true, _)) => {}
-                Ok((_, Ok(spec))) => self.spec(Some(number), &place, &spec)?,
-                Ok((_, Err((label, problem)))) => {
-                    self.invalid(Some(number), &place, &label, &problem)?
-                }
-                Err(problem) => {
-                    self.invalid(Some(number), &place, &Label::default(), &problem.to_string())?
-                }
-            }
-            if lines.would_wait() {
-                self.out.flush()?;
-            }
-            line = lines.next().map_err(unreadable)?;
         }
         Ok(())
     }

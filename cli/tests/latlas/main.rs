@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod accuracy;
+mod arch;
 mod common;
 mod export;
 mod farm;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod arch_spaces;
+mod canonical;
 mod digests;
 mod documentation;
 mod draw;
