@@ -83,7 +83,7 @@ pub(crate) struct NetworkFile {
 enum Content {
     /// `is_read` is said of the line that was read last: it is the next network.
     Lines {
-        lines: Lines<Box<dyn Read>>,
+        lines: Lines<Box<dyn Read + Send>>,
         is_read: bool,
     },
     One(Option<Box<NetworkSpec>>),

@@ -178,12 +178,12 @@ fn candidates_of_a_space_are_lines_or_objects() {
     let desk = desk_with_a_space();
     let lines =
         "00\ntiny@2:11\n{\"genotype\": \"01\", \"id\": {\"accuracy\": 0.93}}\n\n2\ntiny@1:00\n0x\n";
-    let ran = desk.run_with(GENOTYPES, lines.as_bytes().to_vec());
+    let ran = desk.run_with(GENOTYPES, lines);
     assert_snapshot!(ran.report());
     let compact =
-        desk.run_with(&format!("{GENOTYPES} --format compact"), lines.as_bytes().to_vec());
+        desk.run_with(&format!("{GENOTYPES} --format compact"), lines);
     assert_snapshot!(compact.report());
-    let only = desk.run_with(&format!("{GENOTYPES} --only accepted"), lines.as_bytes().to_vec());
+    let only = desk.run_with(&format!("{GENOTYPES} --only accepted"), lines);
     let accepted: Vec<_> =
         ran.json().into_iter().filter(|line| line["verdict"] == "accepted").collect();
     assert_eq!(only.json(), accepted);
