@@ -72,8 +72,8 @@ def tch_for(version):
         return TCH[key]
     if version == UNKNOWN:
         raise Problem(
-            "its version can't be read: no header of it defines TORCH_VERSION. A libtorch for C++ and the torch package "
-            "of Python have such a header; install it again, or another one."
+            "its version can't be read: no header of it defines TORCH_VERSION. A libtorch for C++ and the torch "
+            "package of Python have such a header; install it again, or another one."
         )
     below = [known for known in TCH if known < key]
     above = [known for known in TCH if known > key]

@@ -299,8 +299,8 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
             bail!("interrupted: {finished} of {total} have a row, which is written")
         }
         Some(Ended::TimeOver) if finished == 0 => bail!(
-            "the time was over before anything had two visits, so there are no rows: give --minutes more, or name fewer \
-             ops"
+            "the time was over before anything had two visits, so there are no rows: give --minutes more, or name \
+             fewer ops"
         ),
         _ => Ok(()),
     }

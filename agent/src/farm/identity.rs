@@ -102,8 +102,8 @@ pub async fn identify(client: &Client, entry: Entry<'_>, recorder: &Recorder) ->
     let known = stored.filter(|identity| identity.describes(recorder));
     if let (None, EnrolToken::Missing(why)) = (&known, &entry.token) {
         bail!(
-            "this box, as it is now, is not enrolled with {} as {} under {}, and there is no token to enrol with: {why}. \
-             `latlas-coordinator token create --role enroll` prints one for --enroll-token-file{}",
+            "this box, as it is now, is not enrolled with {} as {} under {}, and there is no token to enrol with: \
+             {why}. `latlas-coordinator token create --role enroll` prints one for --enroll-token-file{}",
             client.base(),
             recorder.hardware_id,
             recorder.run_config.id(),
@@ -140,8 +140,8 @@ fn other_config(identity: &Identity, recorder: &Recorder) -> Option<String> {
     let config = &identity.run_config;
     (*config != recorder.run_config.id()).then(|| {
         format!(
-            ". The state directory is that of an agent under {config}: another run config is another agent, and needs a \
-             --state of its own"
+            ". The state directory is that of an agent under {config}: another run config is another agent, and \
+             needs a --state of its own"
         )
     })
 }

@@ -124,8 +124,8 @@ const SUSTAINED_MINUTES: usize = 12;
 fn sustained_time(networks: usize) -> String {
     let runs = networks.min(SUSTAINED_RUNS);
     format!(
-        "{} at the end of the request, of 10 min each and 2 min of rest before: about {} min for one agent, in which it \
-         takes no other work",
+        "{} at the end of the request, of 10 min each and 2 min of rest before: about {} min for one agent, in which \
+         it takes no other work",
         count(runs, "sustained run", "sustained runs"),
         runs * SUSTAINED_MINUTES
     )
