@@ -39,12 +39,16 @@ NO_MASK = (
     "(attn_mask ? c10::optional<at::Tensor>(*attn_mask) : c10::nullopt)"
 )
 
-# What is not part of a copy of the workspace.
-NOT_COPIED = {"target", ".git", ".libtorch"}
+# Folders of a package that are no part of a copy of the workspace.
+NOT_COPIED = {"target", "__pycache__"}
 # In a patched copy of the bindings: what it was patched for, and which functions were removed.
 PATCHED_FOR, REMOVED = "patched-for", "removed-functions"
 # A definition in the generated part of the bindings.
 DEFINITION = re.compile(r"^\w.*?\b(atg_\w+)\(")
+
+
+# The version of a libtorch that does not say it.
+UNKNOWN = "unknown"
 
 
 class Problem(Exception):
@@ -66,6 +70,11 @@ def tch_for(version):
     key = minor(version)
     if key in TCH:
         return TCH[key]
+    if version == UNKNOWN:
+        raise Problem(
+            "its version can't be read: no header of it defines TORCH_VERSION. A libtorch for C++ and the torch "
+            "package of Python have such a header; install it again, or another one."
+        )
     below = [known for known in TCH if known < key]
     above = [known for known in TCH if known > key]
     nearest = " or ".join(named(known) for known in below[-1:] + above[:1])
@@ -145,22 +154,43 @@ def abi(libtorch):
     return "0" if b"torchCheckFailEPKcS2_jRKSs" in (libtorch / "lib/libc10.so").read_bytes() else "1"
 
 
+def sources():
+    """The files of the workspace that a build needs, relative to it: those that git tracks, or what is in the folders
+    of its packages where git does not know it. Whatever else a host keeps in the checkout stays there, and no link is
+    followed out of it.
+    """
+    command = ["git", "-C", str(WORKSPACE), "ls-files", "-z"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True)
+        listed = [Path(name) for name in told.stdout.split("\0") if name] if told.returncode == 0 else []
+    except OSError:
+        listed = []
+    # A checkout inside of another repository is unknown to that one.
+    if Path("Cargo.toml") not in listed:
+        listed = [Path("Cargo.toml"), Path("Cargo.lock")]
+        members = re.search(r"^members = \[(.*?)\]", (WORKSPACE / "Cargo.toml").read_text(), re.MULTILINE | re.DOTALL)
+        for member in re.findall(r'"([^"]+)"', members[1] if members else ""):
+            for folder, folders, files in os.walk(WORKSPACE / member):
+                folders[:] = [name for name in folders if name not in NOT_COPIED]
+                listed += [(Path(folder) / name).relative_to(WORKSPACE) for name in files]
+    return [path for path in listed if is_own_file(path)]
+
+
+def is_own_file(path):
+    """Whether it is a file of the workspace itself: neither it nor a folder above it is a link."""
+    return (WORKSPACE / path).is_file() and (WORKSPACE / path).resolve() == WORKSPACE.resolve() / path
+
+
 def copy_workspace(copy):
     """Brings a copy up to date. Cargo goes by the times of files, so a file that is the same keeps its own."""
-    wanted = set()
-    for folder, folders, files in os.walk(WORKSPACE):
-        place = Path(folder).relative_to(WORKSPACE)
-        if place == Path():
-            folders[:] = [name for name in folders if name not in NOT_COPIED]
-            files = [name for name in files if name not in NOT_COPIED]
-        for name in files:
-            wanted.add(place / name)
-            source, target = Path(folder) / name, copy / place / name
-            if target.is_file() and target.read_bytes() == source.read_bytes():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
-    for path in [path for path in copy.rglob("*") if path.is_file()]:
+    wanted = set(sources())
+    for place in wanted:
+        source, target = WORKSPACE / place, copy / place
+        if target.is_file() and target.read_bytes() == source.read_bytes():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    for path in [path for path in copy.rglob("*") if path.is_symlink() or path.is_file()]:
         if path.relative_to(copy) not in wanted:
             path.unlink()
 

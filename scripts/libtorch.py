@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 import bindings
-from bindings import Problem
+from bindings import UNKNOWN, Problem
 
 # What tch 0.26 accepts, which Cargo.lock names; it changes together with tch.
 VERSION = "2.13.0"
@@ -26,6 +26,8 @@ LINK = WORKSPACE / ".libtorch"
 MANIFEST = "latlas-manifest.json"
 # A file that NVIDIA's system for Jetsons has.
 JETSON = Path("/etc/nv_tegra_release")
+# The machines of ELF files that torch is built for, as `uname -m` calls them.
+MACHINES = {62: "x86_64", 183: "aarch64"}
 LIBRARIES = ("lib/libtorch.so", "lib/libtorch_cpu.so", "lib/libc10.so")
 # Older releases define their version in the second of these.
 VERSION_HEADERS = (
@@ -100,7 +102,7 @@ def from_variable():
 
 
 def version_of(directory):
-    """The version in a libtorch's headers, which has no suffix; "unknown" where they have none."""
+    """The version in a libtorch's headers, which has no suffix; UNKNOWN where they have none."""
     for name in VERSION_HEADERS:
         if (directory / name).is_file():
             found = re.search(r'TORCH_VERSION\s+\\?\s*"(.+?)"', (directory / name).read_text())
@@ -113,7 +115,7 @@ def version_of(directory):
             ]
             if all(parts):
                 return ".".join(part[1] for part in parts)
-    return "unknown"
+    return UNKNOWN
 
 
 def check(directory, origin):
@@ -124,7 +126,14 @@ def check(directory, origin):
                 f"{origin} names {directory}, where there is no {name}. A complete libtorch "
                 "is needed; docs/setup.md tells how to get one."
             )
-    bindings.tch_for(version_of(directory))
+    try:
+        bindings.tch_for(version_of(directory))
+    except Problem as problem:
+        raise Problem(f"{origin} names {directory}: {problem}")
+    for name in LIBRARIES:
+        damage = damage_of(directory / name)
+        if damage:
+            raise Problem(f"{origin} names {directory}, where {name} {damage}.")
     # A broken library may crash the process that loads it, so it gets its own.
     code = "import ctypes, sys; [ctypes.CDLL(path) for path in sys.argv[1:]]"
     command = [sys.executable, "-c", code] + [str(directory / name) for name in LIBRARIES]
@@ -132,6 +141,38 @@ def check(directory, origin):
     if loaded.returncode != 0:
         reason = (loaded.stderr.strip() or f"exit status {loaded.returncode}").splitlines()[-1]
         raise Problem(f"{origin} names {directory}, but its libraries do not load ({reason}).")
+
+
+def damage_of(library, machine=None):
+    """What is wrong with a library as an ELF file, with the remedy; None where nothing is found.
+
+    The loader says of a library for another machine that it can't be opened, and of one that was cut off it says many
+    things, or crashes.
+    """
+    machine = machine or platform.machine()
+    damaged = "is damaged: install this libtorch again"
+    size = library.stat().st_size
+    with open(library, "rb") as file:
+        head = file.read(64)
+        # ELF of 64 bits, in the order of bytes of both machines. A script of the linker is no library that loads.
+        if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+            return f"is no library, or {damaged}"
+        built_for = MACHINES.get(int.from_bytes(head[18:20], "little"), "another machine")
+        if built_for != machine:
+            return f"is built for {built_for}, and this box is {machine}: take a libtorch for {machine}"
+        sections, width, count = (int.from_bytes(head[a:b], "little") for a, b in ((40, 48), (58, 60), (60, 62)))
+        segments, segment_width, segment_count = (
+            int.from_bytes(head[a:b], "little") for a, b in ((32, 40), (54, 56), (56, 58))
+        )
+        file.seek(segments)
+        headers = file.read(segment_width * segment_count)
+    ends = [sections + width * count]
+    for start in range(0, len(headers) - 55, max(segment_width, 1)):
+        offset, in_file = (int.from_bytes(headers[start + a : start + a + 8], "little") for a in (8, 32))
+        ends.append(offset + in_file)
+    if max(ends) > size:
+        return f"ends after {size} of {max(ends)} bytes, so it {damaged}"
+    return None
 
 
 def wanted_kind():

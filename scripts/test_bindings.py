@@ -1,5 +1,6 @@
 """Tests of the choice of bindings, and of what is done to them."""
 
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
@@ -45,10 +46,14 @@ class Choice(unittest.TestCase):
             "2.15.0": "torch 2.13.",
             "1.13.0": "torch 2.1.",
             "2.0.1": "torch 2.1.",
-            "unknown": "torch 2.1.",
         }.items():
             with self.assertRaisesRegex(bindings.Problem, f"{version} has no release of tch.*{nearest}"):
                 bindings.tch_for(version)
+
+    def test_a_torch_that_does_not_say_its_version_is_no_old_one(self):
+        with self.assertRaisesRegex(bindings.Problem, "its version can't be read") as said:
+            bindings.tch_for(bindings.UNKNOWN)
+        self.assertNotIn("2.1", str(said.exception))
 
     def test_versions_are_read_from_the_headers_of_all_releases(self):
         old = '#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 1\n#define TORCH_VERSION_PATCH 2\n'
@@ -62,7 +67,7 @@ class Choice(unittest.TestCase):
                     file.write_text(text)
                     self.assertEqual(libtorch.version_of(Path(folder)), "2.1.2")
         with tempfile.TemporaryDirectory() as folder:
-            self.assertEqual(libtorch.version_of(Path(folder)), "unknown")
+            self.assertEqual(libtorch.version_of(Path(folder)), bindings.UNKNOWN)
 
     def test_the_kind_of_strings_is_read_from_the_library(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +78,36 @@ class Choice(unittest.TestCase):
             self.assertEqual(bindings.abi(Path(folder)), "0")
             library.write_bytes(b"_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringE")
             self.assertEqual(bindings.abi(Path(folder)), "1")
+
+
+class Damage(unittest.TestCase):
+    def test_a_library_for_another_machine_or_cut_off_is_told_apart(self):
+        # A library that there is everywhere: the C library of this process.
+        with open("/proc/self/maps") as maps:
+            (path, *_) = [line.split()[-1] for line in maps if "/libc.so" in line or "/libc-" in line]
+        whole = Path(path).read_bytes()
+        machine = libtorch.MACHINES[int.from_bytes(whole[18:20], "little")]
+        other = {"x86_64": "aarch64", "aarch64": "x86_64"}[machine]
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / "libc10.so"
+            library.write_bytes(whole)
+            self.assertIsNone(libtorch.damage_of(library, machine))
+            self.assertIn(f"built for {machine}, and this box is {other}", libtorch.damage_of(library, other))
+            for size in (len(whole) - 1, len(whole) // 2, 100):
+                library.write_bytes(whole[:size])
+                self.assertRegex(libtorch.damage_of(library, machine), f"ends after {size} of .* damaged: install")
+            for content in (b"", b"\x7fELF", b"GROUP ( libc10.so.1 )" * 9):
+                library.write_bytes(content)
+                self.assertIn("is no library, or is damaged", libtorch.damage_of(library, machine))
+
+
+class Help(unittest.TestCase):
+    def test_help_sets_nothing_up(self):
+        setup = Path(libtorch.__file__).with_name("setup")
+        for option, status, words in (("--help", 0, "usage: scripts/setup"), ("--hepl", 2, "--hepl is no option")):
+            done = subprocess.run([setup, option], capture_output=True, text=True)
+            self.assertEqual(done.returncode, status)
+            self.assertIn(words, done.stdout + done.stderr)
 
 
 class Cut(unittest.TestCase):
@@ -99,16 +134,55 @@ class Mask(unittest.TestCase):
 
 
 class Copy(unittest.TestCase):
+    @staticmethod
+    def fill(work):
+        """A checkout with a package, and with what a host may keep beside it."""
+        for name in ("Cargo.lock", "agent/src/main.rs", "agent/target/x", "target/debug/x", "enroll-token", "data/db"):
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_text(name)
+        (work / "Cargo.toml").write_text('[workspace]\nmembers = [\n    "agent",\n]\n')
+        # Links out of the checkout.
+        outside = work.parent / "outside"
+        outside.mkdir()
+        (outside / "secret").write_text("secret")
+        (work / "agent/src/link.rs").symlink_to(outside / "secret")
+        (work / "agent/linked").symlink_to(outside)
+
+    @staticmethod
+    def files(folder):
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    def test_of_a_git_checkout_the_tracked_files_are_copied(self):
+        with tempfile.TemporaryDirectory() as folder:
+            work, copy = Path(folder) / "work", Path(folder) / "copy"
+            self.fill(work)
+            # An untracked file in a package is not of the project either.
+            (work / "agent/token").write_text("secret")
+            for arguments in (["init", "--quiet"], ["add", "Cargo.toml", "agent/src"]):
+                subprocess.run(["git", "-C", str(work), *arguments], check=True)
+            # What an earlier copy took along goes.
+            (copy / "data").mkdir(parents=True)
+            (copy / "data/db").write_text("secret")
+            with mock.patch("bindings.WORKSPACE", work):
+                bindings.copy_workspace(copy)
+            self.assertEqual(self.files(copy), {"Cargo.toml", "agent/src/main.rs"})
+
+    def test_a_checkout_inside_of_another_repository_is_copied_by_its_packages(self):
+        with tempfile.TemporaryDirectory() as folder:
+            work, copy = Path(folder) / "work", Path(folder) / "copy"
+            self.fill(work)
+            subprocess.run(["git", "-C", folder, "init", "--quiet"], check=True)
+            with mock.patch("bindings.WORKSPACE", work):
+                bindings.copy_workspace(copy)
+            self.assertEqual(self.files(copy), {"Cargo.toml", "Cargo.lock", "agent/src/main.rs"})
+
     def test_a_copy_follows_the_workspace_and_keeps_the_times_of_what_is_the_same(self):
         with tempfile.TemporaryDirectory() as folder:
             work, copy = Path(folder) / "work", Path(folder) / "copy"
-            for name in ("Cargo.toml", "agent/src/main.rs", "target/debug/x", ".git/HEAD"):
-                (work / name).parent.mkdir(parents=True, exist_ok=True)
-                (work / name).write_text(name)
+            self.fill(work)
             with mock.patch("bindings.WORKSPACE", work):
                 bindings.copy_workspace(copy)
-                files = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
-                self.assertEqual(files, {"Cargo.toml", "agent/src/main.rs"})
+                self.assertEqual(self.files(copy), {"Cargo.toml", "Cargo.lock", "agent/src/main.rs"})
                 before = (copy / "Cargo.toml").stat().st_mtime_ns
                 (work / "agent/src/main.rs").rename(work / "agent/src/other.rs")
                 (work / "Cargo.toml").touch()

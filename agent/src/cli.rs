@@ -11,7 +11,9 @@ use crate::{commands, worker};
 /// Measure the latency of neural-network operations on this machine
 #[derive(Debug, Parser)]
 #[command(name = "latlas-agent", version, propagate_version = true)]
-#[command(after_help = "Example:\n  latlas-agent bench --space quick --out quick.ndjson")]
+#[command(
+    after_help = "Example:\n  latlas-agent bench --space quick --calibrate 5 --out quick.ndjson"
+)]
 pub struct Cli {
     /// Format of the log on stderr: `text` or `json`. LATLAS_LOG sets what is logged, e.g. LATLAS_LOG=debug
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
@@ -32,12 +34,14 @@ enum Command {
         json: bool,
     },
     /// Measure ops or networks without a coordinator, and print the measurements as NDJSON
-    #[command(after_help = "Examples:\n  latlas-agent bench --space quick --out quick.ndjson\n  \
-                            latlas-agent bench --key MBConv6_3x3:n1-h56-w56-i24-o24-s1")]
+    #[command(
+        after_help = "Examples:\n  latlas-agent bench --space quick --calibrate 5 --out quick.ndjson\n  \
+                            latlas-agent bench --key MBConv6_3x3:n1-h56-w56-i24-o24-s1"
+    )]
     Bench(commands::bench::BenchArgs),
     /// Take tasks from a coordinator, measure them, and send the results
     #[command(after_help = "Example:\n  latlas-agent run --coordinator http://127.0.0.1:8700 \
-                            --enroll-token \"$TOKEN\" --once")]
+                            --enroll-token-file enroll-token --once")]
     Run(commands::run::RunArgs),
     /// The process that runs ops for the other commands
     #[command(hide = true)]

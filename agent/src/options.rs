@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use latlas_lowering::LIBTORCH_VERSION;
+use latlas_shared::words::count;
 use latlas_shared::{
     Allocator, CONFIG_DEFAULT_REUSE_DISTANCE, Device, Dtype, MemoryFormat, RunConfig,
 };
@@ -68,8 +69,24 @@ impl Execution {
     /// When the device or the runtime cannot be used, there are fewer processors or less of their time than threads, or
     /// the box cannot be read.
     pub fn chosen(&self) -> Result<Chosen> {
+        self.check_threads()?;
+        self.described()
+    }
+
+    /// Checks that each thread can have a processor to itself.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_threads(&self) -> Result<()> {
         let quota = System::at(Path::new("/")).processor_quota();
-        check_threads(self.threads, worker::allowed_cpus()?.len(), quota)?;
+        check_threads(self.threads, worker::allowed_cpus()?.len(), quota)
+    }
+
+    /// What these options stand for, even on a box that cannot measure under them for want of processors.
+    ///
+    /// # Errors
+    /// As for [`Execution::chosen`].
+    pub fn described(&self) -> Result<Chosen> {
         // The rest is left to other programs.
         let memory_limit = available_memory()? / 2;
         match &self.runtime {
@@ -170,11 +187,15 @@ fn check_threads(threads: u32, allowed: usize, quota: Option<f64>) -> Result<()>
         );
     }
     match quota {
-        Some(quota) if quota < f64::from(threads) => anyhow::bail!(
-            "--threads {threads} needs the time of {threads} processors, and the control group of this process allows \
-             it that of {quota}: raise the limit (`docker run --cpus`, `CPUQuota=` of a systemd unit), or lower \
-             --threads"
-        ),
+        Some(quota) if quota < f64::from(threads) => {
+            // One thread is the fewest.
+            let lower = if quota < 1.0 { "" } else { ", or lower --threads" };
+            anyhow::bail!(
+                "--threads {threads} needs the time of {}, and the control group of this process allows it that of \
+                 {quota}: raise the limit (`docker run --cpus`, `CPUQuota=` of a systemd unit){lower}",
+                count(threads as usize, "processor", "processors")
+            )
+        }
         _ => Ok(()),
     }
 }
@@ -200,6 +221,10 @@ mod tests {
         let processors = refusal(3, 2, None).unwrap();
         assert!(processors.contains("the 2 processors"), "{processors}");
         let quota = refusal(1, 4, Some(0.5)).unwrap();
+        assert!(quota.contains("of 1 processor, and"), "{quota}");
         assert!(quota.contains("that of 0.5") && quota.contains("docker run --cpus"), "{quota}");
+        assert!(!quota.contains("lower"), "there are no fewer threads than one: {quota}");
+        let lower = refusal(3, 4, Some(2.5)).unwrap();
+        assert!(lower.contains("of 3 processors, and") && lower.ends_with("or lower --threads"));
     }
 }

@@ -191,6 +191,11 @@ impl Run {
         }
     }
 
+    /// The worst state of the box so far.
+    pub fn worst(&self) -> Telemetry {
+        self.during.borrow().1.clone()
+    }
+
     /// Stores the reference values for later runs.
     pub fn end(self) {
         let references = self.references.into_inner();

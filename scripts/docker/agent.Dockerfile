@@ -10,9 +10,9 @@ COPY . .
 ENV LATLAS_TORCH=cpu
 RUN ./scripts/setup \
     && cargo build --release --locked -p latlas_agent \
-    && mkdir -p /out/libtorch \
+    && mkdir -p /out \
     && cp target/release/latlas-agent /out/ \
-    && cp -RP .libtorch/lib/. /out/libtorch/
+    && ./scripts/copy-libtorch .libtorch/lib /out/libtorch
 
 FROM debian:bookworm-slim
 RUN apt-get update \

@@ -1,5 +1,6 @@
 //! `latlas-agent bench`: measures without a coordinator.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
@@ -22,6 +23,9 @@ use crate::references;
 use crate::worker::Work;
 
 mod informative;
+mod progress;
+
+use progress::{Ended, Progress};
 
 /// See `--order`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -79,7 +83,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// End the run after so many minutes. A row that is not finished then has the samples so far, and is
-    /// `not_converged`
+    /// `not_converged`. Ctrl-C ends the run in the same way, with exit code 1
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     minutes: Option<f64>,
     /// Seed of the order of visits. Default: from the clock
@@ -115,10 +119,6 @@ fn percent(text: &str) -> Result<f64, String> {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
         _ => Err("write a number from 0 to 100".to_owned()),
     }
-}
-
-fn is_past(deadline: Instant) -> bool {
-    deadline <= Instant::now()
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -241,7 +241,7 @@ fn network_jobs(
 /// Measures what was asked for and prints each measurement as soon as it is known.
 ///
 /// # Errors
-/// When the request is not valid, nothing can be measured, or the run was interrupted.
+/// When the request is not valid, nothing can be measured, or the run was stopped.
 pub fn bench(args: &BenchArgs) -> Result<()> {
     let Chosen { launch, recorder } = args.execution.chosen()?;
     let reference = recorder.run_config.reuse_distance_bytes;
@@ -265,20 +265,16 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         }
         None => Box::new(io::stdout().lock()),
     };
-    eprintln!(
-        "measuring {} on {} under {}",
-        all.len(),
-        recorder.hardware_id,
-        recorder.run_config.id()
-    );
+    let total = all.len();
+    eprintln!("measuring {total} on {} under {}", recorder.hardware_id, recorder.run_config.id());
+    progress::say_if_busy(&recorder.system().telemetry(), "is not quiet now");
     let mut bench = Bench {
         workers: Workers::new(launch).with_meter(recorder.meter()),
         run: recorder.start(&default_state_dir()?),
         recorder,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
         explain: args.explain.is_some(),
-        total: all.len(),
-        finished: 0,
+        progress: Progress::new(total, args.sustained.is_none()),
         stop: stop_on_ctrl_c()?,
         deadline: args
             .minutes
@@ -295,8 +291,19 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
             informative::measure(&mut bench, &space, args.stop_at.unwrap_or(STOP_AT))?;
         }
     }
+    progress::say_if_busy(&bench.run.worst(), "was not quiet during the run");
+    let (ended, finished) = (bench.ended(), bench.progress.finished());
     bench.run.end();
-    Ok(())
+    match ended {
+        Some(Ended::Stopped) => {
+            bail!("interrupted: {finished} of {total} have a row, which is written")
+        }
+        Some(Ended::TimeOver) if finished == 0 => bail!(
+            "the time was over before anything had two visits, so there are no rows: give --minutes more, or name \
+             fewer ops"
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// A run and where its results go.
@@ -306,27 +313,33 @@ struct Bench {
     workers: Workers,
     seed: u64,
     explain: bool,
-    total: usize,
-    finished: usize,
+    progress: Progress,
     stop: Arc<AtomicBool>,
     deadline: Option<Instant>,
     out: Box<dyn Write>,
 }
 
 impl Bench {
+    /// Why the run is to end, if it is.
+    fn ended(&self) -> Option<Ended> {
+        ended(&self.stop, self.deadline)
+    }
+
     /// Measures jobs, and hands over and prints each measurement as soon as it is known.
     ///
     /// # Errors
-    /// When nothing can be measured or written, or the run was interrupted.
+    /// When nothing can be measured or written.
     fn measure(
         &mut self,
         jobs: Vec<(Subject, Job)>,
         done: &mut dyn FnMut(Measurement),
     ) -> Result<Spent> {
         let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = jobs.into_iter().unzip();
-        let Bench { recorder, run, stop, deadline, out, finished, total, .. } = self;
+        let Bench { recorder, run, stop, deadline, out, progress, .. } = self;
         run.prepare(recorder, &mut jobs);
-        let expected = *finished + jobs.len();
+        let expected = progress.finished() + jobs.len();
+        // The reader of the results has gone, so further measurements would be useless.
+        let unread = Cell::new(false);
         let mut failed_write = None;
         let spent = engine::measure(
             jobs,
@@ -335,27 +348,25 @@ impl Bench {
             self.seed,
             &|| {
                 recorder.look(run);
-                if stop.load(Ordering::Relaxed) {
-                    Halt::Interrupted
-                } else if deadline.is_some_and(is_past) {
-                    Halt::TimeOver
-                } else {
-                    Halt::No
+                progress.visit();
+                match ended(stop, *deadline) {
+                    _ if unread.get() => Halt::Interrupted,
+                    Some(Ended::Stopped) => Halt::Stopped,
+                    Some(Ended::TimeOver) => Halt::TimeOver,
+                    None => Halt::No,
                 }
             },
             &mut |outcome| {
-                *finished += 1;
                 let subject = subjects[outcome.job].clone();
                 let measurement = recorder.measurement(run, None, subject, outcome);
-                eprintln!("[{finished}/{total}] {}", describe(&measurement));
+                progress.row(&describe(&measurement));
                 let written = if self.explain {
                     out.write_all(explain(&measurement).as_bytes())
                 } else {
                     write_line(out, &measurement)
                 };
                 if let Err(e) = written {
-                    // The reader of the results has gone, so further measurements would be useless.
-                    stop.store(true, Ordering::Relaxed);
+                    unread.set(true);
                     failed_write.get_or_insert(e);
                 }
                 done(measurement);
@@ -364,17 +375,21 @@ impl Bench {
         if let Some(e) = failed_write {
             return Err(e).context("writing the measurements");
         }
-        let time_over = deadline.is_some_and(is_past);
-        if *finished < expected && time_over && !stop.load(Ordering::Relaxed) {
-            eprintln!(
-                "the time is over: {} of {total} had fewer than two visits",
-                *total - *finished
-            );
-        } else if *finished < expected {
-            bail!("interrupted: {finished} of {total} were measured");
+        if progress.finished() < expected
+            && let Some(ended) = ended(stop, *deadline)
+        {
+            eprintln!("{ended}: {}", progress.left());
         }
         Ok(spent)
     }
+}
+
+/// Why a run is to end, if it is.
+fn ended(stop: &AtomicBool, deadline: Option<Instant>) -> Option<Ended> {
+    if stop.load(Ordering::Relaxed) {
+        return Some(Ended::Stopped);
+    }
+    deadline.filter(|&deadline| deadline <= Instant::now()).map(|_| Ended::TimeOver)
 }
 
 fn write_line(out: &mut impl Write, measurement: &Measurement) -> io::Result<()> {
@@ -392,7 +407,9 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
     std::thread::spawn(move || {
         if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
             raised.store(true, Ordering::Relaxed);
-            eprintln!("stopping after this visit; Ctrl-C again ends at once");
+            eprintln!(
+                "stopping after this visit, and writing what there is; Ctrl-C again ends at once"
+            );
         }
         if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
             std::process::exit(1);

@@ -64,12 +64,15 @@ struct EnergySensor {
     reason: Option<String>,
 }
 
-/// Prints the hardware id, run config and fingerprint of this box.
+/// Prints the hardware id, run config and fingerprint of this box. A box that is too small to measure has them too.
 ///
 /// # Errors
 /// When the box cannot be read.
 pub fn probe(execution: &Execution, json: bool) -> Result<()> {
-    let Chosen { launch, recorder } = execution.chosen()?;
+    if let Err(reason) = execution.check_threads() {
+        eprintln!("bench and run refuse to measure here: {reason}");
+    }
+    let Chosen { launch, recorder } = execution.described()?;
     let first_call = match launch {
         Launch::Runtime(_) => Some(first_call(&launch)?),
         Launch::Libtorch(_) if execution.device == Device::Cpu => None,

@@ -9,7 +9,7 @@ use clap::Args;
 use latlas_client::TlsFiles;
 use ops_catalog::text;
 
-use crate::farm::{Farm, Settings};
+use crate::farm::{EnrolToken, Farm, Settings};
 use crate::options::{Chosen, Execution, default_state_dir};
 use crate::system::Hours;
 
@@ -26,7 +26,8 @@ pub struct RunArgs {
     /// PEM file of this box's client certificate and private key, for a coordinator that requires one
     #[arg(long, value_name = "FILE", env = "LATLAS_CLIENT_CERT", hide_env_values = true)]
     client_cert: Option<PathBuf>,
-    /// Enrol token. Needed only for the first start
+    /// Enrol token. Needed only for the first start. Every user of the box can read an argument: prefer the file, or
+    /// the variable
     #[arg(long, value_name = "T", env = "LATLAS_ENROLL_TOKEN", hide_env_values = true)]
     enroll_token: Option<String>,
     /// File with the enrol token, so that no list of processes shows it. The file can be removed once the agent
@@ -77,7 +78,10 @@ pub fn run(args: RunArgs) -> Result<()> {
     let state = args.state.map_or_else(default_state_dir, Ok)?;
     let enroll_token = match args.enroll_token_file {
         Some(file) => read_token(&file)?,
-        None => args.enroll_token.filter(|token| !token.trim().is_empty()),
+        None => match args.enroll_token.filter(|token| !token.trim().is_empty()) {
+            Some(token) => EnrolToken::Given(token),
+            None => EnrolToken::Missing("give --enroll-token-file FILE".to_owned()),
+        },
     };
     let settings = Settings {
         coordinator: args.coordinator,
@@ -108,20 +112,20 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The token in a file; none where there is no file (any more).
-fn read_token(file: &Path) -> Result<Option<String>> {
+/// The token in a file. An enrolled agent needs none, so it may be gone.
+fn read_token(file: &Path) -> Result<EnrolToken> {
+    let missing = |why: &str| EnrolToken::Missing(format!("{}: {why}", file.display()));
     match std::fs::read(file) {
         Ok(bytes) => {
             let text = text::decode(&bytes).with_context(|| file.display().to_string())?;
             let token = text.trim();
             if token.is_empty() {
-                // An enrolled agent needs no enrol token.
                 tracing::warn!("the file of the enrol token, {}, is empty", file.display());
-                return Ok(None);
+                return Ok(missing("the file is empty"));
             }
-            Ok(Some(token.to_owned()))
+            Ok(EnrolToken::Given(token.to_owned()))
         }
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(missing("there is no such file")),
         Err(e) => Err(e).with_context(|| format!("reading the enrol token in {}", file.display())),
     }
 }
@@ -134,7 +138,8 @@ mod tests {
     fn the_file_of_a_token_is_read_as_people_have_it() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
-        assert_eq!(read_token(&file).unwrap(), None, "it may be gone");
+        let missing = |why| EnrolToken::Missing(format!("{}: {why}", file.display()));
+        assert_eq!(read_token(&file).unwrap(), missing("there is no such file"));
         for (bytes, token) in [
             (&b"secret\n"[..], Some("secret")),
             (b"\xef\xbb\xbfsecret\r\n", Some("secret")),
@@ -143,7 +148,9 @@ mod tests {
             (b" \n", None),
         ] {
             std::fs::write(&file, bytes).unwrap();
-            assert_eq!(read_token(&file).unwrap().as_deref(), token, "{bytes:?}");
+            let expected = token
+                .map_or(missing("the file is empty"), |token| EnrolToken::Given(token.to_owned()));
+            assert_eq!(read_token(&file).unwrap(), expected, "{bytes:?}");
         }
         std::fs::write(&file, b"\xff").unwrap();
         let said = format!("{:#}", read_token(&file).unwrap_err());

@@ -175,6 +175,8 @@ pub enum Halt {
     Interrupted,
     /// Its time is over. An unfinished job has the outcome of its visits so far, if there are two.
     TimeOver,
+    /// A person has stopped it, and waits. Outcomes are as for [`Halt::TimeOver`], without energy.
+    Stopped,
 }
 
 /// Measures jobs and passes each outcome to `done` as soon as it is known.
@@ -374,7 +376,10 @@ impl Run<'_> {
     /// An outcome with its energy and the references of this moment.
     fn completed(&mut self, job: &Open, mut outcome: Outcome) -> Result<Outcome> {
         if outcome.latency.is_some() {
-            outcome.energy = self.sampler.energy(&job.job)?;
+            // Its measurement takes seconds.
+            if self.halted != Halt::Stopped {
+                outcome.energy = self.sampler.energy(&job.job)?;
+            }
             if protocol::is_disturbed_run(self.spans, self.suspect_spans) {
                 outcome.status = Status::Degraded;
                 outcome.reason = Some(format!(

@@ -104,9 +104,9 @@ impl Open {
             Decision::Converged if stays && other_work == OtherWork::Pending => None,
             Decision::Converged => Some(self.measured(Status::Ok, None)),
             Decision::Continue if !(stays && other_work == OtherWork::MostlyDone) => None,
-            Decision::Continue | Decision::OutOfTime => {
+            decision @ (Decision::Continue | Decision::OutOfTime) => {
                 let reason = match self.width(resolution) {
-                    Some(width) => format!("after {width}"),
+                    Some(width) => format!("after {}, {width}", self.limit(decision)),
                     None => "there was time for one visit only, so there is no interval".into(),
                 };
                 Some(self.measured(Status::NotConverged, Some(reason)))
@@ -137,12 +137,23 @@ impl Open {
         place.expect("passes are made of the curve's distances")
     }
 
+    /// The visits that it had when it ended without having converged, and why it had no more.
+    fn limit(&self, decision: Decision) -> String {
+        let (visits, protocol) = (self.bounding().len(), &self.job.protocol);
+        if decision == Decision::Continue {
+            format!("{visits} visits until most of the run's rows were done")
+        } else if visits >= protocol.most_visits as usize {
+            format!("{visits} visits, the most of a row")
+        } else {
+            format!("{visits} visits in {} s, the most time of a row", protocol.most_time.as_secs())
+        }
+    }
+
     /// How far it is from convergence; None where there is no interval.
     fn width(&self, resolution: f64) -> Option<String> {
         let quiet = protocol::quiet(self.bounding())?;
         Some(format!(
-            "{} visits the 95% interval is still {:.1}% wide on each side, and {:.1}% is asked for",
-            self.bounding().len(),
+            "the 95% interval is still {:.1}% wide on each side, and {:.1}% is asked for",
             100.0 * quiet.relative_width(),
             100.0 * self.job.protocol.enough(quiet.micros, resolution)
         ))
@@ -153,12 +164,17 @@ impl Open {
         let protocol = &self.job.protocol;
         let checked = self.bounding().len() >= protocol.first_check as usize;
         let converged = checked && self.decide(resolution) == Decision::Converged;
-        if converged && (protocol.stays || halt == Halt::TimeOver) {
+        let ended = match halt {
+            Halt::TimeOver => Some("the time of the run was over"),
+            Halt::Stopped => Some("the run was stopped"),
+            Halt::No | Halt::Interrupted => None,
+        };
+        if converged && (protocol.stays || ended.is_some()) {
             // It only stayed for the sake of other work, or would have ended at its next check.
             return Some(self.measured(Status::Ok, None));
         }
-        let width = self.width(resolution).filter(|_| halt == Halt::TimeOver)?;
-        let reason = format!("the time of the run was over: after {width}");
+        let (ended, width) = (ended?, self.width(resolution)?);
+        let reason = format!("{ended}: after {} visits {width}", self.bounding().len());
         Some(self.measured(Status::NotConverged, Some(reason)))
     }
 

@@ -227,16 +227,21 @@ fn a_stopped_run_hands_over_only_what_had_ended() {
 #[test]
 fn a_run_whose_time_is_over_hands_over_what_has_an_interval() {
     let answer = |index, nth| Ok(10.0 + f64::from(if index == 1 { nth } else { 0 }));
-    let mut script = Script { answer, visits: vec![] };
-    assert!(halt_after(3, Halt::TimeOver, &mut script).is_empty(), "one visit each");
-    script.visits.clear();
-    let outcomes = halt_after(4 * 3 + 1, Halt::TimeOver, &mut script);
-    assert_eq!(outcomes.len(), 3);
-    for outcome in outcomes {
-        assert_eq!(outcome.status, Status::NotConverged);
-        let reason = outcome.reason.unwrap();
-        assert!(reason.contains("time of the run was over: after 4 visits"), "{reason}");
-        assert!(outcome.latency.unwrap().is_sound());
+    for (halt, why) in [
+        (Halt::TimeOver, "the time of the run was over: after 4 visits the 95% interval is"),
+        (Halt::Stopped, "the run was stopped: after 4 visits the 95% interval is"),
+    ] {
+        let mut script = Script { answer, visits: vec![] };
+        assert!(halt_after(3, halt, &mut script).is_empty(), "one visit each");
+        script.visits.clear();
+        let outcomes = halt_after(4 * 3 + 1, halt, &mut script);
+        assert_eq!(outcomes.len(), 3);
+        for outcome in outcomes {
+            assert_eq!(outcome.status, Status::NotConverged);
+            let reason = outcome.reason.unwrap();
+            assert!(reason.contains(why), "{reason}");
+            assert!(outcome.latency.unwrap().is_sound());
+        }
     }
 }
 

@@ -46,12 +46,30 @@ impl Identity {
     }
 }
 
+/// A token to enrol with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnrolToken {
+    /// The token.
+    Given(String),
+    /// There is none; why, or what to do.
+    Missing(String),
+}
+
+impl EnrolToken {
+    fn given(&self) -> Option<&str> {
+        match self {
+            EnrolToken::Given(token) => Some(token),
+            EnrolToken::Missing(_) => None,
+        }
+    }
+}
+
 /// The data with which an agent joins a farm.
 pub struct Entry<'a> {
     /// The directory of the identity.
     pub state: &'a Path,
     /// Token to enrol with.
-    pub token: Option<String>,
+    pub token: EnrolToken,
     /// An id that distinguishes the box from others. None: it is derived from facts about the machine.
     pub box_id: Option<String>,
     /// The name to enrol under; by default the host name.
@@ -79,14 +97,17 @@ pub struct Entered {
 /// When there is neither an identity nor an enrol token, when the coordinator is another farm, or when it refuses.
 pub async fn identify(client: &Client, entry: Entry<'_>, recorder: &Recorder) -> Result<Entered> {
     let path = entry.state.join("identity.json");
-    let known = load(&path)?.filter(|identity| identity.describes(recorder));
-    if known.is_none() && entry.token.is_none() {
+    let stored = load(&path)?;
+    let other_config = stored.as_ref().and_then(|identity| other_config(identity, recorder));
+    let known = stored.filter(|identity| identity.describes(recorder));
+    if let (None, EnrolToken::Missing(why)) = (&known, &entry.token) {
         bail!(
-            "this box, as it is now, is not enrolled with {} as {} under {}: give --enroll-token \
-             or --enroll-token-file, which `latlas-coordinator token create --role enroll` prints",
+            "this box, as it is now, is not enrolled with {} as {} under {}, and there is no token to enrol with: \
+             {why}. `latlas-coordinator token create --role enroll` prints one for --enroll-token-file{}",
             client.base(),
             recorder.hardware_id,
-            recorder.run_config.id()
+            recorder.run_config.id(),
+            other_config.unwrap_or_default()
         );
     }
     let farm_id = match (farm_id(client).await, known) {
@@ -99,7 +120,7 @@ pub async fn identify(client: &Client, entry: Entry<'_>, recorder: &Recorder) ->
             let (_, claim) = own_key(farm_id, entry.box_id.as_deref(), recorder);
             return Ok(Entered { identity, verified: true, claim });
         }
-        (Ok(farm_id), Some(identity)) if entry.token.is_none() => {
+        (Ok(farm_id), Some(identity)) if entry.token.given().is_none() => {
             return Err(another_farm(client, &identity, farm_id));
         }
         (Ok(farm_id), _) => farm_id,
@@ -112,6 +133,17 @@ pub async fn identify(client: &Client, entry: Entry<'_>, recorder: &Recorder) ->
         (Err(e), _) => return Err(e.into()),
     };
     enrol(client, entry, farm_id, &path, recorder).await
+}
+
+/// What to do if the identity is that of another agent of this box, which measures under another run config.
+fn other_config(identity: &Identity, recorder: &Recorder) -> Option<String> {
+    let config = &identity.run_config;
+    (*config != recorder.run_config.id()).then(|| {
+        format!(
+            ". The state directory is that of an agent under {config}: another run config is another agent, and \
+             needs a --state of its own"
+        )
+    })
 }
 
 async fn enrol(
@@ -131,7 +163,7 @@ async fn enrol(
         box_key,
         instance: Some(entry.instance.clone()),
     };
-    let token = entry.token.context("a token to enrol with")?;
+    let token = entry.token.given().context("a token to enrol with")?.to_owned();
     let enrolled: Enrolled = client.with_token(token).post("v1/agents", &request).await?;
     let identity = Identity {
         farm_id: enrolled.farm_id,
@@ -166,8 +198,7 @@ pub async fn check_farm(client: &Client, identity: &Identity) -> Result<()> {
 fn another_farm(client: &Client, identity: &Identity, farm_id: Uuid) -> anyhow::Error {
     anyhow!(
         "the coordinator at {} is another farm ({farm_id}) than the one that this box is enrolled with \
-         ({}, last at {}): correct --coordinator, or give --enroll-token or --enroll-token-file to enrol it \
-         with this farm",
+         ({}, last at {}): correct --coordinator, or give --enroll-token-file to enrol it with this farm",
         client.base(),
         identity.farm_id,
         identity.coordinator

@@ -26,6 +26,7 @@ use crate::engine::Launch;
 use crate::record::Recorder;
 use crate::spool::Spool;
 use crate::system::Hours;
+pub use identity::EnrolToken;
 use identity::Identity;
 use measuring::LastWork;
 use metrics::Metrics;
@@ -52,7 +53,7 @@ pub struct Settings {
     /// Certificates to trust in addition to the system's.
     pub tls: TlsFiles,
     /// Token to enrol with.
-    pub enroll_token: Option<String>,
+    pub enroll_token: EnrolToken,
     /// An id that distinguishes this box from all others. None: it is derived from facts about the machine.
     pub box_id: Option<String>,
     /// The directory of identity and spool.

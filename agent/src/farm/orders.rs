@@ -157,7 +157,7 @@ impl Farm {
         if let Some(changes) = changes(&self.recorder.fingerprint, &now) {
             bail!(
                 "this box has changed since the agent was started ({changes}): start it again with \
-                 --enroll-token, so that it enrols as what it is now"
+                 --enroll-token-file, so that it enrols as what it is now"
             );
         }
         let at_this_hour = self.hours.and_then(|hours| hours.unfit(ZonedDateTime::now().time()));

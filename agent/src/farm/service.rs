@@ -31,7 +31,9 @@ impl Stop {
                 }
             };
             either().await;
-            tracing::info!("stopping: results are sent, the lease is given back");
+            tracing::info!(
+                "stopping: results are sent and the lease is given back, if the coordinator answers"
+            );
             sender.send_replace(true);
             either().await;
             std::process::exit(1);

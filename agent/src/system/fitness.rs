@@ -31,11 +31,14 @@ pub fn unfit(telemetry: &Telemetry, busy_limit: f64) -> Option<String> {
     if !held.is_empty() {
         return Some(format!("its clocks are held down: {}", held.join(", ")));
     }
-    let pressure = telemetry.cpu_pressure.filter(|&pressure| pressure > busy_limit)?;
-    Some(format!(
-        "it is busy: tasks waited for a processor for {pressure:.0}% of the last ten seconds, and \
-         {busy_limit:.0}% is the limit"
-    ))
+    let busy = busy(telemetry, busy_limit)?;
+    Some(format!("it is busy: {busy}, and {busy_limit:.0}% is the limit (--busy-limit)"))
+}
+
+/// How busy a box is, if tasks waited for a processor during more than this share of the time, in percent.
+pub fn busy(telemetry: &Telemetry, limit: f64) -> Option<String> {
+    let pressure = telemetry.cpu_pressure.filter(|&pressure| pressure > limit)?;
+    Some(format!("tasks waited for a processor for {pressure:.0}% of ten seconds"))
 }
 
 /// The hours of a day in which a box works, in its local time: from the first to the second, past midnight where the
@@ -127,6 +130,10 @@ mod tests {
         let held = of(|t| t.throttle = throttle(&["sw_power_cap", "hw_thermal_slowdown"])).unwrap();
         assert_eq!(held, "its clocks are held down: hw_thermal_slowdown");
         assert_eq!(of(|t| t.cpu_pressure = Some(90.0)), None);
-        assert!(of(|t| t.cpu_pressure = Some(97.2)).unwrap().contains("97% of the last"));
+        assert_eq!(
+            of(|t| t.cpu_pressure = Some(97.2)).unwrap(),
+            "it is busy: tasks waited for a processor for 97% of ten seconds, and 90% is the limit \
+             (--busy-limit)"
+        );
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use latlas_shared::Device;
 
-pub use fitness::{Hours, unfit};
+pub use fitness::{Hours, busy, unfit};
 use gpu::Gpu;
 use tree::Tree;
 

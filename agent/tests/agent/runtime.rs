@@ -32,7 +32,12 @@ done
 
 /// Runs the agent with the command in a folder.
 fn agent(folder: &Path, arguments: &str) -> Output {
-    fs::write(folder.join("worker.sh"), SCRIPT).unwrap();
+    agent_with(SCRIPT, folder, arguments)
+}
+
+/// Runs the agent with a command.
+fn agent_with(script: &str, folder: &Path, arguments: &str) -> Output {
+    fs::write(folder.join("worker.sh"), script).unwrap();
     let worker = folder.join("worker.sh").display().to_string();
     fs::write(
         folder.join("runtimes.toml"),
@@ -84,6 +89,97 @@ fn rows_of_a_runtime_have_its_run_config_and_a_death_costs_one_row() {
         assert_eq!(distances, [0], "it cannot evict");
         assert_eq!(latency.curve[0].quiet_micros, 0.5);
     }
+}
+
+/// Answers with times that scatter, and interrupts the agent at the fifth visit to one of its ops.
+const INTERRUPTING: &str = r#"
+echo '{"hello": {"protocol": 1, "runtime": "made-up", "version": "2.1", "devices": ["cpu"], "dtypes": ["int8"]}}'
+asked=0 last=
+while read -r line; do
+  case $line in
+    *'"start"'*) echo '{"started": {}}' ;;
+    *'"prepare"'*) echo '{"prepared": {}}' ;;
+    *'"sample"'*)
+        asked=$((asked + 1))
+        id=${line#*'"id":'}
+        id=${id%%,*}
+        if [ "$id" != "$last" ]; then
+            eval "visits_$id=\$((visits_$id + 1)); visits=\$visits_$id"
+            [ "$visits" != 5 ] || kill -INT $PPID
+        fi
+        last=$id
+        n=${line#*'"samples":'}
+        n=${n%%,*}
+        times=0.$((asked % 7 + 1))
+        while [ "$n" -gt 1 ]; do times="$times, 0.$((asked % 7 + 1))"; n=$((n - 1)); done
+        echo "{\"sampled\": {\"micros\": [$times]}}" ;;
+    *) echo '{"dropped": {}}' ;;
+  esac
+done
+"#;
+
+#[test]
+fn an_interrupted_run_writes_what_there_is() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let out = folder.path().join("rows.ndjson");
+    // All of them are visited in each span.
+    let keys: Vec<String> =
+        (1..=3).map(|i| format!(" --key Conv3x3:n1-h8-w8-i{i}-o8-s1")).collect();
+    let options =
+        format!("bench --runtime mine --dtype int8 --out {}{}", out.display(), keys.concat());
+    let ran = agent_with(INTERRUPTING, folder.path(), &options);
+    let stderr = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{stderr}");
+    let rows: Vec<Measurement> = fs::read_to_string(&out)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 3, "{stderr}");
+    assert!(stderr.contains("error: interrupted: 3 of 3 have a row, which is written"), "{stderr}");
+    for row in rows {
+        assert_ne!(row.status, Status::Failed);
+        assert!(row.latency.unwrap().is_sound());
+    }
+}
+
+#[test]
+fn a_run_without_time_says_what_to_do() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let options =
+        "bench --runtime mine --dtype int8 --minutes 0.0000001 --key ReLU:n1-h8-w8-i8-o8-s1";
+    let ran = agent(folder.path(), options);
+    let stderr = text(&ran.stderr);
+    assert_eq!((ran.status.code(), text(&ran.stdout).as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("1 of 1 had fewer than two visits"), "{stderr}");
+    assert!(stderr.contains("give --minutes more"), "{stderr}");
+}
+
+#[test]
+fn a_token_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let state = folder.path().join("state").display().to_string();
+    let run = format!(
+        "run --coordinator http://127.0.0.1:9 --runtime mine --dtype int8 --state {state} --once"
+    );
+    for (option, problem) in [
+        ("--enroll-token-file nofile", "token to enrol with: nofile: there is no such file"),
+        ("", "token to enrol with: give --enroll-token-file FILE"),
+    ] {
+        let ran = agent(folder.path(), &format!("{run} {option}"));
+        let stderr = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(problem), "{stderr}");
+        assert!(!stderr.contains("--state of its own"), "{stderr}");
+    }
+    // The state of an agent under another run config.
+    let identity = r#"{"farm_id": "00000000-0000-0000-0000-000000000001", "coordinator": "http://127.0.0.1:9/",
+        "agent_id": "00000000-0000-0000-0000-000000000002", "credential": "c", "hardware_id": "test-box-2c.cpu",
+        "run_config": "f32-contiguous-t2-retain-r8m-libtorch-eager-2.13.0", "fingerprint": "f"}"#;
+    fs::write(folder.path().join("state/identity.json"), identity).unwrap();
+    let stderr = text(&agent(folder.path(), &run).stderr);
+    assert!(stderr.contains("an agent under f32-contiguous-t2-retain"), "{stderr}");
+    assert!(stderr.contains("needs a --state of its own"), "{stderr}");
 }
 
 #[test]

@@ -37,8 +37,8 @@ pub struct Profile {
     #[arg(long)]
     pub config: Option<String>,
     /// Whole networks, made of the space's own keys, that are measured too and calibrate the table's predictions: a
-    /// number, or `none`; 5 when not given. With --missing-rows they are made of the ops of the networks, and it is
-    /// `none` when not given
+    /// number, or `none`, which is 0; 5 when not given. With --missing-rows they are made of the ops of the networks, and
+    /// it is `none` when not given
     #[arg(long, value_name = "N|none", value_parser = networks_that_calibrate)]
     pub calibrate: Option<u32>,
     /// Also run up to three of the networks for ten minutes each without a pause: the ones that you ask for first, then

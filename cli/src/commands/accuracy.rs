@@ -38,7 +38,8 @@ pub fn run(command: &Command, farm: &Coordinator, out: &mut dyn Write) -> Result
     let Some(accuracy) = &table.accuracy else {
         bail!(
             "no whole network was measured on {} under {}, so nobody knows how well its table predicts: \
-             measure some with `latlas profile --hardware {} --network NAME`",
+             measure some with `latlas profile --hardware {} --network NAME`, or without a coordinator with \
+             `latlas-agent bench --network NAME --out more.ndjson` and `latlas table build rows.ndjson more.ndjson`",
             table.hardware_id,
             table.run_config.id(),
             table.hardware_id

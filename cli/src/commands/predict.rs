@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use latlas_predict::{PredictError, Predictor, TableIndex};
-use latlas_shared::{HardwareId, Missing, MissingOp, Origin, Prediction, Uncertainty};
+use latlas_shared::{
+    HardwareId, Missing, MissingOp, Origin, Prediction, Status, Table, Uncertainty,
+};
 use ops_catalog::{Catalog, ExternalId, Network, NetworkSpec, OpKey};
 use serde::Serialize;
 
@@ -243,10 +245,15 @@ impl Session<'_> {
 }
 
 /// The basis of an estimate, in the words of `latlas accuracy`.
-fn basis(prediction: &Prediction) -> String {
-    match prediction.calibration_networks {
-        0 => "from the rows alone".to_owned(),
+fn basis(prediction: &Prediction, table: &Table) -> String {
+    let networks = match prediction.calibration_networks {
+        0 => return "from the rows alone".to_owned(),
         n => format!("calibrated on {}", count(n as usize, "network", "networks")),
+    };
+    let used = table.accuracy.iter().flat_map(|accuracy| &accuracy.networks);
+    match used.filter(|one| one.prediction.is_some() && one.status != Status::Ok).count() {
+        0 => networks,
+        poor => format!("{networks} ({poor} of them not ok)"),
     }
 }
 
@@ -255,7 +262,9 @@ fn wide(prediction: &Prediction, hardware: &HardwareId) -> Option<String> {
     (prediction.calibration_networks == 0).then(|| {
         format!(
             "intervals are wide, since no whole network was measured on this hardware; measure five that a space \
-             is made of:\n  latlas profile --hardware {hardware} --space NAME --calibrate 5"
+             is made of:\n  latlas profile --hardware {hardware} --space NAME --calibrate 5\nWithout a \
+             coordinator:\n  latlas-agent bench --space NAME --calibrate 5 --out more.ndjson\n  \
+             latlas table build rows.ndjson more.ndjson -o table.json"
         )
     })
 }
@@ -267,7 +276,7 @@ fn write_predictions(
 ) -> Result<()> {
     let table = index.table();
     // One table has one calibration.
-    let basis = all.first().map(|(_, prediction)| basis(prediction)).unwrap_or_default();
+    let basis = all.first().map(|(_, prediction)| basis(prediction, table)).unwrap_or_default();
     writeln!(out, "{}  table {}", table.hardware_id, table.version)?;
     writeln!(
         out,
@@ -321,7 +330,7 @@ fn write_prediction(
         duration(total),
         duration(prediction.low_micros),
         duration(prediction.high_micros),
-        basis(prediction)
+        basis(prediction, table)
     )?;
     let half = (prediction.high_micros - prediction.low_micros) / 2.0 / total;
     let Uncertainty { rows, calibration, model } = prediction.uncertainty;

@@ -14,7 +14,7 @@ use super::{Coordinator, request};
 use crate::chosen::{self, names_a_file};
 use crate::cli::{Profile, ProfileWhat};
 use crate::files;
-use crate::text::{duration, plain};
+use crate::text::{count, duration, plain};
 use latlas_program::exit::Usage;
 
 /// Runs the command.
@@ -114,6 +114,21 @@ fn check_sustained(command: &Profile, calibrate: u32, wanted: &Wanted) -> Result
         .into());
     }
     Ok(())
+}
+
+/// The most sustained runs of a request, and the minutes that one takes: two of rest, and ten.
+const SUSTAINED_RUNS: usize = 3;
+const SUSTAINED_MINUTES: usize = 12;
+
+/// How long the sustained runs of a request of so many networks keep a box busy. A space may have fewer networks.
+fn sustained_time(networks: usize) -> String {
+    let runs = networks.min(SUSTAINED_RUNS);
+    format!(
+        "{} at the end of the request, of 10 min each and 2 min of rest before: about {} min for one agent, in which \
+         it takes no other work",
+        count(runs, "sustained run", "sustained runs"),
+        runs * SUSTAINED_MINUTES
+    )
 }
 
 /// The content of a request.
@@ -300,5 +315,9 @@ async fn submit(
             request.definition = Some(def.clone());
         }
     }
-    Ok((client.post("v1/requests", &request).await?, networks))
+    let status = client.post("v1/requests", &request).await?;
+    if command.sustained {
+        eprintln!("{}", sustained_time(networks.len() + calibrate as usize));
+    }
+    Ok((status, networks))
 }

@@ -3,7 +3,8 @@
 use crate::common::farm::FakeCoordinator;
 use crate::common::{Desk, GRAPH, SMALL, network_measured, op_measured, rows_measured};
 use insta::assert_snapshot;
-use latlas_shared::Table;
+use latlas_shared::testing::sustained_measurement;
+use latlas_shared::{Measurement, Status, Table};
 
 /// A third network, with an op that nobody measured.
 const UNMEASURED: &str = r#"{"name": "odd <one>", "input": {"n": 1, "c": 8, "h": 16, "w": 16}, "layers": [{"op": "MaxPool", "c_out": 8, "stride": 2}]}"#;
@@ -46,6 +47,42 @@ fn a_table_is_built_from_measurements() {
     assert_eq!(predicted.code, 0, "{}", predicted.report());
     let ran = desk.run("table build rows.ndjson");
     assert_eq!(Table::from_json(&ran.stdout).unwrap().accuracy, None);
+}
+
+#[test]
+fn a_sustained_run_that_does_not_count_is_named() {
+    let desk = Desk::new();
+    let disturbed = Measurement {
+        status: Status::Degraded,
+        reason: Some("other processes used 1.2 processors".to_owned()),
+        ..sustained_measurement("demo_conv", 100.0, 1.2)
+    };
+    let quiet = sustained_measurement("demo_mobile", 100.0, 1.1);
+    let runs = [quiet, disturbed].map(|run| serde_json::to_string(&run).unwrap());
+    desk.put("runs.ndjson", runs.join("\n"));
+    let ran = desk.run("table build runs.ndjson -o table.json");
+    assert_eq!(ran.code, 0, "{}", ran.report());
+    let said: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(said.len(), 2, "{}", ran.stderr);
+    assert_eq!(
+        said[0],
+        "a sustained run is left out: demo_conv: degraded, other processes used 1.2 processors"
+    );
+    assert_eq!(built(&desk, "table.json").sustained.unwrap().networks, 1);
+}
+
+#[test]
+fn a_prediction_says_how_many_networks_of_its_calibration_are_poor() {
+    let desk = Desk::new();
+    let poor = network_measured(SMALL, 215.0).to_string().replace("\"ok\"", "\"not_converged\"");
+    let graph = GRAPH.replacen('{', r#"{"name": "graph", "#, 1);
+    let networks = format!("{poor}\n{}\n", network_measured(&graph, 36.5));
+    desk.put("all.ndjson", rows_measured(&[SMALL, GRAPH]) + "\n" + &networks);
+    let ran = desk.run("table build all.ndjson -o table.json");
+    assert_eq!(ran.code, 0, "{}", ran.report());
+    let predicted = desk.run_with("predict --table table.json --arch -", SMALL);
+    let basis = "calibrated on 2 networks (1 of them not ok)";
+    assert!(predicted.stdout.contains(basis), "{}", predicted.report());
 }
 
 #[test]

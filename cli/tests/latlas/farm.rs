@@ -200,6 +200,8 @@ fn a_sustained_run_needs_a_network() {
     let asked = desk.run(profile);
     assert_eq!(asked.code, 0, "{}", asked.report());
     assert!(farm.requests()[0].contains(r#""sustained":true"#), "{}", farm.requests()[0]);
+    let time = "3 sustained runs at the end of the request, of 10 min each and 2 min of rest before: about 36 min";
+    assert!(asked.stderr.contains(time), "{}", asked.report());
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn several_networks_are_a_table_wherever_they_come_from() {
     let ran = desk.run("predict --table table.json --network ./small.json --arch graph.json");
     assert_eq!(ran.code, 0, "{}", ran.report());
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert_eq!(lines.len(), 7, "{}", ran.stdout);
+    assert_eq!(lines.len(), 10, "{}", ran.stdout);
     assert!(
         lines[1].contains("2 networks, from the rows alone; FLOPs are multiply-acc"),
         "{}",

@@ -57,7 +57,7 @@ impl Access {
             Access::Enrol => {
                 "this needs an enrol token: make one on the coordinator's machine with \
                  `latlas-coordinator token create --role enroll`, and give it to `latlas-agent run \
-                 --enroll-token`"
+                 --enroll-token-file`"
             }
             Access::Work => {
                 "this needs the credential that the agent got when it was enrolled: enrol the agent \

@@ -226,7 +226,7 @@ pub fn not_cloned(
         ApiError::Cloned(format!(
             "another process spoke as agent {} ({}) {ago} s ago. If this box was set up from a copy of \
              another one's disk or state directory, remove the state directory here (`rm -r STATE`) and \
-             enrol it anew with --enroll-token. If the agent was only moved or its box started again, try \
+             enrol it anew with --enroll-token-file. If the agent was only moved or its box started again, try \
              again in {} s",
             agent.uuid,
             agent.name,

@@ -11,7 +11,7 @@ use latlas_predict::{TableContent, TableIndex};
 use latlas_shared::Measurement;
 use ops_catalog::{Catalog, Op, OpKey, Space};
 
-use super::{Bench, is_past, op_job};
+use super::{Bench, op_job};
 
 /// Batches without an improvement after which there will be none.
 const PATIENCE: usize = 4;
@@ -42,9 +42,9 @@ pub(super) fn measure(bench: &mut Bench, space: &Space, stop_at: f64) -> Result<
         let entry = |key: &OpKey| space.entries.iter().find(|(other, _)| other == key).cloned();
         let jobs = batch.keys.iter().filter_map(entry).map(|entry| op_job(entry, reference));
         bench.measure(jobs.collect(), &mut |measurement| measured.push(measurement))?;
-        if bench.deadline.is_some_and(is_past) {
+        if let Some(ended) = bench.ended() {
             let left = candidates.rows.len() - measured.len();
-            eprintln!("the time is over, {left} rows are not measured");
+            eprintln!("{ended}, {left} rows are not measured");
             return Ok(());
         }
     }

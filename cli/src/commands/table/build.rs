@@ -8,14 +8,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use latlas_predict::TableContent;
 use latlas_predict::merge::merge_all;
-use latlas_shared::{Fingerprint, Measurement, Subject};
+use latlas_shared::{Fingerprint, MeasuredNetwork, Measurement, Status, Subject};
 use ops_catalog::{Catalog, text};
 use serde::Deserialize;
 
 use super::write_to;
 use crate::cli::TableBuild;
 use crate::lines::Lines;
-use crate::text::count;
+use crate::text::{count, plain};
 use crate::{chosen, files};
 
 /// Builds a table from files of measurements.
@@ -39,6 +39,9 @@ pub(super) fn run(what: &TableBuild, out: &mut dyn Write) -> Result<()> {
     let (hardware_id, run_config) = (first.hardware_id.clone(), first.run_config.clone());
     let fingerprints = fingerprints(&what.probe, &measurements)?;
     let (rows, networks) = merge_all(measurements);
+    for run in left_out(&networks) {
+        eprintln!("{run}");
+    }
     let content = TableContent { hardware_id, run_config, fingerprints, rows, networks };
     let networks = content.networks.len();
     let table = latlas_predict::assemble(content, &catalog, Timestamp::now())?;
@@ -50,6 +53,18 @@ pub(super) fn run(what: &TableBuild, out: &mut dyn Write) -> Result<()> {
         table.version
     );
     write_to(what.output.as_deref(), text.as_bytes(), &said, out)
+}
+
+/// The sustained runs that the table's figure does not count, a line each.
+fn left_out(networks: &[MeasuredNetwork]) -> Vec<String> {
+    let runs = networks.iter().filter(|one| one.sustained.is_some() && one.status != Status::Ok);
+    runs.map(|run| {
+        let name = run.network.spec.name.as_deref().unwrap_or("a network");
+        let reason =
+            run.reason.as_deref().map_or_else(String::new, |why| format!(", {}", plain(why)));
+        format!("a sustained run is left out: {}: {}{reason}", plain(name), run.status.name())
+    })
+    .collect()
 }
 
 struct Gathered<'a> {
