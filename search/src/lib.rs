@@ -2,5 +2,6 @@
 //!
 //! Everything here is pure: [`verdict::judge`] takes constraints, a plan and a prediction.
 
+pub mod config;
 pub mod constraints;
 pub mod verdict;

@@ -13,4 +13,5 @@ mod people;
 mod predict;
 mod presence;
 mod prune;
+mod space;
 mod table_show;
