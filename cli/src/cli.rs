@@ -5,6 +5,7 @@ mod farm;
 mod networks;
 mod predictions;
 mod requests;
+mod space;
 mod table;
 mod values;
 
@@ -20,6 +21,7 @@ pub use networks::{
 };
 pub use predictions::{Accuracy, AccuracyOf, Only, Predict, Prune, VerdictFormat};
 pub use requests::{Profile, ProfileWhat, Request};
+pub use space::Space;
 pub use table::{Format, Table, TableBuild, TableGet, TableShow};
 pub use values::Dims;
 
@@ -86,6 +88,9 @@ pub enum Command {
     /// List, draw, cost and export networks, and print their op keys
     #[command(subcommand, after_help = "Example:\n  latlas networks list")]
     Networks(Networks),
+    /// Spaces of architectures: show, draw, decode and encode their networks
+    #[command(subcommand, after_help = "Example:\n  latlas space show nas_bench_macro")]
+    Space(Space),
     /// List the classes of devices in the farm
     #[command(subcommand, after_help = "Example:\n  latlas hardware list")]
     Hardware(Hardware),

@@ -46,6 +46,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Ops(command) => ops::run(&command, &farm, &mut out),
         Command::Networks(command) => commands::networks::run(&command, &farm, &mut out),
         Command::Arch(command) => arch::run(&command, &farm, &mut out),
+        Command::Space(command) => commands::space::run(&command, &mut out),
         Command::Farm(command) => commands::farm::run(&command, &farm, &mut out),
         Command::Hardware(command) => hardware::run(&command, &farm, &mut out),
         Command::Table(command) => table::run(&command, &farm, &mut out),

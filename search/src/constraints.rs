@@ -81,7 +81,8 @@ impl Constraints {
     }
 }
 
-fn per_op(
+/// Limits by the names of the catalog.
+pub(crate) fn per_op(
     limits: BTreeMap<String, u64>,
     catalog: &Catalog,
 ) -> Result<BTreeMap<String, u64>, Invalid> {

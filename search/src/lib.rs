@@ -3,6 +3,7 @@
 //! Everything here is pure. [`gate::Gate`] judges networks and [`gate::SpaceGate`] judges genotypes, both by the rules of
 //! [`verdict::judge`].
 
+pub mod config;
 pub mod constraints;
 pub mod gate;
 pub mod verdict;

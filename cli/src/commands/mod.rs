@@ -11,6 +11,7 @@ pub mod predict;
 pub mod profile;
 pub mod prune;
 pub mod request;
+pub mod space;
 pub mod table;
 
 use std::io::Write;

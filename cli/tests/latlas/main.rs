@@ -14,4 +14,5 @@ mod people;
 mod predict;
 mod presence;
 mod prune;
+mod space;
 mod table_show;

@@ -180,8 +180,7 @@ fn candidates_of_a_space_are_lines_or_objects() {
         "00\ntiny@2:11\n{\"genotype\": \"01\", \"id\": {\"accuracy\": 0.93}}\n\n2\ntiny@1:00\n0x\n";
     let ran = desk.run_with(GENOTYPES, lines);
     assert_snapshot!(ran.report());
-    let compact =
-        desk.run_with(&format!("{GENOTYPES} --format compact"), lines);
+    let compact = desk.run_with(&format!("{GENOTYPES} --format compact"), lines);
     assert_snapshot!(compact.report());
     let only = desk.run_with(&format!("{GENOTYPES} --only accepted"), lines);
     let accepted: Vec<_> =

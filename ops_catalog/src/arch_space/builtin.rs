@@ -40,7 +40,7 @@ pub fn builtin_spaces() -> impl Iterator<Item = BuiltinSpace> {
 /// # Errors
 /// When there is none; the message lists them.
 pub fn builtin_space(name: &str) -> Result<BuiltinSpace, Invalid> {
-    builtin_spaces().find(|space| space.name == name).ok_or_else(|| {
-        unknown("space of architectures", name, builtin_spaces().map(|space| space.name))
-    })
+    builtin_spaces()
+        .find(|space| space.name == name)
+        .ok_or_else(|| unknown("space", name, builtin_spaces().map(|space| space.name)))
 }

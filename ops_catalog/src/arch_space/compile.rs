@@ -3,99 +3,17 @@
 //! A state is what later genes depend on: the shape of the current value, named values, and choices that are still
 //! needed. Genotypes that agree in it share everything after it, so a space of 10^20 networks has a few thousand states.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::ops::Ops;
 use super::program::{Program, Step};
 use super::run::{Builder, Call, INACTIVE, Problem, Run, State, Wire};
+use super::tables::{END, Made, NONE, Tables, Transition, index, row};
 use crate::Invalid;
-use crate::primitive::Cost;
 use crate::tensor::TensorShape;
 
 /// The most transitions: 16 MiB of look-ups.
 const MAX_TRANSITIONS: usize = 1 << 19;
-
-/// Where no option leads on.
-pub(super) const NONE: u32 = u32::MAX;
-
-/// After the last gene.
-pub(super) const END: u32 = u32::MAX - 1;
-
-/// One option in one state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Transition {
-    /// The first transition of the next state, [`END`], or [`NONE`] if the option is not possible.
-    pub(super) next: u32,
-    pub(super) part: u32,
-}
-
-/// Parts of networks: what options add. Each occurs once.
-#[derive(Debug, Default)]
-pub(super) struct Parts {
-    pub(super) keys: Vec<u32>,
-    pub(super) ops: Vec<(u32, u32)>,
-    pub(super) parts: Vec<PartData>,
-    known: HashMap<Vec<(u32, bool)>, u32>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PartData {
-    /// Ends of its keys and ops; they begin where those of the part before end.
-    pub(super) keys_end: u32,
-    pub(super) ops_end: u32,
-    pub(super) layers: u32,
-    pub(super) merges: u32,
-    pub(super) cost: Cost,
-}
-
-impl Parts {
-    /// The places of the keys of a part.
-    pub(super) fn keys_of(&self, part: u32) -> std::ops::Range<usize> {
-        let before = part.checked_sub(1).map_or(0, |before| self.parts[before as usize].keys_end);
-        before as usize..self.parts[part as usize].keys_end as usize
-    }
-
-    fn add(&mut self, made: &[Made], ops: &Ops) -> u32 {
-        let signature: Vec<(u32, bool)> = made.iter().map(|made| (made.key, made.merge)).collect();
-        if let Some(&known) = self.known.get(&signature) {
-            return known;
-        }
-        let mut cost = Cost::default();
-        let mut counts: Vec<(u32, u32)> = Vec::new();
-        for made in made {
-            let key = &ops.keys[made.key as usize];
-            cost += key.cost;
-            self.keys.push(made.key);
-            if made.merge {
-                continue;
-            }
-            match counts.iter_mut().find(|(op, _)| *op == key.op_index) {
-                Some((_, count)) => *count += 1,
-                None => counts.push((key.op_index, 1)),
-            }
-        }
-        let layers: u32 = counts.iter().map(|(_, count)| count).sum();
-        self.ops.extend(counts);
-        let part = index(self.parts.len());
-        self.parts.push(PartData {
-            keys_end: index(self.keys.len()),
-            ops_end: index(self.ops.len()),
-            layers,
-            merges: index(made.len()) - layers,
-            cost,
-        });
-        self.known.insert(signature, part);
-        part
-    }
-}
-
-/// An op of a part, at a slot.
-#[derive(Debug, Clone, Copy)]
-struct Made {
-    slot: u32,
-    key: u32,
-    merge: bool,
-}
 
 /// A builder that records keys.
 struct Recorder<'a> {
@@ -120,25 +38,6 @@ impl Builder for Recorder<'_> {
     }
 }
 
-/// A compiled program.
-#[derive(Debug)]
-pub(super) struct Tables {
-    pub(super) transitions: Vec<Transition>,
-    /// The slots of the keys of each transition's part; empty if every part has its keys in running order, and parts
-    /// follow one another in it.
-    pub(super) slots: Vec<Vec<u32>>,
-    pub(super) parts: Parts,
-    /// The first transition of the first state of each gene.
-    pub(super) begins: Vec<u32>,
-    /// The part that every network has.
-    pub(super) base: u32,
-    pub(super) base_slots: Vec<u32>,
-    /// The number of genotypes after each transition; the largest number if there are more.
-    pub(super) ways: Vec<u128>,
-    /// The same as a floating-point number.
-    pub(super) weights: Vec<f64>,
-}
-
 /// Compiles a program.
 ///
 /// # Errors
@@ -148,16 +47,7 @@ pub(super) fn compile(program: &Program, ops: &mut Ops, ordered: bool) -> Result
         program,
         ops,
         ordered,
-        tables: Tables {
-            transitions: vec![],
-            slots: vec![],
-            parts: Parts::default(),
-            begins: vec![],
-            base: 0,
-            base_slots: vec![],
-            ways: vec![],
-            weights: vec![],
-        },
+        tables: Tables::default(),
         options: vec![None; program.genes.len()],
         refused: HashMap::new(),
     };
@@ -191,22 +81,26 @@ impl Compiler<'_> {
             self.tables.begins.push(index(self.tables.transitions.len()));
             states = self.gene(gene, &genes, &states)?;
         }
-        self.tables.count(self.program);
+        self.tables.count(self.program, true);
         self.check_options()?;
+        if self.program.genes.iter().any(|gene| gene.allowed.contains(&false)) {
+            self.tables.exclude(self.program);
+            self.tables.count(self.program, false);
+        }
         self.forget_tried();
         Ok(())
     }
 
-    /// Forgets keys that were only tried.
+    /// Forgets keys that were only tried, or belong to excluded options.
     fn forget_tried(&mut self) {
+        let reachable = self.tables.reachable(self.program);
         let mut used = vec![false; self.ops.keys.len()];
         let parts = &mut self.tables.parts;
         let mut mark = |part: u32| {
             parts.keys_of(part).for_each(|at| used[parts.keys[at] as usize] = true);
         };
         mark(self.tables.base);
-        let possible = self.tables.transitions.iter().filter(|one| one.next != NONE);
-        possible.for_each(|transition| mark(transition.part));
+        reachable.into_iter().for_each(|at| mark(self.tables.transitions[at].part));
         let numbers = self.ops.retain(&used);
         // Keys of parts that lead nowhere are never read.
         parts.keys.iter_mut().for_each(|key| *key = numbers[*key as usize]);
@@ -257,10 +151,7 @@ impl Compiler<'_> {
                     false => u8::try_from(number).unwrap_or(INACTIVE),
                 };
                 let mut after = state.clone();
-                let made = match def.allowed.get(number) {
-                    Some(false) => Err(Problem::Impossible(Invalid::new("", "it is excluded"))),
-                    _ => self.option(gene, option, steps, &mut after),
-                };
+                let made = self.option(gene, option, steps, &mut after);
                 let made = match made {
                     Ok(made) => made,
                     Err(Problem::Impossible(problem)) => {
@@ -318,68 +209,52 @@ impl Compiler<'_> {
         Ok(made)
     }
 
-    /// Each option of each gene is possible in some network, unless it is excluded.
+    /// Each option is possible in some network: of each choice, of each stage, of the edges of each cell.
     fn check_options(&self) -> Result<(), Problem> {
-        let mut never = None;
+        // By place in the definition, and by option: whether it is possible, or why not.
+        let mut found: BTreeMap<(&str, u8), (usize, Option<String>)> = BTreeMap::new();
         for (gene, def) in self.program.genes.iter().enumerate() {
-            let width = row(self.program, gene) as usize;
-            let ways = &self.tables.ways[self.tables.transitions_of(gene)];
-            for (number, label) in (0u8..).zip(&def.options) {
-                let option = usize::from(number);
-                let mut of_option = ways.iter().skip(option).step_by(width);
-                if !def.allowed[option] || of_option.any(|&ways| ways > 0) {
-                    continue;
-                }
-                let problem = |why: &str| {
-                    let problem = format!("`{label}` is possible in no network: {why}");
-                    Problem::Definition(Invalid::new(def.place.clone(), problem))
-                };
-                match self.refused.get(&(gene, number)) {
-                    Some(why) => return Err(problem(&why.to_string())),
-                    None => never = never.or(Some(problem("nothing that can follow is possible"))),
+            let options = u8::try_from(def.options.len()).unwrap_or(INACTIVE);
+            for option in 0..options {
+                let why = self.why_never(gene, option);
+                let known = found.entry((&def.place, option)).or_insert((gene, why.clone()));
+                if known.1.is_some() {
+                    known.1 = why;
                 }
             }
         }
-        never.map_or(Ok(()), Err)
-    }
-}
-
-impl Tables {
-    /// The transitions of all states of a gene.
-    pub(super) fn transitions_of(&self, gene: usize) -> std::ops::Range<usize> {
-        let end = self.begins.get(gene + 1).map_or(self.transitions.len(), |&next| next as usize);
-        self.begins[gene] as usize..end
-    }
-
-    /// Counts genotypes from the last gene to the first, and closes what leads nowhere.
-    fn count(&mut self, program: &Program) {
-        self.ways = vec![0; self.transitions.len()];
-        self.weights = vec![0.0; self.transitions.len()];
-        for gene in (0..self.begins.len()).rev() {
-            let width = match gene + 1 < self.begins.len() {
-                true => row(program, gene + 1) as usize,
-                false => 0,
-            };
-            for at in self.transitions_of(gene) {
-                (self.ways[at], self.weights[at]) = match self.transitions[at].next {
-                    NONE => (0, 0.0),
-                    END => (1, 1.0),
-                    next => {
-                        let row = next as usize..next as usize + width;
-                        (sum(&self.ways[row.clone()]), self.weights[row].iter().sum())
-                    }
-                };
-                if self.ways[at] == 0 {
-                    self.transitions[at].next = NONE;
-                }
-            }
+        let never = found.into_iter().filter_map(|((place, option), (gene, why))| {
+            let label = &self.program.genes[gene].options[usize::from(option)];
+            let problem = format!("`{label}` is possible in no network: {}", why?);
+            Some((gene, Invalid::new(place, problem)))
+        });
+        // The first mistake makes others.
+        match never.min_by_key(|(gene, _)| *gene) {
+            Some((_, problem)) => Err(Problem::Definition(problem)),
+            None => Ok(()),
         }
     }
-}
 
-/// The largest number if the sum is larger.
-pub(super) fn sum(ways: &[u128]) -> u128 {
-    ways.iter().fold(0, |sum, &ways| sum.saturating_add(ways))
+    /// Why an option of a gene is never possible.
+    fn why_never(&self, gene: usize, option: u8) -> Option<String> {
+        let def = &self.program.genes[gene];
+        let width = row(self.program, gene) as usize;
+        let mut of_option =
+            self.tables.transitions_of(gene).skip(usize::from(option)).step_by(width);
+        if of_option.clone().any(|at| self.tables.ways[at] > 0) {
+            return None;
+        }
+        if let Some(twin) = of_option.find_map(|at| self.tables.twins.get(&at)) {
+            let twin = def.options.get(*twin).map_or(".", String::as_str);
+            return Some(format!("it gives the same networks as `{twin}`"));
+        }
+        if let Some(refused) = self.refused.get(&(gene, option)) {
+            return Some(refused.to_string());
+        }
+        let later = self.refused.iter().filter(|((other, _), _)| *other > gene);
+        let later = later.min_by_key(|(place, _)| **place).map(|(_, problem)| problem.to_string());
+        Some(format!("nothing that can follow it is: {}", later.unwrap_or_default()))
+    }
 }
 
 /// Runs a step, with the genes of cells left open.
@@ -399,18 +274,8 @@ fn step(
     Ok(())
 }
 
-/// The number of transitions of a state of a gene.
-pub(super) fn row(program: &Program, gene: usize) -> u32 {
-    let gene = &program.genes[gene];
-    index(gene.options.len() + usize::from(gene.optional))
-}
-
 fn slots_of(made: &[Made]) -> Vec<u32> {
     made.iter().map(|made| made.slot).collect()
-}
-
-fn index(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 fn too_large(gene: &str) -> Problem {

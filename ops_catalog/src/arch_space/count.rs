@@ -2,9 +2,9 @@
 
 use fastrand::Rng;
 
-use super::compile::{END, NONE, row};
 use super::run::INACTIVE;
 use super::space::{CompiledSpace, letter_of};
+use super::tables::{END, NONE, row};
 
 impl CompiledSpace {
     /// The letters of a genotype by its number, in alphabetical order (`0` to `9`, `a` to `z`, `.`). None if there are

@@ -58,10 +58,28 @@ impl CompiledSpace {
 
     /// Why some letters are not those of a network.
     pub fn explain(&self, letters: &[u8]) -> Invalid {
-        match self.interpret(letters) {
-            Err(problem) => problem,
-            Ok(_) => self.about(letters, "is excluded by the restriction of the space"),
+        if let Err(problem) = self.interpret(letters) {
+            return problem;
         }
+        let (_, mut state) = self.start();
+        for (gene, &letter) in letters.iter().enumerate() {
+            if let Some((_, next)) = self.step(gene, state, letter) {
+                state = next;
+                continue;
+            }
+            if let Some(other) = self.twin(gene, state, letter) {
+                let name = &self.genes()[gene].name;
+                let problem = format!(
+                    "gives the same network with `{other}` in place of `{}` in gene {} ({name}), and is \
+                     written so",
+                    char::from(letter),
+                    gene + 1
+                );
+                return self.about(letters, problem);
+            }
+            break;
+        }
+        self.about(letters, "is excluded by the restriction of the space")
     }
 
     fn about(&self, letters: &[u8], problem: impl Into<String>) -> Invalid {
@@ -73,13 +91,13 @@ impl CompiledSpace {
     pub(super) fn options(&self, letters: &[u8]) -> Result<Vec<Option<u8>>, Invalid> {
         let genes = self.genes();
         if letters.len() != genes.len() {
-            let problem = format!(
-                "has {} letters; {}@{} has {} genes, one letter each",
-                letters.len(),
-                self.name(),
-                self.version(),
-                genes.len()
-            );
+            let count = match letters.len() {
+                1 => "1 letter".to_owned(),
+                count => format!("{count} letters"),
+            };
+            let (space, genes) = (self.genotype(&[]), genes.len());
+            let space = space.trim_end_matches(':');
+            let problem = format!("has {count}; a genotype of {space} has {genes}");
             return Err(self.about(letters, problem));
         }
         let one = |(index, &letter): (usize, &u8)| {

@@ -18,6 +18,7 @@ mod resolve;
 mod run;
 mod space;
 mod spec;
+mod tables;
 
 pub use builtin::{BuiltinSpace, builtin_space, builtin_spaces};
 pub use ops::SpaceKey;

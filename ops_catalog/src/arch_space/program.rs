@@ -268,6 +268,12 @@ impl Program {
         self.genes.len() - self.cell_genes.len()
     }
 
+    /// Whether a gene changes wires and nothing else, so that equal costs do not mean equal networks.
+    pub(super) fn decides_wires(&self, gene: usize) -> bool {
+        let of_cell = gene.checked_sub(self.first_cell_gene());
+        of_cell.is_some_and(|gene| self.cell_genes[gene].edge.is_none())
+    }
+
     /// What each step uses, so that states forget what nothing needs any more.
     pub(super) fn find_live(&mut self) {
         let mut live = Live {

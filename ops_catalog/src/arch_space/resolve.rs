@@ -331,10 +331,10 @@ impl Resolver<'_> {
     fn op_name(&self, template: &Template, own: &Bindings, place: &str) -> Result<OpName, Invalid> {
         let mut pieces = Vec::new();
         let mut rest = template.0.as_str();
-        while let Some((text, hole)) = rest.split_once('{') {
+        while let Some((text, hole)) = rest.split_once('<') {
             let (name, after) = hole
-                .split_once('}')
-                .ok_or_else(|| Invalid::new(place, "has a `{` that is not closed"))?;
+                .split_once('>')
+                .ok_or_else(|| Invalid::new(place, "has a `<` that is not closed"))?;
             pieces.push(Piece::Text(text.to_owned()));
             match own.iter().find(|(choice, _)| choice == name) {
                 Some((_, value)) => pieces.push(Piece::Text(value.text.replace('.', "p"))),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::compile::{NONE, Parts, Tables, Transition, compile, row, sum};
+use super::compile::compile;
 use super::ops::{Ops, SpaceKey};
 use super::order::running_order;
 use super::program::{Gene, Program};
 use super::resolve::{Restriction, resolve};
 use super::run::INACTIVE;
 use super::spec::ArchSpaceDef;
+use super::tables::{NONE, Parts, Tables, Transition, row, sum};
 use crate::error::shown;
 use crate::op::{Op, OpDef};
 use crate::primitive::Cost;
@@ -106,6 +107,13 @@ pub struct Stopped {
     pub gene: usize,
 }
 
+/// The letters that a gene can have.
+#[derive(Debug, Clone, Copy)]
+struct Alphabet {
+    options: u8,
+    optional: bool,
+}
+
 /// A space of architectures in a form for millions of look-ups a second.
 #[derive(Debug)]
 pub struct CompiledSpace {
@@ -118,6 +126,8 @@ pub struct CompiledSpace {
     pub(super) tables: Tables,
     /// The place of each slot in the running order; none if the order depends on the network.
     ranks: Option<Vec<u32>>,
+    /// The letters of each gene, close together.
+    alphabets: Vec<Alphabet>,
     /// Cumulative chances of the transitions of a state, in a random genotype.
     pub(super) chances: Vec<u64>,
     size: u128,
@@ -131,6 +141,14 @@ impl ArchSpaceDef {
     /// Names the field and the problem: names that do not exist, options that no network can have, bounds.
     pub fn compile(&self, catalog: &Catalog) -> Result<CompiledSpace, Invalid> {
         self.compile_restricted(catalog, &Restriction::new())
+    }
+
+    /// Checks names and values, those of a restriction included, without the shapes of networks.
+    ///
+    /// # Errors
+    /// Names the field or the choice, and the problem.
+    pub fn check(&self, restriction: &Restriction) -> Result<(), Invalid> {
+        resolve(self, restriction).map(|_| ())
     }
 
     /// Compiles a part of the space: networks in which some choices have some of their values only. Genotypes are those
@@ -153,8 +171,16 @@ impl ArchSpaceDef {
         let tables = compile(&program, &mut ops, ordered)?;
         let first = 0..row(&program, 0) as usize;
         let size = sum(&tables.ways[first.clone()]);
+        if size == 0 {
+            return Err(Invalid::new("", "the restriction leaves no network"));
+        }
         let log10_size = tables.weights[first].iter().sum::<f64>().log10();
         let chances = chances(&program, &tables);
+        let alphabet = |gene: &Gene| Alphabet {
+            options: u8::try_from(gene.options.len()).unwrap_or(INACTIVE),
+            optional: gene.optional,
+        };
+        let alphabets = program.genes.iter().map(alphabet).collect();
         Ok(CompiledSpace {
             name: self.name.clone(),
             version: self.version,
@@ -164,6 +190,7 @@ impl ArchSpaceDef {
             own_ops: self.ops.clone(),
             tables,
             ranks,
+            alphabets,
             chances,
             size,
             log10_size,
@@ -243,6 +270,16 @@ impl CompiledSpace {
         self.tables.parts.parts.len()
     }
 
+    /// All parts, in the order of their numbers.
+    pub fn all_parts(&self) -> impl Iterator<Item = Part<'_>> {
+        (0..self.parts()).map(|part| self.part(PartId(u32::try_from(part).unwrap_or(u32::MAX))))
+    }
+
+    /// The number of options in all states, which says how large the tables are.
+    pub fn transitions(&self) -> usize {
+        self.tables.transitions.len()
+    }
+
     /// A part.
     pub fn part(&self, part: PartId) -> Part<'_> {
         let Parts { keys, ops, parts, .. } = &self.tables.parts;
@@ -278,15 +315,20 @@ impl CompiledSpace {
 
     #[inline]
     fn transition(&self, gene: usize, state: StateId, letter: u8) -> Option<usize> {
-        let gene = &self.program.genes[gene];
-        let option = usize::from(LETTERS[usize::from(letter)]);
-        let options = gene.options.len();
-        let column = match letter == INACTIVE_LETTER {
-            true if gene.optional => options,
-            false if option < options => option,
+        let Alphabet { options, optional } = self.alphabets[gene];
+        let column = match LETTERS[usize::from(letter)] {
+            option if option < options => option,
+            INACTIVE if optional => options,
             _ => return None,
         };
-        Some(state.0 as usize + column)
+        Some(state.0 as usize + usize::from(column))
+    }
+
+    /// The letter in place of one that gives the same networks.
+    pub(super) fn twin(&self, gene: usize, state: StateId, letter: u8) -> Option<char> {
+        let twin = *self.tables.twins.get(&self.transition(gene, state, letter)?)?;
+        let option = u8::try_from(twin).ok().filter(|&n| n < self.alphabets[gene].options);
+        Some(char::from(letter_of(option.unwrap_or(INACTIVE))))
     }
 
     /// Walks along the letters of a genotype, and tells the parts of its network: the one that all networks have, then
@@ -340,13 +382,17 @@ impl CompiledSpace {
             return walked.map_err(|_| self.explain(letters));
         }
         let Some(ranks) = &self.ranks else { return self.planned_keys(letters, keys) };
-        let mut ranked: Vec<(u32, u32)> = Vec::with_capacity(4 * letters.len());
-        let (base, mut state) = self.start();
-        let add = |ranked: &mut Vec<(u32, u32)>, part: PartId, slots: &[u32]| {
-            let part = self.part(part).keys.iter();
-            ranked.extend(slots.iter().zip(part).map(|(&slot, &key)| (ranks[slot as usize], key)));
+        let mut placed: Vec<(u32, u32)> = Vec::with_capacity(8 * letters.len());
+        let mut ends = vec![0u32; ranks.len()];
+        let mut place = |part: PartId, slots: &[u32]| {
+            for (&slot, &key) in slots.iter().zip(self.part(part).keys) {
+                let rank = ranks[slot as usize];
+                ends[rank as usize] += 1;
+                placed.push((rank, key));
+            }
         };
-        add(&mut ranked, base, &self.tables.base_slots);
+        let (base, mut state) = self.start();
+        place(base, &self.tables.base_slots);
         if letters.len() != self.program.genes.len() {
             return Err(self.explain(letters));
         }
@@ -356,12 +402,20 @@ impl CompiledSpace {
             if next == NONE {
                 return Err(self.explain(letters));
             }
-            add(&mut ranked, PartId(part), &self.tables.slots[at]);
+            place(PartId(part), &self.tables.slots[at]);
             state = StateId(next);
         }
-        // Merges of one op have its slot and stand before it.
-        ranked.sort_by_key(|&(rank, _)| rank);
-        keys.extend(ranked.into_iter().map(|(_, key)| key));
+        let mut before = 0;
+        for end in &mut ends {
+            (*end, before) = (before, before + *end);
+        }
+        keys.resize(placed.len(), 0);
+        // The merges of an op have its slot and stand before it.
+        for (rank, key) in placed {
+            let place = &mut ends[rank as usize];
+            keys[*place as usize] = key;
+            *place += 1;
+        }
         Ok(())
     }
 

@@ -353,7 +353,7 @@ impl<'de> Deserialize<'de> for EdgesDef {
     }
 }
 
-/// The name of an op with choices in it: `MBConv{expand}_{kernel}x{kernel}`.
+/// The name of an op with choices in it: `MBConv<expand>_<kernel>x<kernel>`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Template(pub(super) String);

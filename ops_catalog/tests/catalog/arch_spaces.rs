@@ -1,6 +1,9 @@
 //! Spaces of architectures: the built-in ones, their laws, and what is refused.
 
+mod built_in;
+mod forms;
 mod laws;
+mod refused;
 
 use ops_catalog::arch_space::{CompiledSpace, builtin_space};
 

@@ -26,9 +26,13 @@ fn typical_shapes(op: &Op) -> Vec<Shape> {
         | "Sigmoid" => vec![map(14, 64, 64, 1)],
         "MaxPool" | "AvgPool" => vec![map(112, 32, 32, 2), map(7, 32, 32, 2), map(7, 32, 32, 1)],
         "MaxPool3x3_NoPad" => vec![map(111, 64, 64, 2), map(27, 256, 256, 2)],
-        "DepthwiseConv3x3" | "DepthwiseConv5x5" | "MaxPool3x3" | "AvgPool3x3" => {
+        "DepthwiseConv3x3" | "DepthwiseConv5x5" | "MaxPool3x3" | "AvgPool3x3"
+        | "AvgPool3x3_Inside" => {
             vec![map(112, 64, 64, 2), map(7, 960, 960, 1), map(1, 8, 8, 1)]
         }
+        "BatchNorm_ReLU" => vec![map(8, 64, 64, 1)],
+        "FactorizedReduce" => vec![map(32, 144, 72, 2), map(16, 72, 72, 2)],
+        "ReLU_BasicBlock" => vec![map(32, 16, 32, 2), map(16, 32, 64, 2), map(8, 16, 16, 1)],
         "MBConv2p3_3x3_Hardswish" => vec![map(14, 80, 80, 1), map(14, 80, 80, 2)],
         _ => vec![map(112, 32, 32, 1), map(56, 32, 64, 2), map(7, 64, 128, 1), map(7, 80, 80, 2)],
     }

@@ -99,12 +99,11 @@ impl Resolver<'_> {
         let place = format!("{place}.ops");
         let allowed = self.allowed_options(&options, &place)?;
         for edge in 0..edges.len() {
-            let from = match sources.as_slice() {
-                [only] => only[edge].to_string(),
-                _ => format!("input {}", edge + 1),
-            };
             let gene = self.gene(Gene {
-                name: format!("{name} {from} to {value}"),
+                name: match sources.as_slice() {
+                    [only] => format!("{name} edge {}-{value}", only[edge]),
+                    _ => format!("{name} op {} of {value}", edge + 1),
+                },
                 options: options.iter().map(|option| option.label.clone()).collect(),
                 optional: false,
                 place: place.clone(),

@@ -86,6 +86,13 @@ impl Resolver<'_> {
             let problem = "are merged by the first layer, and an option here has no layer";
             return Err(Invalid::new(at("inputs"), problem));
         }
+        if matches!(depth, Depth::Listed(_))
+            && options.iter().any(|option| option.layers.is_empty())
+        {
+            let problem = "is a list, so that blocks can be absent, and an option here has no layer, which is the \
+                           same: remove that option";
+            return Err(Invalid::new(at("depth"), problem));
+        }
         let layers = options.iter().map(|option| option.layers.len()).max().unwrap_or_default();
         let layers = u32::try_from(layers).unwrap_or(u32::MAX);
         let most = depth.most();
@@ -243,7 +250,7 @@ impl Resolver<'_> {
                 name: format!("edge {name} to {target}"),
                 options: vec!["no".to_owned(), "yes".to_owned()],
                 optional: false,
-                place: at.clone(),
+                place: format!("{at}[{source}]"),
                 allowed: vec![true; 2],
             })?;
             self.step(Step::Edge { gene, join, source })?;

@@ -12,7 +12,7 @@ fn plan(spec: &NetworkSpec, space: &CompiledSpace) -> NetworkPlan {
 }
 
 /// The tables say of a genotype what the plan of its network says.
-fn walk_is_plan(space: &CompiledSpace, letters: &[u8]) {
+pub(super) fn walk_is_plan(space: &CompiledSpace, letters: &[u8]) {
     let text = std::str::from_utf8(letters).unwrap();
     let plan = plan(&space.decode(text).unwrap(), space);
     let totals = space.totals(letters).unwrap();
@@ -101,4 +101,16 @@ fn nas_bench_macro_has_the_published_figures() {
         let plan = plan(&space.decode(letters).unwrap(), &space);
         assert_eq!((trained_params(&plan), plan.cost.flops), (params, flops), "{letters}");
     }
+}
+
+/// The largest cell of NAS-Bench-201 (arXiv 2001.00326), and DARTS_V2 as the code of <https://github.com/quark0/darts>
+/// counts it (3.349342 M).
+#[test]
+fn cells_have_the_published_figures() {
+    let largest = space("nas_bench_201");
+    let largest = plan(&largest.decode("333333").unwrap(), &largest);
+    assert_eq!((trained_params(&largest), largest.cost.flops), (1_531_546, 220_119_680));
+    let darts = space("darts");
+    let v2 = plan(&darts.decode("3303302312500202102402").unwrap(), &darts);
+    assert_eq!(trained_params(&v2), 3_349_342);
 }
