@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use latlas_files::NoSuchNetwork;
+use ops_catalog::arch_space::{self, BuiltinSpace, CompiledSpace};
 use ops_catalog::{Catalog, NetworkSpec, OpDef, SpaceDef};
 
 use crate::files;
@@ -75,6 +76,51 @@ pub(crate) fn builtin_space<'a>(name: &str, catalog: &'a Catalog) -> Result<&'a 
     })
 }
 
+/// A space of architectures that is named on a command line, as its text.
+pub(crate) struct ArchSpaceText {
+    pub(crate) text: String,
+    /// The name of its file, for messages.
+    file: Option<String>,
+}
+
+impl ArchSpaceText {
+    /// # Errors
+    /// When there is no such space, or the file cannot be read.
+    pub(crate) fn new(name: &str) -> Result<ArchSpaceText> {
+        if names_a_file(name) {
+            let path = Path::new(name);
+            return Ok(ArchSpaceText {
+                text: files::read_text(path)?,
+                file: Some(files::name(path)),
+            });
+        }
+        match arch_space::builtin_space(name) {
+            Ok(BuiltinSpace { text, .. }) => {
+                Ok(ArchSpaceText { text: text.to_owned(), file: None })
+            }
+            Err(error) => Err(match Catalog::builtin().space(name) {
+                Ok(_) => anyhow!(
+                    "{name} is a space of op keys, and a space of architectures is needed here: \
+                     latlas space list"
+                ),
+                Err(_) => anyhow!("{error} (a file is written with its folder or extension)"),
+            }),
+        }
+    }
+}
+
+/// A space of architectures by its name on a command line, compiled. Its ops are those of the catalog, and its own.
+///
+/// # Errors
+/// Names the file and the place.
+pub(crate) fn arch_space(name: &str, catalog: &Catalog) -> Result<CompiledSpace> {
+    let ArchSpaceText { text, file } = ArchSpaceText::new(name)?;
+    CompiledSpace::from_yaml(&text, catalog).map_err(|error| match file {
+        Some(file) => anyhow!("{file}: {error}"),
+        None => anyhow!(error),
+    })
+}
+
 /// A hint how to measure the missing rows of networks, with the arguments that chose the networks.
 pub(crate) fn how_to_measure(
     networks: &[String],
@@ -97,6 +143,11 @@ pub(crate) fn how_to_measure(
     for path in op_files {
         keys.push_str(&format!(" --op-file {}", quoted(&path.display().to_string())));
     }
+    how_to_measure_keys(&keys, hardware, rows)
+}
+
+/// A hint how to measure so many rows, whose keys a command prints as a space.
+pub(crate) fn how_to_measure_keys(keys: &str, hardware: &str, rows: usize) -> String {
     // A row takes a third of a second on an undisturbed processor (docs/accuracy-method.md), and longer on a slow box.
     let minutes = (rows as f64 / 180.0).ceil().max(1.0);
     format!(
@@ -108,7 +159,7 @@ pub(crate) fn how_to_measure(
 }
 
 /// An argument, quoted for a shell.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:@%+=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

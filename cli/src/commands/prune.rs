@@ -9,12 +9,11 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use latlas_predict::Predictor;
 use latlas_search::constraints::Constraints;
 use latlas_search::gate::{Gate, SpaceGate};
-use ops_catalog::arch_space::{CompiledSpace, builtin_spaces};
-use ops_catalog::{Catalog, Invalid};
+use ops_catalog::arch_space::CompiledSpace;
 
 use crate::cli::Prune;
 use crate::text::count;
@@ -38,7 +37,8 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
     let index = files::read_table(&command.table)?;
     let text = files::read_text(&command.config)?;
     let catalog = chosen::with_op_files(index.catalog(), &command.ops.op_file)?;
-    let space = command.space.as_deref().map(|name| read_arch_space(name, &catalog)).transpose()?;
+    let space =
+        command.space.as_deref().map(|name| chosen::arch_space(name, &catalog)).transpose()?;
     let known = space.as_ref().map_or(&catalog, CompiledSpace::catalog);
     let constraints = Constraints::from_yaml(&text, known)
         .map_err(|error| anyhow!("{}: {error}", files::name(&command.config)))?;
@@ -78,28 +78,6 @@ pub fn run(command: &Prune, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// A built-in space of architectures by its name, or one from a file.
-fn read_arch_space(name: &str, catalog: &Catalog) -> Result<CompiledSpace> {
-    if chosen::names_a_file(name) {
-        let path = Path::new(name);
-        let text = files::read_text(path)?;
-        return CompiledSpace::from_yaml(&text, catalog)
-            .map_err(|error| anyhow!("{}: {error}", files::name(path)));
-    }
-    let found = builtin_spaces().find(|space| space.name == name);
-    let space = found.ok_or_else(|| {
-        let names: Vec<&str> = builtin_spaces().map(|space| space.name).collect();
-        anyhow!(
-            "--space {name} (a file is written with its folder or extension): there is no such space of \
-             architectures; there are {}",
-            names.join(", ")
-        )
-    })?;
-    CompiledSpace::from_yaml(space.text, catalog)
-        .map_err(|error: Invalid| anyhow!(error))
-        .with_context(|| format!("the space {name}, with the ops of this table"))
-}
-
 /// What to do about candidates that rows are missing for.
 fn advice(command: &Prune, candidates: &Candidates, tally: &Tally, hardware: &str) -> String {
     let unknown = tally.unknown;
@@ -117,9 +95,14 @@ fn advice(command: &Prune, candidates: &Candidates, tally: &Tally, hardware: &st
         }
         Candidates::Genotypes { gate } => {
             let (missing, keys) = (gate.missing_keys(), gate.space().keys().len());
+            let space = chosen::quoted(command.space.as_deref().unwrap_or(gate.space().name()));
             format!(
-                "{lack} rows: the table lacks {missing} of the {keys} rows of the space. \
-                 `--missing interpolate` estimates rows from measured ones."
+                "{lack} rows: the table lacks {missing} of the {keys} rows of the space. {}",
+                chosen::how_to_measure_keys(
+                    &format!("latlas space keys {space}"),
+                    hardware,
+                    missing
+                )
             )
         }
     }

@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use latlas_program::text_table::TextTable;
-use ops_catalog::arch_space::{
-    BuiltinSpace, CompiledSpace, Gene, builtin_space, builtin_spaces, letter_of,
-};
+use ops_catalog::arch_space::{CompiledSpace, Gene, builtin_spaces, letter_of};
 use ops_catalog::{Catalog, ExternalId, Network, NetworkSpec, OpDef, SpaceDef};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::write_json;
-use crate::chosen::{self, names_a_file};
+use crate::chosen;
 use crate::cli::Space;
 use crate::files;
 use crate::text::{count, plain};
@@ -27,7 +25,7 @@ pub fn run(command: &Space, out: &mut dyn Write) -> Result<()> {
     match command {
         Space::List { json } => list(*json, out),
         Space::Show { space, definition: true, .. } => {
-            Ok(write!(out, "{}", Named::new(space)?.text)?)
+            Ok(write!(out, "{}", chosen::ArchSpaceText::new(space)?.text)?)
         }
         Space::Show { space, json, .. } => show(&compiled(space)?, *json, out),
         Space::Size { space, json } => size(&compiled(space)?, *json, out),
@@ -40,39 +38,9 @@ pub fn run(command: &Space, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// A space that is named on a command line, as its text.
-struct Named {
-    text: String,
-    /// The name of its file, for messages.
-    file: Option<String>,
-}
-
-impl Named {
-    fn new(name: &str) -> Result<Named> {
-        if names_a_file(name) {
-            let path = Path::new(name);
-            return Ok(Named { text: files::read_text(path)?, file: Some(files::name(path)) });
-        }
-        match builtin_space(name) {
-            Ok(BuiltinSpace { text, .. }) => Ok(Named { text: text.to_owned(), file: None }),
-            Err(error) => Err(match Catalog::builtin().space(name) {
-                Ok(_) => anyhow!(
-                    "{name} is a space of op keys, and a space of architectures is needed here: \
-                     latlas space list"
-                ),
-                Err(_) => anyhow!("{error} (a file is written with its folder or extension)"),
-            }),
-        }
-    }
-}
-
 /// A space by its name on a command line, compiled.
 fn compiled(name: &str) -> Result<CompiledSpace> {
-    let Named { text, file } = Named::new(name)?;
-    CompiledSpace::from_yaml(&text, Catalog::builtin()).map_err(|error| match file {
-        Some(file) => anyhow!("{file}: {error}"),
-        None => anyhow!(error),
-    })
+    chosen::arch_space(name, Catalog::builtin())
 }
 
 /// The number of genotypes.

@@ -202,7 +202,7 @@ fn drawn_candidates_depend_on_the_seed_only() {
 fn mistakes_with_spaces_are_named() {
     let desk = desk_with_a_space();
     for (arguments, code, problem) in [
-        ("--space nas_bench_micro", 1, "there is no such space of architectures; there are "),
+        ("--space nas_bench_micro", 1, "there is no such space; the built-in ones are "),
         ("--space ./gone.yaml", 1, "gone.yaml: there is no such file"),
         ("--space ./limits.yaml", 1, "limits.yaml: "),
         ("--draw 5", 2, "--space"),

@@ -270,11 +270,6 @@ impl CompiledSpace {
         self.tables.parts.parts.len()
     }
 
-    /// All parts, in the order of their numbers.
-    pub fn all_parts(&self) -> impl Iterator<Item = Part<'_>> {
-        (0..self.parts()).map(|part| self.part(PartId(u32::try_from(part).unwrap_or(u32::MAX))))
-    }
-
     /// The number of options in all states, which says how large the tables are.
     pub fn transitions(&self) -> usize {
         self.tables.transitions.len()
