@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use latlas_program::command_line::networks_that_calibrate;
-use latlas_shared::{MOST_SUSTAINED_SECONDS, Measurement, Subject, WholeNetwork};
+use latlas_shared::{MOST_SUSTAINED_SECONDS, Measurement, Status, Subject, WholeNetwork};
 use ops_catalog::{CALIBRATION_SEED, Catalog, NetworkSpec, Op, OpKey, SpaceDef, text};
 
 use crate::engine::{self, Halt, Job, Protocol, Spent, Workers};
@@ -241,7 +241,7 @@ fn network_jobs(
 /// Measures what was asked for and prints each measurement as soon as it is known.
 ///
 /// # Errors
-/// When the request is not valid, nothing can be measured, or the run was interrupted.
+/// When the request is not valid, nothing could be measured, or the run was interrupted.
 pub fn bench(args: &BenchArgs) -> Result<()> {
     let Chosen { launch, recorder } = args.execution.chosen()?;
     let reference = recorder.run_config.reuse_distance_bytes;
@@ -279,6 +279,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         explain: args.explain.is_some(),
         total: all.len(),
         finished: 0,
+        failed: 0,
         stop: stop_on_ctrl_c()?,
         deadline: args
             .minutes
@@ -296,7 +297,13 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         }
     }
     bench.run.end();
-    Ok(())
+    match (bench.finished, bench.failed) {
+        (finished, failed) if failed == 0 || failed < finished => Ok(()),
+        (1, _) => bail!("the measurement failed, for the reason above: no table can be made of it"),
+        (all, _) => bail!(
+            "all {all} measurements failed, for the reasons above: no table can be made of them"
+        ),
+    }
 }
 
 /// A run and where its results go.
@@ -308,6 +315,7 @@ struct Bench {
     explain: bool,
     total: usize,
     finished: usize,
+    failed: usize,
     stop: Arc<AtomicBool>,
     deadline: Option<Instant>,
     out: Box<dyn Write>,
@@ -324,7 +332,7 @@ impl Bench {
         done: &mut dyn FnMut(Measurement),
     ) -> Result<Spent> {
         let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = jobs.into_iter().unzip();
-        let Bench { recorder, run, stop, deadline, out, finished, total, .. } = self;
+        let Bench { recorder, run, stop, deadline, out, finished, failed, total, .. } = self;
         run.prepare(recorder, &mut jobs);
         let expected = *finished + jobs.len();
         let mut failed_write = None;
@@ -347,6 +355,7 @@ impl Bench {
                 *finished += 1;
                 let subject = subjects[outcome.job].clone();
                 let measurement = recorder.measurement(run, None, subject, outcome);
+                *failed += usize::from(measurement.status == Status::Failed);
                 eprintln!("[{finished}/{total}] {}", describe(&measurement));
                 let written = if self.explain {
                     out.write_all(explain(&measurement).as_bytes())
