@@ -54,6 +54,10 @@ fn evaluated(given: &Given, stored: &Tensors) -> Result<Tensor, Box<dyn Error>> 
             .to_kind(Kind::Float),
         Given::Reshaped(given, dims) => of(given)?.f_reshape(sizes(dims))?,
         Given::Transposed(given) => of(given)?.f_transpose(0, 1)?.f_contiguous()?,
+        Given::Ordered { given, axis, order } => {
+            let order: Vec<i64> = order.iter().map(|&place| place as i64).collect();
+            of(given)?.f_index_select(*axis as i64, &Tensor::from_slice(&order))?
+        }
         Given::Constant(number, dims) => {
             Tensor::f_full(sizes(dims), *number, (Kind::Float, tch::Device::Cpu))?
         }

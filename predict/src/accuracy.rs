@@ -214,6 +214,7 @@ fn family(plan: &NetworkPlan) -> &'static str {
             primitive,
             Primitive::SelfAttention { .. }
                 | Primitive::Attention { .. }
+                | Primitive::ChannelAttention { .. }
                 | Primitive::WindowAttention { .. }
         )
     };
