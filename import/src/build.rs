@@ -27,10 +27,8 @@ pub(crate) const ON_CONSTANTS: &str = "it is read only where its inputs are cons
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
     graph: Graph,
-    /// Outputs of unsupported nodes whose dimensions are unknown.
+    /// Values whose dimensions are unknown.
     unknown: HashSet<ValueId>,
-    /// Values that something reads, even if it was left out of the graph.
-    read: HashSet<ValueId>,
     /// Constant matrices that are others transposed.
     transposed: HashMap<ValueId, ValueId>,
     /// Numbers of constants that are kept.
@@ -222,11 +220,6 @@ impl Builder {
         self.graph.values.len()
     }
 
-    /// Notes that something reads a value.
-    pub(crate) fn note_read(&mut self, id: ValueId) {
-        self.read.insert(id);
-    }
-
     /// Adds an operation that determines the dimensions of its output.
     ///
     /// # Errors
@@ -276,7 +269,6 @@ impl Builder {
         let name = place.clone();
         let output =
             self.push(Value { name, dims, kind, constant: false, numbers: None, origin: None })?;
-        self.read.extend(inputs);
         let inputs = inputs.to_vec();
         self.graph.nodes.push(Node { place, operator, operation, inputs, output });
         Ok(output)
@@ -322,8 +314,8 @@ impl Builder {
         rule(&operands, dims)
     }
 
-    /// A node without a translation. Without dimensions, nothing that depends on it is translated either. Of constants
-    /// alone, it is a constant.
+    /// A node without a translation. What depends on one without dimensions is not translated either. Of constants alone,
+    /// it is a constant.
     ///
     /// # Errors
     /// If the graph or the output is too large.
@@ -340,25 +332,42 @@ impl Builder {
             Some((dims, kind)) => {
                 self.push_node(Operation::Unsupported { why }, inputs, dims, kind)
             }
-            None => {
-                let operation = Operation::Unsupported { why };
-                let id = self.push_node(operation, inputs, Vec::new(), Kind::Float)?;
-                self.unknown.insert(id);
-                Ok(id)
-            }
+            None => self.of_unknown_size(Operation::Unsupported { why }, inputs),
         }
     }
 
-    /// The graph, without what no output depends on. What is unsupported and read stays, so that it is reported.
+    /// A node that reads a value of unknown size. A result of known size lets what reads it be translated.
+    ///
+    /// # Errors
+    /// If the graph or the output is too large.
+    pub(crate) fn dependent(
+        &mut self,
+        inputs: &[ValueId],
+        output: Option<(Vec<u64>, Kind)>,
+    ) -> Step<ValueId> {
+        match output {
+            // Sizes and positions are read by their numbers, which are not known.
+            Some((dims, Kind::Float)) => {
+                self.push_node(Operation::Dependent, inputs, dims, Kind::Float)
+            }
+            _ => self.of_unknown_size(Operation::Dependent, inputs),
+        }
+    }
+
+    fn of_unknown_size(&mut self, operation: Operation, inputs: &[ValueId]) -> Step<ValueId> {
+        let id = self.push_node(operation, inputs, Vec::new(), Kind::Float)?;
+        self.unknown.insert(id);
+        Ok(id)
+    }
+
+    /// The graph, without what no output depends on.
     pub(crate) fn finish(self, name: Option<String>, outputs: &[ValueId]) -> Graph {
-        let Builder { mut graph, unknown, read, .. } = self;
+        let Builder { mut graph, .. } = self;
         let mut needed: HashSet<ValueId> = outputs.iter().copied().collect();
         let mut nodes = Vec::new();
         while let Some(node) = graph.nodes.pop() {
-            let cause = unknown.contains(&node.output) && read.contains(&node.output);
-            if needed.contains(&node.output) || cause {
+            if needed.contains(&node.output) {
                 needed.extend(&node.inputs);
-                needed.insert(node.output);
                 nodes.push(node);
             }
         }

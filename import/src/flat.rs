@@ -1,6 +1,7 @@
 //! A model as one graph of the catalog's primitives.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ops_catalog::{Invalid, Primitive, TensorShape};
 
@@ -23,6 +24,8 @@ pub(crate) enum Apply {
     Windows(Windows),
     /// Nothing any more: its only reader computes it too.
     Absorbed,
+    /// A value that another problem keeps from being known. There is no network then.
+    Assumed,
 }
 
 /// The windows of an attention.
@@ -32,6 +35,8 @@ pub(crate) struct Windows {
     pub(crate) window: u32,
     pub(crate) shift: u32,
     pub(crate) grid: bool,
+    pub(crate) position_bias: bool,
+    pub(crate) cosine: bool,
 }
 
 /// One step of a [`Flat`] graph.
@@ -65,6 +70,15 @@ pub enum Given {
     Reshaped(Box<Given>, Vec<u64>),
     /// A matrix with its dimensions exchanged.
     Transposed(Box<Given>),
+    /// The elements of another one along a dimension, in another order: element `i` is the one at `order[i]`.
+    Ordered {
+        /// The other one.
+        given: Box<Given>,
+        /// The dimension.
+        axis: usize,
+        /// Where each element is in the other one.
+        order: Arc<[usize]>,
+    },
     /// The same number everywhere.
     Constant(f64, Vec<u64>),
     /// The weight of a convolution into which a batch norm was folded: times `scale / sqrt(variance + epsilon)`, a
@@ -145,6 +159,19 @@ impl Flat {
             operator: operator.to_owned(),
         });
         Ok(Source::Step(self.steps.len() - 1))
+    }
+
+    /// Adds a value of which only the shape is known, so that what reads it can be examined.
+    pub(crate) fn assume(&mut self, output: TensorShape) -> Source {
+        self.steps.push(FlatStep {
+            apply: Apply::Assumed,
+            inputs: vec![],
+            output,
+            weights: vec![],
+            place: String::new(),
+            operator: String::new(),
+        });
+        Source::Step(self.steps.len() - 1)
     }
 
     /// How often each step is read; the output counts as a reader.

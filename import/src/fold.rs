@@ -3,12 +3,16 @@
 //! All numbers are `f64`. Integers are exact up to 2^53; the limits of 64 bits, which mean "to the end" in slices, stay
 //! far larger than any dimension.
 
+use crate::elements::Element;
 use crate::error::{Step, malformed};
 use crate::graph::{Binary, Function, Kind, Operation, Reduction};
 use crate::shapes;
 
 /// Elements of the largest stored constant whose numbers are kept.
 pub(crate) const MOST_STORED: u64 = 4096;
+
+/// Bytes of the largest stored constant whose numbers are kept if each is one byte: a stored mask.
+pub(crate) const MOST_BYTES: u64 = MOST_NUMBERS;
 
 /// Elements of the largest constant whose numbers are computed: the mask of an attention over 256 tokens.
 pub(crate) const MOST_NUMBERS: u64 = 1 << 16;
@@ -448,6 +452,13 @@ fn triangle(matrix: Operand<'_>, upper: bool, diagonal: i64) -> Option<Vec<f64>>
         if keeps { number } else { 0.0 }
     });
     Some(kept.collect())
+}
+
+/// The number of elements of a stored tensor, if it is small enough for its numbers to be kept.
+pub(crate) fn kept(element: Element, dims: &[u64]) -> Option<usize> {
+    let most = if element.size() == 1 { MOST_BYTES } else { MOST_STORED };
+    let count = shapes::count(dims).filter(|&count| count <= most)?;
+    usize::try_from(count).ok()
 }
 
 #[cfg(test)]

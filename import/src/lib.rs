@@ -14,6 +14,7 @@ mod elements;
 mod error;
 mod flat;
 mod fold;
+mod foreign;
 mod fuse;
 pub mod graph;
 mod onnx;
@@ -37,9 +38,6 @@ use ops_catalog::{Catalog, Network, NetworkSpec};
 pub use self::error::ImportError;
 pub use self::flat::{Given, Norm, Problem};
 use self::graph::Graph;
-
-/// First bytes of a zip archive.
-const ZIP: &[u8] = b"PK\x03\x04";
 
 /// The most operations of a model, and the most primitives of its network.
 const MOST_NODES: usize = 50_000;
@@ -72,7 +70,24 @@ pub struct Options {
 pub fn import(path: &Path, options: &Options, catalog: &Catalog) -> Result<Imported, ImportError> {
     let graph = read(path, &ReadOptions { input: options.input.clone() })?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = options.name.clone().or(stem).unwrap_or_else(|| "imported".to_owned());
+    named(graph, options.name.clone().or(stem), catalog)
+}
+
+/// As [`import`], for a model whose folder is not known: data in other files are not read.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_from<R: Read + Seek>(
+    source: R,
+    options: &Options,
+    catalog: &Catalog,
+) -> Result<Imported, ImportError> {
+    let graph = read_from(source, None, &ReadOptions { input: options.input.clone() })?;
+    named(graph, options.name.clone(), catalog)
+}
+
+fn named(graph: Graph, name: Option<String>, catalog: &Catalog) -> Result<Imported, ImportError> {
+    let name = name.unwrap_or_else(|| "imported".to_owned());
     network_of(graph, &name, catalog).map_err(ImportError::Inexpressible)
 }
 
@@ -111,11 +126,14 @@ fn read_from<R: Read + Seek>(
     options: &ReadOptions,
 ) -> Result<Graph, ImportError> {
     let mut head = Vec::new();
-    source.by_ref().take(ZIP.len() as u64).read_to_end(&mut head)?;
+    source.by_ref().take(foreign::HEAD).read_to_end(&mut head)?;
     source.rewind()?;
-    match head == ZIP {
-        true => pt2::read(source, options),
-        false => onnx::read(source, folder, options),
+    if foreign::is_zip(&head) {
+        return pt2::read(source, options);
+    }
+    match foreign::foreign(&head) {
+        Some(error) => Err(error),
+        None => onnx::read(source, folder, options),
     }
 }
 

@@ -9,9 +9,9 @@ mod elementwise;
 mod moves;
 mod pools;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ops_catalog::{Input, Primitive, TensorShape};
+use ops_catalog::{Input, Pair, Primitive, TensorShape};
 
 use crate::flat::{Apply, Flat, Given, Problem, Source};
 use crate::graph::{Graph, Kind, Node, Operation, Value, ValueId};
@@ -19,6 +19,9 @@ use crate::view::{Axis, Digits, extent, whole};
 
 /// Why a node can't be expressed.
 pub(crate) type Why = String;
+
+/// Why a matrix product can't be expressed that is left when attention was found.
+const PRODUCT: &str = "a product of two computed values that is no attention";
 
 /// A value of the model in the flat graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,31 +44,30 @@ pub(crate) struct Placer<'a> {
     notes: BTreeMap<&'static str, (String, usize)>,
 }
 
-/// Places a model, with notes about what is not quite the same. Nodes that can't be expressed are the problems; what
-/// depends on them is left out.
+/// Places a model, with notes about what is not quite the same. Nodes that can't be expressed are the problems.
 pub(crate) fn place(graph: &Graph) -> Result<(Flat, Vec<String>), Vec<Problem>> {
-    let (input, placed) = model_input(graph).map_err(|problem| vec![problem])?;
     let Some(first) = graph.nodes.first() else {
         return Err(vec![problem("the model", "graph", "it computes nothing")]);
     };
     let mut readers = vec![0; graph.values.len()];
     graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|&value| readers[value] += 1);
-    let flat = Flat { input: input.1, steps: vec![], output: Source::Input };
-    let placed = HashMap::from([(input.0, placed)]);
-    let mut placer = Placer { graph, flat, placed, readers, node: first, notes: BTreeMap::new() };
     let mut problems = vec![];
+    let (input, placed) = match model_input(graph) {
+        Ok((id, shape, placed)) => (shape, HashMap::from([(id, placed)])),
+        Err(refused) => {
+            problems.push(refused);
+            (TensorShape::Map { n: 1, c: 1, h: 1, w: 1 }, HashMap::new())
+        }
+    };
+    let flat = Flat { input, steps: vec![], output: Source::Input };
+    let mut placer = Placer { graph, flat, placed, readers, node: first, notes: BTreeMap::new() };
     for node in &graph.nodes {
         placer.node = node;
-        let computed = |&value: &ValueId| !graph.values[value].constant;
-        let known = |value: &ValueId| placer.placed.contains_key(value);
-        if !node.inputs.iter().filter(|value| computed(value)).all(known) {
-            // What it reads has a problem of its own.
-            continue;
-        }
-        match placer.operation() {
-            Ok(placed) => {
+        match placer.attempt() {
+            Ok(Some(placed)) => {
                 placer.placed.insert(node.output, placed);
             }
+            Ok(None) => {}
             Err(why) => {
                 problems.push(problem(&node.place, &node.operator, &why));
                 placer.pass_on();
@@ -73,6 +75,9 @@ pub(crate) fn place(graph: &Graph) -> Result<(Flat, Vec<String>), Vec<Problem>> 
         }
     }
     if !problems.is_empty() {
+        // A node of the file can be several here. The first one says what is wrong with it.
+        let mut told = HashSet::new();
+        problems.retain(|problem| told.insert((problem.node.clone(), problem.operator.clone())));
         return Err(problems);
     }
     let Some(output) = graph.outputs.first().and_then(|output| placer.placed.get(output)) else {
@@ -91,7 +96,7 @@ fn problem(node: &str, operator: &str, why: &str) -> Problem {
 }
 
 /// The model's input as a map: numbers of rows of a table, a sequence and a picture all have that form in a network.
-fn model_input(graph: &Graph) -> Result<((ValueId, TensorShape), Placed), Problem> {
+fn model_input(graph: &Graph) -> Result<(ValueId, TensorShape, Placed), Problem> {
     let [id] = graph.inputs[..] else {
         let why = format!(
             "the model has {} inputs, and a network has one: export it with the others as constants",
@@ -107,7 +112,25 @@ fn model_input(graph: &Graph) -> Result<((ValueId, TensorShape), Placed), Proble
         return refused(&format!("its shape {:?} is empty or too large", value.dims));
     };
     let map = |n, c, h, w| TensorShape::Map { n, c, h, w };
-    let (shape, digits) = match (sizes[..].to_vec().as_slice(), value.kind) {
+    // Exporters put a dimension in front of a map without a batch.
+    let batched = [&[1], &value.dims[..]].concat();
+    let is_batched = graph.nodes.iter().any(|node| {
+        node.operation == Operation::Reshape
+            && node.inputs == [id]
+            && graph.values[node.output].dims == batched
+    });
+    let (shape, digits) = match (&sizes[..], value.kind) {
+        // One picture of one channel: its first dimension is the batch or the channel.
+        (&[1, h, w], Kind::Float) if is_batched => {
+            let digits = [whole(Axis::Rows, h.into()), whole(Axis::Columns, w.into())];
+            (map(1, 1, h, w), Digits([&[vec![]], &digits[..]].concat()))
+        }
+        (&[first, ..], Kind::Float) if is_batched && first > 1 => {
+            return refused(&format!(
+                "its shape {:?} has no batch dimension: export the model with one in front, as in {batched:?}",
+                value.dims
+            ));
+        }
         (&[n, c, h, w], Kind::Float) => (map(n, c, h, w), Digits::natural(map(n, c, h, w))),
         // Numbers of rows: a map of one channel and width 1.
         (&[n, l], Kind::Integer) => {
@@ -125,13 +148,13 @@ fn model_input(graph: &Graph) -> Result<((ValueId, TensorShape), Placed), Proble
         }
         _ => {
             return refused(&format!(
-                "a network's input is [n, c, h, w], [n, c, length], [n, c] or numbers [n, length]; this one has {} \
-                 dimensions",
-                sizes.len()
+                "its shape is {:?}, and a network's input is [n, c, h, w], [n, c, length], [n, c] or numbers \
+                 [n, length], with the batch n in front: export the model with such an input",
+                value.dims
             ));
         }
     };
-    Ok(((id, shape), Placed { source: Source::Input, digits, rolled: [0, 0] }))
+    Ok((id, shape, Placed { source: Source::Input, digits, rolled: [0, 0] }))
 }
 
 /// The size of a network's input.
@@ -153,14 +176,69 @@ impl<'a> Placer<'a> {
         }
     }
 
+    /// The place of the node's output. None if a value that it reads has none because of another problem, and nothing is
+    /// known to be wrong with the node itself.
+    fn attempt(&mut self) -> Result<Option<Placed>, Why> {
+        let missing: Vec<ValueId> = self
+            .node
+            .inputs
+            .iter()
+            .copied()
+            .filter(|&id| !self.graph.values[id].constant && !self.placed.contains_key(&id))
+            .collect();
+        if missing.is_empty() {
+            return self.operation().map(Some);
+        }
+        self.possible()?;
+        let Some(assumed) = self.assumed(missing[0]) else { return Ok(None) };
+        missing.iter().for_each(|&id| drop(self.placed.insert(id, assumed.clone())));
+        let placed = self.operation();
+        missing.iter().for_each(|id| drop(self.placed.remove(id)));
+        placed.map(Some)
+    }
+
+    /// The only place in which a value without one could be for the node: the catalog's convolutions and pools have maps,
+    /// and sums have values that lie alike.
+    fn assumed(&mut self, value: ValueId) -> Option<Placed> {
+        let dims = &self.graph.values[value].dims;
+        match &self.node.operation {
+            Operation::Conv { .. }
+            | Operation::ConvTranspose { .. }
+            | Operation::Pool { .. }
+            | Operation::AdaptivePool(_)
+            | Operation::Resize { .. } => {
+                let sizes: Option<Vec<u32>> = dims.iter().map(|&size| number(size).ok()).collect();
+                let &[n, c, h, w] = sizes?.as_slice() else { return None };
+                let shape = TensorShape::Map { n, c, h, w };
+                let digits = Digits::natural(shape);
+                Some(Placed { source: self.flat.assume(shape), digits, rolled: [0, 0] })
+            }
+            Operation::Binary(_) => {
+                let alike = |id: &&ValueId| self.graph.values[**id].dims == *dims;
+                self.node.inputs.iter().filter(alike).find_map(|id| self.placed.get(id)).cloned()
+            }
+            _ => None,
+        }
+    }
+
+    /// Refuses what the catalog does not have wherever its inputs lie.
+    fn possible(&self) -> Result<(), Why> {
+        match &self.node.operation {
+            Operation::Unsupported { why } => Err(why.clone()),
+            Operation::Apply(function) => elementwise::primitive_of(*function).map(drop),
+            Operation::Binary(binary) => self.combination(*binary).map(drop),
+            Operation::LayerNorm { dimensions, .. } => dense::is_over_channels(*dimensions),
+            Operation::MatMul => Err(PRODUCT.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn operation(&mut self) -> Result<Placed, Why> {
         match &self.node.operation {
             Operation::Conv { .. } => self.conv(),
             Operation::ConvTranspose { .. } => self.conv_transpose(),
             Operation::Linear { transposed } => self.linear(*transposed),
-            Operation::MatMul => {
-                Err("a product of two computed values that is no attention".into())
-            }
+            Operation::MatMul => Err(PRODUCT.into()),
             Operation::BatchNorm { epsilon } => self.batch_norm(*epsilon),
             Operation::LayerNorm { dimensions, .. } => self.layer_norm(*dimensions),
             Operation::RmsNorm { .. } => self.rms_norm(),
@@ -180,7 +258,13 @@ impl<'a> Placer<'a> {
             Operation::Pad { before, after } => self.pad(before, after),
             Operation::Resize { linear } => self.resize(*linear),
             Operation::Roll { shifts } => self.roll(shifts),
-            Operation::Attention { causal, scale } => self.attention(*causal, *scale),
+            Operation::Attention { causal, scale, cosine } => {
+                self.attention(*causal, *scale, *cosine)
+            }
+            Operation::Normalize => {
+                Err("vectors of length 1, which the catalog has in attention by cosines only"
+                    .into())
+            }
             Operation::Rotary => self.rotary(),
             Operation::Embedding => self.embedding(),
             Operation::PixelShuffle { block } => {
@@ -193,6 +277,7 @@ impl<'a> Placer<'a> {
                 self.on_map(Primitive::Shuffle { groups: *groups })
             }
             Operation::Unsupported { why } => Err(why.clone()),
+            Operation::Dependent => Err("it depends on something that is not supported".into()),
         }
     }
 
@@ -251,6 +336,7 @@ impl<'a> Placer<'a> {
             primitive,
             Primitive::Shuffle { .. }
                 | Primitive::Flatten
+                | Primitive::Transpose
                 | Primitive::ToTokens { class_token: false, positions: false }
         );
         if moves {
@@ -304,20 +390,22 @@ impl<'a> Placer<'a> {
         if in_order.as_ref() != Some(&placed.digits) {
             return Ok(None);
         }
-        let Some(like) = self.map_of_size(n, h, w) else { return Ok(None) };
-        self.push(Primitive::ToMap, vec![placed.source, like], vec![]).map(Some)
+        if !self.has_map_of_size(n, [h, w]) {
+            return Ok(None);
+        }
+        let size = Pair { h: number(h)?, w: number(w)? };
+        self.push(Primitive::ToMapOf { size }, vec![placed.source], vec![]).map(Some)
     }
 
-    /// The latest map of a height and a width.
-    fn map_of_size(&self, batch: u32, height: u64, width: u64) -> Option<Source> {
+    /// Whether there was a map of a height and a width.
+    fn has_map_of_size(&self, batch: u32, [height, width]: [u64; 2]) -> bool {
         let fits = |shape: TensorShape| match shape {
             TensorShape::Map { n, h, w, .. } => {
                 (n, u64::from(h), u64::from(w)) == (batch, height, width)
             }
             TensorShape::Tokens { .. } => false,
         };
-        let latest = self.flat.steps.iter().rposition(|step| fits(step.output));
-        latest.map(Source::Step).or_else(|| fits(self.flat.input).then_some(Source::Input))
+        fits(self.flat.input) || self.flat.steps.iter().any(|step| fits(step.output))
     }
 
     /// The value as a sequence `[n, l, c]`.
@@ -330,6 +418,11 @@ impl<'a> Placer<'a> {
                 TensorShape::Map { .. } if placed.digits == sequence_of(&natural) => {
                     let primitive = Primitive::ToTokens { class_token: false, positions: false };
                     return self.push(primitive, vec![placed.source], vec![]);
+                }
+                TensorShape::Tokens { .. }
+                    if natural.permuted(&[0, 2, 1]).as_ref() == Some(&placed.digits) =>
+                {
+                    return self.push(Primitive::Transpose, vec![placed.source], vec![]);
                 }
                 _ => {}
             }

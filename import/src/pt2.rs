@@ -151,11 +151,8 @@ impl<'a> Reader<'a> {
         }
         let all = meta.sizes.iter().map(|size| self.size(size)).collect::<Option<Vec<u64>>>();
         if !fits || all.is_some_and(|all| all != given) {
-            return Err(ImportError::Input(format!(
-                "the input `{}` has the shape {}, and {given:?} was given",
-                shown(name),
-                written(&meta.sizes)
-            )));
+            let is_fixed = meta.sizes.iter().all(|size| size.as_int.is_some());
+            return Err(ImportError::misfit(name, &written(&meta.sizes), given, is_fixed));
         }
         Ok(())
     }
@@ -247,10 +244,11 @@ impl<'a> Reader<'a> {
         let known: Vec<ValueId> = tensors.iter().map(|bound| bound.id).collect();
         let metas: Vec<Option<(Vec<u64>, Kind)>> =
             outputs.iter().map(|name| self.meta(name)).collect::<Result<_>>()?;
-        if let Some(&unknown) = known.iter().find(|&&id| self.builder.is_unknown(id)) {
-            known.iter().for_each(|&id| self.builder.note_read(id));
-            for name in outputs {
-                self.define(name, unknown, &place)?;
+        if known.iter().any(|&id| self.builder.is_unknown(id)) {
+            for (name, meta) in outputs.iter().zip(metas) {
+                let dependent = self.builder.dependent(&known, meta);
+                let id = self.located(dependent)?;
+                self.define(name, id, &place)?;
             }
             return Ok(());
         }
@@ -343,7 +341,13 @@ impl<'a> Reader<'a> {
             let name = self.builder.here();
             return self.builder.constant(&name, dims.clone(), *kind, None);
         }
-        match self.builder.unsupported(inputs, why.to_owned(), meta) {
+        let added = self.builder.unsupported(inputs, why.to_owned(), meta);
+        self.located(added)
+    }
+
+    /// A value that was added, with the place of the node in its error.
+    fn located(&self, added: Step<ValueId>) -> Result<ValueId> {
+        match added {
             Ok(id) => Ok(id),
             Err(Stop::Fatal(error)) => Err(error),
             Err(Stop::Malformed(problem) | Stop::Unsupported(problem)) => {

@@ -117,6 +117,8 @@ impl<'a> Finder<'a> {
     fn at(&self, node: &Node) -> Option<Found> {
         self.activation(node)
             .or_else(|| self.norm(node))
+            .or_else(|| self.group_norm(node))
+            .or_else(|| self.normalize(node))
             .or_else(|| self.rotary(node))
             .or_else(|| self.attention(node))
     }

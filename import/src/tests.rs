@@ -5,7 +5,7 @@ use ops_catalog::{Catalog, Merge, Network, NetworkPlan, NetworkSpec};
 use crate::graph::{
     Binary, Function, Graph, Kind, Node, Operation, Pooling, Reduction, Stored, Value, ValueId,
 };
-use crate::{Given, Imported, Problem, network_of};
+use crate::{Given, ImportError, Imported, Problem, network_of};
 
 #[derive(Default)]
 struct Model {
@@ -306,7 +306,7 @@ fn windows_that_are_rolled_are_found() {
     });
     let bias = model.weight("bias", &[1, 2, 16, 16]);
     let mask = model.weight("mask", &[4, 1, 16, 16]);
-    let attention = Operation::Attention { causal: false, scale: None };
+    let attention = Operation::Attention { causal: false, scale: None, cosine: false };
     let inputs = [parts[0], parts[1], parts[2], bias, mask];
     let mixed = model.add(attention, &inputs, &[4, 2, 16, 32]);
     let mixed = model.permute(mixed, &[0, 2, 1, 3]);
@@ -323,6 +323,156 @@ fn windows_that_are_rolled_are_found() {
     let text = serde_json::to_string(&op.nodes[0].apply).unwrap();
     assert_eq!(text, r#"{"window_attention":{"heads":"c_in/32","window":4,"shift":2}}"#);
     assert_eq!(op.nodes.len(), 2);
+}
+
+impl Model {
+    /// `torch.nn.functional.normalize` over the last dimension.
+    fn normalize(&mut self, x: ValueId) -> ValueId {
+        let dims = self.dims(x);
+        let last = dims.len() - 1;
+        let one = [&dims[..last], &[1]].concat();
+        let squares = self.binary(Binary::Mul, x, x);
+        let reduce = Operation::Reduce { reduction: Reduction::Sum, axes: vec![last], keep: true };
+        let sum = self.add(reduce, &[squares], &one);
+        let length = self.apply(Function::Sqrt, sum);
+        let length = self.apply(Function::Clip { min: 1e-12, max: f64::INFINITY }, length);
+        let length = self.add(Operation::Expand, &[length], &dims);
+        self.add(Operation::Binary(Binary::Div), &[x, length], &dims)
+    }
+
+    /// Attention by cosines of `[batch, heads, length, size]`, as models write it out.
+    fn cosine_attention(&mut self, [q, k, v]: [ValueId; 3], bias: Option<ValueId>) -> ValueId {
+        let [batch, heads, length, _] = self.dims(q)[..] else { panic!("four dimensions") };
+        let (q, k) = (self.normalize(q), self.normalize(k));
+        let k = self.permute(k, &[0, 1, 3, 2]);
+        let dims = [batch, heads, length, length];
+        let scores = self.add(Operation::MatMul, &[q, k], &dims);
+        let factors = self.weight("logit_scale", &[heads, 1, 1]);
+        let mut scores = self.binary(Binary::Mul, scores, factors);
+        if let Some(bias) = bias {
+            scores = self.binary(Binary::Add, bias, scores);
+        }
+        let shares = self.add(Operation::Softmax { axis: 3 }, &[scores], &dims);
+        let dims = self.dims(v);
+        self.add(Operation::MatMul, &[shares, v], &dims)
+    }
+}
+
+/// The definitions of a network's own ops, as text.
+fn own_ops(network: &NetworkSpec) -> String {
+    serde_json::to_string(&network.ops).unwrap()
+}
+
+/// Swin V2: a window of 4 on a map of 3 rows and columns, which is padded and cut again.
+#[test]
+fn attention_by_cosines_in_one_padded_window_is_found() {
+    let mut model = Model::default();
+    let x = model.input(&[1, 64, 3, 3]);
+    let x = model.permute(x, &[0, 2, 3, 1]);
+    let pad = Operation::Pad { before: vec![0; 4], after: vec![0, 1, 1, 0] };
+    let padded = model.add(pad, &[x], &[1, 4, 4, 64]);
+    let tokens = model.reshape(padded, &[1, 16, 64]);
+    let qkv = model.linear("qkv", tokens, 192);
+    let split = model.reshape(qkv, &[1, 16, 3, 2, 32]);
+    let split = model.permute(split, &[2, 0, 3, 1, 4]);
+    let parts = [0, 1, 2].map(|part| {
+        let part = model.slice(split, 0, part, 1);
+        model.reshape(part, &[1, 2, 16, 32])
+    });
+    let bias = model.weight("bias", &[1, 2, 16, 16]);
+    let mixed = model.cosine_attention(parts, Some(bias));
+    let mixed = model.permute(mixed, &[0, 2, 1, 3]);
+    let mixed = model.reshape(mixed, &[1, 16, 64]);
+    let out = model.linear("out", mixed, 64);
+    let map = model.reshape(out, &[1, 4, 4, 64]);
+    let map = model.slice(map, 1, 0, 3);
+    let map = model.slice(map, 2, 0, 3);
+    let output = model.binary(Binary::Add, x, map);
+    let (plan, network) = model.plan(output);
+    let text = own_ops(&network);
+    let wanted = r#"{"window_attention":{"heads":"c_in/32","window":4,"cosine":true}}"#;
+    assert!(text.contains(wanted), "{text}");
+    assert_eq!(plan.output.dims(), [1, 64, 3, 3]);
+}
+
+/// EdgeNeXt: channels attend to channels, by sums over the positions.
+#[test]
+fn attention_of_channels_is_found() {
+    let mut model = Model::default();
+    let x = model.input(&[1, 32, 4, 4]);
+    let flat = model.reshape(x, &[1, 32, 16]);
+    let tokens = model.permute(flat, &[0, 2, 1]);
+    let qkv = model.linear("qkv", tokens, 96);
+    let split = model.reshape(qkv, &[1, 16, 3, 4, 8]);
+    let split = model.permute(split, &[2, 0, 3, 4, 1]);
+    let parts = [0, 1, 2].map(|part| {
+        let part = model.slice(split, 0, part, 1);
+        model.reshape(part, &[1, 4, 8, 16])
+    });
+    let mixed = model.cosine_attention(parts, None);
+    let mixed = model.permute(mixed, &[0, 3, 1, 2]);
+    let mixed = model.reshape(mixed, &[1, 16, 32]);
+    let output = model.linear("out", mixed, 32);
+    let (plan, network) = model.plan(output);
+    let text = own_ops(&network);
+    assert!(text.contains(r#"{"channel_attention":{"heads":4}}"#), "{text}");
+    let products = 2 * 16 * 32 * 8;
+    assert_eq!(plan.cost.flops, 16 * 32 * (96 + 32) + products);
+}
+
+#[test]
+fn a_layer_along_the_positions_exchanges_them_with_the_channels() {
+    let mut model = Model::default();
+    let x = model.input(&[1, 8, 4, 4]);
+    let flat = model.reshape(x, &[1, 8, 16]);
+    let tokens = model.permute(flat, &[0, 2, 1]);
+    let turned = model.permute(tokens, &[0, 2, 1]);
+    let wide = model.linear("token.1", turned, 24);
+    let wide = model.apply(Function::Gelu, wide);
+    let narrow = model.linear("token.2", wide, 16);
+    let back = model.permute(narrow, &[0, 2, 1]);
+    let output = model.binary(Binary::Add, tokens, back);
+    let (plan, network) = model.plan(output);
+    assert_eq!(own_ops(&network).matches(r#""transpose""#).count(), 2);
+    assert_eq!(plan.cost.params, 16 * 24 + 24 + 24 * 16 + 16);
+    assert_eq!(plan.cost.flops, 2 * 8 * 16 * 24);
+    assert_eq!(plan.output.dims(), [1, 16, 8]);
+}
+
+/// Older versions of ONNX have no group norm.
+#[test]
+fn a_norm_of_instances_with_factors_for_channels_is_a_group_norm() {
+    let mut model = Model::default();
+    let x = model.input(&[1, 8, 4, 4]);
+    let grouped = model.reshape(x, &[1, 2, 64]);
+    let [ones, zeros] = [1.0, 0.0].map(|number| {
+        let id = model.weight("", &[2]);
+        model.graph.values[id].numbers = Some([number; 2].into());
+        id
+    });
+    let norm = Operation::GroupNorm { groups: 2, epsilon: 1e-5 };
+    let normed = model.add(norm, &[grouped, ones, zeros], &[1, 2, 64]);
+    let map = model.reshape(normed, &[1, 8, 4, 4]);
+    let (scale, shift) = (model.weight("scale", &[8, 1, 1]), model.weight("shift", &[8, 1, 1]));
+    let scaled = model.binary(Binary::Mul, map, scale);
+    let output = model.binary(Binary::Add, scaled, shift);
+    let (plan, network) = model.plan(output);
+    assert!(own_ops(&network).contains(r#"{"group_norm":{"groups":2}}"#));
+    assert_eq!(plan.cost.params, 16);
+}
+
+#[test]
+fn one_number_is_no_parameter() {
+    let mut model = Model::default();
+    let x = model.input(&[1, 8, 4, 4]);
+    let x = model.conv("a", x, 8, [1, 1], 1, 1);
+    let half = model.number(2.0);
+    let output = model.binary(Binary::Div, x, half);
+    let imported = model.import(output).unwrap();
+    let factor = imported.weights.iter().find(|(name, _)| name.ends_with(".factor"));
+    assert_eq!(factor.map(|(_, given)| given), Some(&Given::Constant(0.5, vec![1])));
+    let network = Network::new(&imported.network, Catalog::builtin()).unwrap();
+    assert_eq!(network.plan(Catalog::builtin()).unwrap().cost.params, 8 * 8 + 8);
 }
 
 #[test]
@@ -413,17 +563,89 @@ fn problems_are_all_listed_and_there_is_no_network() {
     );
 }
 
+/// What a problem is told as.
+fn told(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(Problem::to_string).collect()
+}
+
 #[test]
-fn a_model_with_two_inputs_is_refused() {
+fn problems_behind_another_one_are_listed_too() {
+    let mut model = Model::default();
+    let x = model.input(&[1, 8, 8, 8]);
+    // A sum over the channels has no place, so the place of what it gives is not known.
+    let reduce = Operation::Reduce { reduction: Reduction::Sum, axes: vec![1], keep: true };
+    let sum = model.add(reduce, &[x], &[1, 1, 8, 8]);
+    let root = model.apply(Function::Sqrt, sum);
+    let quotient = model.binary(Binary::Div, x, root);
+    // A convolution reads a map, whatever gave it.
+    let y = model.conv("a", quotient, 8, [3, 3], 1, 1);
+    let z = model.add(Operation::Softmax { axis: 2 }, &[y], &[1, 8, 8, 8]);
+    let shared = model.binary(Binary::Max, z, y);
+    let output = model.binary(Binary::Add, quotient, shared);
+    let problems = model.import(output).unwrap_err();
+    assert_eq!(
+        told(&problems),
+        [
+            "node0 (Reduce): Sum over the dimensions [1] of a tensor in the order [1, c:8, h:8, w:8]; the catalog has the \
+             mean over all positions",
+            "node1 (Apply): the function Sqrt is not in the catalog",
+            "node2 (Binary): Div of two computed values is not in the catalog",
+            "node5 (Softmax): a softmax along dimension 2 of a tensor in the order [1, c:8, h:8, w:8]; the catalog has \
+             one over the channels, and attention",
+            "node6 (Binary): Max of two computed values is not in the catalog",
+        ]
+    );
+}
+
+#[test]
+fn the_same_problem_of_many_layers_is_one_line() {
+    let problem = |node: &str, why: &str| Problem {
+        node: node.to_owned(),
+        operator: "Abs".to_owned(),
+        why: why.to_owned(),
+    };
+    let all = vec![problem("a", "no"), problem("b", "never"), problem("c", "no")];
+    assert_eq!(
+        ImportError::Inexpressible(all).to_string(),
+        "3 parts of it cannot be expressed:\n  a (Abs): no (and 1 more like it)\n  b (Abs): never"
+    );
+}
+
+#[test]
+fn a_model_with_two_inputs_is_refused_with_its_other_problems() {
     let mut model = Model::default();
     let x = model.input(&[1, 8, 8, 8]);
     let y = model.input(&[1, 8, 8, 8]);
-    let output = model.binary(Binary::Add, x, y);
+    let sum = model.binary(Binary::Add, x, y);
+    let output = model.apply(Function::Erf, sum);
     let problems = model.import(output).unwrap_err();
     assert_eq!(
-        problems[0].to_string(),
-        "the input (input): the model has 2 inputs, and a network has one: export it with the others as constants"
+        told(&problems),
+        [
+            "the input (input): the model has 2 inputs, and a network has one: export it with the others as constants",
+            "node1 (Apply): the function Erf is not in the catalog",
+        ]
     );
+}
+
+#[test]
+fn a_picture_without_a_batch_is_told() {
+    let unbatched = |dims: &[u64], batched: &[u64]| {
+        let mut model = Model::default();
+        let x = model.input(dims);
+        let x = model.reshape(x, batched);
+        let output = model.conv("a", x, 8, [3, 3], 1, 1);
+        model.import(output)
+    };
+    assert_eq!(
+        told(&unbatched(&[3, 8, 8], &[1, 3, 8, 8]).unwrap_err()),
+        [
+            "x (input): its shape [3, 8, 8] has no batch dimension: export the model with one in front, as in [1, 3, 8, 8]"
+        ]
+    );
+    // A batch of one picture of one channel is the same as one channel without a batch.
+    let one = unbatched(&[1, 8, 8], &[1, 1, 8, 8]).unwrap();
+    assert_eq!(one.network.input.map(|input| (input.c, input.h)), Some((1, 8)));
 }
 
 /// LeViT has queries, keys and values of a head together, and keys that are narrower than values.
@@ -439,7 +661,7 @@ fn parts_of_heads_are_put_together() {
     let heads = model.permute(heads, &[0, 2, 1, 3]);
     let parts =
         [(0, 8), (8, 8), (16, 16)].map(|(start, length)| model.slice(heads, 3, start, length));
-    let attention = Operation::Attention { causal: false, scale: None };
+    let attention = Operation::Attention { causal: false, scale: None, cosine: false };
     let mixed = model.add(attention, &parts, &[1, 2, 16, 16]);
     let mixed = model.permute(mixed, &[0, 2, 1, 3]);
     let mixed = model.reshape(mixed, &[1, 16, 32]);

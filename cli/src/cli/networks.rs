@@ -164,7 +164,7 @@ Example:
 /// `latlas networks import`.
 #[derive(Debug, Args)]
 pub struct NetworkImport {
-    /// The model, whose format is told by its content
+    /// The model, whose format is told by its content; `-` is stdin
     pub file: PathBuf,
     /// Name of the network; by default the name of the file without its extension
     #[arg(long)]

@@ -191,7 +191,9 @@ fn what_is_no_model_is_told_by_its_file() {
     let desk = Desk::new();
     let gone = desk.run("networks import gone.onnx");
     assert_eq!(gone.code, 1);
-    assert!(gone.stderr.starts_with("error: gone.onnx: it cannot be read: "), "{}", gone.stderr);
+    assert_eq!(gone.stderr, "error: gone.onnx: there is no such file\n");
+    let folder = desk.run("networks import .");
+    assert_eq!(folder.stderr, "error: .: it is a directory; name a file in it\n");
     let open = desk.run(&format!("networks import {} -o net.json", model("cnn.dynamic.onnx")));
     assert_eq!(open.code, 1);
     assert!(open.stderr.contains("give a number for each dimension (--input)"), "{}", open.stderr);
@@ -201,4 +203,19 @@ fn what_is_no_model_is_told_by_its_file() {
     let wrong = desk.run("networks import x.onnx --input batchx3");
     assert_eq!(wrong.code, 2);
     assert!(wrong.stderr.contains("as in 1x3x224x224"), "{}", wrong.stderr);
+}
+
+#[test]
+fn a_model_can_come_through_a_pipe() {
+    let desk = Desk::new();
+    for name in ["cnn.pt2", "cnn.17.onnx"] {
+        let model = std::fs::read(model(name)).unwrap();
+        let ran = desk.run_with("networks import - --name piped", &model);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let spec = NetworkSpec::from_json(&ran.stdout).unwrap();
+        assert_eq!(spec.name.as_deref(), Some("piped"));
+    }
+    let ran = desk.run_with("networks import -", "hello");
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert!(ran.stderr.starts_with("error: stdin: it is a text"), "{}", ran.stderr);
 }

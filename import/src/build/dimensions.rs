@@ -57,6 +57,21 @@ fn position(at: i64, length: u64) -> u64 {
 }
 
 impl Builder {
+    /// Checks that the input of windows over some spatial dimensions has a batch: PyTorch takes one without, too.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub(crate) fn batched(&self, x: ValueId, spatial: usize) -> Step<()> {
+        let dims = self.dims(x);
+        if spatial == 0 || dims.len() != spatial + 1 {
+            return Ok(());
+        }
+        malformed(format!(
+            "its input {dims:?} has no batch dimension: export the model with one in front, as in {:?}",
+            [&[1], dims].concat()
+        ))
+    }
+
     /// The same elements with other dimensions.
     pub(crate) fn reshape(&mut self, x: ValueId, dims: &[u64]) -> Step<ValueId> {
         if self.dims(x) == dims {

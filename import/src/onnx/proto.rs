@@ -3,7 +3,7 @@
 use std::io::{Read, Seek};
 
 use crate::error::ImportError;
-use crate::fold::MOST_STORED;
+use crate::fold::{MOST_BYTES, MOST_STORED};
 use crate::wire::{Content, Field, Wire};
 
 /// A model.
@@ -260,7 +260,7 @@ fn tensor<R: Read + Seek>(wire: &mut Wire<R>, end: u64) -> Result<Tensor> {
                 wire.integers(field, &mut integers)?;
             }
             8 => tensor.name = wire.text(field)?,
-            9 if is_small(field, 8, 0) => raw = Some(wire.bytes(field)?),
+            9 if is_small(field, 8, 0) || is_mask(field) => raw = Some(wire.bytes(field)?),
             10 if is_small(field, 8, floats.len()) => doubles(wire, field, &mut floats)?,
             13 => external.push(wire.message(field, entry)?),
             _ => wire.skip(field)?,
@@ -290,6 +290,11 @@ fn is_small(field: Field, size: u64, before: usize) -> bool {
         Content::Length(length) => length <= MOST_STORED * size,
         _ => (before as u64) < MOST_STORED,
     }
+}
+
+/// Whether a field can have the bytes of a mask.
+fn is_mask(field: Field) -> bool {
+    matches!(field.content, Content::Length(length) if length <= MOST_BYTES)
 }
 
 fn doubles<R: Read + Seek>(wire: &mut Wire<R>, field: Field, list: &mut Vec<f64>) -> Result<()> {

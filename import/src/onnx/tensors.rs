@@ -9,9 +9,8 @@ use super::proto::{Data, Tensor};
 use crate::build::Builder;
 use crate::elements::Element;
 use crate::error::{ImportError, shown};
-use crate::fold::MOST_STORED;
+use crate::fold;
 use crate::graph::{Kind, ValueId};
-use crate::shapes;
 
 /// The element type with a number of the enum `TensorProto.DataType`, if its numbers are read.
 fn element(number: i64) -> Option<Element> {
@@ -78,7 +77,7 @@ impl Store {
         };
         // Texts and complex numbers are only read by operators that are not supported.
         let kind = kind(tensor.element).unwrap_or(Kind::Float);
-        let numbers = self.numbers(name, tensor, shapes::count(&dims))?;
+        let numbers = self.numbers(name, tensor, &dims)?;
         builder.constant(name, dims, kind, numbers)
     }
 
@@ -86,10 +85,10 @@ impl Store {
         &mut self,
         name: &str,
         tensor: &Tensor,
-        count: Option<u64>,
+        dims: &[u64],
     ) -> Result<Option<Vec<f64>>, ImportError> {
         let element = element(tensor.element);
-        let small = count.filter(|&n| n <= MOST_STORED).and_then(|n| usize::try_from(n).ok());
+        let small = element.and_then(|element| fold::kept(element, dims));
         if let Data::External { location, offset } = &tensor.data {
             let path = inside(location).ok_or_else(|| ImportError::Outside {
                 tensor: shown(name),

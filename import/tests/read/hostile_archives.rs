@@ -30,7 +30,8 @@ fn an_archive_cut_anywhere_is_refused_without_a_panic() {
         assert!(read_bytes(&whole[..length], &ReadOptions::default()).is_err(), "{length} bytes");
     }
     let message = refused(&whole[..whole.len() / 2]);
-    assert!(message.starts_with("the archive: "), "{message}");
+    assert!(message.starts_with("the archive: it is cut off or damaged"), "{message}");
+    assert!(message.ends_with("export or copy it again"), "{message}");
 }
 
 #[test]

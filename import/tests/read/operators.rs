@@ -142,16 +142,27 @@ fn older_opsets_have_lists_as_attributes() {
 }
 
 #[test]
-fn only_the_first_unsupported_node_is_reported() {
+fn unsupported_nodes_of_unknown_size_are_all_reported() {
+    // Two of them in branches that meet, and one behind a value whose size the file has.
     let parts = [
+        value("d", &[2, 3]),
         node("NonMaxSuppression", &["x"], &["a"], &[]),
         node("Relu", &["a"], &["b"], &[]),
-        node("Add", &["b", "x"], &["y"], &[]),
+        node("Unique", &["x"], &["c"], &[]),
+        node("Add", &["b", "c"], &["d"], &[]),
+        node("Det", &["d"], &["y"], &[]),
     ];
     let graph = graph(17, &[2, 3], &parts);
-    assert_eq!(unsupported(&graph), ["a (NonMaxSuppression): no operator of this name is read"]);
-    assert_eq!(graph.nodes.len(), 1);
-    assert_eq!(graph.outputs, [graph.nodes[0].output]);
+    assert_eq!(
+        unsupported(&graph),
+        ["a (NonMaxSuppression)", "c (Unique)", "y (Det)"]
+            .map(|node| format!("{node}: no operator of this name is read"))
+    );
+    assert_eq!(
+        lines(&graph)[1..4],
+        ["Dependent []", "Unsupported []", "Dependent [2, 3]"],
+        "what depends on them is not looked at"
+    );
 }
 
 #[test]

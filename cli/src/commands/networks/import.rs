@@ -1,11 +1,12 @@
 //! `latlas networks import`.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use latlas_import::{Imported, Options};
+use anyhow::{Context, anyhow};
+use latlas_import::{ImportError, Imported, Options};
 use ops_catalog::Catalog;
 
 use super::super::write_json;
@@ -18,14 +19,16 @@ use crate::text::{count, quantity};
 ///
 /// # Errors
 /// When the file cannot be read, or a part of the model cannot be expressed.
-pub fn run(command: &NetworkImport, out: &mut dyn Write) -> Result<()> {
+pub fn run(command: &NetworkImport, out: &mut dyn Write) -> anyhow::Result<()> {
     let catalog = Catalog::builtin();
     let options = Options {
         name: command.name.clone(),
         input: command.input.as_ref().map(|Dims(sizes)| sizes.clone()),
     };
-    let imported = latlas_import::import(&command.file, &options, catalog)
-        .map_err(|error| anyhow!("{}: {error}", command.file.display()))?;
+    let imported = read(&command.file, &options, catalog).map_err(|error| match error {
+        ImportError::Unreadable(error) => files::unreadable(&command.file, &error),
+        error => anyhow!("{}: {error}", files::name(&command.file)),
+    })?;
     match &command.output {
         Some(path) => {
             let mut text = serde_json::to_string(&imported.network).context("the network")?;
@@ -37,8 +40,27 @@ pub fn run(command: &NetworkImport, out: &mut dyn Write) -> Result<()> {
     tell(&imported, command.output.as_deref(), catalog)
 }
 
+/// Reads a model. Its format has a list at its end, so a stream is read as a whole first.
+fn read(path: &Path, options: &Options, catalog: &Catalog) -> Result<Imported, ImportError> {
+    if files::is_standard(path) {
+        return latlas_import::import_from(kept(&mut io::stdin().lock())?, options, catalog);
+    }
+    if fs::metadata(path).is_ok_and(|there| there.is_file() || there.is_dir()) {
+        return latlas_import::import(path, options, catalog);
+    }
+    latlas_import::import_from(kept(&mut File::open(path)?)?, options, catalog)
+}
+
+/// The content of a stream in a file without a name, which goes with the process.
+fn kept(stream: &mut dyn Read) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    io::copy(stream, &mut file)?;
+    file.rewind()?;
+    Ok(file)
+}
+
 /// Says what was found.
-fn tell(imported: &Imported, output: Option<&Path>, catalog: &Catalog) -> Result<()> {
+fn tell(imported: &Imported, output: Option<&Path>, catalog: &Catalog) -> anyhow::Result<()> {
     let plan = plan(&imported.network, catalog)?;
     let keys: BTreeSet<_> = plan.steps.iter().map(|step| step.key.to_string()).collect();
     let own = imported.network.ops.as_ref().map_or(0, Vec::len);
