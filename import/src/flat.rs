@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ops_catalog::{Invalid, Primitive, TensorShape};
 
+use crate::formula::Formula;
+
 /// Where a primitive's input comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Source {
@@ -96,8 +98,36 @@ pub enum Given {
         /// The batch norm.
         norm: Box<Norm>,
     },
+    /// What the model computes from stored tensors alone.
+    Computed(Arc<Formula>),
+    /// The biases of relative positions `[(2 * side - 1)^2, heads]` in windows of a side, from those of all pairs of
+    /// places, `[1, heads, side^2, side^2]`.
+    ByOffset(Box<Given>, u64),
     /// The model computes it, and the file does not say from what.
     Unknown,
+}
+
+impl Given {
+    /// Whether the file says from what all of it is computed.
+    pub fn is_known(&self) -> bool {
+        let norm = |norm: &Norm| {
+            [&norm.scale, &norm.shift, &norm.mean, &norm.variance]
+                .iter()
+                .all(|given| given.is_known())
+        };
+        match self {
+            Given::Stored(_) | Given::Constant(..) | Given::Computed(_) => true,
+            Given::Reshaped(given, _)
+            | Given::Transposed(given)
+            | Given::Ordered { given, .. }
+            | Given::ByOffset(given, _) => given.is_known(),
+            Given::FoldedWeight { weight, norm: own } => weight.is_known() && norm(own),
+            Given::FoldedBias { bias, norm: own } => {
+                bias.as_ref().is_none_or(|bias| bias.is_known()) && norm(own)
+            }
+            Given::Unknown => false,
+        }
+    }
 }
 
 /// The weights of a batch norm.

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+pub use crate::formula::Formula;
+use crate::stored::Directory;
+
 /// A value, by index into [`Graph::values`].
 pub type ValueId = usize;
 
@@ -19,6 +22,8 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// Outputs of the model.
     pub outputs: Vec<ValueId>,
+    /// Where the stored tensors are.
+    pub(crate) directory: Directory,
 }
 
 /// A tensor.
@@ -35,17 +40,8 @@ pub struct Value {
     pub constant: bool,
     /// Elements of a small constant, in their order in memory. None if it is large, or its data are not in the file.
     pub numbers: Option<Arc<[f64]>>,
-    /// The stored tensor from which alone a constant was made; a stored one is made from itself.
-    pub origin: Option<Stored>,
-}
-
-/// A tensor that is stored with a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    /// Its name.
-    pub name: String,
-    /// Its dimensions.
-    pub dims: Vec<u64>,
+    /// How a constant follows from the stored tensors, if that is known.
+    pub formula: Option<Arc<Formula>>,
 }
 
 /// The kind of a tensor's elements.

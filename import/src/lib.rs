@@ -15,6 +15,7 @@ mod error;
 mod flat;
 mod fold;
 mod foreign;
+mod formula;
 mod fuse;
 pub mod graph;
 mod onnx;
@@ -23,9 +24,11 @@ mod products;
 mod pt2;
 mod shapes;
 mod simplify;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod view;
+mod weights;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -38,6 +41,8 @@ use ops_catalog::{Catalog, Network, NetworkSpec};
 pub use self::error::ImportError;
 pub use self::flat::{Given, Norm, Problem};
 use self::graph::Graph;
+use self::stored::Directory;
+pub use self::weights::{Array, ModelWeights, NoWeight};
 
 /// The most operations of a model, and the most primitives of its network.
 const MOST_NODES: usize = 50_000;
@@ -51,6 +56,8 @@ pub struct Imported {
     pub weights: BTreeMap<String, Given>,
     /// Differences in numbers that make none in work.
     pub notes: Vec<String>,
+    /// Where the tensors are that are stored with the model.
+    directory: Directory,
 }
 
 /// How a model is imported.
@@ -142,7 +149,12 @@ fn read_from<R: Read + Seek>(
 /// # Errors
 /// Parts of the model that can't be expressed: those that do not depend on another one, and those behind one that keeps
 /// its shape.
-pub fn network_of(graph: Graph, name: &str, catalog: &Catalog) -> Result<Imported, Vec<Problem>> {
+pub fn network_of(
+    mut graph: Graph,
+    name: &str,
+    catalog: &Catalog,
+) -> Result<Imported, Vec<Problem>> {
+    let directory = std::mem::take(&mut graph.directory);
     let too_large = |count: usize, what: &str| {
         vec![Problem {
             node: name.to_owned(),
@@ -177,5 +189,5 @@ pub fn network_of(graph: Graph, name: &str, catalog: &Catalog) -> Result<Importe
             why: format!("{error}: please report the model"),
         }]
     })?;
-    Ok(Imported { network, weights, notes })
+    Ok(Imported { network, weights, notes, directory })
 }

@@ -4,18 +4,24 @@
 //! tensor lies in it. Reshapes and permutations change the digits only.
 
 mod attention;
+mod channels;
 mod dense;
 mod elementwise;
+mod input;
 mod moves;
+mod orders;
 mod pools;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ops_catalog::{Input, Pair, Primitive, TensorShape};
+use ops_catalog::{Primitive, TensorShape};
+
+use self::input::model_input;
+pub(crate) use self::input::network_input;
 
 use crate::flat::{Apply, Flat, Given, Problem, Source};
-use crate::graph::{Graph, Kind, Node, Operation, Value, ValueId};
-use crate::view::{Axis, Digits, extent, whole};
+use crate::graph::{Graph, Node, Operation, Value, ValueId};
+use crate::view::{Axis, Digits, extent};
 
 /// Why a node can't be expressed.
 pub(crate) type Why = String;
@@ -93,76 +99,6 @@ pub(crate) fn place(graph: &Graph) -> Result<(Flat, Vec<String>), Vec<Problem>> 
 
 fn problem(node: &str, operator: &str, why: &str) -> Problem {
     Problem { node: node.to_owned(), operator: operator.to_owned(), why: why.to_owned() }
-}
-
-/// The model's input as a map: numbers of rows of a table, a sequence and a picture all have that form in a network.
-fn model_input(graph: &Graph) -> Result<(ValueId, TensorShape, Placed), Problem> {
-    let [id] = graph.inputs[..] else {
-        let why = format!(
-            "the model has {} inputs, and a network has one: export it with the others as constants",
-            graph.inputs.len()
-        );
-        return Err(problem("the input", "input", &why));
-    };
-    let value = &graph.values[id];
-    let refused = |why: &str| Err(problem(&value.name, "input", why));
-    let small = |size: u64| u32::try_from(size).ok().filter(|&size| size > 0);
-    let Some(sizes) = value.dims.iter().map(|&size| small(size)).collect::<Option<Vec<u32>>>()
-    else {
-        return refused(&format!("its shape {:?} is empty or too large", value.dims));
-    };
-    let map = |n, c, h, w| TensorShape::Map { n, c, h, w };
-    // Exporters put a dimension in front of a map without a batch.
-    let batched = [&[1], &value.dims[..]].concat();
-    let is_batched = graph.nodes.iter().any(|node| {
-        node.operation == Operation::Reshape
-            && node.inputs == [id]
-            && graph.values[node.output].dims == batched
-    });
-    let (shape, digits) = match (&sizes[..], value.kind) {
-        // One picture of one channel: its first dimension is the batch or the channel.
-        (&[1, h, w], Kind::Float) if is_batched => {
-            let digits = [whole(Axis::Rows, h.into()), whole(Axis::Columns, w.into())];
-            (map(1, 1, h, w), Digits([&[vec![]], &digits[..]].concat()))
-        }
-        (&[first, ..], Kind::Float) if is_batched && first > 1 => {
-            return refused(&format!(
-                "its shape {:?} has no batch dimension: export the model with one in front, as in {batched:?}",
-                value.dims
-            ));
-        }
-        (&[n, c, h, w], Kind::Float) => (map(n, c, h, w), Digits::natural(map(n, c, h, w))),
-        // Numbers of rows: a map of one channel and width 1.
-        (&[n, l], Kind::Integer) => {
-            let batch = whole(Axis::Batch, n.into());
-            (map(n, 1, l, 1), Digits(vec![batch, whole(Axis::Rows, l.into())]))
-        }
-        (&[n, c, l], Kind::Float) => {
-            let [batch, channels] =
-                [(Axis::Batch, n), (Axis::Channels, c)].map(|(a, s)| whole(a, s.into()));
-            (map(n, c, l, 1), Digits(vec![batch, channels, whole(Axis::Rows, l.into())]))
-        }
-        (&[n, c], Kind::Float) => {
-            let batch = whole(Axis::Batch, n.into());
-            (map(n, c, 1, 1), Digits(vec![batch, whole(Axis::Channels, c.into())]))
-        }
-        _ => {
-            return refused(&format!(
-                "its shape is {:?}, and a network's input is [n, c, h, w], [n, c, length], [n, c] or numbers \
-                 [n, length], with the batch n in front: export the model with such an input",
-                value.dims
-            ));
-        }
-    };
-    Ok((id, shape, Placed { source: Source::Input, digits, rolled: [0, 0] }))
-}
-
-/// The size of a network's input.
-pub(crate) fn network_input(flat: &Flat) -> Option<Input> {
-    match flat.input {
-        TensorShape::Map { n, c, h, w } => Some(Input { n, c, h, w }),
-        TensorShape::Tokens { .. } => None,
-    }
 }
 
 impl<'a> Placer<'a> {
@@ -357,153 +293,12 @@ impl<'a> Placer<'a> {
         let digits = Digits::natural(self.flat.shape(source));
         Placed { source, digits, rolled: [0, 0] }
     }
-
-    /// The value as a map `[n, c, h, w]`, with a copy if it lies in another order.
-    fn as_map(&mut self, placed: &Placed) -> Result<Source, Why> {
-        let shape = self.shape(placed);
-        if placed.rolled == [0, 0] && matches!(shape, TensorShape::Map { .. }) {
-            let natural = Digits::natural(shape);
-            // A 1x1 map as `[n, c]`, and the like.
-            if placed.digits == natural
-                || placed.digits.reshaped(&natural.sizes()).as_ref() == Some(&natural)
-            {
-                return Ok(placed.source);
-            }
-            if let Some(groups) = shuffled(&placed.digits, &natural) {
-                return self.push(Primitive::Shuffle { groups }, vec![placed.source], vec![]);
-            }
-        }
-        if let Some(source) = self.map_of_tokens(placed)? {
-            return Ok(source);
-        }
-        Err(format!("a tensor in the order {} should be a map [n, c, h, w]", told(&placed.digits)))
-    }
-
-    /// A sequence that is read as a map `[n, c, h, w]`, as the map that it was before.
-    fn map_of_tokens(&mut self, placed: &Placed) -> Result<Option<Source>, Why> {
-        let TensorShape::Tokens { n, c, .. } = self.shape(placed) else { return Ok(None) };
-        let &[_, _, h, w] = placed.digits.sizes().as_slice() else { return Ok(None) };
-        let natural = Digits::natural(self.shape(placed));
-        let in_order = natural
-            .permuted(&[0, 2, 1])
-            .and_then(|digits| digits.reshaped(&[n.into(), c.into(), h, w]));
-        if in_order.as_ref() != Some(&placed.digits) {
-            return Ok(None);
-        }
-        if !self.has_map_of_size(n, [h, w]) {
-            return Ok(None);
-        }
-        let size = Pair { h: number(h)?, w: number(w)? };
-        self.push(Primitive::ToMapOf { size }, vec![placed.source], vec![]).map(Some)
-    }
-
-    /// Whether there was a map of a height and a width.
-    fn has_map_of_size(&self, batch: u32, [height, width]: [u64; 2]) -> bool {
-        let fits = |shape: TensorShape| match shape {
-            TensorShape::Map { n, h, w, .. } => {
-                (n, u64::from(h), u64::from(w)) == (batch, height, width)
-            }
-            TensorShape::Tokens { .. } => false,
-        };
-        fits(self.flat.input) || self.flat.steps.iter().any(|step| fits(step.output))
-    }
-
-    /// The value as a sequence `[n, l, c]`.
-    fn as_tokens(&mut self, placed: &Placed) -> Result<Source, Why> {
-        let shape = self.shape(placed);
-        let natural = Digits::natural(shape);
-        if placed.rolled == [0, 0] {
-            match shape {
-                TensorShape::Tokens { .. } if placed.digits == natural => return Ok(placed.source),
-                TensorShape::Map { .. } if placed.digits == sequence_of(&natural) => {
-                    let primitive = Primitive::ToTokens { class_token: false, positions: false };
-                    return self.push(primitive, vec![placed.source], vec![]);
-                }
-                TensorShape::Tokens { .. }
-                    if natural.permuted(&[0, 2, 1]).as_ref() == Some(&placed.digits) =>
-                {
-                    return self.push(Primitive::Transpose, vec![placed.source], vec![]);
-                }
-                _ => {}
-            }
-        }
-        Err(format!("a tensor in the order {} should be a sequence", told(&placed.digits)))
-    }
-
-    /// A primitive of a map that keeps the number of dimensions.
-    fn on_map(&mut self, primitive: Primitive<u32>) -> Result<Placed, Why> {
-        let input = self.argument(0)?;
-        let map = self.as_map(&input)?;
-        let source = self.push(primitive, vec![map], vec![])?;
-        self.as_wanted(source)
-    }
-
-    /// A new value with the dimensions of the node's output.
-    fn as_wanted(&self, source: Source) -> Result<Placed, Why> {
-        let placed = self.natural(source);
-        let digits = placed.digits.reshaped(self.wanted()).ok_or_else(|| {
-            format!(
-                "its output {} is not of the shape {:?}",
-                self.flat.shape(source),
-                self.wanted()
-            )
-        })?;
-        Ok(Placed { digits, ..placed })
-    }
-
-    /// The result of a primitive that works on each position alone, in the order of its input.
-    fn in_order_of(&self, input: &Placed, source: Source) -> Result<Placed, Why> {
-        let channels = u64::from(self.flat.shape(source).channels());
-        let same = self.flat.shape(input.source).channels() == self.flat.shape(source).channels();
-        let digits = if same {
-            input.digits.clone()
-        } else {
-            resized(&input.digits, channels)
-                .ok_or("the channels of its input are spread over several dimensions")?
-        };
-        Ok(Placed { source, digits, rolled: input.rolled })
-    }
-
-    /// Whether the last dimension of a value is its channels.
-    fn channels_last(&self, placed: &Placed) -> bool {
-        let channels = u64::from(self.shape(placed).channels());
-        placed.digits.0.last().is_some_and(|last| *last == whole(Axis::Channels, channels))
-    }
-}
-
-/// The digits with another number of channels, which are one dimension.
-fn resized(digits: &Digits, channels: u64) -> Option<Digits> {
-    digits.resized(Axis::Channels, channels).or_else(|| {
-        // One channel has no digit: the last dimension without any is it.
-        let mut digits = digits.clone();
-        let last = digits.0.last_mut().filter(|last| last.is_empty())?;
-        *last = whole(Axis::Channels, channels);
-        Some(digits)
-    })
 }
 
 /// A map's digits as a sequence: `[n, h * w, c]`.
 pub(crate) fn sequence_of(map: &Digits) -> Digits {
     let [batch, channels, rows, columns] = &map.0[..] else { return map.clone() };
     Digits(vec![batch.clone(), [rows.clone(), columns.clone()].concat(), channels.clone()])
-}
-
-/// The number of groups, if the digits are those of a map whose channels were shuffled.
-fn shuffled(digits: &Digits, natural: &Digits) -> Option<u32> {
-    let [batch, channels, rows, columns] = &digits.0[..] else { return None };
-    let others = [batch, rows, columns] == [&natural.0[0], &natural.0[2], &natural.0[3]];
-    match channels[..] {
-        [low, high]
-            if others
-                && low.axis == Axis::Channels
-                && high.axis == Axis::Channels
-                && low.stride == 1
-                && high.stride == low.size =>
-        {
-            u32::try_from(high.size).ok()
-        }
-        _ => None,
-    }
 }
 
 /// Digits for a message: `[n, h*w, c]`.

@@ -49,7 +49,7 @@ impl Found {
             let value = graph.values[self.inputs[input]].clone();
             let dims = order.iter().map(|&from| value.dims[from]).collect();
             let output = graph.values.len();
-            graph.values.push(crate::graph::Value { dims, numbers: None, ..value });
+            graph.values.push(crate::graph::Value { dims, numbers: None, formula: None, ..value });
             graph.nodes.push(Node {
                 place: graph.nodes[index].place.clone(),
                 operator: graph.nodes[index].operator.clone(),

@@ -52,6 +52,11 @@ impl<R: Read + Seek> Wire<R> {
         self.length
     }
 
+    /// The next byte: the first one of the content of a field that was just read.
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+
     /// The error of a wrong byte here.
     pub(crate) fn malformed<T>(&self, problem: impl Into<String>) -> Result<T, ImportError> {
         Err(ImportError::malformed(format!("byte {}", self.at), problem))

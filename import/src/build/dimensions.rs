@@ -274,7 +274,7 @@ impl Builder {
         let numbers = number.zip(count.and_then(|n| usize::try_from(n).ok()));
         let numbers = numbers.map(|(number, count)| vec![number; count]);
         let name = self.here();
-        Ok(self.constant(&name, dims, kind, numbers)?)
+        Ok(self.made(&name, dims, kind, numbers)?)
     }
 
     /// The same elements, repeated along each dimension: of a computed value only where a dimension is 1.
@@ -306,7 +306,7 @@ impl Builder {
         let small = count <= MOST_NUMBERS;
         let numbers = small.then(|| (0..count).map(|i| start + i as f64 * step).collect());
         let name = self.here();
-        Ok(self.constant(&name, vec![count], kind, numbers)?)
+        Ok(self.made(&name, vec![count], kind, numbers)?)
     }
 
     /// A function of each element.

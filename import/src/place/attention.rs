@@ -90,15 +90,13 @@ impl Placer<'_> {
         parts.iter().all(alike).then_some(heads)
     }
 
-    /// The table of biases by relative position, of which the node's mask was made.
-    fn table(&self, window: u64, heads: u64) -> Given {
-        let rows = (2 * window - 1) * (2 * window - 1);
-        let masks = self.node.inputs.iter().skip(3).map(|&id| &self.graph.values[id]);
-        let mut origins = masks.filter_map(|mask| mask.origin.as_ref());
-        let table = origins.find(|stored| stored.dims.iter().product::<u64>() == rows * heads);
-        table.map_or(Given::Unknown, |stored| {
-            Given::Reshaped(Box::new(Given::Stored(stored.name.clone())), vec![rows, heads])
-        })
+    /// The table of biases by relative position in windows of a side, from the biases of pairs among the masks.
+    fn table(&self, side: u64, heads: u64, masks: &[&Value]) -> Given {
+        let places = side * side;
+        let whole = |mask: &&&Value| mask.dims.iter().product::<u64>() == heads * places * places;
+        let biases = masks.iter().find(whole).map_or(Given::Unknown, |mask| stored(mask));
+        let dims = vec![1, heads, places, places];
+        Given::ByOffset(Box::new(Given::Reshaped(Box::new(biases), dims)), side)
     }
 
     /// How a value is read as heads.
@@ -153,9 +151,7 @@ impl Placer<'_> {
         let (causal, bias) = self.masked(causal, masks)?;
         let given = bias.map(|mask| {
             let dims = vec![1, q.heads, extent(&q.positions), extent(&k.positions)];
-            let own = mask.origin.as_ref().is_some_and(|stored| stored.name == mask.name);
-            let given = if own { stored(mask) } else { Given::Unknown };
-            named("positions", Given::Reshaped(Box::new(given), dims))
+            named("positions", Given::Reshaped(Box::new(stored(mask)), dims))
         });
         let primitive = Primitive::Attention {
             heads: number(q.heads)?,
@@ -165,10 +161,9 @@ impl Placer<'_> {
             cosine,
         };
         let side = extent(&q.positions).isqrt();
-        let table = match (given.is_some(), self.table(side, q.heads)) {
-            (true, given) if given != Given::Unknown => Some(named(TABLE, given)),
-            _ => None,
-        };
+        let square = side * side == extent(&q.positions) && q.positions == k.positions;
+        let table =
+            (given.is_some() && square).then(|| named(TABLE, self.table(side, q.heads, masks)));
         let sources = parts.iter().map(|part| part.source).collect();
         let mut weights = self.head_factors(cosine, q.heads)?;
         weights.extend(given.into_iter().chain(table));
@@ -258,7 +253,7 @@ impl Placer<'_> {
         // What is added to the windows of all heads alike is the mask of a shift.
         let position_bias = masks.iter().any(|mask| is_for_each_head(mask, q.heads));
         if position_bias {
-            weights.push(named("positions", self.table(window, q.heads)));
+            weights.push(named("positions", self.table(window, q.heads, masks)));
         }
         let output = self.shape(&parts[0]);
         self.flat.steps.push(FlatStep {

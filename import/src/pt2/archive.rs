@@ -13,6 +13,7 @@ use crate::elements::Element;
 use crate::error::{ImportError, shown};
 use crate::fold;
 use crate::foreign::unexported;
+use crate::stored::{Located, Place};
 
 /// Bytes of the largest entry with JSON.
 const MOST_JSON: u64 = 256 << 20;
@@ -111,6 +112,17 @@ impl<R: Read + Seek> Archive<R> {
             ImportError::malformed(place, format!("it cannot be unpacked: {error}"))
         })?;
         Ok(bytes)
+    }
+
+    /// Where a stored tensor is, if it is plain bytes in this archive.
+    pub(crate) fn located(&self, name: &str) -> Option<Located> {
+        let (path, payload) = self.payloads.get(name)?;
+        let meta = payload.tensor_meta.as_ref().filter(|_| !payload.use_pickle)?;
+        let fixed = |size: &SymInt| size.as_int.and_then(|size| u64::try_from(size).ok());
+        let all = |sizes: &[SymInt]| sizes.iter().map(fixed).collect::<Option<Vec<u64>>>();
+        let first = meta.storage_offset.as_ref().map_or(Some(0), fixed)?;
+        let place = Place::Entry { name: path.clone(), first, strides: all(&meta.strides)? };
+        Some(Located { dims: all(&meta.sizes)?, element: element(meta.dtype)?, place })
     }
 
     /// The numbers of a small stored tensor, if they are plain bytes in this archive.

@@ -3,6 +3,10 @@
 //! Their layer gives `[..., heads * size]`, and each head is cut into parts. The catalog cuts channels into parts that
 //! stand together for all heads. Both are the same layer with its outputs in another order.
 
+use std::sync::Arc;
+
+use crate::fold::OnConstants;
+use crate::formula::Formula;
 use crate::graph::{Binary, Graph, Node, Operation, Value, ValueId};
 
 /// A layer whose output is read as heads, each of which is cut.
@@ -14,6 +18,8 @@ struct Cut {
     permute: Option<usize>,
     /// The parts, by node.
     slices: Vec<usize>,
+    /// The first channel of a head that each part has, and their number.
+    parts: Vec<(u64, u64)>,
 }
 
 /// Puts the outputs of such layers into the order in which parts stand together, and says which layers they are.
@@ -71,7 +77,19 @@ fn cut(
         return None;
     }
     let layers = layers(graph, (value, reshape), producers, readers)?;
-    Some(Cut { layers, reshape, permute, slices })
+    let part = |&slice: &usize| {
+        let node = &graph.nodes[slice];
+        let length = graph.values[node.output].dims.last().copied().unwrap_or(1);
+        match node.operation {
+            Operation::Slice { start, .. } => (start, length),
+            _ => (0, length),
+        }
+    };
+    let parts: Vec<(u64, u64)> = slices.iter().map(part).collect();
+    let overlap =
+        |one: &(u64, u64), other: &(u64, u64)| one.0 < other.0 + other.1 && other.0 < one.0 + one.1;
+    let apart = (0..parts.len()).all(|i| parts[..i].iter().all(|other| !overlap(&parts[i], other)));
+    apart.then_some(Cut { layers, reshape, permute, slices, parts })
 }
 
 /// The linear layer that gives a value, after what belongs to it, if only `reader` reads the value.
@@ -154,15 +172,42 @@ fn reorder(graph: &mut Graph, cut: &Cut) {
         graph.nodes[slice] = last;
     }
     // Its weights are stored in the other order.
+    let order = order(graph, cut, heads);
     for &layer in &cut.layers {
+        let axis = match graph.nodes[layer].operation {
+            Operation::Linear { transposed: false } => 1,
+            _ => 0,
+        };
         for place in 0..graph.nodes[layer].inputs.len() {
             let stored = graph.nodes[layer].inputs[place];
             if graph.values[stored].constant {
                 let dims = graph.values[stored].dims.clone();
+                let axis = axis.min(dims.len() - 1);
+                let formula = graph.values[stored].formula.clone().and_then(|formula| {
+                    let order = Formula::numbers(Arc::clone(&order), &[order.len() as u64]);
+                    Formula::on_constants(&OnConstants::Gather(axis), vec![formula, order], &dims)
+                });
                 let reordered = value(graph, stored, dims);
-                graph.values[reordered].origin = None;
+                graph.values[reordered].formula = formula;
                 graph.nodes[layer].inputs[place] = reordered;
             }
         }
     }
+}
+
+/// Where each output of the layers was before: part by part, and head by head in each.
+fn order(graph: &Graph, cut: &Cut, heads: u64) -> Arc<[f64]> {
+    let apart = &graph.values[graph.nodes[cut.reshape].output].dims;
+    let size = apart[apart.len() - 1];
+    let mut parts: Vec<(u64, u64)> = cut.parts.clone();
+    parts.sort_unstable();
+    // What no part has comes last.
+    let rest = (0..size)
+        .filter(|at| !parts.iter().any(|(start, length)| (*start..start + length).contains(at)));
+    let rest: Vec<(u64, u64)> = rest.map(|at| (at, 1)).collect();
+    let all = parts.iter().chain(&rest);
+    let places = all.flat_map(|&(start, length)| {
+        (0..heads).flat_map(move |head| (start..start + length).map(move |at| head * size + at))
+    });
+    places.map(|place| place as f64).collect()
 }

@@ -211,3 +211,17 @@ fn a_softmax_that_is_safe_for_masked_rows_is_a_softmax() {
     ];
     assert_eq!(lines(&graph(17, &[2, 3], &parts)), ["Softmax [2, 3]"]);
 }
+
+#[test]
+fn elements_of_constants_are_gathered() {
+    let numbers = |operator: &str, dims: &[i64], positions: &[i64]| {
+        let raw: Vec<u8> = positions.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let positions = crate::proto::bytes(5, &crate::proto::tensor("p", dims, 7, &raw));
+        let gather = node(operator, &["t", "p"], &["g"], &[]);
+        let add = node("Add", &["x", "g"], &["y"], &[]);
+        let graph = graph(17, &[3], &[list("t", &[5, 6, 7]), positions, gather, add]);
+        graph.values[graph.nodes[0].inputs[1]].numbers.as_deref().map(<[f64]>::to_vec)
+    };
+    assert_eq!(numbers("GatherElements", &[3], &[2, 0, -1]), Some(vec![7.0, 5.0, 7.0]));
+    assert_eq!(numbers("GatherND", &[3, 1], &[2, 0, 1]), Some(vec![7.0, 5.0, 6.0]));
+}
