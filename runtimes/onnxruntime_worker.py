@@ -3,18 +3,22 @@
 It needs onnxruntime and numpy, and for int8 onnx.
 """
 
+import platform
+
 import numpy
 import onnxruntime
 
 import latlas_worker
 from latlas_worker import Refused
 
+PROVIDER = "CPUExecutionProvider"
+
 
 class Session(latlas_worker.Model):
     """A model with a random input."""
 
     def __init__(self, path, options):
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
         shape, output = self.session.get_inputs()[0].shape, self.session.get_outputs()[0].shape
         self.values = numpy.random.default_rng(0).standard_normal(shape, dtype=numpy.float32)
         # The fastest way to call a session from Python. The input shares its memory with the array.
@@ -38,6 +42,9 @@ class OnnxRuntime(latlas_worker.Runtime):
     version = onnxruntime.__version__
     devices = ("cpu",)
     dtypes = ("f32", "int8")
+
+    def facts(self):
+        return {"providers": PROVIDER, "python": platform.python_version(), "numpy": numpy.__version__}
 
     def start(self, device, dtype, threads):
         self.dtype = dtype

@@ -454,7 +454,7 @@ def _(x, w):
     return scores.softmax(-1).matmul(heads(v, 2)).transpose(1, 2).flatten(2)
 
 
-def windows(x, w, count, window, shift):
+def windows(x, w, count, window, shift, cosine=False, biased=True):
     """`shifted_window_attention` of torchvision's swin_transformer.py, for the node `w`."""
     x = x.permute(0, 2, 3, 1)
     n, h, width, c = x.shape
@@ -470,12 +470,17 @@ def windows(x, w, count, window, shift):
 
     qkv = F.linear(partition(x), w("w.qkv.weight", 3 * c, c), w("w.qkv.bias", 3 * c))
     q, k, v = qkv.reshape(-1, window * window, 3, count, c // count).permute(2, 0, 3, 1, 4)
-    scores = (q * (c // count) ** -0.5).matmul(k.transpose(-2, -1))
+    if cosine:
+        scores = F.normalize(q, dim=-1).matmul(F.normalize(k, dim=-1).transpose(-2, -1))
+        scores = scores * w("w.scale", count)[:, None, None]
+    else:
+        scores = (q * (c // count) ** -0.5).matmul(k.transpose(-2, -1))
     places = torch.stack(torch.meshgrid([torch.arange(window)] * 2, indexing="ij")).flatten(1)
     offsets = (places[:, :, None] - places[:, None, :]).permute(1, 2, 0) + window - 1
-    table = w("w.positions", (2 * window - 1) ** 2, count)
-    bias = table[(offsets[..., 0] * (2 * window - 1) + offsets[..., 1]).view(-1)]
-    scores = scores + bias.view(window * window, window * window, -1).permute(2, 0, 1)
+    if biased:
+        table = w("w.positions", (2 * window - 1) ** 2, count)
+        bias = table[(offsets[..., 0] * (2 * window - 1) + offsets[..., 1]).view(-1)]
+        scores = scores + bias.view(window * window, window * window, -1).permute(2, 0, 1)
     if down + across > 0:
         mask, number = torch.zeros(1, high, wide, 1), 0
         for rows in (0, -window), (-window, -down), (-down, None):
@@ -516,6 +521,93 @@ def _(x, w):
     near = x.view(n, c, 3, h // 3, 3, width // 3).permute(0, 1, 3, 2, 5, 4).reshape(x.shape)
     y = windows(near, w, 2, 3, 0)
     return y.reshape(n, c, h // 3, 3, width // 3, 3).permute(0, 1, 3, 2, 5, 4).reshape(x.shape)
+
+
+def cosines(q, k, v, factors, bias=0.0):
+    """Attention by cosines, as torchvision's swin_transformer.py writes it out."""
+    scores = F.normalize(q, dim=-1).matmul(F.normalize(k, dim=-1).transpose(-2, -1))
+    return (scores * factors[:, None, None] + bias).softmax(-1).matmul(v)
+
+
+@case("attention by cosines, with position biases", QKV.format(8, 8, 12, "input")
+      + "{id: a, inputs: [q, k, v], apply: {attention: {heads: 2, position_bias: true, cosine: true}}}]", (2, 7, 10), tokens=True)  # fmt: skip
+def _(x, w):
+    q, k, v = linear(x, w, "q", 8, False), linear(x, w, "k", 8, False), linear(x, w, "v", 12, False)
+    y = cosines(heads(q, 2), heads(k, 2), heads(v, 2), w("a.scale", 2), w("a.positions", 1, 2, 7, 7))
+    return y.transpose(1, 2).flatten(2)
+
+
+@case("attention by cosines, causal", QKV.format(8, 4, 6, "input")
+      + "{id: a, inputs: [q, k, v], apply: {attention: {heads: 4, kv_heads: 2, causal: true, cosine: true}}}]", (2, 7, 10), tokens=True)  # fmt: skip
+def _(x, w):
+    q, k, v = linear(x, w, "q", 8, False), linear(x, w, "k", 4, False), linear(x, w, "v", 6, False)
+    unseen = torch.full((7, 7), -math.inf).triu(1)
+    k, v = heads(k, 2).repeat_interleave(2, 1), heads(v, 2).repeat_interleave(2, 1)
+    return cosines(heads(q, 4), k, v, w("a.scale", 4), unseen).transpose(1, 2).flatten(2)
+
+
+@case("window_attention by cosines, as Swin V2",
+      "[{id: w, apply: {window_attention: {heads: 2, window: 3, shift: 1, cosine: true}}}]", (2, 8, 7, 8))  # fmt: skip
+def _(x, w):
+    return windows(x, w, 2, 3, 1, cosine=True)
+
+
+@case("window_attention without biases, as MobileViT",
+      "[{id: w, apply: {window_attention: {heads: 2, window: 3, grid: true, position_bias: false}}}]", (2, 8, 6, 9))  # fmt: skip
+def _(x, w):
+    # timm's MobileVitBlock of mobilevit.py: patches of 2x3 positions, with attention over the patches.
+    n, c, h, width = x.shape
+    y = x.reshape(n * c * 3, 2, 3, 3).transpose(1, 2).reshape(n, c, 9, 6).transpose(1, 3).reshape(n * 6, 9, c)
+    qkv = F.linear(y, w("w.qkv.weight", 3 * c, c), w("w.qkv.bias", 3 * c))
+    q, k, v = qkv.reshape(n * 6, 9, 3, 2, c // 2).permute(2, 0, 3, 1, 4)
+    y = (q * (c // 2) ** -0.5).matmul(k.transpose(-2, -1)).softmax(-1).matmul(v)
+    y = F.linear(y.transpose(1, 2).flatten(2), w("w.out.weight", c, c), w("w.out.bias", c))
+    y = y.view(n, 6, 9, c).transpose(1, 3).reshape(n * c * 3, 3, 2, 3).transpose(1, 2)
+    return y.reshape(n, c, h, width)
+
+
+@case("window_attention, shifted, without biases",
+      "[{id: w, apply: {window_attention: {heads: 2, window: 3, shift: 1, position_bias: false}}}]", (2, 8, 7, 8))  # fmt: skip
+def _(x, w):
+    return windows(x, w, 2, 3, 1, biased=False)
+
+
+CHANNELS = "{id: a, inputs: [q, k, v], apply: {channel_attention: {heads: 2}}}]"
+
+
+@case("channel_attention of tokens, as EdgeNeXt", QKV.format(10, 10, 10, "input") + CHANNELS, (2, 7, 10), tokens=True)
+def _(x, w):
+    # timm's CrossCovarianceAttn of edgenext.py.
+    q, k, v = (linear(x, w, name, 10, False) for name in "qkv")
+    q, k, v = (heads(part, 2).transpose(-2, -1) for part in (q, k, v))
+    return cosines(q, k, v, w("a.scale", 2)).permute(0, 3, 1, 2).flatten(2)
+
+
+@case("channel_attention of a map", """[{id: q, apply: {conv2d: {out: 8, kernel: 1}}},
+ {id: k, inputs: [input], apply: {conv2d: {out: 8, kernel: 1}}}, {id: v, inputs: [input], apply: {conv2d: {out: 8, kernel: 1}}},
+ """ + CHANNELS, (2, 6, 5, 7))  # fmt: skip
+def _(x, w):
+    q, k, v = (conv(x, w, name, 8, (1, 1)).reshape(2, 2, 4, 35) for name in "qkv")
+    return cosines(q, k, v, w("a.scale", 2)).reshape(2, 8, 5, 7)
+
+
+@case("a layer that mixes positions, as MLP-Mixer", """[{id: t, apply: transpose}, {id: a, apply: {linear: {out: 9}}}, {apply: gelu},
+ {id: b, apply: {linear: {out: 7}}}, {id: u, apply: transpose}, {inputs: [u, input], apply: add}]""", (2, 7, 6), tokens=True)  # fmt: skip
+def _(x, w):
+    y = F.gelu(linear(x.transpose(1, 2), w, "a", 9))
+    return x + linear(y, w, "b", 7).transpose(1, 2)
+
+
+@case("tokens as a map of a size", """[{apply: silu}, {apply: {to_map_of: {size: [2, 3]}}}, {id: c, apply: {conv2d: {out: c_out, kernel: 3}}}]""",
+      (2, 6, 4), c_out=5, tokens=True)  # fmt: skip
+def _(x, w):
+    return conv(F.silu(x).transpose(1, 2).unflatten(2, (2, 3)), w, "c", 5, (3, 3), padding=1)
+
+
+@case("product with one number", "[{id: s, apply: scale}]", (2, 6, 5, 7))
+def _(x, w):
+    # It is stored, and is no parameter.
+    return x * wave("s.factor", (1,))
 
 
 @case("rotary, as Llama", "[{apply: {rotary: {heads: 2}}}]", (2, 7, 12), tokens=True)

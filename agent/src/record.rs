@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use latlas_shared::{
-    Device, Fingerprint, HardwareId, MEASUREMENT_SCHEMA, Measurement, RunConfig, Status, Subject,
-    Telemetry,
+    Device, Fingerprint, HardwareId, LIBTORCH_EAGER, MEASUREMENT_SCHEMA, Measurement, RunConfig,
+    Status, Subject, Telemetry,
 };
 use uuid::Uuid;
 
@@ -64,6 +64,10 @@ impl Recorder {
         libraries: BTreeMap<String, String>,
     ) -> Result<Recorder> {
         let system = System::for_device(device, libraries);
+        let system = match run_config.runtime == LIBTORCH_EAGER {
+            true => system,
+            false => system.without_libtorch(),
+        };
         let fingerprint = system.fingerprint(device)?;
         let hardware_id = fingerprint.hardware_id();
         let (with_energy, evicts) = (false, true);

@@ -21,9 +21,11 @@ mod builder;
 mod encode;
 mod model;
 mod primitive;
+mod safetensors;
 mod weights;
 mod wire;
 
 pub use encode::{ExportError, MAX_BYTES, OPSET};
 pub use model::Model;
+pub use safetensors::write_safetensors;
 pub use weights::{Given, NotSafetensors, Random, Safetensors, Weight, WeightError, Weights};

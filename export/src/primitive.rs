@@ -8,7 +8,7 @@ mod shifted;
 mod tokens;
 mod windows;
 
-use ops_catalog::{Dimension, Interpolation, Primitive, Step, TensorShape};
+use ops_catalog::{Dimension, Init, Interpolation, Primitive, Step, TensorShape};
 
 use crate::builder::{Builder, float, int, text};
 use crate::model::Value;
@@ -45,6 +45,10 @@ fn with_one_output(
         Primitive::GroupNorm { groups } => dense::group_norm(groups, x, shape, b),
         Primitive::RmsNorm => dense::rms_norm(x, shape, b),
         Primitive::LayerScale => dense::layer_scale(x, shape, b),
+        Primitive::Scale => {
+            let factor = b.weight("factor", &[1], Init::Ones);
+            b.binary("Mul", x, &factor)
+        }
         Primitive::Relu => b.unary("Relu", x),
         Primitive::Relu6 => elementwise::relu6(x, b),
         Primitive::Hardswish => b.unary("HardSwish", x),
@@ -66,6 +70,7 @@ fn with_one_output(
         Primitive::GlobalAvgPool => windows::global_avg_pool(step, x, shape, b),
         Primitive::SelfAttention { heads } => attention::self_attention(heads, x, shape, b),
         Primitive::Attention { .. } => attention::attention(step, inputs, shapes, b),
+        Primitive::ChannelAttention { heads } => attention::of_channels(heads, inputs, shape, b),
         Primitive::WindowAttention { .. } => shifted::window_attention(step, x, shape, b),
         Primitive::Rotary { heads } => attention::rotary(heads, x, shape, b),
         Primitive::SqueezeExcite { .. } => elementwise::squeeze_excite(step, x, c, b),
@@ -96,7 +101,8 @@ fn with_one_output(
         Primitive::ToTokens { class_token, positions } => {
             tokens::to_tokens(class_token, positions, x, shape, b)
         }
-        Primitive::ToMap => tokens::to_map(step, x, b),
+        Primitive::ToMap | Primitive::ToMapOf { .. } => tokens::to_map(step, x, b),
+        Primitive::Transpose => b.transpose(x, [0, 2, 1]),
         Primitive::Unfold { patch } => tokens::unfold(patch, step, x, shape, b),
         Primitive::Fold { patch } => tokens::fold(patch, step, x, b),
         Primitive::Embedding { rows, out } => tokens::embedding([rows, out], x, shape, b),

@@ -30,7 +30,7 @@ pub(crate) struct Blocks {
 pub(crate) fn primitive(flat: &Flat, step: usize) -> &Primitive<u32> {
     match &flat.steps[step].apply {
         Apply::Primitive(primitive) => primitive,
-        Apply::Windows(_) | Apply::Absorbed => {
+        Apply::Windows(_) | Apply::Absorbed | Apply::Assumed => {
             unreachable!("fusing leaves primitives only, and what it absorbed is pruned")
         }
     }

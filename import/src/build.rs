@@ -5,11 +5,14 @@ pub(crate) mod dimensions;
 mod positions;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{ImportError, Step, Stop, brief, shown, unsupported};
 use crate::fold::{self, MOST_NUMBERS, OnConstants, Operand};
-use crate::graph::{Graph, Kind, Node, Operation, Stored, Value, ValueId};
+use crate::formula::Formula;
+use crate::graph::{Graph, Kind, Node, Operation, Value, ValueId};
 use crate::shapes;
+use crate::stored::Located;
 
 /// Values of the largest graph that is read.
 const MOST_VALUES: usize = 1_000_000;
@@ -27,10 +30,8 @@ pub(crate) const ON_CONSTANTS: &str = "it is read only where its inputs are cons
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
     graph: Graph,
-    /// Outputs of unsupported nodes whose dimensions are unknown.
+    /// Values whose dimensions are unknown.
     unknown: HashSet<ValueId>,
-    /// Values that something reads, even if it was left out of the graph.
-    read: HashSet<ValueId>,
     /// Constant matrices that are others transposed.
     transposed: HashMap<ValueId, ValueId>,
     /// Numbers of constants that are kept.
@@ -80,12 +81,13 @@ impl Builder {
     ) -> Result<ValueId, ImportError> {
         let name = name.to_owned();
         let id =
-            self.push(Value { name, dims, kind, constant: false, numbers: None, origin: None })?;
+            self.push(Value { name, dims, kind, constant: false, numbers: None, formula: None })?;
         self.graph.inputs.push(id);
         Ok(id)
     }
 
-    /// A constant. Numbers are only kept if it is small, and if there is one for each element.
+    /// A constant that is stored with the model. Numbers are only kept if it is small, and if there is one for each
+    /// element.
     pub(crate) fn constant(
         &mut self,
         name: &str,
@@ -93,15 +95,38 @@ impl Builder {
         kind: Kind,
         numbers: Option<Vec<f64>>,
     ) -> Result<ValueId, ImportError> {
-        let count = shapes::count(&dims).filter(|&n| n <= MOST_NUMBERS);
+        let numbers = self.kept(&dims, numbers);
+        let formula = Some(Formula::stored(name, &dims, numbers.clone()));
+        let name = name.to_owned();
+        self.push(Value { name, dims, kind, constant: true, numbers, formula })
+    }
+
+    /// A constant of the node that is being translated. Without numbers, nothing is known of it.
+    pub(crate) fn made(
+        &mut self,
+        name: &str,
+        dims: Vec<u64>,
+        kind: Kind,
+        numbers: Option<Vec<f64>>,
+    ) -> Result<ValueId, ImportError> {
+        let numbers = self.kept(&dims, numbers);
+        let formula = numbers.clone().map(|numbers| Formula::numbers(numbers, &dims));
+        let name = name.to_owned();
+        self.push(Value { name, dims, kind, constant: true, numbers, formula })
+    }
+
+    fn kept(&mut self, dims: &[u64], numbers: Option<Vec<f64>>) -> Option<Arc<[f64]>> {
+        let count = shapes::count(dims).filter(|&n| n <= MOST_NUMBERS);
         let numbers = numbers.filter(|numbers| {
             count == Some(numbers.len() as u64) && self.kept + numbers.len() <= MOST_KEPT
-        });
-        self.kept += numbers.as_ref().map_or(0, Vec::len);
-        let numbers = numbers.map(Into::into);
-        let name = name.to_owned();
-        let origin = Some(Stored { name: name.clone(), dims: dims.clone() });
-        self.push(Value { name, dims, kind, constant: true, numbers, origin })
+        })?;
+        self.kept += numbers.len();
+        Some(numbers.into())
+    }
+
+    /// Says where a stored tensor is.
+    pub(crate) fn locate(&mut self, name: &str, located: Located) {
+        self.graph.directory.insert(name.to_owned(), located);
     }
 
     /// A constant that was made from others.
@@ -111,28 +136,29 @@ impl Builder {
         dims: Vec<u64>,
         kind: Kind,
         numbers: Option<Vec<f64>>,
+        formula: impl FnOnce(Vec<Arc<Formula>>, &[u64]) -> Option<Arc<Formula>>,
     ) -> Result<ValueId, ImportError> {
-        let is_weight = |id: &&ValueId| {
-            let value = self.value(**id);
-            value.kind == Kind::Float && !value.dims.is_empty()
-        };
-        let mut origins = inputs.iter().filter(is_weight).map(|&id| self.value(id).origin.clone());
-        let origin = origins.next().flatten().filter(|_| origins.next().is_none());
-        let id = self.constant(&self.place.clone(), dims, kind, numbers)?;
-        self.graph.values[id].origin = origin;
+        let id = self.made(&self.place.clone(), dims, kind, numbers)?;
+        if self.graph.values[id].formula.is_none() {
+            let formulas = inputs.iter().map(|&input| self.graph.values[input].formula.clone());
+            let made = formulas
+                .collect::<Option<Vec<_>>>()
+                .and_then(|formulas| formula(formulas, &self.graph.values[id].dims));
+            self.graph.values[id].formula = made;
+        }
         Ok(id)
     }
 
     /// A scalar of the node that is being translated.
     pub(crate) fn scalar(&mut self, number: f64, kind: Kind) -> Result<ValueId, ImportError> {
         let name = format!("{} {number}", self.place);
-        self.constant(&name, Vec::new(), kind, Some(vec![number]))
+        self.made(&name, Vec::new(), kind, Some(vec![number]))
     }
 
     /// A constant like another, with nothing known about its numbers.
     pub(crate) fn without_numbers(&mut self, id: ValueId) -> Result<ValueId, ImportError> {
         let Value { name, dims, kind, .. } = self.graph.values[id].clone();
-        self.constant(&name, dims, kind, None)
+        self.made(&name, dims, kind, None)
     }
 
     /// A value.
@@ -222,11 +248,6 @@ impl Builder {
         self.graph.values.len()
     }
 
-    /// Notes that something reads a value.
-    pub(crate) fn note_read(&mut self, id: ValueId) {
-        self.read.insert(id);
-    }
-
     /// Adds an operation that determines the dimensions of its output.
     ///
     /// # Errors
@@ -253,7 +274,9 @@ impl Builder {
             let numbers = self.folded(inputs, &dims, |operands, dims| {
                 fold::evaluate(&operation, operands, dims, kind)
             });
-            let id = self.derived(inputs, dims, kind, numbers)?;
+            let formula =
+                |formulas, dims: &[u64]| Formula::applied(&operation, kind, formulas, dims);
+            let id = self.derived(inputs, dims, kind, numbers, formula)?;
             if operation == (Operation::Permute { order: vec![1, 0] }) {
                 self.transposed.insert(id, inputs[0]);
             }
@@ -275,8 +298,7 @@ impl Builder {
         let (place, operator) = (self.place.clone(), self.operator.clone());
         let name = place.clone();
         let output =
-            self.push(Value { name, dims, kind, constant: false, numbers: None, origin: None })?;
-        self.read.extend(inputs);
+            self.push(Value { name, dims, kind, constant: false, numbers: None, formula: None })?;
         let inputs = inputs.to_vec();
         self.graph.nodes.push(Node { place, operator, operation, inputs, output });
         Ok(output)
@@ -300,7 +322,8 @@ impl Builder {
         let numbers = self.folded(inputs, &dims, |operands, dims| {
             fold::evaluate_constant(operation, operands, dims)
         });
-        Ok(self.derived(inputs, dims, kind, numbers)?)
+        let formula = |formulas, dims: &[u64]| Formula::on_constants(operation, formulas, dims);
+        Ok(self.derived(inputs, dims, kind, numbers, formula)?)
     }
 
     /// The result of a rule on small constants, if all numbers are known.
@@ -322,8 +345,8 @@ impl Builder {
         rule(&operands, dims)
     }
 
-    /// A node without a translation. Without dimensions, nothing that depends on it is translated either. Of constants
-    /// alone, it is a constant.
+    /// A node without a translation. What depends on one without dimensions is not translated either. Of constants alone,
+    /// it is a constant.
     ///
     /// # Errors
     /// If the graph or the output is too large.
@@ -336,29 +359,49 @@ impl Builder {
         let why = brief(why);
         let constants = !inputs.is_empty() && inputs.iter().all(|&id| self.is_constant(id));
         match output {
-            Some((dims, kind)) if constants => Ok(self.derived(inputs, dims, kind, None)?),
+            Some((dims, kind)) if constants => {
+                let name = self.place.clone();
+                Ok(self.made(&name, dims, kind, None)?)
+            }
             Some((dims, kind)) => {
                 self.push_node(Operation::Unsupported { why }, inputs, dims, kind)
             }
-            None => {
-                let operation = Operation::Unsupported { why };
-                let id = self.push_node(operation, inputs, Vec::new(), Kind::Float)?;
-                self.unknown.insert(id);
-                Ok(id)
-            }
+            None => self.of_unknown_size(Operation::Unsupported { why }, inputs),
         }
     }
 
-    /// The graph, without what no output depends on. What is unsupported and read stays, so that it is reported.
+    /// A node that reads a value of unknown size. A result of known size lets what reads it be translated.
+    ///
+    /// # Errors
+    /// If the graph or the output is too large.
+    pub(crate) fn dependent(
+        &mut self,
+        inputs: &[ValueId],
+        output: Option<(Vec<u64>, Kind)>,
+    ) -> Step<ValueId> {
+        match output {
+            // Sizes and positions are read by their numbers, which are not known.
+            Some((dims, Kind::Float)) => {
+                self.push_node(Operation::Dependent, inputs, dims, Kind::Float)
+            }
+            _ => self.of_unknown_size(Operation::Dependent, inputs),
+        }
+    }
+
+    fn of_unknown_size(&mut self, operation: Operation, inputs: &[ValueId]) -> Step<ValueId> {
+        let id = self.push_node(operation, inputs, Vec::new(), Kind::Float)?;
+        self.unknown.insert(id);
+        Ok(id)
+    }
+
+    /// The graph, without what no output depends on.
     pub(crate) fn finish(self, name: Option<String>, outputs: &[ValueId]) -> Graph {
-        let Builder { mut graph, unknown, read, .. } = self;
+        let Builder { mut graph, .. } = self;
         let mut needed: HashSet<ValueId> = outputs.iter().copied().collect();
         let mut nodes = Vec::new();
         while let Some(node) = graph.nodes.pop() {
-            let cause = unknown.contains(&node.output) && read.contains(&node.output);
-            if needed.contains(&node.output) || cause {
+            if needed.contains(&node.output) {
                 needed.extend(&node.inputs);
-                needed.insert(node.output);
                 nodes.push(node);
             }
         }
@@ -378,6 +421,6 @@ impl Builder {
             node.output = ids[&node.output];
         }
         let (inputs, outputs) = (moved(&graph.inputs), moved(outputs));
-        Graph { name, values, nodes, inputs, outputs }
+        Graph { name, values, nodes, inputs, outputs, directory: graph.directory }
     }
 }

@@ -1,5 +1,7 @@
 //! The errors of a file that cannot be imported.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 
 pub(crate) use ops_catalog::shown;
@@ -70,7 +72,7 @@ pub enum ImportError {
     Inexpressible(Vec<Problem>),
 }
 
-/// The most problems that are listed one by one.
+/// The most kinds of problems that are listed one by one.
 const MOST_LISTED: usize = 40;
 
 fn listed(problems: &[Problem]) -> String {
@@ -78,12 +80,27 @@ fn listed(problems: &[Problem]) -> String {
         1 => "a part of it cannot be expressed:".to_owned(),
         count => format!("{count} parts of it cannot be expressed:"),
     };
-    for problem in problems.iter().take(MOST_LISTED) {
-        text.push_str("\n  ");
-        text.push_str(&problem.to_string());
+    // Layers that a model repeats have the same problem.
+    let mut groups: Vec<(&Problem, usize)> = vec![];
+    let mut known: HashMap<(&str, &str), usize> = HashMap::new();
+    for problem in problems {
+        match known.entry((&problem.operator, &problem.why)) {
+            Entry::Occupied(group) => groups[*group.get()].1 += 1,
+            Entry::Vacant(new) => {
+                new.insert(groups.len());
+                groups.push((problem, 0));
+            }
+        }
     }
-    if problems.len() > MOST_LISTED {
-        text.push_str(&format!("\n  and {} more", problems.len() - MOST_LISTED));
+    for (problem, more) in groups.iter().take(MOST_LISTED) {
+        text.push_str(&format!("\n  {problem}"));
+        if *more > 0 {
+            text.push_str(&format!(" (and {more} more like it)"));
+        }
+    }
+    if groups.len() > MOST_LISTED {
+        let rest: usize = groups[MOST_LISTED..].iter().map(|(_, more)| 1 + more).sum();
+        text.push_str(&format!("\n  and {rest} more"));
     }
     text
 }
@@ -92,6 +109,21 @@ impl ImportError {
     /// A mistake in the file.
     pub(crate) fn malformed(place: impl Into<String>, problem: impl Into<String>) -> ImportError {
         ImportError::Malformed { place: place.into(), problem: brief(problem.into()) }
+    }
+
+    /// A shape that was given for an input that has another one.
+    pub(crate) fn misfit(input: &str, shape: &str, given: &[u64], is_fixed: bool) -> ImportError {
+        let input = shown(input);
+        ImportError::Input(match is_fixed {
+            true => format!(
+                "the input `{input}` was exported with the fixed shape {shape}, and {given:?} was given: leave it out, \
+                 or export the model with an input of that shape"
+            ),
+            false => format!(
+                "the input `{input}` has the shape {shape}, and {given:?} was given: only what is no number there can \
+                 be chosen"
+            ),
+        })
     }
 
     /// Too much of something.

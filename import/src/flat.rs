@@ -1,8 +1,11 @@
 //! A model as one graph of the catalog's primitives.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ops_catalog::{Invalid, Primitive, TensorShape};
+
+use crate::formula::Formula;
 
 /// Where a primitive's input comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +26,8 @@ pub(crate) enum Apply {
     Windows(Windows),
     /// Nothing any more: its only reader computes it too.
     Absorbed,
+    /// A value that another problem keeps from being known. There is no network then.
+    Assumed,
 }
 
 /// The windows of an attention.
@@ -32,6 +37,8 @@ pub(crate) struct Windows {
     pub(crate) window: u32,
     pub(crate) shift: u32,
     pub(crate) grid: bool,
+    pub(crate) position_bias: bool,
+    pub(crate) cosine: bool,
 }
 
 /// One step of a [`Flat`] graph.
@@ -65,6 +72,15 @@ pub enum Given {
     Reshaped(Box<Given>, Vec<u64>),
     /// A matrix with its dimensions exchanged.
     Transposed(Box<Given>),
+    /// The elements of another one along a dimension, in another order: element `i` is the one at `order[i]`.
+    Ordered {
+        /// The other one.
+        given: Box<Given>,
+        /// The dimension.
+        axis: usize,
+        /// Where each element is in the other one.
+        order: Arc<[usize]>,
+    },
     /// The same number everywhere.
     Constant(f64, Vec<u64>),
     /// The weight of a convolution into which a batch norm was folded: times `scale / sqrt(variance + epsilon)`, a
@@ -82,8 +98,36 @@ pub enum Given {
         /// The batch norm.
         norm: Box<Norm>,
     },
+    /// What the model computes from stored tensors alone.
+    Computed(Arc<Formula>),
+    /// The biases of relative positions `[(2 * side - 1)^2, heads]` in windows of a side, from those of all pairs of
+    /// places, `[1, heads, side^2, side^2]`.
+    ByOffset(Box<Given>, u64),
     /// The model computes it, and the file does not say from what.
     Unknown,
+}
+
+impl Given {
+    /// Whether the file says from what all of it is computed.
+    pub fn is_known(&self) -> bool {
+        let norm = |norm: &Norm| {
+            [&norm.scale, &norm.shift, &norm.mean, &norm.variance]
+                .iter()
+                .all(|given| given.is_known())
+        };
+        match self {
+            Given::Stored(_) | Given::Constant(..) | Given::Computed(_) => true,
+            Given::Reshaped(given, _)
+            | Given::Transposed(given)
+            | Given::Ordered { given, .. }
+            | Given::ByOffset(given, _) => given.is_known(),
+            Given::FoldedWeight { weight, norm: own } => weight.is_known() && norm(own),
+            Given::FoldedBias { bias, norm: own } => {
+                bias.as_ref().is_none_or(|bias| bias.is_known()) && norm(own)
+            }
+            Given::Unknown => false,
+        }
+    }
 }
 
 /// The weights of a batch norm.
@@ -145,6 +189,19 @@ impl Flat {
             operator: operator.to_owned(),
         });
         Ok(Source::Step(self.steps.len() - 1))
+    }
+
+    /// Adds a value of which only the shape is known, so that what reads it can be examined.
+    pub(crate) fn assume(&mut self, output: TensorShape) -> Source {
+        self.steps.push(FlatStep {
+            apply: Apply::Assumed,
+            inputs: vec![],
+            output,
+            weights: vec![],
+            place: String::new(),
+            operator: String::new(),
+        });
+        Source::Step(self.steps.len() - 1)
     }
 
     /// How often each step is read; the output counts as a reader.

@@ -3,12 +3,19 @@
 //! All numbers are `f64`. Integers are exact up to 2^53; the limits of 64 bits, which mean "to the end" in slices, stay
 //! far larger than any dimension.
 
+mod products;
+
+pub(crate) use self::products::{product, work};
+use crate::elements::Element;
 use crate::error::{Step, malformed};
 use crate::graph::{Binary, Function, Kind, Operation, Reduction};
 use crate::shapes;
 
 /// Elements of the largest stored constant whose numbers are kept.
 pub(crate) const MOST_STORED: u64 = 4096;
+
+/// Bytes of the largest stored constant whose numbers are kept if each is one byte: a stored mask.
+pub(crate) const MOST_BYTES: u64 = MOST_NUMBERS;
 
 /// Elements of the largest constant whose numbers are computed: the mask of an attention over 256 tokens.
 pub(crate) const MOST_NUMBERS: u64 = 1 << 16;
@@ -66,6 +73,8 @@ pub(crate) enum OnConstants {
     Tile(Vec<u64>),
     /// Sums of all elements up to each along an axis.
     CumulativeSum(usize),
+    /// An element of the first input for each position in the second one, which stands for its place along an axis.
+    Along(usize),
     /// Single elements of the first input. The others are their positions, one input for each dimension.
     Elements,
 }
@@ -184,6 +193,7 @@ pub(crate) fn evaluate(
             first.numbers.iter().map(|&x| applied(*function, x)).collect()
         }
         Operation::Reduce { reduction, axes, .. } => reduced(first, *reduction, axes),
+        Operation::Embedding => gathered(first, operands.get(1)?.numbers, 0),
         _ => None,
     }
 }
@@ -274,6 +284,7 @@ pub(crate) fn output(operation: &OnConstants, inputs: &[(&[u64], Kind)]) -> Step
         | OnConstants::FloorDiv
         | OnConstants::Mod
         | OnConstants::Remainder
+        | OnConstants::Along(_)
         | OnConstants::Gather(_) => 2,
         _ => 1,
     };
@@ -308,6 +319,17 @@ pub(crate) fn output(operation: &OnConstants, inputs: &[(&[u64], Kind)]) -> Step
             }
             let dims = [&first[..*axis], inputs[1].0, &first[axis + 1..]].concat();
             (dims, kind)
+        }
+        OnConstants::Along(axis) => {
+            let positions = inputs[1].0;
+            let fits = positions.len() == first.len()
+                && (0..first.len()).all(|i| i == *axis || positions[i] <= first[i]);
+            if !fits || *axis >= first.len() {
+                return malformed(format!(
+                    "positions of {positions:?} along dimension {axis} of {first:?}"
+                ));
+            }
+            (positions.to_vec(), kind)
         }
         OnConstants::Triangle { .. } if first.len() < 2 => {
             return malformed(format!("{first:?} is no matrix"));
@@ -378,6 +400,7 @@ pub(crate) fn evaluate_constant(
         OnConstants::Cast(Kind::Integer) => each(f64::trunc),
         OnConstants::Cast(Kind::Boolean) => each(|x| f64::from(u8::from(x != 0.0))),
         OnConstants::Gather(axis) => gathered(first, operands.get(1)?.numbers, *axis),
+        OnConstants::Along(axis) => along(first, operands.get(1)?.numbers, *axis, dims),
         OnConstants::Triangle { upper, diagonal } => triangle(first, *upper, *diagonal),
         OnConstants::CumulativeSum(axis) => {
             let step = usize::try_from(strides(first.dims)[*axis]).ok()?;
@@ -437,6 +460,20 @@ fn gathered(table: Operand<'_>, positions: &[f64], axis: usize) -> Option<Vec<f6
     Some(numbers)
 }
 
+fn along(table: Operand<'_>, positions: &[f64], axis: usize, dims: &[u64]) -> Option<Vec<f64>> {
+    let mut own = strides(table.dims);
+    let stride = std::mem::take(&mut own[axis]);
+    let length = table.dims[axis];
+    let places = positions.iter().zip(offsets(dims, &own, 0));
+    let numbers = places.map(|(&position, at)| {
+        let position = if position < 0.0 { position + length as f64 } else { position };
+        let inside = (0.0..length as f64).contains(&position);
+        let step = usize::try_from(position as u64 * stride).ok().filter(|_| inside)?;
+        table.numbers.get(at + step).copied()
+    });
+    numbers.collect()
+}
+
 fn triangle(matrix: Operand<'_>, upper: bool, diagonal: i64) -> Option<Vec<f64>> {
     let [.., rows, columns] = *matrix.dims else { return None };
     let (rows, columns) = (i128::from(rows), i128::from(columns));
@@ -448,6 +485,13 @@ fn triangle(matrix: Operand<'_>, upper: bool, diagonal: i64) -> Option<Vec<f64>>
         if keeps { number } else { 0.0 }
     });
     Some(kept.collect())
+}
+
+/// The number of elements of a stored tensor, if it is small enough for its numbers to be kept.
+pub(crate) fn kept(element: Element, dims: &[u64]) -> Option<usize> {
+    let most = if element.size() == 1 { MOST_BYTES } else { MOST_STORED };
+    let count = shapes::count(dims).filter(|&count| count <= most)?;
+    usize::try_from(count).ok()
 }
 
 #[cfg(test)]

@@ -178,15 +178,15 @@ fn attention(fuser: &Fuser, index: usize) -> Fused {
     let width = fuser.pointwise(out)?;
     let (mixed, core) = fuser.before(out)?;
     let whole = match &core.apply {
-        Apply::Windows(Windows { heads, window, shift, grid }) => {
-            let (heads, window, shift, grid) = (*heads, *window, *shift, *grid);
-            Primitive::WindowAttention { heads, window, shift, grid }
+        &Apply::Windows(Windows { heads, window, shift, grid, position_bias, cosine }) => {
+            Primitive::WindowAttention { heads, window, shift, grid, position_bias, cosine }
         }
         Apply::Primitive(Primitive::Attention {
             heads,
             kv_heads,
             causal: false,
             position_bias: false,
+            cosine: false,
         }) if kv_heads.is_none_or(|kv_heads| kv_heads == *heads) => {
             Primitive::SelfAttention { heads: *heads }
         }
@@ -216,16 +216,19 @@ fn with_projections(qkv: &FlatStep, out: &FlatStep, c: u64) -> Vec<(String, Give
     weights
 }
 
-/// Attention over all positions of a square map as tokens, with a bias for each relative position: one window.
+/// Attention over all positions of a square map as tokens, with a bias for each pair of them: one window. Files that have
+/// the biases without their table do not say that they depend on the relative position alone.
 fn one_window(fuser: &Fuser, index: usize) -> Fused {
     let map = &fuser.flat.steps[index];
-    let (Primitive::ToMap, TensorShape::Map { h, w, .. }) = (primitive(map)?, map.output) else {
+    let (Primitive::ToMap | Primitive::ToMapOf { .. }, TensorShape::Map { h, w, .. }) =
+        (primitive(map)?, map.output)
+    else {
         return None;
     };
     let (mapped, out) = fuser.before(map)?;
     let width = fuser.pointwise(out)?;
     let (mixed, core) = fuser.before(out)?;
-    let &Primitive::Attention { heads, kv_heads, causal: false, position_bias: true } =
+    let &Primitive::Attention { heads, kv_heads, causal: false, position_bias: true, cosine } =
         primitive(core)?
     else {
         return None;
@@ -234,7 +237,10 @@ fn one_window(fuser: &Fuser, index: usize) -> Fused {
     let qkv = &fuser.flat.steps[projected];
     let (as_tokens, tokens) = fuser.before(qkv)?;
     let plain = Primitive::ToTokens { class_token: false, positions: false };
-    let (_, table) = core.weights.iter().find(|(name, _)| name == TABLE)?;
+    let weight = |wanted: &str| {
+        let found = core.weights.iter().find(|(name, _)| name == wanted);
+        found.map_or(Given::Unknown, |(_, given)| given.clone())
+    };
     let same = h == w
         && kv_heads.is_none_or(|kv_heads| kv_heads == heads)
         && primitive(tokens)? == &plain
@@ -244,8 +250,18 @@ fn one_window(fuser: &Fuser, index: usize) -> Fused {
     }
     parts.extend([mapped, mixed, as_tokens]);
     let mut weights = with_projections(qkv, out, u64::from(width));
-    weights.push(("positions".to_owned(), table.clone()));
-    let apply = Primitive::WindowAttention { heads, window: h, shift: 0, grid: false };
+    weights.push(("positions".to_owned(), weight(TABLE)));
+    if cosine {
+        weights.push(("scale".to_owned(), weight("scale")));
+    }
+    let apply = Primitive::WindowAttention {
+        heads,
+        window: h,
+        shift: 0,
+        grid: false,
+        position_bias: true,
+        cosine,
+    };
     let step = FlatStep {
         apply: Apply::Primitive(apply),
         inputs: tokens.inputs.clone(),

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+pub use crate::formula::Formula;
+use crate::stored::Directory;
+
 /// A value, by index into [`Graph::values`].
 pub type ValueId = usize;
 
@@ -13,14 +16,14 @@ pub struct Graph {
     pub name: Option<String>,
     /// All values.
     pub values: Vec<Value>,
-    /// Operations in an order in which they can run. None of them computes a constant. What depends on an unsupported
-    /// operation of unknown size is left out.
+    /// Operations in an order in which they can run. None of them computes a constant.
     pub nodes: Vec<Node>,
     /// Inputs of the model, without weights.
     pub inputs: Vec<ValueId>,
-    /// Outputs of the model. One that depends on an unsupported operation of unknown size is the output of that
-    /// operation.
+    /// Outputs of the model.
     pub outputs: Vec<ValueId>,
+    /// Where the stored tensors are.
+    pub(crate) directory: Directory,
 }
 
 /// A tensor.
@@ -28,7 +31,8 @@ pub struct Graph {
 pub struct Value {
     /// Name in the file. For a weight, the name under which it is stored.
     pub name: String,
-    /// Its dimensions, none for a scalar and for what an unsupported operation of unknown size writes.
+    /// Its dimensions, none for a scalar and for what has an unknown size because it depends on an unsupported
+    /// operation.
     pub dims: Vec<u64>,
     /// Element type.
     pub kind: Kind,
@@ -36,17 +40,8 @@ pub struct Value {
     pub constant: bool,
     /// Elements of a small constant, in their order in memory. None if it is large, or its data are not in the file.
     pub numbers: Option<Arc<[f64]>>,
-    /// The stored tensor from which alone a constant was made; a stored one is made from itself.
-    pub origin: Option<Stored>,
-}
-
-/// A tensor that is stored with a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    /// Its name.
-    pub name: String,
-    /// Its dimensions.
-    pub dims: Vec<u64>,
+    /// How a constant follows from the stored tensors, if that is known.
+    pub formula: Option<Arc<Formula>>,
 }
 
 /// The kind of a tensor's elements.
@@ -221,13 +216,18 @@ pub enum Operation {
     },
     /// Scaled dot-product attention. Inputs: queries `[n, heads, l, d]`, keys `[n, kv_heads, s, d]`, values
     /// `[n, kv_heads, s, e]`, and something that is added to the scores, or none. If that is a constant of booleans, true
-    /// adds nothing, and false minus infinity.
+    /// adds nothing, and false minus infinity. By cosines, a constant factor of each head `[heads, 1, 1]` comes before
+    /// that.
     Attention {
         /// Whether a query sees only the keys up to its own position.
         causal: bool,
         /// Factor of the scores; `1 / sqrt(d)` if none.
         scale: Option<f64>,
+        /// Whether queries and keys are divided by their lengths. The readers do not make it.
+        cosine: bool,
     },
+    /// `x / max(|x|, 1e-12)` over the last dimension. The readers do not make it; it is found in the graph.
+    Normalize,
     /// Rotary position embedding (arXiv 2104.09864) of `[n, heads, l, d]`: the halves of each head are rotated against each
     /// other. The readers do not make it; it is found in the graph.
     Rotary,
@@ -253,6 +253,8 @@ pub enum Operation {
         /// Why, and what to do.
         why: String,
     },
+    /// Something that reads a value of unknown size, so it was not looked at.
+    Dependent,
 }
 
 /// A function of one element.

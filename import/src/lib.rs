@@ -14,6 +14,8 @@ mod elements;
 mod error;
 mod flat;
 mod fold;
+mod foreign;
+mod formula;
 mod fuse;
 pub mod graph;
 mod onnx;
@@ -22,9 +24,11 @@ mod products;
 mod pt2;
 mod shapes;
 mod simplify;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod view;
+mod weights;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -37,9 +41,8 @@ use ops_catalog::{Catalog, Network, NetworkSpec};
 pub use self::error::ImportError;
 pub use self::flat::{Given, Norm, Problem};
 use self::graph::Graph;
-
-/// First bytes of a zip archive.
-const ZIP: &[u8] = b"PK\x03\x04";
+use self::stored::Directory;
+pub use self::weights::{Array, ModelWeights, NoWeight};
 
 /// The most operations of a model, and the most primitives of its network.
 const MOST_NODES: usize = 50_000;
@@ -53,6 +56,8 @@ pub struct Imported {
     pub weights: BTreeMap<String, Given>,
     /// Differences in numbers that make none in work.
     pub notes: Vec<String>,
+    /// Where the tensors are that are stored with the model.
+    directory: Directory,
 }
 
 /// How a model is imported.
@@ -72,7 +77,24 @@ pub struct Options {
 pub fn import(path: &Path, options: &Options, catalog: &Catalog) -> Result<Imported, ImportError> {
     let graph = read(path, &ReadOptions { input: options.input.clone() })?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = options.name.clone().or(stem).unwrap_or_else(|| "imported".to_owned());
+    named(graph, options.name.clone().or(stem), catalog)
+}
+
+/// As [`import`], for a model whose folder is not known: data in other files are not read.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_from<R: Read + Seek>(
+    source: R,
+    options: &Options,
+    catalog: &Catalog,
+) -> Result<Imported, ImportError> {
+    let graph = read_from(source, None, &ReadOptions { input: options.input.clone() })?;
+    named(graph, options.name.clone(), catalog)
+}
+
+fn named(graph: Graph, name: Option<String>, catalog: &Catalog) -> Result<Imported, ImportError> {
+    let name = name.unwrap_or_else(|| "imported".to_owned());
     network_of(graph, &name, catalog).map_err(ImportError::Inexpressible)
 }
 
@@ -111,11 +133,14 @@ fn read_from<R: Read + Seek>(
     options: &ReadOptions,
 ) -> Result<Graph, ImportError> {
     let mut head = Vec::new();
-    source.by_ref().take(ZIP.len() as u64).read_to_end(&mut head)?;
+    source.by_ref().take(foreign::HEAD).read_to_end(&mut head)?;
     source.rewind()?;
-    match head == ZIP {
-        true => pt2::read(source, options),
-        false => onnx::read(source, folder, options),
+    if foreign::is_zip(&head) {
+        return pt2::read(source, options);
+    }
+    match foreign::foreign(&head) {
+        Some(error) => Err(error),
+        None => onnx::read(source, folder, options),
     }
 }
 
@@ -124,7 +149,12 @@ fn read_from<R: Read + Seek>(
 /// # Errors
 /// Parts of the model that can't be expressed: those that do not depend on another one, and those behind one that keeps
 /// its shape.
-pub fn network_of(graph: Graph, name: &str, catalog: &Catalog) -> Result<Imported, Vec<Problem>> {
+pub fn network_of(
+    mut graph: Graph,
+    name: &str,
+    catalog: &Catalog,
+) -> Result<Imported, Vec<Problem>> {
+    let directory = std::mem::take(&mut graph.directory);
     let too_large = |count: usize, what: &str| {
         vec![Problem {
             node: name.to_owned(),
@@ -159,5 +189,5 @@ pub fn network_of(graph: Graph, name: &str, catalog: &Catalog) -> Result<Importe
             why: format!("{error}: please report the model"),
         }]
     })?;
-    Ok(Imported { network, weights, notes })
+    Ok(Imported { network, weights, notes, directory })
 }

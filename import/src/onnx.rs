@@ -21,7 +21,8 @@ use self::proto::{
 use self::tensors::Store;
 use crate::ReadOptions;
 use crate::build::{Builder, MOST_NODES};
-use crate::error::{ImportError, Stop, brief, shown};
+use crate::error::{ImportError, Step, Stop, brief, shown};
+use crate::foreign::unexported;
 use crate::graph::{Graph, Kind, ValueId};
 use crate::shapes;
 use crate::wire::Wire;
@@ -57,7 +58,10 @@ pub(crate) fn read<R: Read + Seek>(
         None => return Err(ImportError::malformed("the model", "it has no graph")),
     };
     let opset = opset(&model.opsets)?.ok_or_else(|| {
-        ImportError::malformed("the model", "it does not say which opset of ONNX it uses")
+        ImportError::malformed(
+            "the model",
+            "it does not say which opset of ONNX it uses; a file that was cut off can lack it",
+        )
     })?;
     let key = |f: &'_ Function| (f.domain.clone(), f.name.clone(), f.overload.clone());
     let reader = Reader {
@@ -72,9 +76,7 @@ pub(crate) fn read<R: Read + Seek>(
 }
 
 fn unrecognized() -> ImportError {
-    ImportError::Unrecognized(
-        "it is neither a model in ONNX nor the .pt2 that torch.export.save writes".to_owned(),
-    )
+    unexported("it is neither a model in ONNX nor the .pt2 that torch.export.save writes")
 }
 
 /// The version of ONNX's own operators.
@@ -188,13 +190,9 @@ impl<'a> Reader<'a> {
         let Some(dims) = &info.dims else {
             return given.map(<[u64]>::to_vec).ok_or_else(dynamic);
         };
-        let misfit = |given: &[u64]| {
-            ImportError::Input(format!(
-                "the input `{}` has the shape {}, and {given:?} was given",
-                shown(&info.name),
-                written(info)
-            ))
-        };
+        let is_fixed = dims.iter().all(|dim| fixed(dim).is_some());
+        let misfit =
+            |given: &[u64]| ImportError::misfit(&info.name, &written(info), given, is_fixed);
         if let Some(given) = given {
             if given.len() != dims.len() {
                 return Err(misfit(given));
@@ -294,9 +292,13 @@ impl<'a> Reader<'a> {
         scope: &Scope<'a>,
     ) -> Result<Vec<Option<ValueId>>> {
         let known: Vec<ValueId> = inputs.iter().flatten().copied().collect();
-        if let Some(&unknown) = known.iter().find(|&&id| self.builder.is_unknown(id)) {
-            known.iter().for_each(|&id| self.builder.note_read(id));
-            return Ok(vec![Some(unknown); node.outputs.len()]);
+        if known.iter().any(|&id| self.builder.is_unknown(id)) {
+            let dependent = |name: &String| {
+                let output = self.stated(name, scope);
+                let dependent = self.builder.dependent(&known, output);
+                self.located(dependent).map(Some)
+            };
+            return node.outputs.iter().map(dependent).collect();
         }
         let wanted =
             |i: usize| node.outputs.get(i).is_some_and(|name| read.contains(name.as_str()));
@@ -309,11 +311,13 @@ impl<'a> Reader<'a> {
             Err(Stop::Fatal(error)) => return Err(error),
         };
         for (i, name) in node.outputs.iter().enumerate().skip(results.len()) {
-            let info = self.infos.get(name.as_str()).filter(|_| scope.calls == 0);
-            let output = info.and_then(|info| self.known(info));
+            let output = self.stated(name, scope);
             let output = output.or_else(|| self.elementwise(&node.operator, &known));
             let result = match wanted(i) {
-                true => Some(self.unsupported(&known, why.clone(), output)?),
+                true => {
+                    let id = self.builder.unsupported(&known, why.clone(), output);
+                    Some(self.located(id)?)
+                }
                 false => None,
             };
             results.push(result);
@@ -321,13 +325,9 @@ impl<'a> Reader<'a> {
         Ok(results)
     }
 
-    fn unsupported(
-        &mut self,
-        inputs: &[ValueId],
-        why: String,
-        output: Option<(Vec<u64>, Kind)>,
-    ) -> Result<ValueId> {
-        match self.builder.unsupported(inputs, why, output) {
+    /// A value that was added, with the place of the node in its error.
+    fn located(&self, added: Step<ValueId>) -> Result<ValueId> {
+        match added {
             Ok(id) => Ok(id),
             Err(Stop::Fatal(error)) => Err(error),
             Err(Stop::Malformed(problem) | Stop::Unsupported(problem)) => {
@@ -352,8 +352,9 @@ impl<'a> Reader<'a> {
         Some((dims.try_fold(first, |all, more| shapes::broadcast(&all, more))?, kind))
     }
 
-    /// Dimensions and kind of a value, if the file has them.
-    fn known(&self, info: &ValueInfo) -> Option<(Vec<u64>, Kind)> {
+    /// Dimensions and kind of a value, if the file has them. Values of functions have none.
+    fn stated(&self, name: &str, scope: &Scope<'a>) -> Option<(Vec<u64>, Kind)> {
+        let info = self.infos.get(name).filter(|_| scope.calls == 0)?;
         let dims = info.dims.as_ref()?.iter().map(|dim| self.size(dim)).collect::<Option<_>>()?;
         Some((dims, info.element.and_then(tensors::kind)?))
     }

@@ -4,21 +4,30 @@
 //! tensor lies in it. Reshapes and permutations change the digits only.
 
 mod attention;
+mod channels;
 mod dense;
 mod elementwise;
+mod input;
 mod moves;
+mod orders;
 mod pools;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ops_catalog::{Input, Primitive, TensorShape};
+use ops_catalog::{Primitive, TensorShape};
+
+use self::input::model_input;
+pub(crate) use self::input::network_input;
 
 use crate::flat::{Apply, Flat, Given, Problem, Source};
-use crate::graph::{Graph, Kind, Node, Operation, Value, ValueId};
-use crate::view::{Axis, Digits, extent, whole};
+use crate::graph::{Graph, Node, Operation, Value, ValueId};
+use crate::view::{Axis, Digits, extent};
 
 /// Why a node can't be expressed.
 pub(crate) type Why = String;
+
+/// Why a matrix product can't be expressed that is left when attention was found.
+const PRODUCT: &str = "a product of two computed values that is no attention";
 
 /// A value of the model in the flat graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,31 +50,30 @@ pub(crate) struct Placer<'a> {
     notes: BTreeMap<&'static str, (String, usize)>,
 }
 
-/// Places a model, with notes about what is not quite the same. Nodes that can't be expressed are the problems; what
-/// depends on them is left out.
+/// Places a model, with notes about what is not quite the same. Nodes that can't be expressed are the problems.
 pub(crate) fn place(graph: &Graph) -> Result<(Flat, Vec<String>), Vec<Problem>> {
-    let (input, placed) = model_input(graph).map_err(|problem| vec![problem])?;
     let Some(first) = graph.nodes.first() else {
         return Err(vec![problem("the model", "graph", "it computes nothing")]);
     };
     let mut readers = vec![0; graph.values.len()];
     graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|&value| readers[value] += 1);
-    let flat = Flat { input: input.1, steps: vec![], output: Source::Input };
-    let placed = HashMap::from([(input.0, placed)]);
-    let mut placer = Placer { graph, flat, placed, readers, node: first, notes: BTreeMap::new() };
     let mut problems = vec![];
+    let (input, placed) = match model_input(graph) {
+        Ok((id, shape, placed)) => (shape, HashMap::from([(id, placed)])),
+        Err(refused) => {
+            problems.push(refused);
+            (TensorShape::Map { n: 1, c: 1, h: 1, w: 1 }, HashMap::new())
+        }
+    };
+    let flat = Flat { input, steps: vec![], output: Source::Input };
+    let mut placer = Placer { graph, flat, placed, readers, node: first, notes: BTreeMap::new() };
     for node in &graph.nodes {
         placer.node = node;
-        let computed = |&value: &ValueId| !graph.values[value].constant;
-        let known = |value: &ValueId| placer.placed.contains_key(value);
-        if !node.inputs.iter().filter(|value| computed(value)).all(known) {
-            // What it reads has a problem of its own.
-            continue;
-        }
-        match placer.operation() {
-            Ok(placed) => {
+        match placer.attempt() {
+            Ok(Some(placed)) => {
                 placer.placed.insert(node.output, placed);
             }
+            Ok(None) => {}
             Err(why) => {
                 problems.push(problem(&node.place, &node.operator, &why));
                 placer.pass_on();
@@ -73,6 +81,9 @@ pub(crate) fn place(graph: &Graph) -> Result<(Flat, Vec<String>), Vec<Problem>> 
         }
     }
     if !problems.is_empty() {
+        // A node of the file can be several here. The first one says what is wrong with it.
+        let mut told = HashSet::new();
+        problems.retain(|problem| told.insert((problem.node.clone(), problem.operator.clone())));
         return Err(problems);
     }
     let Some(output) = graph.outputs.first().and_then(|output| placer.placed.get(output)) else {
@@ -90,58 +101,6 @@ fn problem(node: &str, operator: &str, why: &str) -> Problem {
     Problem { node: node.to_owned(), operator: operator.to_owned(), why: why.to_owned() }
 }
 
-/// The model's input as a map: numbers of rows of a table, a sequence and a picture all have that form in a network.
-fn model_input(graph: &Graph) -> Result<((ValueId, TensorShape), Placed), Problem> {
-    let [id] = graph.inputs[..] else {
-        let why = format!(
-            "the model has {} inputs, and a network has one: export it with the others as constants",
-            graph.inputs.len()
-        );
-        return Err(problem("the input", "input", &why));
-    };
-    let value = &graph.values[id];
-    let refused = |why: &str| Err(problem(&value.name, "input", why));
-    let small = |size: u64| u32::try_from(size).ok().filter(|&size| size > 0);
-    let Some(sizes) = value.dims.iter().map(|&size| small(size)).collect::<Option<Vec<u32>>>()
-    else {
-        return refused(&format!("its shape {:?} is empty or too large", value.dims));
-    };
-    let map = |n, c, h, w| TensorShape::Map { n, c, h, w };
-    let (shape, digits) = match (sizes[..].to_vec().as_slice(), value.kind) {
-        (&[n, c, h, w], Kind::Float) => (map(n, c, h, w), Digits::natural(map(n, c, h, w))),
-        // Numbers of rows: a map of one channel and width 1.
-        (&[n, l], Kind::Integer) => {
-            let batch = whole(Axis::Batch, n.into());
-            (map(n, 1, l, 1), Digits(vec![batch, whole(Axis::Rows, l.into())]))
-        }
-        (&[n, c, l], Kind::Float) => {
-            let [batch, channels] =
-                [(Axis::Batch, n), (Axis::Channels, c)].map(|(a, s)| whole(a, s.into()));
-            (map(n, c, l, 1), Digits(vec![batch, channels, whole(Axis::Rows, l.into())]))
-        }
-        (&[n, c], Kind::Float) => {
-            let batch = whole(Axis::Batch, n.into());
-            (map(n, c, 1, 1), Digits(vec![batch, whole(Axis::Channels, c.into())]))
-        }
-        _ => {
-            return refused(&format!(
-                "a network's input is [n, c, h, w], [n, c, length], [n, c] or numbers [n, length]; this one has {} \
-                 dimensions",
-                sizes.len()
-            ));
-        }
-    };
-    Ok(((id, shape), Placed { source: Source::Input, digits, rolled: [0, 0] }))
-}
-
-/// The size of a network's input.
-pub(crate) fn network_input(flat: &Flat) -> Option<Input> {
-    match flat.input {
-        TensorShape::Map { n, c, h, w } => Some(Input { n, c, h, w }),
-        TensorShape::Tokens { .. } => None,
-    }
-}
-
 impl<'a> Placer<'a> {
     /// Lets an input stand for the output of a node that can't be expressed, if it has the same shape: what depends on
     /// it can have problems of its own, and all are told at once.
@@ -153,14 +112,69 @@ impl<'a> Placer<'a> {
         }
     }
 
+    /// The place of the node's output. None if a value that it reads has none because of another problem, and nothing is
+    /// known to be wrong with the node itself.
+    fn attempt(&mut self) -> Result<Option<Placed>, Why> {
+        let missing: Vec<ValueId> = self
+            .node
+            .inputs
+            .iter()
+            .copied()
+            .filter(|&id| !self.graph.values[id].constant && !self.placed.contains_key(&id))
+            .collect();
+        if missing.is_empty() {
+            return self.operation().map(Some);
+        }
+        self.possible()?;
+        let Some(assumed) = self.assumed(missing[0]) else { return Ok(None) };
+        missing.iter().for_each(|&id| drop(self.placed.insert(id, assumed.clone())));
+        let placed = self.operation();
+        missing.iter().for_each(|id| drop(self.placed.remove(id)));
+        placed.map(Some)
+    }
+
+    /// The only place in which a value without one could be for the node: the catalog's convolutions and pools have maps,
+    /// and sums have values that lie alike.
+    fn assumed(&mut self, value: ValueId) -> Option<Placed> {
+        let dims = &self.graph.values[value].dims;
+        match &self.node.operation {
+            Operation::Conv { .. }
+            | Operation::ConvTranspose { .. }
+            | Operation::Pool { .. }
+            | Operation::AdaptivePool(_)
+            | Operation::Resize { .. } => {
+                let sizes: Option<Vec<u32>> = dims.iter().map(|&size| number(size).ok()).collect();
+                let &[n, c, h, w] = sizes?.as_slice() else { return None };
+                let shape = TensorShape::Map { n, c, h, w };
+                let digits = Digits::natural(shape);
+                Some(Placed { source: self.flat.assume(shape), digits, rolled: [0, 0] })
+            }
+            Operation::Binary(_) => {
+                let alike = |id: &&ValueId| self.graph.values[**id].dims == *dims;
+                self.node.inputs.iter().filter(alike).find_map(|id| self.placed.get(id)).cloned()
+            }
+            _ => None,
+        }
+    }
+
+    /// Refuses what the catalog does not have wherever its inputs lie.
+    fn possible(&self) -> Result<(), Why> {
+        match &self.node.operation {
+            Operation::Unsupported { why } => Err(why.clone()),
+            Operation::Apply(function) => elementwise::primitive_of(*function).map(drop),
+            Operation::Binary(binary) => self.combination(*binary).map(drop),
+            Operation::LayerNorm { dimensions, .. } => dense::is_over_channels(*dimensions),
+            Operation::MatMul => Err(PRODUCT.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn operation(&mut self) -> Result<Placed, Why> {
         match &self.node.operation {
             Operation::Conv { .. } => self.conv(),
             Operation::ConvTranspose { .. } => self.conv_transpose(),
             Operation::Linear { transposed } => self.linear(*transposed),
-            Operation::MatMul => {
-                Err("a product of two computed values that is no attention".into())
-            }
+            Operation::MatMul => Err(PRODUCT.into()),
             Operation::BatchNorm { epsilon } => self.batch_norm(*epsilon),
             Operation::LayerNorm { dimensions, .. } => self.layer_norm(*dimensions),
             Operation::RmsNorm { .. } => self.rms_norm(),
@@ -180,7 +194,13 @@ impl<'a> Placer<'a> {
             Operation::Pad { before, after } => self.pad(before, after),
             Operation::Resize { linear } => self.resize(*linear),
             Operation::Roll { shifts } => self.roll(shifts),
-            Operation::Attention { causal, scale } => self.attention(*causal, *scale),
+            Operation::Attention { causal, scale, cosine } => {
+                self.attention(*causal, *scale, *cosine)
+            }
+            Operation::Normalize => {
+                Err("vectors of length 1, which the catalog has in attention by cosines only"
+                    .into())
+            }
             Operation::Rotary => self.rotary(),
             Operation::Embedding => self.embedding(),
             Operation::PixelShuffle { block } => {
@@ -193,6 +213,7 @@ impl<'a> Placer<'a> {
                 self.on_map(Primitive::Shuffle { groups: *groups })
             }
             Operation::Unsupported { why } => Err(why.clone()),
+            Operation::Dependent => Err("it depends on something that is not supported".into()),
         }
     }
 
@@ -251,6 +272,7 @@ impl<'a> Placer<'a> {
             primitive,
             Primitive::Shuffle { .. }
                 | Primitive::Flatten
+                | Primitive::Transpose
                 | Primitive::ToTokens { class_token: false, positions: false }
         );
         if moves {
@@ -271,146 +293,12 @@ impl<'a> Placer<'a> {
         let digits = Digits::natural(self.flat.shape(source));
         Placed { source, digits, rolled: [0, 0] }
     }
-
-    /// The value as a map `[n, c, h, w]`, with a copy if it lies in another order.
-    fn as_map(&mut self, placed: &Placed) -> Result<Source, Why> {
-        let shape = self.shape(placed);
-        if placed.rolled == [0, 0] && matches!(shape, TensorShape::Map { .. }) {
-            let natural = Digits::natural(shape);
-            // A 1x1 map as `[n, c]`, and the like.
-            if placed.digits == natural
-                || placed.digits.reshaped(&natural.sizes()).as_ref() == Some(&natural)
-            {
-                return Ok(placed.source);
-            }
-            if let Some(groups) = shuffled(&placed.digits, &natural) {
-                return self.push(Primitive::Shuffle { groups }, vec![placed.source], vec![]);
-            }
-        }
-        if let Some(source) = self.map_of_tokens(placed)? {
-            return Ok(source);
-        }
-        Err(format!("a tensor in the order {} should be a map [n, c, h, w]", told(&placed.digits)))
-    }
-
-    /// A sequence that is read as a map `[n, c, h, w]`, as the map that it was before.
-    fn map_of_tokens(&mut self, placed: &Placed) -> Result<Option<Source>, Why> {
-        let TensorShape::Tokens { n, c, .. } = self.shape(placed) else { return Ok(None) };
-        let &[_, _, h, w] = placed.digits.sizes().as_slice() else { return Ok(None) };
-        let natural = Digits::natural(self.shape(placed));
-        let in_order = natural
-            .permuted(&[0, 2, 1])
-            .and_then(|digits| digits.reshaped(&[n.into(), c.into(), h, w]));
-        if in_order.as_ref() != Some(&placed.digits) {
-            return Ok(None);
-        }
-        let Some(like) = self.map_of_size(n, h, w) else { return Ok(None) };
-        self.push(Primitive::ToMap, vec![placed.source, like], vec![]).map(Some)
-    }
-
-    /// The latest map of a height and a width.
-    fn map_of_size(&self, batch: u32, height: u64, width: u64) -> Option<Source> {
-        let fits = |shape: TensorShape| match shape {
-            TensorShape::Map { n, h, w, .. } => {
-                (n, u64::from(h), u64::from(w)) == (batch, height, width)
-            }
-            TensorShape::Tokens { .. } => false,
-        };
-        let latest = self.flat.steps.iter().rposition(|step| fits(step.output));
-        latest.map(Source::Step).or_else(|| fits(self.flat.input).then_some(Source::Input))
-    }
-
-    /// The value as a sequence `[n, l, c]`.
-    fn as_tokens(&mut self, placed: &Placed) -> Result<Source, Why> {
-        let shape = self.shape(placed);
-        let natural = Digits::natural(shape);
-        if placed.rolled == [0, 0] {
-            match shape {
-                TensorShape::Tokens { .. } if placed.digits == natural => return Ok(placed.source),
-                TensorShape::Map { .. } if placed.digits == sequence_of(&natural) => {
-                    let primitive = Primitive::ToTokens { class_token: false, positions: false };
-                    return self.push(primitive, vec![placed.source], vec![]);
-                }
-                _ => {}
-            }
-        }
-        Err(format!("a tensor in the order {} should be a sequence", told(&placed.digits)))
-    }
-
-    /// A primitive of a map that keeps the number of dimensions.
-    fn on_map(&mut self, primitive: Primitive<u32>) -> Result<Placed, Why> {
-        let input = self.argument(0)?;
-        let map = self.as_map(&input)?;
-        let source = self.push(primitive, vec![map], vec![])?;
-        self.as_wanted(source)
-    }
-
-    /// A new value with the dimensions of the node's output.
-    fn as_wanted(&self, source: Source) -> Result<Placed, Why> {
-        let placed = self.natural(source);
-        let digits = placed.digits.reshaped(self.wanted()).ok_or_else(|| {
-            format!(
-                "its output {} is not of the shape {:?}",
-                self.flat.shape(source),
-                self.wanted()
-            )
-        })?;
-        Ok(Placed { digits, ..placed })
-    }
-
-    /// The result of a primitive that works on each position alone, in the order of its input.
-    fn in_order_of(&self, input: &Placed, source: Source) -> Result<Placed, Why> {
-        let channels = u64::from(self.flat.shape(source).channels());
-        let same = self.flat.shape(input.source).channels() == self.flat.shape(source).channels();
-        let digits = if same {
-            input.digits.clone()
-        } else {
-            resized(&input.digits, channels)
-                .ok_or("the channels of its input are spread over several dimensions")?
-        };
-        Ok(Placed { source, digits, rolled: input.rolled })
-    }
-
-    /// Whether the last dimension of a value is its channels.
-    fn channels_last(&self, placed: &Placed) -> bool {
-        let channels = u64::from(self.shape(placed).channels());
-        placed.digits.0.last().is_some_and(|last| *last == whole(Axis::Channels, channels))
-    }
-}
-
-/// The digits with another number of channels, which are one dimension.
-fn resized(digits: &Digits, channels: u64) -> Option<Digits> {
-    digits.resized(Axis::Channels, channels).or_else(|| {
-        // One channel has no digit: the last dimension without any is it.
-        let mut digits = digits.clone();
-        let last = digits.0.last_mut().filter(|last| last.is_empty())?;
-        *last = whole(Axis::Channels, channels);
-        Some(digits)
-    })
 }
 
 /// A map's digits as a sequence: `[n, h * w, c]`.
 pub(crate) fn sequence_of(map: &Digits) -> Digits {
     let [batch, channels, rows, columns] = &map.0[..] else { return map.clone() };
     Digits(vec![batch.clone(), [rows.clone(), columns.clone()].concat(), channels.clone()])
-}
-
-/// The number of groups, if the digits are those of a map whose channels were shuffled.
-fn shuffled(digits: &Digits, natural: &Digits) -> Option<u32> {
-    let [batch, channels, rows, columns] = &digits.0[..] else { return None };
-    let others = [batch, rows, columns] == [&natural.0[0], &natural.0[2], &natural.0[3]];
-    match channels[..] {
-        [low, high]
-            if others
-                && low.axis == Axis::Channels
-                && high.axis == Axis::Channels
-                && low.stride == 1
-                && high.stride == low.size =>
-        {
-            u32::try_from(high.size).ok()
-        }
-        _ => None,
-    }
 }
 
 /// Digits for a message: `[n, h*w, c]`.

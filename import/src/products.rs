@@ -81,7 +81,8 @@ impl Attention {
             }
             inputs.push(mask);
         }
-        let operation = Operation::Attention { causal: self.causal, scale: self.scale };
+        let (causal, scale) = (self.causal, self.scale);
+        let operation = Operation::Attention { causal, scale, cosine: false };
         let output = b.apply(operation, &inputs)?;
         let width = b.dims(output)[3];
         let own = [&dims[..dims.len() - 1], &[width]].concat();

@@ -4,6 +4,7 @@ mod archive;
 mod call;
 mod constants;
 mod elementwise;
+mod memory;
 mod moves;
 mod norms;
 mod products;
@@ -16,6 +17,7 @@ use std::io::{Read, Seek};
 
 use self::archive::Archive;
 use self::call::{Arg, Call};
+use self::memory::Bound;
 use self::schema::{Argument, InputSpec, Node, SymInt, SymIntArgument, TensorMeta};
 use self::symbols::Symbols;
 use crate::ReadOptions;
@@ -72,16 +74,6 @@ fn names(argument: &Argument) -> Vec<&str> {
     }
 }
 
-/// What a name stands for. In these graphs values are changed in place, and several names can share memory.
-#[derive(Debug, Clone, Copy)]
-struct Bound {
-    id: ValueId,
-    /// The memory, by index into [`Reader::memory`].
-    memory: usize,
-    /// The state of the memory when the name was bound.
-    state: u32,
-}
-
 #[derive(Default)]
 struct Reader<'a> {
     builder: Builder,
@@ -91,6 +83,8 @@ struct Reader<'a> {
     names: HashMap<String, Bound>,
     /// For each memory, how often it was written in place.
     memory: Vec<u32>,
+    /// What a constant is now that a slice of it was written in place, and the state of its memory.
+    rewritten: HashMap<ValueId, (ValueId, u32)>,
     /// Nodes so far.
     translated: usize,
 }
@@ -124,6 +118,9 @@ impl<'a> Reader<'a> {
                 let (dims, kind) = self.meta(name)?.ok_or_else(|| self.dynamic(name))?;
                 let numbers = archive.numbers(stored)?;
                 let id = self.builder.constant(stored, dims, kind, numbers)?;
+                if let Some(located) = archive.located(stored) {
+                    self.builder.locate(stored, located);
+                }
                 self.define(name, id, "the inputs")?;
             }
         }
@@ -151,11 +148,8 @@ impl<'a> Reader<'a> {
         }
         let all = meta.sizes.iter().map(|size| self.size(size)).collect::<Option<Vec<u64>>>();
         if !fits || all.is_some_and(|all| all != given) {
-            return Err(ImportError::Input(format!(
-                "the input `{}` has the shape {}, and {given:?} was given",
-                shown(name),
-                written(&meta.sizes)
-            )));
+            let is_fixed = meta.sizes.iter().all(|size| size.as_int.is_some());
+            return Err(ImportError::misfit(name, &written(&meta.sizes), given, is_fixed));
         }
         Ok(())
     }
@@ -189,22 +183,6 @@ impl<'a> Reader<'a> {
         match self.stored_meta(name) {
             Ok(meta) => ImportError::Dynamic { input: shown(name), shape: written(&meta.sizes) },
             Err(error) => error,
-        }
-    }
-
-    fn define(&mut self, name: &str, id: ValueId, place: &str) -> Result<()> {
-        self.memory.push(0);
-        let bound = Bound { id, memory: self.memory.len() - 1, state: 0 };
-        self.bind(name, bound, place)
-    }
-
-    fn bind(&mut self, name: &str, bound: Bound, place: &str) -> Result<()> {
-        match self.names.insert(name.to_owned(), bound) {
-            None => Ok(()),
-            Some(_) => Err(ImportError::malformed(
-                place,
-                format!("the value `{}` is written twice", shown(name)),
-            )),
         }
     }
 
@@ -247,10 +225,11 @@ impl<'a> Reader<'a> {
         let known: Vec<ValueId> = tensors.iter().map(|bound| bound.id).collect();
         let metas: Vec<Option<(Vec<u64>, Kind)>> =
             outputs.iter().map(|name| self.meta(name)).collect::<Result<_>>()?;
-        if let Some(&unknown) = known.iter().find(|&&id| self.builder.is_unknown(id)) {
-            known.iter().for_each(|&id| self.builder.note_read(id));
-            for name in outputs {
-                self.define(name, unknown, &place)?;
+        if known.iter().any(|&id| self.builder.is_unknown(id)) {
+            for (name, meta) in outputs.iter().zip(metas) {
+                let dependent = self.builder.dependent(&known, meta);
+                let id = self.located(dependent)?;
+                self.define(name, id, &place)?;
             }
             return Ok(());
         }
@@ -277,34 +256,6 @@ impl<'a> Reader<'a> {
             )?;
         }
         Ok(())
-    }
-
-    /// Binds the name of an output, which may share memory with an input, or be one that is changed in place.
-    fn written(
-        &mut self,
-        node: &Node,
-        target: &str,
-        name: &str,
-        id: ValueId,
-        source: Option<Bound>,
-    ) -> Result<()> {
-        let place = self.builder.here();
-        let Some(source) = source else { return self.define(name, id, &place) };
-        if call::is_in_place(target) && id != source.id {
-            let state = &mut self.memory[source.memory];
-            *state += 1;
-            let bound = Bound { id, memory: source.memory, state: *state };
-            // The name of the input now stands for the result. Other names of its memory are outdated.
-            let own = node.inputs.iter().flat_map(|input| names(&input.arg)).next();
-            if let Some(own) = own {
-                self.names.insert(own.to_owned(), bound);
-            }
-            return self.bind(name, bound, &place);
-        }
-        if call::is_view(target) || call::is_in_place(target) {
-            return self.bind(name, Bound { id, ..source }, &place);
-        }
-        self.define(name, id, &place)
     }
 
     /// A result, whose dimensions have to be those in the file.
@@ -341,9 +292,15 @@ impl<'a> Reader<'a> {
             && call::is_determined(target)
         {
             let name = self.builder.here();
-            return self.builder.constant(&name, dims.clone(), *kind, None);
+            return self.builder.made(&name, dims.clone(), *kind, None);
         }
-        match self.builder.unsupported(inputs, why.to_owned(), meta) {
+        let added = self.builder.unsupported(inputs, why.to_owned(), meta);
+        self.located(added)
+    }
+
+    /// A value that was added, with the place of the node in its error.
+    fn located(&self, added: Step<ValueId>) -> Result<ValueId> {
+        match added {
             Ok(id) => Ok(id),
             Err(Stop::Fatal(error)) => Err(error),
             Err(Stop::Malformed(problem) | Stop::Unsupported(problem)) => {
@@ -387,30 +344,6 @@ impl<'a> Reader<'a> {
         };
         let stored = self.graphs.iter().rev().find_map(|graph| graph.sym_int_values.get(name))?;
         self.size(stored).and_then(|size| i64::try_from(size).ok())
-    }
-
-    /// The value of a name. One whose memory was changed under another name has no known content.
-    fn tensor(&mut self, name: &str, tensors: &mut Vec<Bound>) -> Step<ValueId> {
-        let Some(&bound) = self.names.get(name) else {
-            return Err(Stop::Malformed(format!(
-                "the value `{}` is read, and nothing writes it before",
-                shown(name)
-            )));
-        };
-        let mut bound = bound;
-        if self.memory[bound.memory] != bound.state && !self.builder.is_unknown(bound.id) {
-            if !self.builder.is_constant(bound.id) {
-                tensors.push(bound);
-                return Err(Stop::Unsupported(format!(
-                    "`{}` was changed in place through another view of its memory: export a model without such assignments",
-                    shown(name)
-                )));
-            }
-            bound.id = self.builder.without_numbers(bound.id)?;
-            bound.state = self.memory[bound.memory];
-        }
-        tensors.push(bound);
-        Ok(bound.id)
     }
 
     fn translate(

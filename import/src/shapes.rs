@@ -65,7 +65,9 @@ pub(crate) fn output(
         | Operation::RmsNorm { .. }
         | Operation::GroupNorm { .. }
         | Operation::Prelu => norms(operation, inputs),
-        Operation::Apply(_) | Operation::Roll { .. } | Operation::Rotary => Ok(first.to_vec()),
+        Operation::Apply(_) | Operation::Roll { .. } | Operation::Rotary | Operation::Normalize => {
+            Ok(first.to_vec())
+        }
         Operation::Binary(_) => {
             let second = *inputs.get(1).ok_or("it reads one value instead of two")?;
             broadcast(first, second).ok_or_else(|| {
@@ -107,7 +109,7 @@ pub(crate) fn output(
             }
             Ok(wanted.to_vec())
         }
-        Operation::Unsupported { .. } => wanted
+        Operation::Unsupported { .. } | Operation::Dependent => wanted
             .map(<[u64]>::to_vec)
             .ok_or_else(|| "the size of its output is not known".to_owned()),
     }

@@ -49,7 +49,7 @@ impl Found {
             let value = graph.values[self.inputs[input]].clone();
             let dims = order.iter().map(|&from| value.dims[from]).collect();
             let output = graph.values.len();
-            graph.values.push(crate::graph::Value { dims, numbers: None, ..value });
+            graph.values.push(crate::graph::Value { dims, numbers: None, formula: None, ..value });
             graph.nodes.push(Node {
                 place: graph.nodes[index].place.clone(),
                 operator: graph.nodes[index].operator.clone(),
@@ -117,6 +117,8 @@ impl<'a> Finder<'a> {
     fn at(&self, node: &Node) -> Option<Found> {
         self.activation(node)
             .or_else(|| self.norm(node))
+            .or_else(|| self.group_norm(node))
+            .or_else(|| self.normalize(node))
             .or_else(|| self.rotary(node))
             .or_else(|| self.attention(node))
     }

@@ -52,17 +52,33 @@ impl<R: Read + Seek> Wire<R> {
         self.length
     }
 
+    /// The next byte: the first one of the content of a field that was just read.
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+
     /// The error of a wrong byte here.
     pub(crate) fn malformed<T>(&self, problem: impl Into<String>) -> Result<T, ImportError> {
         Err(ImportError::malformed(format!("byte {}", self.at), problem))
     }
 
+    /// The error of a message that is longer than what is around it.
+    fn short<T>(&self, end: u64, problem: impl Into<String>) -> Result<T, ImportError> {
+        let problem = problem.into();
+        match end >= self.length {
+            true => self.malformed(format!(
+                "the file is cut off or damaged, for {problem}: export or copy it again"
+            )),
+            false => self.malformed(problem),
+        }
+    }
+
     fn byte(&mut self, end: u64) -> Result<u8, ImportError> {
         if self.at >= end {
-            return self.malformed("a field ends in the middle");
+            return self.short(end, "a field ends in the middle");
         }
         let Some(&byte) = self.source.fill_buf()?.first() else {
-            return self.malformed("the file ends here, in the middle of a field");
+            return self.short(self.length, "it ends here, in the middle of a field");
         };
         self.source.consume(1);
         self.at += 1;
@@ -106,10 +122,11 @@ impl<R: Read + Seek> Wire<R> {
             2 => {
                 let length = self.varint(end)?;
                 if length > end - self.at {
-                    return self.malformed(format!(
-                        "a field of {length} bytes begins here, and {} are left",
-                        end - self.at
-                    ));
+                    let left = end - self.at;
+                    return self.short(
+                        end,
+                        format!("a field of {length} bytes begins here, and {left} are left"),
+                    );
                 }
                 Content::Length(length)
             }
@@ -173,7 +190,7 @@ impl<R: Read + Seek> Wire<R> {
         let read = self.source.by_ref().take(length).read_to_end(&mut bytes)?;
         self.at += read as u64;
         if read as u64 != length {
-            return self.malformed("the file ends here, in the middle of a field");
+            return self.short(self.length, "it ends here, in the middle of a field");
         }
         Ok(bytes)
     }
@@ -290,10 +307,13 @@ mod tests {
 
     #[test]
     fn damage_is_told_with_its_byte() {
-        assert_eq!(problem(&[0x08]), "byte 1: a field ends in the middle");
+        let cut = |why: &str| {
+            format!("the file is cut off or damaged, for {why}: export or copy it again")
+        };
+        assert_eq!(problem(&[0x08]), format!("byte 1: {}", cut("a field ends in the middle")));
         assert_eq!(
             problem(&[0x1a, 5, 1]),
-            "byte 2: a field of 5 bytes begins here, and 1 are left"
+            format!("byte 2: {}", cut("a field of 5 bytes begins here, and 1 are left"))
         );
         assert_eq!(problem(&[0x0b]), "byte 1: a field of the unknown kind 3");
         assert_eq!(problem(&[0x00]), "byte 1: a field has no valid number");

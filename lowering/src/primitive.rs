@@ -121,6 +121,7 @@ impl Kernel {
             Primitive::GroupNorm { groups } => dense::group_norm(groups, c, weights)?,
             Primitive::RmsNorm => dense::rms_norm(input, weights)?,
             Primitive::LayerScale => dense::layer_scale(input, weights)?,
+            Primitive::Scale => dense::scale(weights)?,
             Primitive::Relu => Kernel::overwriting(elementwise::RELU),
             Primitive::Relu6 => Kernel::overwriting(elementwise::RELU6),
             Primitive::Hardswish => Kernel::overwriting(elementwise::HARDSWISH),
@@ -154,6 +155,7 @@ impl Kernel {
             }),
             Primitive::SelfAttention { heads } => attention::self_attention(heads, c, weights)?,
             Primitive::Attention { .. } => attention::attention(step, inputs, weights)?,
+            Primitive::ChannelAttention { heads } => attention::of_channels(heads, weights)?,
             Primitive::WindowAttention { .. } => shifted::window_attention(step, input, weights)?,
             Primitive::Rotary { heads } => attention::rotary(heads, input, weights)?,
             Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {
@@ -203,7 +205,8 @@ impl Kernel {
             Primitive::ToTokens { class_token, positions } => {
                 tokens::to_tokens(class_token, positions, input, weights)?
             }
-            Primitive::ToMap => tokens::to_map(step),
+            Primitive::ToMap | Primitive::ToMapOf { .. } => tokens::to_map(step),
+            Primitive::Transpose => Kernel::of_one(|x| x.f_transpose(1, 2)).giving_view(),
             Primitive::Unfold { patch } => tokens::unfold(patch),
             Primitive::Fold { patch } => tokens::fold(patch, step),
             Primitive::Embedding { rows, out } => tokens::embedding(rows, out, weights)?,

@@ -263,6 +263,8 @@ pub enum Primitive {
     RmsNorm,
     /// A learned factor for each channel.
     LayerScale,
+    /// Product with one number, which is no parameter: it is stored with the weights, as `factor`.
+    Scale,
     /// `max(x, 0)`.
     Relu,
     /// `min(max(x, 0), 6)`.
@@ -363,10 +365,24 @@ pub enum Primitive {
         /// biases, by relative position, has them in this form for inference, as EfficientFormer (arXiv 2206.01191).
         #[serde(default, skip_serializing_if = "is_no")]
         position_bias: [bool],
+        /// Whether the scores are cosines: queries and keys of each head are divided by their lengths, and the scores
+        /// are multiplied with a learned factor for each head instead of `1 / sqrt(head size)`, as in Swin V2
+        /// (arXiv 2111.09883).
+        #[serde(default, skip_serializing_if = "is_no")]
+        cosine: [bool],
     },
-    /// Self-attention inside square windows of a map, with input and output projections and a learned bias for each
-    /// head and relative position: `shifted_window_attention` of Swin (arXiv 2103.14030), and the partitions of MaxViT
-    /// (arXiv 2204.01697). The map is padded with zeros at the bottom and at the right to whole windows, which count.
+    /// Attention of channels: `softmax(q^T k) v^T` for each head, so each channel of a head sees all channels of the
+    /// head, and the scores are sums over the positions. The three inputs are alike. Queries and keys of each channel
+    /// are divided by their lengths, and the scores are multiplied with a learned factor for each head: the
+    /// cross-covariance attention of XCiT (arXiv 2106.09681).
+    ChannelAttention {
+        /// Heads; they divide the channels.
+        heads: [S],
+    },
+    /// Self-attention inside square windows of a map, with input and output projections, and by default a learned bias
+    /// for each head and relative position: `shifted_window_attention` of Swin (arXiv 2103.14030), and the partitions of
+    /// MaxViT (arXiv 2204.01697). The map is padded with zeros at the bottom and at the right to whole windows, which
+    /// count.
     WindowAttention {
         /// Heads; they divide the channels.
         heads: [S],
@@ -380,6 +396,12 @@ pub enum Primitive {
         /// MaxViT.
         #[serde(default, skip_serializing_if = "is_no")]
         grid: [bool],
+        /// Whether there are biases. The attention of MobileViT is one over a grid without them.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        position_bias: [bool],
+        /// Whether the scores are cosines, as in `attention`.
+        #[serde(default, skip_serializing_if = "is_no")]
+        cosine: [bool],
     },
     /// Rotary position embedding of queries or keys (arXiv 2104.09864): the two halves of each head are rotated against
     /// each other, by angles that grow with the position.
@@ -482,6 +504,14 @@ pub enum Primitive {
     },
     /// Tokens as a map. Its second input is a map, of which only height and width matter.
     ToMap,
+    /// Tokens as a map of a size.
+    ToMapOf {
+        /// Height and width of the map.
+        size: [Pair<S>],
+    },
+    /// Tokens with positions and channels exchanged: `[n, l, c]` becomes `[n, c, l]`. A `linear` between two of them
+    /// mixes positions, as in MLP-Mixer (arXiv 2105.01601).
+    Transpose,
     /// The positions of a map as `patch * patch` sequences, one for each place in a patch, along the batch: the
     /// unfolding of MobileViT (arXiv 2110.02178).
     Unfold {
@@ -558,7 +588,7 @@ impl<S> Primitive<S> {
                 Arity::AtLeastTwo
             }
             Primitive::Sub | Primitive::ToMap | Primitive::Fold { .. } => Arity::Exactly(2),
-            Primitive::Attention { .. } => Arity::Exactly(3),
+            Primitive::Attention { .. } | Primitive::ChannelAttention { .. } => Arity::Exactly(3),
             _ => Arity::Exactly(1),
         }
     }

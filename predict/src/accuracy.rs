@@ -215,6 +215,7 @@ fn family(plan: &NetworkPlan) -> &'static str {
             primitive,
             Primitive::SelfAttention { .. }
                 | Primitive::Attention { .. }
+                | Primitive::ChannelAttention { .. }
                 | Primitive::WindowAttention { .. }
         )
     };

@@ -155,7 +155,7 @@ pub struct Fingerprint {
     pub max_khz: Option<u64>,
     /// Operating system's kernel release.
     pub kernel: Option<String>,
-    /// Version of libtorch.
+    /// Version of libtorch, or `none` where another runtime runs ops: the run config has that one's version.
     pub libtorch: String,
     /// Other facts that change latency, each under the name of its file or query: huge pages, memory
     /// clocks, versions of kernels.

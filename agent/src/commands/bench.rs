@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use latlas_program::command_line::networks_that_calibrate;
-use latlas_shared::{MOST_SUSTAINED_SECONDS, Measurement, Subject, WholeNetwork};
+use latlas_shared::{MOST_SUSTAINED_SECONDS, Measurement, Status, Subject, WholeNetwork};
 use ops_catalog::{CALIBRATION_SEED, Catalog, NetworkSpec, Op, OpKey, SpaceDef, text};
 
 use crate::engine::{self, Halt, Job, Protocol, Spent, Workers};
@@ -241,7 +241,7 @@ fn network_jobs(
 /// Measures what was asked for and prints each measurement as soon as it is known.
 ///
 /// # Errors
-/// When the request is not valid, nothing can be measured, or the run was stopped.
+/// When the request is not valid, nothing can be measured, every measurement failed, or the run was stopped.
 pub fn bench(args: &BenchArgs) -> Result<()> {
     let Chosen { launch, recorder } = args.execution.chosen()?;
     let reference = recorder.run_config.reuse_distance_bytes;
@@ -275,6 +275,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
         explain: args.explain.is_some(),
         progress: Progress::new(total, args.sustained.is_none()),
+        failed: 0,
         stop: stop_on_ctrl_c()?,
         deadline: args
             .minutes
@@ -302,7 +303,15 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
             "the time was over before anything had two visits, so there are no rows: give --minutes more, or name \
              fewer ops"
         ),
-        _ => Ok(()),
+        _ => match (finished, bench.failed) {
+            (_, failed) if failed == 0 || failed < finished => Ok(()),
+            (1, _) => {
+                bail!("the measurement failed, for the reason above: no table can be made of it")
+            }
+            (all, _) => bail!(
+                "all {all} measurements failed, for the reasons above: no table can be made of them"
+            ),
+        },
     }
 }
 
@@ -314,6 +323,7 @@ struct Bench {
     seed: u64,
     explain: bool,
     progress: Progress,
+    failed: usize,
     stop: Arc<AtomicBool>,
     deadline: Option<Instant>,
     out: Box<dyn Write>,
@@ -335,7 +345,7 @@ impl Bench {
         done: &mut dyn FnMut(Measurement),
     ) -> Result<Spent> {
         let (subjects, mut jobs): (Vec<Subject>, Vec<Job>) = jobs.into_iter().unzip();
-        let Bench { recorder, run, stop, deadline, out, progress, .. } = self;
+        let Bench { recorder, run, stop, deadline, out, progress, failed, .. } = self;
         run.prepare(recorder, &mut jobs);
         let expected = progress.finished() + jobs.len();
         // The reader of the results has gone, so further measurements would be useless.
@@ -359,6 +369,7 @@ impl Bench {
             &mut |outcome| {
                 let subject = subjects[outcome.job].clone();
                 let measurement = recorder.measurement(run, None, subject, outcome);
+                *failed += usize::from(measurement.status == Status::Failed);
                 progress.row(&describe(&measurement));
                 let written = if self.explain {
                     out.write_all(explain(&measurement).as_bytes())

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 use latlas_predict::stats;
-use latlas_shared::{Device, Fingerprint, HardwareId, RunConfig, Telemetry};
+use latlas_shared::{Device, Fingerprint, HardwareId, LIBTORCH_EAGER, RunConfig, Telemetry};
 use ops_catalog::OpKey;
 use serde::Serialize;
 
@@ -121,6 +121,9 @@ fn readable(probe: &Probe) -> String {
     for (name, value) in fingerprint_lines(&probe.fingerprint) {
         line(&format!("  {name}"), value);
     }
+    let RunConfig { runtime, runtime_version, .. } = &probe.run_config;
+    let library = if runtime == LIBTORCH_EAGER { "libtorch" } else { runtime };
+    line(&format!("  {library}"), Some(runtime_version.clone()));
     for (name, value) in &probe.fingerprint.facts {
         line(&format!("  {name}"), Some(value.clone()));
     }
@@ -152,7 +155,6 @@ fn fingerprint_lines(f: &Fingerprint) -> Vec<(&'static str, Option<String>)> {
         ("power mode", f.power_mode.clone()),
         ("highest clock", f.max_khz.map(mhz)),
         ("kernel", f.kernel.clone()),
-        ("libtorch", Some(f.libtorch.clone())),
     ]);
     lines
 }

@@ -17,6 +17,9 @@ use crate::worker::pin;
 /// How long a command may take to say hello, and to start.
 pub const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a person waits for that before being told.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The longest reply, in bytes. The samples of a visit take a few hundred.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -55,6 +58,8 @@ impl Guard {
 
 /// A running command.
 pub struct Process {
+    /// The runtime, for people.
+    name: String,
     child: Child,
     guard: Guard,
     requests: ChildStdin,
@@ -92,7 +97,7 @@ impl Process {
         let stdout = child.stdout.take().ok_or_else(no_pipe)?;
         let (sender, lines) = mpsc::sync_channel(MOST_REPLIES);
         thread::spawn(move || read(stdout, &sender));
-        Ok(Process { child, guard, requests, lines })
+        Ok(Process { name: configured.to_string(), child, guard, requests, lines })
     }
 
     /// Id of the process.
@@ -140,7 +145,19 @@ impl Process {
     }
 
     fn receive(&mut self, asked: &'static str, limit: Duration) -> Result<Reply, RuntimeError> {
-        match self.lines.recv_timeout(limit) {
+        let received = if matches!(asked, "hello" | "start") {
+            let tell = || {
+                tracing::info!(
+                    "{} has not answered `{asked}` yet; it has {} s",
+                    self.name,
+                    limit.as_secs()
+                );
+            };
+            wait(&self.lines, limit, PATIENCE, tell)
+        } else {
+            self.lines.recv_timeout(limit)
+        };
+        match received {
             Ok(Line::Text(line)) => serde_json::from_slice(&line).map_err(|error| {
                 let text = shown(&String::from_utf8_lossy(&line));
                 wrong(asked, format!("`{text}` is no reply ({error})"))
@@ -186,6 +203,22 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Waits up to `limit`, and tells so when `patience` is over.
+fn wait<T>(
+    lines: &Receiver<T>,
+    limit: Duration,
+    patience: Duration,
+    tell: impl FnOnce(),
+) -> Result<T, RecvTimeoutError> {
+    match lines.recv_timeout(limit.min(patience)) {
+        Err(RecvTimeoutError::Timeout) if patience < limit => {
+            tell();
+            lines.recv_timeout(limit - patience)
+        }
+        received => received,
     }
 }
 
@@ -256,6 +289,19 @@ mod tests {
         }
         assert!(done.success(), "{done}");
         assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn a_long_wait_is_told_once() {
+        let (sender, lines) = mpsc::sync_channel(1);
+        let long = Duration::from_secs(600);
+        let received = wait(&lines, long, Duration::from_millis(1), || sender.send(5).unwrap());
+        assert_eq!(received, Ok(5));
+        sender.send(6).unwrap();
+        assert_eq!(wait(&lines, long, long, || panic!("it is there")), Ok(6));
+        let (short, mut told) = (Duration::from_millis(2), 0);
+        assert!(wait(&lines, short, short / 2, || told += 1).is_err());
+        assert_eq!(told, 1);
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl System {
             power_mode,
             max_khz: cpu::max_khz(tree),
             kernel: tree.line("proc/sys/kernel/osrelease"),
-            libtorch: LIBTORCH_VERSION.to_owned(),
+            libtorch: if self.on_libtorch { LIBTORCH_VERSION } else { "none" }.to_owned(),
             facts,
         })
     }

@@ -33,6 +33,8 @@ pub struct System {
     gpu: Option<Arc<dyn Gpu>>,
     /// Versions and settings of the libraries that run the kernels, by name.
     libraries: BTreeMap<String, String>,
+    /// Whether libtorch runs the kernels.
+    on_libtorch: bool,
 }
 
 impl System {
@@ -50,7 +52,12 @@ impl System {
 
     /// A box whose `/proc`, `/sys`, `/etc` and `/var` lie below `root`, with no GPU library.
     pub fn at(root: &Path) -> System {
-        System { tree: Tree::at(root), gpu: None, libraries: BTreeMap::new() }
+        System { tree: Tree::at(root), gpu: None, libraries: BTreeMap::new(), on_libtorch: true }
+    }
+
+    /// The same box, where another runtime than libtorch runs the kernels.
+    pub fn without_libtorch(self) -> System {
+        System { on_libtorch: false, ..self }
     }
 
     /// The same box with a GPU.

@@ -8,7 +8,7 @@ use latlas_shared::{Dtype, Measurement, Status};
 
 /// Answers to everything, with times of half a microsecond. It dies at a model of more than 100 kB.
 const SCRIPT: &str = r#"
-echo '{"hello": {"protocol": 1, "runtime": "made-up", "version": "2.1", "devices": ["cpu"], "dtypes": ["int8"]}}'
+echo '{"hello": {"protocol": 1, "runtime": "made-up", "version": "2.1", "devices": ["cpu"], "dtypes": ["int8"], "facts": {"made_by": "hand"}}}'
 while read -r line; do
   case $line in
     *'"start"'*) echo '{"started": {}}' ;;
@@ -189,6 +189,42 @@ fn a_command_is_tried_by_the_probe() {
     // The op that is tried is too large for this command, and what that says is said.
     assert!(!ran.status.success());
     assert!(text(&ran.stderr).contains("the runtime `mine`"), "{}", text(&ran.stderr));
+    let patient = SCRIPT.replace("-gt 100000", "-gt 100000000");
+    let ran = agent_with(&patient, folder.path(), "probe --runtime mine --dtype int8");
+    let said = text(&ran.stdout);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let line = |name: &str| {
+        let found = said.lines().find_map(|line| line.trim_start().strip_prefix(name));
+        found.map(str::trim)
+    };
+    assert_eq!(line("made-up "), Some("2.1"), "{said}");
+    assert_eq!(line("made_by "), Some("hand"), "{said}");
+    assert_eq!(line("libtorch "), None, "{said}");
+    let ran = agent_with(&patient, folder.path(), "probe --runtime mine --dtype int8 --json");
+    let probe: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(probe["fingerprint"]["libtorch"], "none");
+    assert_eq!(probe["fingerprint"]["facts"]["made_by"], "hand");
+}
+
+#[test]
+fn a_run_in_which_all_fails_fails() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let options = "bench --runtime mine --dtype int8 --key Conv3x3:n1-h8-w8-i128-o128-s1";
+    for (more, sentence) in [
+        ("", "error: the measurement failed, for the reason above: no table can be made of it"),
+        (
+            " --key Conv3x3:n1-h8-w8-i128-o127-s1",
+            "error: all 2 measurements failed, for the reasons above: no table can be made of them",
+        ),
+    ] {
+        let ran = agent(folder.path(), &format!("{options}{more}"));
+        let stderr = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{stderr}");
+        assert!(stderr.trim_end().ends_with(sentence), "{stderr}");
+        // The failures are results.
+        assert!(text(&ran.stdout).lines().all(|line| line.contains(r#""status":"failed""#)));
+        assert!(!ran.stdout.is_empty());
+    }
 }
 
 #[test]

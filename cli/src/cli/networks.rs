@@ -141,13 +141,14 @@ Example:
     Cost(NetworkCost),
     /// Read a model as a network: ONNX, or the .pt2 of torch.export
     #[command(after_help = "\
-The weights are not needed and not read. Blocks of the catalog are found in the model, so their rows count; the rest
-becomes ops of the network's own, whose definitions are in the output. If parts of the model cannot be expressed, they
-are listed, and there is no output.
+The weights are not needed, and not read without --weights. Blocks of the catalog are found in the model, so their rows
+count; the rest becomes ops of the network's own, whose definitions are in the output. If parts of the model cannot be
+expressed, they are listed, and there is no output.
 
 Example:
   latlas networks import resnet18.pt2 -o resnet18.json
   latlas networks import model.onnx --input 1x3x224x224 -o model.json
+  latlas networks import resnet18.pt2 -o resnet18.json --weights resnet18.safetensors
   latlas predict --table table.json --arch model.json")]
     Import(NetworkImport),
     /// Write a network as an ONNX file
@@ -164,7 +165,7 @@ Example:
 /// `latlas networks import`.
 #[derive(Debug, Args)]
 pub struct NetworkImport {
-    /// The model, whose format is told by its content
+    /// The model, whose format is told by its content; `-` is stdin
     pub file: PathBuf,
     /// Name of the network; by default the name of the file without its extension
     #[arg(long)]
@@ -175,6 +176,9 @@ pub struct NetworkImport {
     /// Write to this file, which is replaced as a whole
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Also write the model's weights, under the names that `networks export` has for them, as a safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
 }
 
 /// Networks, and where the definitions of their ops are.

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::common::farm::FakeCoordinator;
 use crate::common::{Desk, GRAPH, SMALL, keys, plausible, row, table};
 use insta::assert_snapshot;
-use ops_catalog::{Catalog, NetworkSpec, OpKey, SpaceDef};
+use latlas_export::{Model, Safetensors, Weights};
+use ops_catalog::{Catalog, Network, NetworkSpec, OpKey, SpaceDef};
 
 /// The keys of a space that the command printed.
 fn printed(text: &str) -> BTreeSet<OpKey> {
@@ -191,7 +192,9 @@ fn what_is_no_model_is_told_by_its_file() {
     let desk = Desk::new();
     let gone = desk.run("networks import gone.onnx");
     assert_eq!(gone.code, 1);
-    assert!(gone.stderr.starts_with("error: gone.onnx: it cannot be read: "), "{}", gone.stderr);
+    assert_eq!(gone.stderr, "error: gone.onnx: there is no such file\n");
+    let folder = desk.run("networks import .");
+    assert_eq!(folder.stderr, "error: .: it is a directory; name a file in it\n");
     let open = desk.run(&format!("networks import {} -o net.json", model("cnn.dynamic.onnx")));
     assert_eq!(open.code, 1);
     assert!(open.stderr.contains("give a number for each dimension (--input)"), "{}", open.stderr);
@@ -201,4 +204,63 @@ fn what_is_no_model_is_told_by_its_file() {
     let wrong = desk.run("networks import x.onnx --input batchx3");
     assert_eq!(wrong.code, 2);
     assert!(wrong.stderr.contains("as in 1x3x224x224"), "{}", wrong.stderr);
+}
+
+#[test]
+fn a_model_can_come_through_a_pipe() {
+    let desk = Desk::new();
+    for name in ["cnn.pt2", "cnn.17.onnx"] {
+        let model = std::fs::read(model(name)).unwrap();
+        let ran = desk.run_with("networks import - --name piped", &model);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let spec = NetworkSpec::from_json(&ran.stdout).unwrap();
+        assert_eq!(spec.name.as_deref(), Some("piped"));
+    }
+    let ran = desk.run_with("networks import -", "hello");
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert!(ran.stderr.starts_with("error: stdin: it is a text"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_imported_model_is_exported_with_its_weights() {
+    let desk = Desk::new();
+    let mut values: Vec<Vec<f32>> = vec![];
+    for (name, format) in [("cnn.pt2", "pt2"), ("cnn.17.onnx", "onnx")] {
+        let import = format!("networks import {} -o {format}.json", model(name));
+        let ran = desk.run(&format!("{import} --weights {format}.safetensors"));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("wrote {format}.safetensors: 6 weights, ")));
+        let export = format!("networks export --arch {format}.json --weights {format}.safetensors");
+        let exported = desk.run(&format!("{export} -o {format}.onnx"));
+        assert_eq!(exported.code, 0, "{}", exported.stderr);
+        assert!(!exported.stderr.contains("warning"), "{}", exported.stderr);
+        let text = std::fs::read_to_string(desk.path(&format!("{format}.json"))).unwrap();
+        let spec = NetworkSpec::from_json(&text).unwrap();
+        let plan = Network::new(&spec, Catalog::builtin()).unwrap().plan(Catalog::builtin());
+        let plan = plan.unwrap();
+        let stored = Safetensors::open(&desk.path(&format!("{format}.safetensors"))).unwrap();
+        let graph = Model::of_network("cnn", &plan);
+        values.push(graph.weights().flat_map(|weight| stored.get(weight).unwrap()).collect());
+    }
+    // One file has batch norms, and the other one has them folded by PyTorch.
+    let [own, folded] = &values[..] else { panic!("two files") };
+    assert_eq!(own.len(), folded.len());
+    let worst = own.iter().zip(folded).map(|(own, other)| (own - other).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-6, "{worst}");
+    assert!(own.iter().any(|&value| value != 0.0));
+    // The weights of a model through a pipe, and a format that has none that can be read.
+    let bytes = std::fs::read(model("cnn.pt2")).unwrap();
+    let piped = desk.run_with("networks import - -o piped.json --weights piped.safetensors", bytes);
+    assert_eq!(piped.code, 0, "{}", piped.stderr);
+    let bytes = |name: &str| std::fs::read(desk.path(name)).unwrap();
+    assert_eq!(bytes("piped.safetensors"), bytes("pt2.safetensors"));
+    let old =
+        desk.run(&format!("networks import {} --weights old.safetensors", model("cnn.old.pt2")));
+    assert_eq!((old.code, old.stdout.as_str()), (1, ""));
+    assert!(
+        old.stderr.contains("write the model with torch 2.8 or newer, or as ONNX"),
+        "{}",
+        old.stderr
+    );
+    assert!(!desk.path("old.safetensors").exists());
 }

@@ -4,7 +4,7 @@ use ops_catalog::{Init, Primitive, Step, TensorShape, rotary_angle};
 
 use super::dense::over_last;
 use super::{concat, map_dims, token_dims};
-use crate::builder::{Builder, int};
+use crate::builder::{Builder, int, ints};
 use crate::model::Value;
 
 /// Added to the scores of keys that a query does not see: their shares are zero in single precision. Infinity would
@@ -14,21 +14,24 @@ const UNSEEN: f64 = -1e4;
 /// Multi-head self-attention with its projections, over tokens or over the positions of a map.
 pub(super) fn self_attention(heads: u32, x: &Value, shape: TensorShape, b: &mut Builder) -> Value {
     match shape {
-        TensorShape::Tokens { .. } => over_tokens(heads.into(), x, token_dims(shape), |x, _| x, b),
+        TensorShape::Tokens { .. } => {
+            over_tokens((heads.into(), false), x, token_dims(shape), |x, _| x, b)
+        }
         TensorShape::Map { .. } => {
             let [n, c, h, w] = map_dims(shape);
             let flat = b.reshape(x, [n, c, h * w]);
             let tokens = b.transpose(&flat, [0, 2, 1]);
-            let mixed = over_tokens(heads.into(), &tokens, [n, h * w, c], |x, _| x, b);
+            let mixed = over_tokens((heads.into(), false), &tokens, [n, h * w, c], |x, _| x, b);
             let first = b.transpose(&mixed, [0, 2, 1]);
             b.reshape(&first, [n, c, h, w])
         }
     }
 }
 
-/// Self-attention with its projections, over `n` sequences of length `l`. `adjust` is what happens to the scores.
+/// Self-attention with its projections, over `n` sequences of length `l`, with or without cosines as scores. `adjust`
+/// is what happens to the scores.
 pub(super) fn over_tokens(
-    heads: i64,
+    (heads, cosine): (i64, bool),
     tokens: &Value,
     [n, l, c]: [i64; 3],
     adjust: impl FnOnce(Value, &mut Builder) -> Value,
@@ -44,21 +47,51 @@ pub(super) fn over_tokens(
     let q = by_head(&parts[0], [0, 2, 1, 3]);
     let k = by_head(&parts[1], [0, 2, 3, 1]);
     let v = by_head(&parts[2], [0, 2, 1, 3]);
-    let mixed = scaled_dot_product([&q, &k, &v], size, adjust, b);
+    let scores = if cosine { Scores::Cosines { heads } } else { Scores::Products { size } };
+    let mixed = scaled_dot_product([&q, &k, &v], scores, adjust, b);
     let last = b.transpose(&mixed, [0, 2, 1, 3]);
     let joined = b.reshape(&last, [n, l, c]);
     b.within("out", |b| over_last(c, true, &joined, c, b))
 }
 
-/// `softmax(q k / sqrt(size)) v`, with keys that are transposed already. `adjust` is what happens to the scores.
+/// How a query and a key are compared.
+enum Scores {
+    /// By their product, over the root of the size of a head.
+    Products { size: i64 },
+    /// By their cosine, times a factor for each head.
+    Cosines { heads: i64 },
+}
+
+/// The smallest length by which a vector is divided, as in `torch.nn.functional.normalize`.
+const SHORTEST: f64 = 1e-12;
+
+/// Vectors along a dimension, divided by their lengths.
+fn normalized(x: &Value, axis: i64, b: &mut Builder) -> Value {
+    let attributes = [ints("axes", [axis]), int("keepdims", 1)];
+    let lengths = b.node("ReduceL2", &[x], attributes);
+    let lengths = b.with_number("Max", &lengths, SHORTEST);
+    b.binary("Div", x, &lengths)
+}
+
+/// `softmax(scores of q and k) v`, with keys that are transposed already. `adjust` is what happens to the scores.
 fn scaled_dot_product(
     [q, k, v]: [&Value; 3],
-    size: i64,
+    scores: Scores,
     adjust: impl FnOnce(Value, &mut Builder) -> Value,
     b: &mut Builder,
 ) -> Value {
-    let products = b.binary("MatMul", q, k);
-    let scores = b.with_number("Mul", &products, 1.0 / (size as f64).sqrt());
+    let scores = match scores {
+        Scores::Products { size } => {
+            let products = b.binary("MatMul", q, k);
+            b.with_number("Mul", &products, 1.0 / (size as f64).sqrt())
+        }
+        Scores::Cosines { heads } => {
+            let (q, k) = (normalized(q, -1, b), normalized(k, -2, b));
+            let cosines = b.binary("MatMul", &q, &k);
+            let factors = b.viewed("scale", &[heads], Init::Ones, &[heads, 1, 1]);
+            b.binary("Mul", &cosines, &factors)
+        }
+    };
     let scores = adjust(scores, b);
     let shares = b.node("Softmax", &[&scores], [int("axis", -1)]);
     b.binary("MatMul", &shares, v)
@@ -71,7 +104,8 @@ pub(super) fn attention(
     shapes: &[TensorShape],
     b: &mut Builder,
 ) -> Value {
-    let Primitive::Attention { heads, kv_heads, causal, position_bias } = step.primitive else {
+    let Primitive::Attention { heads, kv_heads, causal, position_bias, cosine } = step.primitive
+    else {
         unreachable!("the caller has an attention")
     };
     let (heads, kv_heads) = (i64::from(heads), i64::from(kv_heads.unwrap_or(heads)));
@@ -98,7 +132,8 @@ pub(super) fn attention(
         }
         scores
     };
-    let mixed = scaled_dot_product([&q.value, &k.value, &v.value], size, adjust, b);
+    let scores = if cosine { Scores::Cosines { heads } } else { Scores::Products { size } };
+    let mixed = scaled_dot_product([&q.value, &k.value, &v.value], scores, adjust, b);
     let order = match shapes[0] {
         // Channels first: the values of a head stand together.
         TensorShape::Map { .. } => [0, 1, 3, 2],
@@ -106,6 +141,27 @@ pub(super) fn attention(
     };
     let ordered = b.transpose(&mixed, order);
     b.reshape_to(&ordered, &step.outputs[0].dims())
+}
+
+/// Attention of the channels of each head.
+pub(super) fn of_channels(
+    heads: u32,
+    inputs: &[Value],
+    shape: TensorShape,
+    b: &mut Builder,
+) -> Value {
+    let heads = i64::from(heads);
+    // A head's channels are what is compared, so keys are transposed where their channels come last.
+    let q = by_head(&inputs[0], shape, heads, true, b);
+    let k = by_head(&inputs[1], shape, heads, false, b);
+    let v = by_head(&inputs[2], shape, heads, true, b);
+    let parts = [&q.value, &k.value, &v.value];
+    let mixed = scaled_dot_product(parts, Scores::Cosines { heads }, |scores, _| scores, b);
+    let ordered = match shape {
+        TensorShape::Map { .. } => mixed,
+        TensorShape::Tokens { .. } => b.transpose(&mixed, [0, 3, 1, 2]),
+    };
+    b.reshape_to(&ordered, &shape.dims())
 }
 
 /// Values by head, with their dimensions.

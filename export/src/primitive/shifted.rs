@@ -14,25 +14,33 @@ pub(super) fn window_attention(
     shape: TensorShape,
     b: &mut Builder,
 ) -> Value {
-    let Primitive::WindowAttention { heads, window, shift, grid } = step.primitive else {
+    let Primitive::WindowAttention { heads, window, shift, grid, position_bias, cosine } =
+        step.primitive
+    else {
         unreachable!("the caller has window attention")
     };
     let (heads, [n, c, h, w]) = (i64::from(heads), map_dims(shape));
     let windows = ShiftedWindows::new([h, w], window.into(), shift.into(), grid);
     let (count, places) = (windows.count(), windows.places());
-    let bias = bias(&windows, heads, b);
+    let bias = position_bias.then(|| bias(&windows, heads, b));
     let tokens = partition(&windows, x, [n, c], b);
     let adjust = |scores: Value, b: &mut Builder| {
         if windows.shift == [0, 0] {
-            return b.binary("Add", &scores, &bias);
+            return match &bias {
+                Some(bias) => b.binary("Add", &scores, bias),
+                None => scores,
+            };
         }
         let unseen = mask(&windows, b);
-        let bias = b.binary("Add", &bias, &unseen);
+        let bias = match &bias {
+            Some(bias) => b.binary("Add", bias, &unseen),
+            None => unseen,
+        };
         let by_image = b.reshape(&scores, [n, count, heads, places, places]);
         let biased = b.binary("Add", &by_image, &bias);
         b.reshape(&biased, [n * count, heads, places, places])
     };
-    let mixed = over_tokens(heads, &tokens, [n * count, places, c], adjust, b);
+    let mixed = over_tokens((heads, cosine), &tokens, [n * count, places, c], adjust, b);
     join(&windows, &mixed, [n, c], b)
 }
 

@@ -177,6 +177,7 @@ fn is_move(primitive: &Primitive<u32>) -> bool {
             | Primitive::Flatten
             | Primitive::Shuffle { .. }
             | Primitive::SpaceToDepth { .. }
+            | Primitive::Transpose
             | Primitive::ToTokens { class_token: false, positions: false }
     )
 }
@@ -188,6 +189,8 @@ fn is_light(primitive: &Primitive<u32>) -> bool {
         || matches!(
             primitive,
             Primitive::LayerScale
+                | Primitive::Scale
+                | Primitive::Transpose
                 | Primitive::Prelu { .. }
                 | Primitive::Flatten
                 | Primitive::Slice { .. }

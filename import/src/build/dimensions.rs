@@ -57,6 +57,21 @@ fn position(at: i64, length: u64) -> u64 {
 }
 
 impl Builder {
+    /// Checks that the input of windows over some spatial dimensions has a batch: PyTorch takes one without, too.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub(crate) fn batched(&self, x: ValueId, spatial: usize) -> Step<()> {
+        let dims = self.dims(x);
+        if spatial == 0 || dims.len() != spatial + 1 {
+            return Ok(());
+        }
+        malformed(format!(
+            "its input {dims:?} has no batch dimension: export the model with one in front, as in {:?}",
+            [&[1], dims].concat()
+        ))
+    }
+
     /// The same elements with other dimensions.
     pub(crate) fn reshape(&mut self, x: ValueId, dims: &[u64]) -> Step<ValueId> {
         if self.dims(x) == dims {
@@ -259,7 +274,7 @@ impl Builder {
         let numbers = number.zip(count.and_then(|n| usize::try_from(n).ok()));
         let numbers = numbers.map(|(number, count)| vec![number; count]);
         let name = self.here();
-        Ok(self.constant(&name, dims, kind, numbers)?)
+        Ok(self.made(&name, dims, kind, numbers)?)
     }
 
     /// The same elements, repeated along each dimension: of a computed value only where a dimension is 1.
@@ -291,7 +306,7 @@ impl Builder {
         let small = count <= MOST_NUMBERS;
         let numbers = small.then(|| (0..count).map(|i| start + i as f64 * step).collect());
         let name = self.here();
-        Ok(self.constant(&name, vec![count], kind, numbers)?)
+        Ok(self.made(&name, vec![count], kind, numbers)?)
     }
 
     /// A function of each element.

@@ -74,7 +74,7 @@ impl Builder {
         let distance = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
         let list: Vec<f64> = (end + 1..=start).rev().step_by(distance).map(|i| i as f64).collect();
         let name = self.here();
-        let positions = self.constant(&name, vec![list.len() as u64], Kind::Integer, Some(list))?;
+        let positions = self.made(&name, vec![list.len() as u64], Kind::Integer, Some(list))?;
         self.on_constants(&OnConstants::Gather(axis), &[x, positions])
     }
 

@@ -20,6 +20,8 @@ fn elements_move_as_in_numpy() {
     let pad = Operation::Pad { before: vec![0, 1], after: vec![1, 0] };
     assert_eq!(on(&pad, &[more], &[3, 2]), [0.0, 9.0, 0.0, 8.0, 0.0, 0.0]);
     assert_eq!(on(&Operation::Expand, &[more], &[2, 2]), [9.0, 9.0, 8.0, 8.0]);
+    let rows: (&[u64], &[f64]) = (&[1, 2], &[1.0, 0.0]);
+    assert_eq!(on(&Operation::Embedding, &[SIX, rows], &[1, 2, 3]), [3.0, 4.0, 5.0, 0.0, 1.0, 2.0]);
 }
 
 #[test]
@@ -60,4 +62,55 @@ fn what_only_constants_have_is_computed_as_in_numpy() {
     let chosen =
         constant(OnConstants::Where, &[(&[2], &[1.0, 0.0]), (&[], &[8.0]), (&[2], &[1.0, 2.0])]);
     assert_eq!(chosen, (vec![2], vec![8.0, 2.0]));
+}
+
+#[test]
+fn products_are_those_of_pytorch() {
+    let on = |operation: &Operation, operands: &[(&[u64], &[f64])], dims: &[u64]| {
+        let operands: Vec<Operand<'_>> =
+            operands.iter().map(|&(dims, numbers)| Operand { dims, numbers }).collect();
+        product(operation, &operands, dims)
+    };
+    // [[0, 1, 2], [3, 4, 5]] times its transpose, plus a bias.
+    let linear = Operation::Linear { transposed: true };
+    let bias: (&[u64], &[f64]) = (&[2], &[100.0, 200.0]);
+    assert_eq!(on(&linear, &[SIX, SIX, bias], &[2, 2]), Some(vec![105.0, 214.0, 114.0, 250.0]));
+    let turned: (&[u64], &[f64]) = (&[3, 2], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    let linear = Operation::Linear { transposed: false };
+    assert_eq!(on(&linear, &[SIX, turned], &[2, 2]), Some(vec![5.0, 14.0, 14.0, 50.0]));
+    // One matrix for both of a batch.
+    let both: (&[u64], &[f64]) = (&[2, 1, 2], &[1.0, 0.0, 0.0, 1.0]);
+    let matmul = Operation::MatMul;
+    assert_eq!(
+        on(&matmul, &[both, SIX], &[2, 1, 3]),
+        Some(vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+        "its rows"
+    );
+    let conv = |stride: u32| Operation::Conv {
+        stride: vec![stride; 2],
+        dilation: vec![1; 2],
+        before: vec![0; 2],
+        after: vec![0; 2],
+        groups: 1,
+    };
+    let map: (&[u64], &[f64]) = (&[1, 2, 1, 3], SIX.1);
+    let weight: (&[u64], &[f64]) = (&[1, 2, 1, 1], &[1.0, 10.0]);
+    assert_eq!(on(&conv(1), &[map, weight], &[1, 1, 1, 3]), Some(vec![30.0, 41.0, 52.0]));
+    assert_eq!(on(&conv(2), &[map, weight], &[1, 1, 1, 2]), None);
+    assert_eq!(work(&Operation::MatMul, &[&[7, 5], &[5, 3]], &[7, 3]), 105);
+}
+
+#[test]
+fn elements_are_gathered_along_a_dimension() {
+    let on = |axis: usize, positions: (&[u64], &[f64])| {
+        let operands = [SIX, positions].map(|(dims, numbers)| Operand { dims, numbers });
+        let shapes = [SIX.0, positions.0].map(|dims| (dims, Kind::Integer));
+        let (dims, _) = output(&OnConstants::Along(axis), &shapes).ok()?;
+        evaluate_constant(&OnConstants::Along(axis), &operands, &dims)
+    };
+    // As torch.gather: [[0, 1, 2], [3, 4, 5]] at these places of each row, and of each column.
+    assert_eq!(on(1, (&[2, 2], &[2.0, 0.0, -1.0, 1.0])), Some(vec![2.0, 0.0, 5.0, 4.0]));
+    assert_eq!(on(0, (&[1, 3], &[1.0, 0.0, 1.0])), Some(vec![3.0, 1.0, 5.0]));
+    assert_eq!(on(1, (&[2, 1], &[3.0, 0.0])), None);
+    assert_eq!(on(1, (&[3, 1], &[0.0; 3])), None);
 }

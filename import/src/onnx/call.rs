@@ -226,7 +226,7 @@ impl<'a> Call<'a, '_> {
                 _ => self.constants(&OnConstants::Remainder),
             },
             "ScatterND" | "ScatterElements" | "CumSum" | "IsInf" | "IsNaN" => self.uncounted(0),
-            "GatherElements" => self.uncounted(1),
+            "GatherElements" | "GatherND" => self.gather_constants(operator == "GatherND"),
             _ => unsupported(why(operator)),
         }
     }

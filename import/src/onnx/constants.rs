@@ -10,7 +10,7 @@ use crate::shapes;
 impl Call<'_, '_> {
     fn made(&mut self, dims: Vec<u64>, kind: Kind, numbers: Option<Vec<f64>>) -> Step<ValueId> {
         let name = self.builder.here();
-        Ok(self.builder.constant(&name, dims, kind, numbers)?)
+        Ok(self.builder.made(&name, dims, kind, numbers)?)
     }
 
     fn stored(&mut self, tensor: &Tensor) -> Step<ValueId> {

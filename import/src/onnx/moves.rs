@@ -138,6 +138,25 @@ impl Call<'_, '_> {
         self.builder.positions(x, at, positions)
     }
 
+    /// Elements of a constant: one for each position along an axis, or slices of its first dimension.
+    pub(super) fn gather_constants(&mut self, slices: bool) -> Step<ValueId> {
+        let (x, positions) = (self.need(0)?, self.need(1)?);
+        let rank = self.builder.rank(x);
+        if !slices {
+            let along = OnConstants::Along(axis(self.int("axis", 0)?, rank)?);
+            return self.builder.on_constants(&along, &[x, positions]);
+        }
+        let dims = self.builder.dims(positions).to_vec();
+        let Some((&1, places)) = dims.split_last().filter(|_| rank > 0) else {
+            return unsupported("positions of several dimensions");
+        };
+        if self.int("batch_dims", 0)? != 0 {
+            return unsupported("positions for each element of a batch");
+        }
+        let positions = self.builder.reshape(positions, places)?;
+        self.builder.on_constants(&OnConstants::Gather(0), &[x, positions])
+    }
+
     pub(super) fn pad(&mut self) -> Step<ValueId> {
         let (x, pads) = (self.need(0)?, self.need(1)?);
         let pads = self.builder.list(pads, "its padding")?;

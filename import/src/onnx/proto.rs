@@ -3,7 +3,7 @@
 use std::io::{Read, Seek};
 
 use crate::error::ImportError;
-use crate::fold::MOST_STORED;
+use crate::fold::{MOST_BYTES, MOST_STORED};
 use crate::wire::{Content, Field, Wire};
 
 /// A model.
@@ -90,9 +90,11 @@ pub(crate) struct Tensor {
 /// Where the elements of a tensor are.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Data {
-    /// In the file, and too large to be read, or nowhere.
+    /// In a form that is not read, or nowhere.
     #[default]
     Unread,
+    /// In the file, and too large to be kept: plain bytes from this one on.
+    Here { at: u64 },
     /// Bytes, least significant first.
     Raw(Vec<u8>),
     /// Numbers, or bits of numbers if the element type is a short floating-point type.
@@ -250,6 +252,7 @@ fn tensor<R: Read + Seek>(wire: &mut Wire<R>, end: u64) -> Result<Tensor> {
     let mut tensor = Tensor::default();
     let (mut floats, mut integers) = (Vec::new(), Vec::new());
     let mut raw = None;
+    let mut here = None;
     let mut external = Vec::new();
     while let Some(field) = wire.next(end)? {
         match field.number {
@@ -260,9 +263,14 @@ fn tensor<R: Read + Seek>(wire: &mut Wire<R>, end: u64) -> Result<Tensor> {
                 wire.integers(field, &mut integers)?;
             }
             8 => tensor.name = wire.text(field)?,
-            9 if is_small(field, 8, 0) => raw = Some(wire.bytes(field)?),
+            9 if is_small(field, 8, 0) || is_mask(field) => raw = Some(wire.bytes(field)?),
             10 if is_small(field, 8, floats.len()) => doubles(wire, field, &mut floats)?,
             13 => external.push(wire.message(field, entry)?),
+            // Bytes, and packed numbers of 32 and of 64 bits, which are stored alike.
+            4 | 9 | 10 if matches!(field.content, Content::Length(_)) => {
+                here = Some(wire.position());
+                wire.skip(field)?;
+            }
             _ => wire.skip(field)?,
         }
     }
@@ -279,7 +287,7 @@ fn tensor<R: Read + Seek>(wire: &mut Wire<R>, end: u64) -> Result<Tensor> {
     } else if !integers.is_empty() {
         Data::Integers(integers)
     } else {
-        Data::Unread
+        here.map_or(Data::Unread, |at| Data::Here { at })
     };
     Ok(tensor)
 }
@@ -290,6 +298,11 @@ fn is_small(field: Field, size: u64, before: usize) -> bool {
         Content::Length(length) => length <= MOST_STORED * size,
         _ => (before as u64) < MOST_STORED,
     }
+}
+
+/// Whether a field can have the bytes of a mask.
+fn is_mask(field: Field) -> bool {
+    matches!(field.content, Content::Length(length) if length <= MOST_BYTES)
 }
 
 fn doubles<R: Read + Seek>(wire: &mut Wire<R>, field: Field, list: &mut Vec<f64>) -> Result<()> {

@@ -9,9 +9,9 @@ use super::proto::{Data, Tensor};
 use crate::build::Builder;
 use crate::elements::Element;
 use crate::error::{ImportError, shown};
-use crate::fold::MOST_STORED;
+use crate::fold;
 use crate::graph::{Kind, ValueId};
-use crate::shapes;
+use crate::stored::{Located, Place};
 
 /// The element type with a number of the enum `TensorProto.DataType`, if its numbers are read.
 fn element(number: i64) -> Option<Element> {
@@ -78,7 +78,18 @@ impl Store {
         };
         // Texts and complex numbers are only read by operators that are not supported.
         let kind = kind(tensor.element).unwrap_or(Kind::Float);
-        let numbers = self.numbers(name, tensor, shapes::count(&dims))?;
+        let numbers = self.numbers(name, tensor, &dims)?;
+        let place = match (&numbers, &tensor.data) {
+            (Some(numbers), _) => Some(Place::Known(numbers.as_slice().into())),
+            (None, Data::Here { at }) => Some(Place::Here { at: *at }),
+            (None, Data::External { location, offset }) => {
+                inside(location).map(|path| Place::Beside { path, at: *offset })
+            }
+            _ => None,
+        };
+        if let (Some(place), Some(element)) = (place, element(tensor.element)) {
+            builder.locate(name, Located { dims: dims.clone(), element, place });
+        }
         builder.constant(name, dims, kind, numbers)
     }
 
@@ -86,10 +97,10 @@ impl Store {
         &mut self,
         name: &str,
         tensor: &Tensor,
-        count: Option<u64>,
+        dims: &[u64],
     ) -> Result<Option<Vec<f64>>, ImportError> {
         let element = element(tensor.element);
-        let small = count.filter(|&n| n <= MOST_STORED).and_then(|n| usize::try_from(n).ok());
+        let small = element.and_then(|element| fold::kept(element, dims));
         if let Data::External { location, offset } = &tensor.data {
             let path = inside(location).ok_or_else(|| ImportError::Outside {
                 tensor: shown(name),
@@ -108,7 +119,7 @@ impl Store {
                 Some(numbers.iter().map(|n| element.of_bits(n.cast_unsigned())).collect())
             }
             _ if count == 0 => Some(Vec::new()),
-            Data::Unread | Data::External { .. } => None,
+            Data::Unread | Data::Here { .. } | Data::External { .. } => None,
         })
     }
 

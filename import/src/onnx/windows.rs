@@ -74,6 +74,7 @@ impl Call<'_, '_> {
     }
 
     fn window(&self, kernel: Vec<u32>) -> Step<Window> {
+        self.builder.batched(self.need(0)?, kernel.len())?;
         let spatial = self.spatial()?;
         let rank = spatial.len();
         let stride = self.per_dimension("strides", rank, 1)?;

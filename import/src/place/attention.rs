@@ -25,41 +25,78 @@ struct Heads {
 }
 
 impl Placer<'_> {
-    pub(super) fn attention(&mut self, causal: bool, scale: Option<f64>) -> Result<Placed, Why> {
+    pub(super) fn attention(
+        &mut self,
+        causal: bool,
+        scale: Option<f64>,
+        cosine: bool,
+    ) -> Result<Placed, Why> {
         let parts = [self.argument(0)?, self.argument(1)?, self.argument(2)?];
+        if cosine && let Some(heads) = self.channel_heads(&parts) {
+            let primitive = Primitive::ChannelAttention { heads: number(heads)? };
+            let sources = parts.iter().map(|part| part.source).collect();
+            let source = self.push(primitive, sources, self.head_factors(true, heads)?)?;
+            return Ok(Placed { source, ..parts[0].clone() });
+        }
         let [q, k, v] = [self.heads(&parts[0])?, self.heads(&parts[1])?, self.heads(&parts[2])?];
         let shared = q.heads.is_multiple_of(k.heads * k.repeats);
         if k.heads != v.heads || q.repeats != 1 || !shared {
             return Err(format!("{} heads of queries and {} of keys", q.heads, k.heads));
         }
         let usual = 1.0 / (q.size as f64).sqrt();
-        if scale.is_some_and(|scale| (scale / usual - 1.0).abs() > 1e-3) {
+        if !cosine && scale.is_some_and(|scale| (scale / usual - 1.0).abs() > 1e-3) {
             self.note(
                 "the scores of an attention are scaled by another number than 1 / sqrt(head size), which takes as long",
             );
         }
-        let masks: Vec<&Value> = (3..self.node.inputs.len())
+        let first_mask = 3 + usize::from(cosine);
+        let masks: Vec<&Value> = (first_mask..self.node.inputs.len())
             .map(|index| self.weight(index))
             .collect::<Result<_, _>>()?;
         let is_map = matches!(self.shape(&parts[0]), TensorShape::Map { .. });
         let inside = !q.windows.is_empty() || parts[0].rolled != [0, 0];
         let (source, digits) = if inside || (is_map && !masks.is_empty()) {
-            self.in_windows(&parts, [&q, &k, &v])?
+            self.in_windows(&parts, [&q, &k, &v], cosine, &masks)?
         } else {
-            self.over_all(&parts, [&q, &k, &v], causal, &masks)?
+            self.over_all(&parts, [&q, &k, &v], (causal, cosine), &masks)?
         };
         Ok(Placed { source, digits, rolled: parts[0].rolled })
     }
 
-    /// The table of biases by relative position, of which the node's mask was made.
-    fn table(&self, window: u64, heads: u64) -> Given {
-        let rows = (2 * window - 1) * (2 * window - 1);
-        let masks = self.node.inputs.iter().skip(3).map(|&id| &self.graph.values[id]);
-        let mut origins = masks.filter_map(|mask| mask.origin.as_ref());
-        let table = origins.find(|stored| stored.dims.iter().product::<u64>() == rows * heads);
-        table.map_or(Given::Unknown, |stored| {
-            Given::Reshaped(Box::new(Given::Stored(stored.name.clone())), vec![rows, heads])
-        })
+    /// The factors of the heads, of attention by cosines.
+    fn head_factors(&self, cosine: bool, heads: u64) -> Result<Vec<(String, Given)>, Why> {
+        if !cosine {
+            return Ok(vec![]);
+        }
+        let factors = self.weight(3)?;
+        Ok(vec![named("scale", Given::Reshaped(Box::new(stored(factors)), vec![heads]))])
+    }
+
+    /// The number of heads, if queries, keys and values are `[batch, heads, channels of a head, positions]`.
+    fn channel_heads(&self, parts: &[Placed; 3]) -> Option<u64> {
+        let [_, heads, size, _] = &parts[0].digits.0[..] else { return None };
+        let (heads, size) = (extent(heads), extent(size));
+        let alike = |part: &Placed| {
+            let shape = self.shape(part);
+            let dims = [Digits::natural(shape).sizes()[0], heads, size, shape.positions()];
+            let natural = Digits::natural(shape);
+            let first = match shape {
+                TensorShape::Tokens { .. } => natural.permuted(&[0, 2, 1]),
+                TensorShape::Map { .. } => Some(natural),
+            };
+            let wanted = first.and_then(|digits| digits.reshaped(&dims));
+            part.rolled == [0, 0] && wanted.as_ref() == Some(&part.digits)
+        };
+        parts.iter().all(alike).then_some(heads)
+    }
+
+    /// The table of biases by relative position in windows of a side, from the biases of pairs among the masks.
+    fn table(&self, side: u64, heads: u64, masks: &[&Value]) -> Given {
+        let places = side * side;
+        let whole = |mask: &&&Value| mask.dims.iter().product::<u64>() == heads * places * places;
+        let biases = masks.iter().find(whole).map_or(Given::Unknown, |mask| stored(mask));
+        let dims = vec![1, heads, places, places];
+        Given::ByOffset(Box::new(Given::Reshaped(Box::new(biases), dims)), side)
     }
 
     /// How a value is read as heads.
@@ -98,7 +135,7 @@ impl Placer<'_> {
         &mut self,
         parts: &[Placed; 3],
         [q, k, v]: [&Heads; 3],
-        causal: bool,
+        (causal, cosine): (bool, bool),
         masks: &[&Value],
     ) -> Result<(Source, Digits), Why> {
         for (part, heads) in parts.iter().zip([q, k, v]) {
@@ -114,23 +151,23 @@ impl Placer<'_> {
         let (causal, bias) = self.masked(causal, masks)?;
         let given = bias.map(|mask| {
             let dims = vec![1, q.heads, extent(&q.positions), extent(&k.positions)];
-            let own = mask.origin.as_ref().is_some_and(|stored| stored.name == mask.name);
-            let given = if own { stored(mask) } else { Given::Unknown };
-            named("positions", Given::Reshaped(Box::new(given), dims))
+            named("positions", Given::Reshaped(Box::new(stored(mask)), dims))
         });
         let primitive = Primitive::Attention {
             heads: number(q.heads)?,
             kv_heads: Some(number(k.heads)?),
             causal,
             position_bias: given.is_some(),
+            cosine,
         };
         let side = extent(&q.positions).isqrt();
-        let table = match (given.is_some(), self.table(side, q.heads)) {
-            (true, given) if given != Given::Unknown => Some(named(TABLE, given)),
-            _ => None,
-        };
+        let square = side * side == extent(&q.positions) && q.positions == k.positions;
+        let table =
+            (given.is_some() && square).then(|| named(TABLE, self.table(side, q.heads, masks)));
         let sources = parts.iter().map(|part| part.source).collect();
-        let source = self.push(primitive, sources, given.into_iter().chain(table).collect())?;
+        let mut weights = self.head_factors(cosine, q.heads)?;
+        weights.extend(given.into_iter().chain(table));
+        let source = self.push(primitive, sources, weights)?;
         Ok((source, with_head_size(&parts[0].digits, q.size, v.size)))
     }
 
@@ -187,6 +224,8 @@ impl Placer<'_> {
         &mut self,
         parts: &[Placed; 3],
         [q, k, v]: [&Heads; 3],
+        cosine: bool,
+        masks: &[&Value],
     ) -> Result<(Source, Digits), Why> {
         let TensorShape::Map { h, w, .. } = self.shape(&parts[0]) else {
             return Err("attention inside parts of a sequence".into());
@@ -210,18 +249,40 @@ impl Placer<'_> {
             return Err("rows and columns are rolled by different numbers".into());
         }
         let heads = number(q.heads)?;
-        let positions = self.table(window, q.heads);
+        let mut weights = self.head_factors(cosine, q.heads)?;
+        // What is added to the windows of all heads alike is the mask of a shift.
+        let position_bias = masks.iter().any(|mask| is_for_each_head(mask, q.heads));
+        if position_bias {
+            weights.push(named("positions", self.table(window, q.heads, masks)));
+        }
         let output = self.shape(&parts[0]);
         self.flat.steps.push(FlatStep {
-            apply: Apply::Windows(Windows { heads, window: number(window)?, shift, grid }),
+            apply: Apply::Windows(Windows {
+                heads,
+                window: number(window)?,
+                shift,
+                grid,
+                position_bias,
+                cosine,
+            }),
             inputs: parts.iter().map(|part| part.source).collect(),
             output,
-            weights: vec![named("positions", positions)],
+            weights,
             place: self.node.place.clone(),
             operator: self.node.operator.clone(),
         });
         let source = Source::Step(self.flat.steps.len() - 1);
         Ok((source, parts[0].digits.clone()))
+    }
+}
+
+/// Whether something that is added to scores has its own numbers for each head.
+fn is_for_each_head(mask: &Value, heads: u64) -> bool {
+    match mask.dims[..] {
+        [ref before @ .., own, _, _] => {
+            own == heads && (heads > 1 || before.iter().all(|&size| size == 1))
+        }
+        _ => false,
     }
 }
 

@@ -1,17 +1,23 @@
 //! Convolutions, linear layers and normalizations.
 
+use std::sync::Arc;
+
 use ops_catalog::{Padding, Pair, Primitive, Sides, TensorShape};
 
-use super::{Placed, Placer, Why, number, sequence_of};
+use super::channels::ordered;
+use super::{Placed, Placer, Why, number};
 use crate::flat::{Apply, Given, Norm, Source};
 use crate::graph::{Operation, Value};
 use crate::view::{Axis, Digits, whole};
 
-/// A stored weight in its own dimensions.
+/// A constant in its own dimensions.
 pub(super) fn stored(value: &Value) -> Given {
-    match &value.origin {
-        Some(stored) if stored.name == value.name => Given::Stored(stored.name.clone()),
-        _ => Given::Unknown,
+    match &value.formula {
+        Some(formula) => match formula.name() {
+            Some(name) => Given::Stored(name.to_owned()),
+            None => Given::Computed(Arc::clone(formula)),
+        },
+        None => Given::Unknown,
     }
 }
 
@@ -132,6 +138,7 @@ impl Placer<'_> {
         };
         let out = number(out)?;
         let (input, source) = self.channels_of(&input)?;
+        let given = ordered(given, 1, input.digits.0.last());
         let shape = self.flat.shape(source);
         let (primitive, given) = match shape {
             TensorShape::Map { h, w, .. } if (h, w) != (1, 1) => {
@@ -150,36 +157,13 @@ impl Placer<'_> {
             _ => (Primitive::Linear { out, bias: bias.is_some() }, given),
         };
         let source = self.push(primitive, vec![source], with_bias(given, bias))?;
-        self.in_order_of(&input, source)
-    }
-
-    /// A value whose last dimension is its channels, for what works on each position alone. A flattened map becomes
-    /// channels, and `[n, h * w, c]` becomes a sequence.
-    pub(super) fn channels_of(&mut self, input: &Placed) -> Result<(Placed, Source), Why> {
-        let shape = self.shape(input);
-        if self.channels_last(input) || shape.channels() == 1 {
-            let natural = Digits::natural(shape);
-            let is_map = matches!(shape, TensorShape::Map { .. }) && shape.positions() > 1;
-            if is_map && input.digits == sequence_of(&natural) {
-                let source = self.as_tokens(input)?;
-                return Ok((self.natural(source), source));
-            }
-            return Ok((input.clone(), input.source));
+        let mut digits = input.digits.clone();
+        match digits.0.last_mut() {
+            // The channels of the output are in their own order.
+            Some(last) if last.len() > 1 => *last = whole(Axis::Channels, out.into()),
+            _ => return self.in_order_of(&input, source),
         }
-        // All that is left of a map or a sequence, in one dimension.
-        let natural = Digits::natural(shape);
-        let batch = natural.sizes()[0];
-        let all = shape.elements() / batch;
-        if input.rolled == [0, 0] && natural.reshaped(&[batch, all]).as_ref() == Some(&input.digits)
-        {
-            let source = self.push(Primitive::Flatten, vec![input.source], vec![])?;
-            let digits = Digits(vec![whole(Axis::Batch, batch), whole(Axis::Channels, all)]);
-            return Ok((Placed { source, digits, rolled: [0, 0] }, source));
-        }
-        Err(format!(
-            "it works along the last dimension of a tensor in the order {}, which should be the channels",
-            super::told(&input.digits)
-        ))
+        Ok(Placed { source, digits, rolled: input.rolled })
     }
 
     pub(super) fn batch_norm(&mut self, epsilon: f64) -> Result<Placed, Why> {
@@ -241,11 +225,7 @@ impl Placer<'_> {
     }
 
     pub(super) fn layer_norm(&mut self, dimensions: usize) -> Result<Placed, Why> {
-        if dimensions != 1 {
-            return Err(format!(
-                "a layer norm over {dimensions} dimensions; the catalog has one over the channels"
-            ));
-        }
+        is_over_channels(dimensions)?;
         let channels = self.value(0)?.dims.last().copied().unwrap_or(1);
         let part = |name: &str, value: Option<&Value>, without: f64| {
             named(name, value.map_or(Given::Constant(without, vec![channels]), stored))
@@ -270,6 +250,8 @@ impl Placer<'_> {
     ) -> Result<Placed, Why> {
         let input = self.argument(0)?;
         let (input, source) = self.channels_of(&input)?;
+        let order = |(name, given)| (name, ordered(given, 0, input.digits.0.last()));
+        let weights = weights.into_iter().map(order).collect();
         let source = self.push(primitive, vec![source], weights)?;
         self.in_order_of(&input, source)
     }
@@ -278,7 +260,11 @@ impl Placer<'_> {
         let input = self.argument(0)?;
         let channels = vec![u64::from(self.shape(&input).channels())];
         let part = |name: &str, value: Option<&Value>, without: f64| {
-            named(name, value.map_or(Given::Constant(without, channels.clone()), stored))
+            let given = match value {
+                Some(value) => Given::Reshaped(Box::new(stored(value)), channels.clone()),
+                None => Given::Constant(without, channels.clone()),
+            };
+            named(name, given)
         };
         let weights = vec![
             part("weight", self.optional_weight(1)?, 1.0),
@@ -287,6 +273,16 @@ impl Placer<'_> {
         let map = self.as_map(&input)?;
         let source = self.push(Primitive::GroupNorm { groups }, vec![map], weights)?;
         self.in_order_of(&input, source)
+    }
+}
+
+/// Whether a layer norm is over the last dimension alone.
+pub(super) fn is_over_channels(dimensions: usize) -> Result<(), Why> {
+    match dimensions {
+        1 => Ok(()),
+        _ => Err(format!(
+            "a layer norm over {dimensions} dimensions; the catalog has one over the channels"
+        )),
     }
 }
 

@@ -43,25 +43,36 @@ impl Placer<'_> {
     }
 
     pub(super) fn binary(&mut self, binary: Binary) -> Result<Placed, Why> {
+        if let Some(primitive) = self.combination(binary)? {
+            return self.combined(primitive);
+        }
         let (left, right) = (self.value(0)?, self.value(1)?);
         match (left.constant, right.constant) {
-            (false, false) => self.combined(binary),
-            (false, true) => self.with_constant(binary, 0, right),
+            (false, _) => self.with_constant(binary, 0, right),
             (true, false) => self.with_constant(binary, 1, left),
             (true, true) => Err("both of its inputs are constants".into()),
         }
     }
 
-    /// Two computed values.
-    fn combined(&mut self, binary: Binary) -> Result<Placed, Why> {
+    /// The primitive of two computed values; None if one of the node's inputs is a constant.
+    pub(super) fn combination(&self, binary: Binary) -> Result<Option<Primitive<u32>>, Why> {
+        let (left, right) = (self.value(0)?, self.value(1)?);
         let primitive = match binary {
             Binary::Add => Primitive::Add,
             Binary::Mul => Primitive::Mul,
             Binary::Sub => Primitive::Sub,
             Binary::Div | Binary::Pow | Binary::Max | Binary::Min => {
+                if left.constant || right.constant {
+                    return Ok(None);
+                }
                 return Err(format!("{binary:?} of two computed values is not in the catalog"));
             }
         };
+        Ok((!left.constant && !right.constant).then_some(primitive))
+    }
+
+    /// Two computed values.
+    fn combined(&mut self, primitive: Primitive<u32>) -> Result<Placed, Why> {
         let (left, right) = (self.argument(0)?, self.argument(1)?);
         let same = self.shape(&left) == self.shape(&right);
         if same && left.digits == right.digits && left.rolled == right.rolled {
@@ -237,7 +248,7 @@ impl Placer<'_> {
         Ok(Placed { source, ..input.clone() })
     }
 
-    /// One factor for all: the catalog has it as equal factors of the channels, which takes as long.
+    /// One factor for all.
     fn scaled_by_one_number(
         &mut self,
         input: &Placed,
@@ -251,8 +262,9 @@ impl Placer<'_> {
         if factor == 1.0 {
             return Ok(input.clone());
         }
-        let channels = u64::from(self.shape(input).channels());
-        self.scaled(input, Given::Constant(factor, vec![channels]))
+        let weights = vec![named("factor", Given::Constant(factor, vec![1]))];
+        let source = self.push(Primitive::Scale, vec![input.source], weights)?;
+        Ok(Placed { source, ..input.clone() })
     }
 
     pub(super) fn softmax(&mut self, axis: usize) -> Result<Placed, Why> {
@@ -315,7 +327,8 @@ impl Placer<'_> {
     }
 }
 
-fn primitive_of(function: Function) -> Result<Primitive<u32>, Why> {
+/// The primitive of an activation.
+pub(super) fn primitive_of(function: Function) -> Result<Primitive<u32>, Why> {
     Ok(match function {
         Function::Relu => Primitive::Relu,
         Function::Clip { min: 0.0, max: 6.0 } => Primitive::Relu6,

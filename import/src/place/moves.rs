@@ -1,6 +1,6 @@
 //! What moves elements: reshapes, permutations, slices, concatenations, padding.
 
-use ops_catalog::{Dimension, Padding, Primitive, Sides, TensorShape};
+use ops_catalog::{Dimension, Padding, Pair, Primitive, Sides, TensorShape};
 
 use super::dense::{named, stored};
 use super::{Placed, Placer, Why, number, told};
@@ -11,7 +11,8 @@ impl Placer<'_> {
     pub(super) fn reshape(&mut self) -> Result<Placed, Why> {
         let input = self.argument(0)?;
         if let Ok(digits) = self.reshaped_digits(&input) {
-            return Ok(Placed { digits, ..input });
+            let placed = Placed { digits, ..input };
+            return Ok(self.apart(&placed)?.unwrap_or(placed));
         }
         // Digits that are not neighbours in memory: a copy puts them in order, as it does in libtorch.
         let source = match self.as_map(&input) {
@@ -70,6 +71,32 @@ impl Placer<'_> {
             return Err(format!("a part of dimension {axis} of {}", told(&input.digits)));
         };
         self.cut(&input, axis, digit, (start, length, step))
+    }
+
+    /// A sequence whose positions are apart as rows and columns, as a map of that size, if there was one.
+    fn apart(&mut self, placed: &Placed) -> Result<Option<Placed>, Why> {
+        let TensorShape::Tokens { n, l, .. } = self.shape(placed) else { return Ok(None) };
+        let at_positions = |digit: &&Digit| digit.axis == Axis::Tokens;
+        let digits: Vec<Digit> =
+            placed.digits.0.iter().flatten().filter(at_positions).copied().collect();
+        let [row, column] = digits[..] else { return Ok(None) };
+        let is_map = column.stride == 1
+            && row.stride == column.size
+            && row.size * column.size == u64::from(l)
+            && placed.digits.0.iter().any(|digits| digits[..] == [row])
+            && placed.digits.0.iter().any(|digits| digits[..] == [column]);
+        if !is_map || !self.has_map_of_size(n, [row.size, column.size]) {
+            return Ok(None);
+        }
+        let size = Pair { h: number(row.size)?, w: number(column.size)? };
+        let source = self.push(Primitive::ToMapOf { size }, vec![placed.source], vec![])?;
+        let moved = |digits: &Vec<Digit>| match digits[..] {
+            [digit] if digit == row => whole(Axis::Rows, row.size),
+            [digit] if digit == column => whole(Axis::Columns, column.size),
+            _ => digits.clone(),
+        };
+        let digits = Digits(placed.digits.0.iter().map(moved).collect());
+        Ok(Some(Placed { source, digits, rolled: [0, 0] }))
     }
 
     /// A part of one digit.

@@ -11,8 +11,9 @@ use zip::result::ZipError;
 use super::schema::{Payload, PayloadConfig, Program, SymInt, TensorMeta};
 use crate::elements::Element;
 use crate::error::{ImportError, shown};
-use crate::fold::MOST_STORED;
-use crate::shapes;
+use crate::fold;
+use crate::foreign::unexported;
+use crate::stored::{Located, Place};
 
 /// Bytes of the largest entry with JSON.
 const MOST_JSON: u64 = 256 << 20;
@@ -44,8 +45,7 @@ impl<R: Read + Seek> Archive<R> {
     pub(crate) fn open(source: R) -> Result<Archive<R>> {
         // An archive can contain another one, of sample inputs, whose entries can mislead a search for its start.
         let config = Config { archive_offset: ArchiveOffset::Known(0) };
-        let zip = ZipArchive::with_config(config, source)
-            .map_err(|error| damaged("the archive", error))?;
+        let zip = ZipArchive::with_config(config, source).map_err(cut_off)?;
         // A name that cannot be decoded is none of those that are looked for.
         let names: Vec<String> = zip.file_names().flatten().map(Into::into).collect();
         let models: Vec<&String> = names.iter().filter(|name| is_model(name)).collect();
@@ -114,6 +114,17 @@ impl<R: Read + Seek> Archive<R> {
         Ok(bytes)
     }
 
+    /// Where a stored tensor is, if it is plain bytes in this archive.
+    pub(crate) fn located(&self, name: &str) -> Option<Located> {
+        let (path, payload) = self.payloads.get(name)?;
+        let meta = payload.tensor_meta.as_ref().filter(|_| !payload.use_pickle)?;
+        let fixed = |size: &SymInt| size.as_int.and_then(|size| u64::try_from(size).ok());
+        let all = |sizes: &[SymInt]| sizes.iter().map(fixed).collect::<Option<Vec<u64>>>();
+        let first = meta.storage_offset.as_ref().map_or(Some(0), fixed)?;
+        let place = Place::Entry { name: path.clone(), first, strides: all(&meta.strides)? };
+        Some(Located { dims: all(&meta.sizes)?, element: element(meta.dtype)?, place })
+    }
+
     /// The numbers of a small stored tensor, if they are plain bytes in this archive.
     pub(crate) fn numbers(&mut self, name: &str) -> Result<Option<Vec<f64>>> {
         let Some((path, payload)) = self.payloads.get(name) else { return Ok(None) };
@@ -138,7 +149,7 @@ fn range(meta: &TensorMeta) -> Option<(Element, usize, usize)> {
     let fixed = |size: &SymInt| size.as_int.and_then(|size| u64::try_from(size).ok());
     let dims: Vec<u64> = meta.sizes.iter().map(fixed).collect::<Option<_>>()?;
     let strides: Vec<u64> = meta.strides.iter().map(fixed).collect::<Option<_>>()?;
-    let count = shapes::count(&dims).filter(|&n| n <= MOST_STORED)?;
+    let count = fold::kept(element, &dims)?;
     let mut stride = 1;
     for (i, &dim) in dims.iter().enumerate().rev() {
         if dim != 1 && strides.get(i) != Some(&stride) {
@@ -150,7 +161,7 @@ fn range(meta: &TensorMeta) -> Option<(Element, usize, usize)> {
     // A part of a large tensor is not worth unpacking what is in front of it.
     let offset = usize::try_from(offset).ok().filter(|&offset| offset <= 1 << 20)?;
     let start = offset * element.size();
-    Some((element, start, start + usize::try_from(count).ok()? * element.size()))
+    Some((element, start, start + count * element.size()))
 }
 
 /// The element type with a number of the enum `ScalarType`, if its numbers are read.
@@ -179,6 +190,19 @@ fn is_model(name: &str) -> bool {
     parts.next().is_some_and(|file| file.ends_with(".json")) && parts.next() == Some("models")
 }
 
+/// The error of an archive that cannot be opened: the list of its entries is at its end.
+fn cut_off(error: ZipError) -> ImportError {
+    match error {
+        ZipError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => error.into(),
+        other => ImportError::malformed(
+            "the archive",
+            format!(
+                "it is cut off or damaged, for its end has no list of its entries ({other}): export or copy it again"
+            ),
+        ),
+    }
+}
+
 fn damaged(place: &str, error: ZipError) -> ImportError {
     match error {
         ZipError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => error.into(),
@@ -197,9 +221,7 @@ fn unrecognized(names: &[String]) -> ImportError {
     } else {
         "it is a zip archive without models/NAME.json"
     };
-    ImportError::Unrecognized(format!(
-        "{found}: write the model with torch.export.save(torch.export.export(model, inputs), FILE)"
-    ))
+    unexported(found)
 }
 
 /// JSON with `Infinity` and `NaN` as texts, which older versions wrote as Python does.

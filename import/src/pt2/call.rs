@@ -371,6 +371,11 @@ impl<'a> Call<'a, '_> {
                 self.builder.on_constants(&OnConstants::CumulativeSum(axis), &[x])
             }
             "diff" => self.differences(),
+            "gather" => {
+                let (x, positions) = (self.first()?, self.need("index")?);
+                let axis = dimensions::axis(self.int("dim", 0)?, self.builder.rank(x))?;
+                self.builder.on_constants(&OnConstants::Along(axis), &[x, positions])
+            }
             "eq" => self.compare(Comparison::Equal),
             "ne" => self.compare(Comparison::Unequal),
             "lt" => self.compare(Comparison::Less),

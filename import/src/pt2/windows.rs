@@ -19,7 +19,16 @@ impl Call<'_, '_> {
 
     /// Number of spatial dimensions of the input.
     fn spatial(&self) -> Step<usize> {
-        let dims = self.builder.dims(self.first()?);
+        let x = self.first()?;
+        let kernel = match self.tensor("weight")? {
+            Some(weight) => self.builder.rank(weight).saturating_sub(2),
+            None => self.ints("kernel_size")?.len(),
+        };
+        if kernel != 1 {
+            // One size can stand for two dimensions.
+            self.builder.batched(x, kernel)?;
+        }
+        let dims = self.builder.dims(x);
         match dims.len().checked_sub(2) {
             Some(rank @ 1..=2) => Ok(rank),
             Some(rank) if rank > 2 => unsupported("more than two spatial dimensions"),

@@ -50,7 +50,7 @@ impl Finder<'_> {
     }
 
     /// The value of which this is the square.
-    fn square_of(&self, value: ValueId) -> Option<ValueId> {
+    pub(super) fn square_of(&self, value: ValueId) -> Option<ValueId> {
         if let Some([base, by]) = self.binary(value, Binary::Pow) {
             return self.is_number(by, 2.0).then_some(base);
         }
@@ -108,6 +108,55 @@ impl Finder<'_> {
             }
             _ => None,
         }
+    }
+
+    /// A group norm with weights for each channel, which older versions of ONNX have as a norm of instances without
+    /// weights, on a map whose groups are its channels.
+    pub(super) fn group_norm(&self, node: &Node) -> Option<Found> {
+        let (Operation::Binary(Binary::Add), &[left, right]) = (&node.operation, &node.inputs[..])
+        else {
+            return None;
+        };
+        let (scaled, shift) = self.with_map_weight(left, right)?;
+        let [left, right] = self.binary(scaled, Binary::Mul)?;
+        let (map, scale) = self.with_map_weight(left, right)?;
+        let reshape = |value: ValueId| {
+            let node = self.producer(value)?;
+            (node.operation == Operation::Reshape).then(|| node.inputs.first().copied()).flatten()
+        };
+        let norm = self.producer(reshape(map)?)?;
+        let (&Operation::GroupNorm { groups, epsilon }, &[grouped, ones, zeros]) =
+            (&norm.operation, &norm.inputs[..])
+        else {
+            return None;
+        };
+        let x = reshape(grouped)?;
+        let dims = |value: ValueId| self.graph.values[value].dims.as_slice();
+        let all = |value: ValueId, number: f64| {
+            let numbers = self.graph.values[value].numbers.as_deref();
+            numbers.is_some_and(|numbers| numbers.iter().all(|&own| own == number))
+        };
+        let is_grouped = dims(x) == dims(map)
+            && dims(x).len() == 4
+            && dims(grouped).len() == 3
+            && dims(grouped)[..2] == [dims(x)[0], u64::from(groups)];
+        if !is_grouped || !all(ones, 1.0) || !all(zeros, 0.0) {
+            return None;
+        }
+        Found::new(Operation::GroupNorm { groups, epsilon }, vec![x, scale, shift])
+    }
+
+    /// A map and a constant for each of its channels, `[c, 1, 1]`, of two values in any order.
+    fn with_map_weight(&self, left: ValueId, right: ValueId) -> Option<(ValueId, ValueId)> {
+        [(left, right), (right, left)].into_iter().find(|&(map, weight)| {
+            let (map, weight) = (&self.graph.values[map], &self.graph.values[weight]);
+            let channels = map.dims.get(1).copied().unwrap_or(0);
+            let own = match weight.dims[..] {
+                [c, 1, 1] | [1, c, 1, 1] => c,
+                _ => 0,
+            };
+            weight.constant && !map.constant && map.dims.len() == 4 && own == channels
+        })
     }
 
     /// A stored vector.

@@ -134,3 +134,16 @@ fn masks_are_folded() {
     let mask = &graph.values[graph.nodes[0].inputs[1]];
     assert_eq!(mask.numbers.as_deref(), Some([f64::NEG_INFINITY; 3].as_slice()));
 }
+
+#[test]
+fn a_map_without_a_batch_is_told() {
+    // PyTorch takes [2, 3, 1] as two channels of a map.
+    let pool = node("max_pool2d.default", "m", "y", &[("kernel_size", ints(&[1, 1]))]);
+    let view = node("view.default", "x", "m", &[("size", ints(&[2, 3, 1]))]);
+    let tensors = [("m", floats(&[2, 3, 1])), ("y", floats(&[2, 3, 1]))];
+    assert_eq!(
+        crate::refused(&crate::archive::packed(&crate::archive::program(&[view, pool], &tensors))),
+        "y (aten.max_pool2d.default): its input [2, 3, 1] has no batch dimension: export the model with one in front, as \
+         in [1, 2, 3, 1]"
+    );
+}

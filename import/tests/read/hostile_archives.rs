@@ -3,7 +3,7 @@
 use latlas_import::{ReadOptions, read_bytes};
 use serde_json::{Value, json};
 
-use crate::archive::{archive, floats, node, packed, program, read};
+use crate::archive::{archive, floats, named, node, packed, program, read};
 use crate::{data, refused, unsupported};
 
 fn problem(nodes: &[Value], tensors: &[(&str, Value)]) -> String {
@@ -30,7 +30,8 @@ fn an_archive_cut_anywhere_is_refused_without_a_panic() {
         assert!(read_bytes(&whole[..length], &ReadOptions::default()).is_err(), "{length} bytes");
     }
     let message = refused(&whole[..whole.len() / 2]);
-    assert!(message.starts_with("the archive: "), "{message}");
+    assert!(message.starts_with("the archive: it is cut off or damaged"), "{message}");
+    assert!(message.ends_with("export or copy it again"), "{message}");
 }
 
 #[test]
@@ -168,6 +169,24 @@ fn what_is_changed_through_another_view_is_not_supported() {
             "y (aten.tanh.default): `x` was changed in place through another view of its memory: export a model without such assignments"
         ]
     );
+}
+
+/// Swin V2 has zeros in a part of its biases.
+#[test]
+fn a_constant_of_which_a_slice_is_changed_in_place_is_known() {
+    let ones = node("full.default", "x", "c", &[("fill_value", json!({"as_float": 1.0}))]);
+    let range = [("start", json!({"as_int": 1})), ("end", json!({"as_int": 2}))];
+    let nodes = [
+        ones,
+        node("slice.Tensor", "c", "s", &range),
+        node("zero_.default", "s", "z", &[]),
+        node("add.Tensor", "x", "y", &[("other", named("c"))]),
+    ];
+    let tensors =
+        [("c", floats(&[3])), ("s", floats(&[1])), ("z", floats(&[1])), ("y", floats(&[2, 3]))];
+    let graph = read(&nodes, &tensors);
+    let added = &graph.values[graph.nodes[0].inputs[1]];
+    assert_eq!(added.numbers.as_deref(), Some([1.0, 0.0, 1.0].as_slice()));
 }
 
 #[test]

@@ -14,10 +14,14 @@ fn problem(parts: &[Vec<u8>]) -> String {
 
 #[test]
 fn other_files_are_no_models() {
-    let other = "it is neither a model in ONNX nor the .pt2 that torch.export.save writes";
-    for bytes in [&b""[..], b"hello, this is a text", b"{\"layers\": []}", &[0xff; 64]] {
+    let other = "it is neither a model in ONNX nor the .pt2 that torch.export.save writes: write the model with \
+                 torch.export.save(torch.export.export(model, inputs), FILE)";
+    for bytes in [&[0xff; 64][..], &[0; 64], b"\x01\x02\x03"] {
         assert_eq!(refused(bytes), other);
     }
+    assert!(refused(b"").starts_with("it is empty"));
+    assert!(refused(b"\x1f\x8b\x08\0").contains("`gunzip FILE`"));
+    assert!(refused(b"{\"layers\": []}").starts_with("it is a text"));
 }
 
 #[test]
@@ -27,8 +31,9 @@ fn a_file_cut_anywhere_is_refused_without_a_panic() {
         // A model that ends between two fields of the whole file has no opset, so none is complete.
         assert!(read_bytes(&whole[..length], &ReadOptions::default()).is_err(), "{length} bytes");
     }
-    let cut = &whole[..100];
-    assert!(refused(cut).contains("a field of"), "{}", refused(cut));
+    let message = refused(&whole[..100]);
+    assert!(message.contains("the file is cut off or damaged, for a field of"), "{message}");
+    assert!(message.ends_with("export or copy it again"), "{message}");
 }
 
 #[test]
@@ -90,6 +95,13 @@ fn shapes_that_do_not_fit_are_told_with_their_node() {
         problem(&parts),
         "y (Conv): a weight of [4, 5, 3, 3] in 1 groups does not fit 3 channels"
     );
+    let unbatched =
+        [weight("w", &[4, 3, 1, 1]), node("Conv", &["m", "w"], &["y"], &[]), output("y")];
+    let maps = [node("Reshape", &["x", "s"], &["m"], &[]), list("s", &[3, 1, 1])];
+    assert_eq!(
+        problem(&[&maps[..], &unbatched].concat()),
+        "y (Conv): its input [3, 1, 1] has no batch dimension: export the model with one in front, as in [1, 3, 1, 1]"
+    );
     let attribute = [node("Softmax", &["x"], &["y"], &[int_attribute("axis", 7)]), output("y")];
     assert_eq!(problem(&attribute), "y (Softmax): there is no dimension 7 of 2");
     let missing = [node("MatMul", &["x"], &["y"], &[]), output("y")];
@@ -123,7 +135,7 @@ fn opsets_of_the_past_and_of_the_future_are_refused() {
     let graph = bytes(7, &[]);
     assert_eq!(
         refused(&[int(1, 8), graph].concat()),
-        "the model: it does not say which opset of ONNX it uses"
+        "the model: it does not say which opset of ONNX it uses; a file that was cut off can lack it"
     );
 }
 
@@ -171,7 +183,14 @@ fn open_dimensions_need_a_shape() {
     );
     assert_eq!(
         refused(Some(&[1, 4, 32, 32])),
-        "--input: the input `x` has the shape [n, 3, h, 32], and [1, 4, 32, 32] was given"
+        "--input: the input `x` has the shape [n, 3, h, 32], and [1, 4, 32, 32] was given: only what is no number there \
+         can be chosen"
+    );
+    let fixed = ReadOptions { input: Some(vec![1, 3, 64, 64]) };
+    assert_eq!(
+        latlas_import::read(&data("cnn.17.onnx"), &fixed).unwrap_err().to_string(),
+        "--input: the input `input.1` was exported with the fixed shape [1, 3, 32, 32], and [1, 3, 64, 64] was given: leave it \
+         out, or export the model with an input of that shape"
     );
     let options = ReadOptions { input: Some(vec![5, 3, 48, 32]) };
     let graph = latlas_import::read(&path, &options).unwrap();

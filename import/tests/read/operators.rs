@@ -142,16 +142,27 @@ fn older_opsets_have_lists_as_attributes() {
 }
 
 #[test]
-fn only_the_first_unsupported_node_is_reported() {
+fn unsupported_nodes_of_unknown_size_are_all_reported() {
+    // Two of them in branches that meet, and one behind a value whose size the file has.
     let parts = [
+        value("d", &[2, 3]),
         node("NonMaxSuppression", &["x"], &["a"], &[]),
         node("Relu", &["a"], &["b"], &[]),
-        node("Add", &["b", "x"], &["y"], &[]),
+        node("Unique", &["x"], &["c"], &[]),
+        node("Add", &["b", "c"], &["d"], &[]),
+        node("Det", &["d"], &["y"], &[]),
     ];
     let graph = graph(17, &[2, 3], &parts);
-    assert_eq!(unsupported(&graph), ["a (NonMaxSuppression): no operator of this name is read"]);
-    assert_eq!(graph.nodes.len(), 1);
-    assert_eq!(graph.outputs, [graph.nodes[0].output]);
+    assert_eq!(
+        unsupported(&graph),
+        ["a (NonMaxSuppression)", "c (Unique)", "y (Det)"]
+            .map(|node| format!("{node}: no operator of this name is read"))
+    );
+    assert_eq!(
+        lines(&graph)[1..4],
+        ["Dependent []", "Unsupported []", "Dependent [2, 3]"],
+        "what depends on them is not looked at"
+    );
 }
 
 #[test]
@@ -199,4 +210,18 @@ fn a_softmax_that_is_safe_for_masked_rows_is_a_softmax() {
         node("Where", &["n", "zero", "s"], &["y"], &[]),
     ];
     assert_eq!(lines(&graph(17, &[2, 3], &parts)), ["Softmax [2, 3]"]);
+}
+
+#[test]
+fn elements_of_constants_are_gathered() {
+    let numbers = |operator: &str, dims: &[i64], positions: &[i64]| {
+        let raw: Vec<u8> = positions.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let positions = crate::proto::bytes(5, &crate::proto::tensor("p", dims, 7, &raw));
+        let gather = node(operator, &["t", "p"], &["g"], &[]);
+        let add = node("Add", &["x", "g"], &["y"], &[]);
+        let graph = graph(17, &[3], &[list("t", &[5, 6, 7]), positions, gather, add]);
+        graph.values[graph.nodes[0].inputs[1]].numbers.as_deref().map(<[f64]>::to_vec)
+    };
+    assert_eq!(numbers("GatherElements", &[3], &[2, 0, -1]), Some(vec![7.0, 5.0, 7.0]));
+    assert_eq!(numbers("GatherND", &[3, 1], &[2, 0, 1]), Some(vec![7.0, 5.0, 6.0]));
 }

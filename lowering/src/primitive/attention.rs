@@ -1,7 +1,7 @@
 //! Attention.
 
 use ops_catalog::{Init, Primitive, Step, TensorShape, rotary_angle};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Kernel, Outcome};
 use crate::weights::{Axis, Source, WeightError};
@@ -58,7 +58,8 @@ pub(super) fn attention(
     inputs: &[TensorShape],
     weights: &mut Source,
 ) -> Result<Kernel, WeightError> {
-    let Primitive::Attention { heads, kv_heads, causal, position_bias } = step.primitive else {
+    let Primitive::Attention { heads, kv_heads, causal, position_bias, cosine } = step.primitive
+    else {
         unreachable!("the caller has an attention")
     };
     let (heads, kv_heads) = (i64::from(heads), i64::from(kv_heads.unwrap_or(heads)));
@@ -67,12 +68,27 @@ pub(super) fn attention(
     let biases = position_bias
         .then(|| weights.trained("positions", &axes, Init::Normal { deviation: 0.02 }))
         .transpose()?;
+    let factors = cosine.then(|| head_factors(heads, weights)).transpose()?;
+    let queries_and_keys = [inputs[0], inputs[1]].map(|shape| shape.positions() as i64);
+    let unseen = match (cosine && causal, queries_and_keys) {
+        (true, [l, s]) => {
+            let seen = (0..l).flat_map(|query| (0..s).map(move |key| key <= query));
+            let mask: Vec<f32> = seen.map(|seen| if seen { 0.0 } else { UNSEEN }).collect();
+            Some(weights.constant(&mask, &[l, s])?)
+        }
+        (false, _) => None,
+    };
     Ok(Kernel::merging(move |arguments, _| {
         let queries = arguments[0].tensor();
         let q = by_head(queries, heads)?;
         let k = shared_by(by_head(arguments[1].tensor(), kv_heads)?, heads / kv_heads)?;
         let v = shared_by(by_head(arguments[2].tensor(), kv_heads)?, heads / kv_heads)?;
-        let mixed = scaled_dot_product(&q, &k, &v, biases.as_ref(), causal)?;
+        let mixed = match &factors {
+            Some(factors) => {
+                cosine_product(&q, &k, &v, factors, biases.as_ref().or(unseen.as_ref()))?
+            }
+            None => scaled_dot_product(&q, &k, &v, biases.as_ref(), causal)?,
+        };
         let (n, _, length, size) = mixed.size4()?;
         match queries.size()[..] {
             // Channels first: the values of a head stand together.
@@ -121,6 +137,56 @@ pub(super) fn scaled_dot_product(
         #[cfg(not(torch_before_2_5))]
         false,
     )
+}
+
+/// Added to the scores of keys that a query does not see, where the scores are written out.
+const UNSEEN: f32 = f32::NEG_INFINITY;
+
+/// The smallest length by which a vector is divided, as in `torch.nn.functional.normalize`.
+const SHORTEST: f64 = 1e-12;
+
+/// The factors of the scores of each head.
+pub(super) fn head_factors(heads: i64, weights: &mut Source) -> Result<Tensor, WeightError> {
+    let factors = weights.trained("scale", &[Axis::Fixed(heads)], Init::Ones)?;
+    weights.viewed("scale", &factors, &[heads, 1, 1])
+}
+
+/// Vectors of the last dimension, divided by their lengths.
+fn normalized(x: &Tensor) -> Outcome {
+    let lengths = x.f_square()?.f_sum_dim_intlist([-1].as_slice(), true, None::<Kind>)?.f_sqrt()?;
+    x.f_div(&lengths.f_clamp_min(SHORTEST)?)
+}
+
+/// `softmax(cosines of q and k * factors + mask) v`, written out as models do: libtorch's own function has one factor
+/// for all heads.
+pub(super) fn cosine_product(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    factors: &Tensor,
+    mask: Option<&Tensor>,
+) -> Outcome {
+    let keys = normalized(k)?.f_transpose(-2, -1)?;
+    let mut scores = normalized(q)?.f_matmul(&keys)?.f_mul(factors)?;
+    if let Some(mask) = mask {
+        scores = scores.f_add(mask)?;
+    }
+    scores.f_softmax(-1, None::<Kind>)?.f_matmul(v)
+}
+
+/// Attention of the channels of each head, over three sequences or maps.
+pub(super) fn of_channels(heads: u32, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let heads = i64::from(heads);
+    let factors = head_factors(heads, weights)?;
+    Ok(Kernel::merging(move |arguments, _| {
+        let like = arguments[0].tensor();
+        let part = |index: usize| by_head(arguments[index].tensor(), heads)?.f_transpose(2, 3);
+        let mixed = cosine_product(&part(0)?, &part(1)?, &part(2)?, &factors, None)?;
+        match like.dim() {
+            4 => mixed.f_reshape(like.size()),
+            _ => mixed.f_permute([0, 3, 1, 2])?.f_reshape(like.size()),
+        }
+    }))
 }
 
 /// Rotates the halves of each head against each other: `x cos + (-x2, x1) sin`, by the angles of [`rotary_angle`].

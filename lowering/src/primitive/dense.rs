@@ -223,6 +223,13 @@ pub(super) fn layer_scale(input: TensorShape, weights: &mut Source) -> Result<Ke
     Ok(Kernel::of_one(move |x| x.f_mul(&factor)))
 }
 
+/// Product with a number that is not trained.
+pub(super) fn scale(weights: &mut Source) -> Result<Kernel, WeightError> {
+    let spec = Spec { axes: vec![Axis::Fixed(1)], init: Init::Ones, trained: false };
+    let factor = weights.get("factor", &spec)?;
+    Ok(Kernel::of_one(move |x| x.f_mul(&factor)))
+}
+
 pub(super) fn group_norm(groups: u32, c: i64, weights: &mut Source) -> Result<Kernel, WeightError> {
     let weight = weights.trained("weight", &[Axis::Channels(c)], Init::Ones)?;
     let bias = weights.small("bias", Axis::Channels(c))?;

@@ -3,7 +3,7 @@
 use ops_catalog::{Init, Primitive, ShiftedWindows, Step, TensorShape};
 use tch::Tensor;
 
-use super::attention::scaled_dot_product;
+use super::attention::{cosine_product, head_factors, scaled_dot_product};
 use super::{Kernel, Outcome};
 use crate::weights::{Axis, Source, WeightError};
 
@@ -61,7 +61,7 @@ pub(super) fn window_attention(
     weights: &mut Source,
 ) -> Result<Kernel, WeightError> {
     let (
-        Primitive::WindowAttention { heads, window, shift, grid },
+        Primitive::WindowAttention { heads, window, shift, grid, position_bias, cosine },
         TensorShape::Map { c, h, w, .. },
     ) = (&step.primitive, input)
     else {
@@ -80,7 +80,8 @@ pub(super) fn window_attention(
     let qkv = dense("qkv", Axis::Blocks { blocks: 3, channels: c })?;
     let out = dense("out", Axis::Channels(c))?;
     let axes = [Axis::Fixed(windows.offsets()), Axis::Fixed(heads)];
-    let table = weights.trained("positions", &axes, Init::Normal { deviation: 0.02 })?;
+    let init = Init::Normal { deviation: 0.02 };
+    let table = position_bias.then(|| weights.trained("positions", &axes, init)).transpose()?;
     let pairs = || (0..places).flat_map(|query| (0..places).map(move |key| (query, key)));
     let rows: Vec<i64> = pairs().map(|(query, key)| windows.offset(query, key)).collect();
     let offsets = weights.indices(&rows)?;
@@ -93,6 +94,7 @@ pub(super) fn window_attention(
             Some(weights.constant(&mask, &[count, 1, places, places])?)
         }
     };
+    let factors = cosine.then(|| head_factors(heads, weights)).transpose()?;
     let cut = Cut(windows);
     Ok(Kernel::of_one(move |x| {
         let tokens = cut.partition(x)?;
@@ -102,22 +104,33 @@ pub(super) fn window_attention(
             .f_view([all, places, 3, heads, c / heads])?
             .f_permute([2, 0, 3, 1, 4])?;
         let part = |index| projected.f_select(0, index);
-        let bias = table
-            .f_index_select(0, &offsets)?
-            .f_view([places, places, heads])?
-            .f_permute([2, 0, 1])?
-            .f_contiguous()?
-            .f_unsqueeze(0)?;
-        let bias = match &mask {
-            None => bias,
-            Some(mask) => {
-                let each = bias.f_add(mask)?;
-                each.f_unsqueeze(0)?
-                    .f_expand([all / count, count, heads, places, places], false)?
-                    .f_reshape([all, heads, places, places])?
+        let biases = |table: &Tensor| {
+            table
+                .f_index_select(0, &offsets)?
+                .f_view([places, places, heads])?
+                .f_permute([2, 0, 1])?
+                .f_contiguous()?
+                .f_unsqueeze(0)
+        };
+        let bias = table.as_ref().map(biases).transpose()?;
+        let bias = match (&mask, bias) {
+            (None, bias) => bias,
+            (Some(mask), bias) => {
+                let each = match bias {
+                    Some(bias) => bias.f_add(mask)?,
+                    None => mask.f_expand([count, heads, places, places], false)?,
+                };
+                let of_images = each
+                    .f_unsqueeze(0)?
+                    .f_expand([all / count, count, heads, places, places], false)?;
+                Some(of_images.f_reshape([all, heads, places, places])?)
             }
         };
-        let mixed = scaled_dot_product(&part(0)?, &part(1)?, &part(2)?, Some(&bias), false)?;
+        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
+        let mixed = match &factors {
+            Some(factors) => cosine_product(&q, &k, &v, factors, bias.as_ref())?,
+            None => scaled_dot_product(&q, &k, &v, bias.as_ref(), false)?,
+        };
         let joined = mixed.f_transpose(1, 2)?.f_reshape([all, places, c])?;
         cut.join(&joined.f_linear(&out.0, Some(&out.1))?)
     }))

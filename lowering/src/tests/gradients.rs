@@ -107,6 +107,8 @@ fn gradients_of_every_primitive_are_those_of_its_values() {
         ("adaptive_avg_pool", "{adaptive_avg_pool: {size: [3, 2]}}"),
         ("adaptive_max_pool", "{adaptive_max_pool: {size: [3, 2]}}"),
         ("window_attention", "{window_attention: {heads: 2, window: 3, shift: 1}}"),
+        ("window_attention", "{window_attention: {heads: 2, window: 3, shift: 1, cosine: true}}"),
+        ("window_attention", "{window_attention: {heads: 2, window: 3, position_bias: false}}"),
         ("pad", "{pad: {padding: [1, 0, 2, 0]}}"),
         ("space_to_depth", "{space_to_depth: {block: 2}}"),
         ("depth_to_space", "{depth_to_space: {block: 2}}"),
@@ -122,6 +124,7 @@ fn gradients_of_every_primitive_are_those_of_its_values() {
             "batch_norm",
             "layer_norm",
             "layer_scale",
+            "scale",
             "relu",
             "relu6",
             "hardswish",
@@ -207,6 +210,28 @@ fn gradients_of_every_primitive_are_those_of_its_values() {
         vec!["attention"],
         "[{id: k, apply: {avg_pool: {kernel: 2, stride: 2}}},
           {inputs: [input, k, k], apply: {attention: {heads: 2, position_bias: true}}}]"
+            .to_owned(),
+    ));
+    ops.push((
+        vec!["attention"],
+        "[{apply: {to_tokens: {class_token: false}}},
+          {id: x, apply: {linear: {out: 8}}},
+          {inputs: [x, x, x], apply: {attention: {heads: 2, causal: true, cosine: true}}}]"
+            .to_owned(),
+    ));
+    ops.push((
+        vec!["channel_attention"],
+        format!("[{twice}, {{inputs: [x, input, x], apply: {{channel_attention: {{heads: 2}}}}}}]"),
+    ));
+    ops.push((
+        vec!["to_map_of"],
+        "[{apply: {to_tokens: {class_token: false}}}, {apply: silu}, {apply: {to_map_of: {size: 4}}}, {apply: relu6}]"
+            .to_owned(),
+    ));
+    ops.push((
+        vec!["transpose"],
+        "[{id: t, apply: {to_tokens: {class_token: false}}}, {apply: transpose}, {apply: {linear: {out: 16}}},
+          {apply: gelu}, {apply: transpose}, {apply: {linear: {out: c_out}}}]"
             .to_owned(),
     ));
     ops.push((

@@ -2,7 +2,8 @@
 
 use super::cost::{product, weights};
 use super::tokens::{
-    Windows, concatenated_tokens, folded, map_of, mixed, prepended, selected, tokens_of, unfolded,
+    Windows, concatenated_tokens, folded, map_of, mixed, prepended, selected, tokens_of,
+    transposed, unfolded,
 };
 use super::windows::{
     Along, Grown, Window, check_factor, checked_padding, pooled, reach, resolved,
@@ -169,6 +170,7 @@ impl Primitive<u32> {
                 Effect::of(input).learning(2 * channels)
             }
             Primitive::RmsNorm | Primitive::LayerScale => Effect::of(input).learning(channels),
+            Primitive::Scale => Effect { statistics: 1, ..Effect::of(input) },
             activation!() | Primitive::Softmax => Effect::of(input),
             Primitive::Prelu { shared } => {
                 Effect::of(input).learning(if *shared { 1 } else { channels })
@@ -198,7 +200,7 @@ impl Primitive<u32> {
                 let params = weights(&[4, channels, channels])? + 4 * channels;
                 Effect::of(input).working(projections + products).learning(params)
             }
-            Primitive::Attention { heads, kv_heads, causal, position_bias } => {
+            Primitive::Attention { heads, kv_heads, causal, position_bias, cosine } => {
                 let kv_heads = *kv_heads.get_or_insert(*heads);
                 let (output, flops) = mixed(*heads, kv_heads, *causal, inputs)?;
                 if *causal && *position_bias {
@@ -206,16 +208,26 @@ impl Primitive<u32> {
                 }
                 let biases = [u64::from(*heads), input.positions(), inputs[1].positions()];
                 let params = if *position_bias { weights(&biases)? } else { 0 };
-                Effect::of(output).working(flops).learning(params)
+                let factors = if *cosine { u64::from(*heads) } else { 0 };
+                Effect::of(output).working(flops).learning(params + factors)
             }
-            Primitive::WindowAttention { heads, window, shift, grid } => {
+            Primitive::ChannelAttention { heads } => {
+                divides("heads", *heads, input.channels())?;
+                let heads = u64::from(*heads);
+                let batch = u64::from(input.batch());
+                let flops = product(&[2, batch, input.positions(), channels, channels / heads])?;
+                Effect::of(alike(inputs)?).working(flops).learning(heads)
+            }
+            Primitive::WindowAttention { heads, window, shift, grid, position_bias, cosine } => {
                 divides("heads", *heads, input.channels())?;
                 let windows = Windows::of(input, *window, *shift, *grid)?;
                 let (positions, length) = (windows.positions, windows.length);
                 let projections = product(&[4, positions, channels, channels])?;
                 let products = product(&[2, positions, length, channels])?;
-                let bias = weights(&[windows.offsets, u64::from(*heads)])?;
-                let params = weights(&[4, channels, channels])? + 4 * channels + bias;
+                let offsets = if *position_bias { windows.offsets } else { 0 };
+                let bias = weights(&[offsets, u64::from(*heads)])?;
+                let factors = if *cosine { u64::from(*heads) } else { 0 };
+                let params = weights(&[4, channels, channels])? + 4 * channels + bias + factors;
                 Effect::of(input).working(projections + products).learning(params)
             }
             Primitive::Rotary { heads } => {
@@ -300,7 +312,12 @@ impl Primitive<u32> {
                 let embeddings = positions + u64::from(*class_token);
                 Effect::of(output).learning(weights(&[embeddings, channels])?)
             }
-            Primitive::ToMap => Effect::view(vec![map_of(input, inputs[1])?]),
+            Primitive::ToMap => {
+                let (_, _, h, w) = map(inputs[1])?;
+                Effect::view(vec![map_of(input, [h, w])?])
+            }
+            Primitive::ToMapOf { size } => Effect::view(vec![map_of(input, [size.h, size.w])?]),
+            Primitive::Transpose => Effect::view(vec![transposed(input)?]),
             Primitive::Unfold { patch } => Effect::of(unfolded(input, *patch)?),
             // The second input is not read.
             Primitive::Fold { patch } => Effect::reading(folded(input, inputs[1], *patch)?),

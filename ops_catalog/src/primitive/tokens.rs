@@ -103,14 +103,19 @@ pub(super) fn tokens_of(input: TensorShape, class_token: bool) -> Result<TensorS
     Ok(TensorShape::Tokens { n, l, c })
 }
 
-/// Tokens as a map of the size of another map.
-pub(super) fn map_of(input: TensorShape, like: TensorShape) -> Result<TensorShape, Invalid> {
+/// Tokens as a map of a height and a width.
+pub(super) fn map_of(input: TensorShape, [h, w]: [u32; 2]) -> Result<TensorShape, Invalid> {
     let l = tokens(input)?;
-    let (_, _, h, w) = map(like)?;
-    if u64::from(l) != like.positions() {
+    if u64::from(l) != u64::from(h) * u64::from(w) {
         return Err(Invalid::new("inputs", format!("{l} tokens are no map of {h}x{w}")));
     }
     Ok(TensorShape::Map { n: input.batch(), c: input.channels(), h, w })
+}
+
+/// Tokens with positions and channels exchanged.
+pub(super) fn transposed(input: TensorShape) -> Result<TensorShape, Invalid> {
+    let l = tokens(input)?;
+    Ok(TensorShape::Tokens { n: input.batch(), l: input.channels(), c: l })
 }
 
 /// One sequence for each place of a patch.

@@ -50,12 +50,16 @@ fn link() -> impl Strategy<Value = Primitive> {
         Just(Primitive::Shuffle { groups: 2 }),
         any::<bool>().prop_map(|shared| Primitive::Prelu { shared }),
         Just(Primitive::Softmax),
-        (1u32..5, 0u32..4, any::<bool>()).prop_map(|(window, shift, grid)| {
-            let shift = if grid { 0 } else { shift % window };
-            // A grid divides every map only at one position.
-            let window = if grid { 1 } else { window };
-            Primitive::WindowAttention { heads: Size::Number(4), window, shift, grid }
-        }),
+        (1u32..5, 0u32..4, any::<[bool; 3]>()).prop_map(
+            |(window, shift, [grid, biased, cosine])| {
+                let shift = if grid { 0 } else { shift % window };
+                // A grid divides every map only at one position.
+                let window = if grid { 1 } else { window };
+                let heads = Size::Number(4);
+                let position_bias = biased;
+                Primitive::WindowAttention { heads, window, shift, grid, position_bias, cosine }
+            }
+        ),
         Just(Primitive::GroupNorm { groups: Size::Number(4) }),
         Just(Primitive::RmsNorm),
         Just(Primitive::GeluTanh),
@@ -166,11 +170,15 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
             output_padding: Pair::square(added),
             bias: true,
         }),
-        2 => (size(), option::weighted(0.5, size()), any::<[bool; 2]>()).prop_map(
-            |(heads, kv_heads, [causal, position_bias])| {
-                Primitive::Attention { heads, kv_heads, causal, position_bias }
+        2 => (size(), option::weighted(0.5, size()), any::<[bool; 3]>()).prop_map(
+            |(heads, kv_heads, [causal, position_bias, cosine])| {
+                Primitive::Attention { heads, kv_heads, causal, position_bias, cosine }
             }
         ),
+        1 => size().prop_map(|heads| Primitive::ChannelAttention { heads }),
+        1 => Just(Primitive::Transpose),
+        1 => sizes().prop_map(|size| Primitive::ToMapOf { size }),
+        1 => Just(Primitive::Scale),
         1 => (option::weighted(0.5, size()), sizes()).prop_map(|(out, stride)| Primitive::Zero { out, stride }),
         4 => conv.prop_map(|(out, kernel, stride, groups, dilation, padding, bias)| {
             Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias }
@@ -193,8 +201,11 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
             scale,
             mode: if linear { Interpolation::Bilinear } else { Interpolation::Nearest },
         }),
-        2 => (size(), number(), number(), any::<bool>())
-            .prop_map(|(heads, window, shift, grid)| Primitive::WindowAttention { heads, window, shift, grid }),
+        2 => (size(), number(), number(), any::<[bool; 3]>()).prop_map(
+            |(heads, window, shift, [grid, position_bias, cosine])| {
+                Primitive::WindowAttention { heads, window, shift, grid, position_bias, cosine }
+            }
+        ),
         1 => size().prop_map(|heads| Primitive::Rotary { heads }),
         1 => size().prop_map(|groups| Primitive::GroupNorm { groups }),
         1 => sizes().prop_map(|size| Primitive::AdaptiveAvgPool { size }),
@@ -268,7 +279,8 @@ fn wired(nodes: Vec<Loose>) -> Vec<Node> {
         );
         let after_split = index > 0 && split(index - 1);
         let before = name(index, (index.min(1), after_split.then_some(0)));
-        let attends = matches!(apply, Primitive::Attention { .. });
+        let attends =
+            matches!(apply, Primitive::Attention { .. } | Primitive::ChannelAttention { .. });
         match (merges, attends, after_split) {
             (_, true, _) => Some(vec![before; 3]),
             (true, ..) => Some(vec![before.clone(), before]),

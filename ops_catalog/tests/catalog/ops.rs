@@ -68,6 +68,7 @@ impl Weightless for Primitive<u32> {
                 | Primitive::LayerNorm
                 | Primitive::GroupNorm { .. }
                 | Primitive::RmsNorm
+                | Primitive::ChannelAttention { .. }
                 | Primitive::WindowAttention { .. }
                 | Primitive::Embedding { .. }
                 | Primitive::PositionEmbedding

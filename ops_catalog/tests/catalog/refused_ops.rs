@@ -327,6 +327,23 @@ fn nodes_whose_sizes_do_not_fit() {
         ("[apply: {window_attention: {heads: 2, window: 0}}]", &["window is 0"]),
         ("[apply: {rotary: {heads: 2}}]", &["takes tokens, but its input is [1, 8, 8, 8]"]),
         (
+            "[apply: {to_tokens: {class_token: false}}, apply: {to_map_of: {size: [8, 4]}}]",
+            &["node 1 (to_map_of)", "64 tokens are no map of 8x4"],
+        ),
+        (
+            "[apply: transpose]",
+            &["node 0 (transpose)", "takes tokens, but its input is [1, 8, 8, 8]"],
+        ),
+        (
+            "[{inputs: [input, input, input], apply: {channel_attention: {heads: 3}}}]",
+            &["node 0 (channel_attention)", "heads 3 does not divide the 8 channels"],
+        ),
+        (
+            "[{id: p, apply: {max_pool: {kernel: 2, stride: 2}}}, \
+              {inputs: [input, p, p], apply: {channel_attention: {heads: 2}}}]",
+            &["its inputs differ: [1, 8, 8, 8]"],
+        ),
+        (
             "[apply: {to_tokens: {class_token: false}}, apply: {rotary: {heads: 8}}]",
             &["the 2 halves of each head: 16 does not divide the 8 channels"],
         ),
