@@ -3,7 +3,7 @@
 //! A node is known by what it computes: its op, its sizes, and the nodes that it reads. An option fits if the network
 //! has the nodes that it adds, so most options of a gene are refused at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::ops::Ops;
@@ -13,7 +13,7 @@ use super::space::{CompiledSpace, letter_of};
 use crate::network::{NetworkNode, Value};
 use crate::spec::{Input, Merge};
 use crate::tensor::TensorShape;
-use crate::{Invalid, Network, NetworkPlan};
+use crate::{Invalid, Network};
 
 /// The most steps that are tried. Networks of the built-in spaces need a few thousand.
 const MAX_TRIES: usize = 200_000;
@@ -46,6 +46,47 @@ fn meanings(nodes: &[NetworkNode]) -> Vec<Meaning> {
         found.push(meaning(node.op.name(), (node.c_out, node.stride), node.merge, inputs));
     }
     found
+}
+
+/// The meanings of the nodes of a network and of their readers, near and far, in ascending order. The same for two
+/// networks that differ only in the order of nodes and of added inputs. What each node computes is not enough: a value
+/// can be read twice where another network has it twice.
+fn surroundings(nodes: &[NetworkNode]) -> Vec<Meaning> {
+    let mut colors = meanings(nodes);
+    let mut distinct = 0;
+    loop {
+        let count = colors.iter().collect::<HashSet<_>>().len();
+        if count == distinct {
+            colors.sort_unstable();
+            return colors;
+        }
+        distinct = count;
+        let mut readers: Vec<Vec<(Meaning, usize)>> = vec![vec![]; nodes.len()];
+        for (node, &color) in nodes.iter().zip(&colors) {
+            for (position, input) in node.inputs.iter().enumerate() {
+                if let Value::Of(input) = *input {
+                    let position = if node.merge == Merge::Concat { position } else { 0 };
+                    readers[input].push((color, position));
+                }
+            }
+        }
+        let mut next: Vec<Meaning> = Vec::with_capacity(nodes.len());
+        for (index, (node, mut read_by)) in nodes.iter().zip(readers).enumerate() {
+            read_by.sort_unstable();
+            let of = |input: &Value| match *input {
+                Value::Input => INPUT,
+                Value::Of(input) => next[input],
+            };
+            let mut inputs: Vec<Meaning> = node.inputs.iter().map(of).collect();
+            if node.merge != Merge::Concat {
+                inputs.sort_unstable();
+            }
+            let mut hasher = DefaultHasher::new();
+            (colors[index], read_by, inputs).hash(&mut hasher);
+            next.push(hasher.finish());
+        }
+        colors = next;
+    }
 }
 
 /// A builder that adds only what a network has.
@@ -108,7 +149,7 @@ struct Search<'a> {
     space: &'a CompiledSpace,
     matcher: Matcher<'a>,
     output: Meaning,
-    canonical: String,
+    surroundings: Vec<Meaning>,
     farthest: Option<Farthest>,
     tries: usize,
 }
@@ -119,7 +160,7 @@ impl CompiledSpace {
     /// # Errors
     /// When the space does not have the network; the message names the first node that does not fit.
     pub fn encode(&self, network: &Network) -> Result<String, Invalid> {
-        let plan = network.plan(self.catalog())?;
+        network.plan(self.catalog())?;
         let nodes = network.nodes();
         let meanings = meanings(nodes);
         let mut left: HashMap<Meaning, usize> = HashMap::new();
@@ -129,7 +170,7 @@ impl CompiledSpace {
             space: self,
             matcher,
             output: meanings.last().copied().unwrap_or(INPUT),
-            canonical: plan.canonical(),
+            surroundings: surroundings(nodes),
             farthest: None,
             tries: 0,
         };
@@ -185,10 +226,9 @@ impl Search<'_> {
         let letter = |option: &Option<u8>| char::from(letter_of(option.unwrap_or(INACTIVE)));
         let letters: String = options.iter().map(letter).collect();
         // Nodes with one meaning can be wired to their readers in several ways.
-        let same = |plan: NetworkPlan| plan.canonical() == self.canonical;
+        let same = |network: Network| surroundings(network.nodes()) == self.surroundings;
         let catalog = self.space.catalog();
         let decoded = self.space.decode(&letters).and_then(|spec| Network::new(&spec, catalog));
-        let decoded = decoded.and_then(|network| network.plan(catalog));
         Ok(decoded.is_ok_and(same).then_some(letters))
     }
 

@@ -84,8 +84,19 @@ impl NetworkPlan {
                 .expect("plain data serializes to JSON");
             ranks.push(hash(label.as_bytes(), sorted_if_commuting(step, read)));
         }
+        // An addition that became part of a larger one is read by nothing, and reads nothing.
+        let mut joined = vec![true; self.steps.len()];
+        for &input in inputs.iter().flatten() {
+            if let Value::Of(input) = input {
+                joined[input] = false;
+            }
+        }
+        let last = self.steps.len() - 1;
         let mut readers: Vec<Vec<Hash>> = vec![vec![]; self.steps.len()];
         for (index, step) in self.steps.iter().enumerate().rev() {
+            if joined[index] && index != last {
+                continue;
+            }
             let mut read_by = std::mem::take(&mut readers[index]);
             read_by.sort_unstable();
             ranks[index] = hash(&ranks[index], read_by);
@@ -158,6 +169,25 @@ mod tests {
             0,
         );
         assert_eq!(one, other);
+    }
+
+    /// A plan adds three values in two steps, and every order gives other steps.
+    #[test]
+    fn three_values_are_added_in_any_order() {
+        let sum = |inputs: &str| {
+            canonical(
+                &format!(
+                    "{{OP: Conv1x1, inputs: [-1]}}, {{OP: Conv3x3, inputs: [-1]}}, {{OP: Conv5x5, inputs: [-1]}},
+                     {{OP: Identity, inputs: [{inputs}]}}"
+                ),
+                3,
+            )
+        };
+        let orders = ["0, 1, 2", "0, 2, 1", "1, 0, 2", "1, 2, 0", "2, 0, 1", "2, 1, 0"];
+        for order in orders {
+            assert_eq!(sum(order), sum("0, 1, 2"), "{order}");
+        }
+        assert_ne!(sum("0, 1, 1, 2"), sum("0, 1, 2"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Spaces of architectures: the built-in ones, their laws, and what is refused.
 
 mod built_in;
+mod documentation;
 mod forms;
 mod laws;
 mod refused;

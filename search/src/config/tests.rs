@@ -28,6 +28,14 @@ strategy:
   population_size: 50
 "#;
 
+#[test]
+fn the_example_of_the_documentation_is_the_configuration_of_the_guide() {
+    let page = include_str!("../../../docs/spaces.md");
+    let (_, after) = page.split_once("```yaml search_config\n").unwrap();
+    let (text, _) = after.split_once("\n```").unwrap();
+    assert_eq!(read(text), read(GUIDE));
+}
+
 fn read(text: &str) -> Result<SearchConfig, String> {
     SearchConfig::from_yaml(text, Catalog::builtin()).map_err(|e| e.to_string())
 }

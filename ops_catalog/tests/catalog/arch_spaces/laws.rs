@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ops_catalog::arch_space::{CompiledSpace, builtin_spaces};
-use ops_catalog::{Network, NetworkPlan, NetworkSpec};
+use ops_catalog::{Merge, Network, NetworkPlan, NetworkSpec};
 
 use super::space;
 
@@ -113,4 +113,76 @@ fn cells_have_the_published_figures() {
     let darts = space("darts");
     let v2 = plan(&darts.decode("3303302312500202102402").unwrap(), &darts);
     assert_eq!(trained_params(&v2), 3_349_342);
+}
+
+/// The same network with its nodes in another order, and what is added too.
+fn shuffled(spec: &NetworkSpec, seed: u64) -> NetworkSpec {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let nodes = spec.nodes.clone().unwrap();
+    let mut order: Vec<usize> = (0..nodes.len()).collect();
+    rng.shuffle(&mut order);
+    let mut place = vec![0i64; nodes.len()];
+    order.iter().zip(0..).for_each(|(&old, new)| place[old] = new);
+    let moved = |&old: &usize| {
+        let mut node = nodes[old].clone();
+        let moved = |input: i64| usize::try_from(input).map_or(-1, |input| place[input]);
+        let mut inputs: Vec<i64> = node.inputs.unwrap().into_iter().map(moved).collect();
+        if node.merge == Some(Merge::Add) {
+            rng.shuffle(&mut inputs);
+        }
+        node.inputs = Some(inputs);
+        node
+    };
+    let nodes = order.iter().map(moved).collect();
+    let output = spec.output.map(|output| place[usize::try_from(output).unwrap()]);
+    NetworkSpec { nodes: Some(nodes), output, id: None, ..spec.clone() }
+}
+
+#[test]
+fn the_order_in_which_a_network_is_written_makes_no_difference() {
+    for name in ["nas_bench_201", "darts", "mobilenet_v3_fpn"] {
+        let space = space(name);
+        for (seed, letters) in (0..).zip(space.draws(4).take(8)) {
+            let text = std::str::from_utf8(&letters).unwrap();
+            let spec = shuffled(&space.decode(text).unwrap(), seed);
+            let network = Network::new(&spec, space.catalog()).unwrap();
+            assert_eq!(space.encode(&network).as_deref(), Ok(text), "{name}");
+        }
+    }
+}
+
+/// Damaged definitions and genotypes are refused or work; nothing panics.
+#[test]
+fn damage_does_no_harm() {
+    let mut rng = fastrand::Rng::with_seed(5);
+    for builtin in builtin_spaces().filter(|space| space.name != "layer_chain") {
+        let lines: Vec<&str> = builtin.text.lines().collect();
+        for _ in 0..40 {
+            let mut damaged = lines.clone();
+            let (a, b) = (rng.usize(..lines.len()), rng.usize(..lines.len()));
+            match rng.u8(..3) {
+                0 => drop(damaged.remove(a)),
+                1 => damaged.swap(a, b),
+                _ => damaged.insert(a, lines[b]),
+            }
+            let text = damaged.join("\n");
+            let number = rng.u32(..40).to_string();
+            let text =
+                if rng.bool() { text.replacen('2', &number, 1 + rng.usize(..4)) } else { text };
+            if let Err(error) = CompiledSpace::from_yaml(&text, crate::builtin()) {
+                assert!(!error.to_string().contains('\n'), "{error}");
+            }
+        }
+        let space = builtin.compile();
+        let letters = space.draws(5).next().unwrap();
+        for _ in 0..60 {
+            let mut damaged = letters.clone();
+            let at = rng.usize(..damaged.len());
+            damaged[at] = *b"0123456789az.A-\xc3".get(rng.usize(..16)).unwrap();
+            let text = String::from_utf8_lossy(&damaged).into_owned();
+            let walks = space.walk(text.as_bytes(), |_| {}).is_ok();
+            assert_eq!(space.decode(&text).is_ok(), walks, "{text}");
+            assert_eq!(space.totals(text.as_bytes()).is_ok(), walks, "{text}");
+        }
+    }
 }
