@@ -572,7 +572,7 @@ def _(x, w):
     return windows(x, w, 2, 3, 1, biased=False)
 
 
-CHANNELS = "{id: a, inputs: [q, k, v], apply: {channel_attention: {heads: 2}}}]"
+CHANNELS = "{id: a, inputs: [q, k, v], apply: {channel_attention: {heads: 2, cosine: true}}}]"
 
 
 @case("channel_attention of tokens, as EdgeNeXt", QKV.format(10, 10, 10, "input") + CHANNELS, (2, 7, 10), tokens=True)
@@ -589,6 +589,41 @@ def _(x, w):
 def _(x, w):
     q, k, v = (conv(x, w, name, 8, (1, 1)).reshape(2, 2, 4, 35) for name in "qkv")
     return cosines(q, k, v, w("a.scale", 2)).reshape(2, 8, 5, 7)
+
+
+@case("channel_attention of tokens without cosines, as DaViT", QKV.format(10, 10, 10, "input")
+      + "{inputs: [q, k, v], apply: {channel_attention: {heads: 2}}}]", (2, 7, 10), tokens=True)  # fmt: skip
+def _(x, w):
+    # timm's ChannelAttentionV2 of davit.py.
+    q, k, v = (heads(linear(x, w, name, 10, False), 2).transpose(-2, -1) for name in "qkv")
+    y = (q * 7**-0.5).matmul(k.transpose(-2, -1)).softmax(-1).matmul(v)
+    return y.permute(0, 3, 1, 2).flatten(2)
+
+
+@case("response_norm, as ConvNeXt V2", "[{id: r, apply: response_norm}]", (2, 6, 5, 7))
+def _(x, w):
+    # timm's GlobalResponseNorm of grn.py.
+    lengths = x.norm(p=2, dim=(2, 3), keepdim=True)
+    shares = lengths / (lengths.mean(dim=1, keepdim=True) + 1e-6)
+    return x + torch.addcmul(w("r.bias", 6).view(1, -1, 1, 1), w("r.weight", 6).view(1, -1, 1, 1), x * shares)
+
+
+@case("affine layers", "[{id: a, apply: layer_shift}, {id: b, apply: layer_scale}, {id: c, apply: shift}]", (2, 6, 5, 7))
+def _(x, w):
+    x = (x + w("a.shift", 6)[:, None, None]) * w("b.factor", 6)[:, None, None]
+    # One number is stored, and is no parameter.
+    return x + wave("c.shift", (1,))
+
+
+@case("an affine layer of tokens", "[{id: a, apply: layer_scale}, {id: b, apply: layer_shift}]", (2, 7, 6), tokens=True)
+def _(x, w):
+    return torch.addcmul(w("b.shift", 6), w("a.factor", 6), x)
+
+
+@case("factors for channels times factors for positions", """[{id: g, apply: global_avg_pool}, {id: p, inputs: [input],
+ apply: {conv2d: {out: 1, kernel: 1}}}, {inputs: [g, p], apply: mul}]""", (2, 6, 5, 7))  # fmt: skip
+def _(x, w):
+    return x.mean((2, 3), keepdim=True) * conv(x, w, "p", 1, (1, 1))
 
 
 @case("a layer that mixes positions, as MLP-Mixer", """[{id: t, apply: transpose}, {id: a, apply: {linear: {out: 9}}}, {apply: gelu},

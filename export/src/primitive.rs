@@ -45,10 +45,16 @@ fn with_one_output(
         Primitive::GroupNorm { groups } => dense::group_norm(groups, x, shape, b),
         Primitive::RmsNorm => dense::rms_norm(x, shape, b),
         Primitive::LayerScale => dense::layer_scale(x, shape, b),
+        Primitive::LayerShift => dense::layer_shift(x, shape, b),
         Primitive::Scale => {
             let factor = b.weight("factor", &[1], Init::Ones);
             b.binary("Mul", x, &factor)
         }
+        Primitive::Shift => {
+            let shift = b.weight("shift", &[1], Init::Zeros);
+            b.binary("Add", x, &shift)
+        }
+        Primitive::ResponseNorm => dense::response_norm(x, c, b),
         Primitive::Relu => b.unary("Relu", x),
         Primitive::Relu6 => elementwise::relu6(x, b),
         Primitive::Hardswish => b.unary("HardSwish", x),
@@ -70,7 +76,9 @@ fn with_one_output(
         Primitive::GlobalAvgPool => windows::global_avg_pool(step, x, shape, b),
         Primitive::SelfAttention { heads } => attention::self_attention(heads, x, shape, b),
         Primitive::Attention { .. } => attention::attention(step, inputs, shapes, b),
-        Primitive::ChannelAttention { heads } => attention::of_channels(heads, inputs, shape, b),
+        Primitive::ChannelAttention { heads, cosine } => {
+            attention::of_channels((heads, cosine), inputs, shape, b)
+        }
         Primitive::WindowAttention { .. } => shifted::window_attention(step, x, shape, b),
         Primitive::Rotary { heads } => attention::rotary(heads, x, shape, b),
         Primitive::SqueezeExcite { .. } => elementwise::squeeze_excite(step, x, c, b),

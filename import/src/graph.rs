@@ -228,6 +228,10 @@ pub enum Operation {
     },
     /// `x / max(|x|, 1e-12)` over the last dimension. The readers do not make it; it is found in the graph.
     Normalize,
+    /// `x + shift + scale * x * n / (mean(n) + 1e-6)`, where `n` is the length of each channel over all positions, and its
+    /// mean is one over the channels. Inputs: a map with its channels first or last, scale, shift. The readers do not make
+    /// it; it is found in the graph.
+    ResponseNorm,
     /// Rotary position embedding (arXiv 2104.09864) of `[n, heads, l, d]`: the halves of each head are rotated against each
     /// other. The readers do not make it; it is found in the graph.
     Rotary,

@@ -197,6 +197,7 @@ impl<'a> Placer<'a> {
             Operation::Attention { causal, scale, cosine } => {
                 self.attention(*causal, *scale, *cosine)
             }
+            Operation::ResponseNorm => self.response_norm(),
             Operation::Normalize => {
                 Err("vectors of length 1, which the catalog has in attention by cosines only"
                     .into())

@@ -65,9 +65,11 @@ pub(crate) fn output(
         | Operation::RmsNorm { .. }
         | Operation::GroupNorm { .. }
         | Operation::Prelu => norms(operation, inputs),
-        Operation::Apply(_) | Operation::Roll { .. } | Operation::Rotary | Operation::Normalize => {
-            Ok(first.to_vec())
-        }
+        Operation::Apply(_)
+        | Operation::Roll { .. }
+        | Operation::Rotary
+        | Operation::Normalize
+        | Operation::ResponseNorm => Ok(first.to_vec()),
         Operation::Binary(_) => {
             let second = *inputs.get(1).ok_or("it reads one value instead of two")?;
             broadcast(first, second).ok_or_else(|| {

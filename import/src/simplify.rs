@@ -119,6 +119,7 @@ impl<'a> Finder<'a> {
             .or_else(|| self.norm(node))
             .or_else(|| self.group_norm(node))
             .or_else(|| self.normalize(node))
+            .or_else(|| self.response_norm(node))
             .or_else(|| self.rotary(node))
             .or_else(|| self.attention(node))
     }

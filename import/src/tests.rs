@@ -1,6 +1,7 @@
 //! Models as graphs, made by hand: the readers are tested on files.
 
 mod attention;
+mod layers;
 mod problems;
 
 use ops_catalog::{Catalog, Merge, Network, NetworkPlan, NetworkSpec};
@@ -241,42 +242,6 @@ fn an_inverted_residual_with_its_gate_is_one_block() {
 /// The definitions of a network's own ops, as text.
 fn own_ops(network: &NetworkSpec) -> String {
     serde_json::to_string(&network.ops).unwrap()
-}
-
-/// Older versions of ONNX have no group norm.
-#[test]
-fn a_norm_of_instances_with_factors_for_channels_is_a_group_norm() {
-    let mut model = Model::default();
-    let x = model.input(&[1, 8, 4, 4]);
-    let grouped = model.reshape(x, &[1, 2, 64]);
-    let [ones, zeros] = [1.0, 0.0].map(|number| {
-        let id = model.weight("", &[2]);
-        model.graph.values[id].numbers = Some([number; 2].into());
-        id
-    });
-    let norm = Operation::GroupNorm { groups: 2, epsilon: 1e-5 };
-    let normed = model.add(norm, &[grouped, ones, zeros], &[1, 2, 64]);
-    let map = model.reshape(normed, &[1, 8, 4, 4]);
-    let (scale, shift) = (model.weight("scale", &[8, 1, 1]), model.weight("shift", &[8, 1, 1]));
-    let scaled = model.binary(Binary::Mul, map, scale);
-    let output = model.binary(Binary::Add, scaled, shift);
-    let (plan, network) = model.plan(output);
-    assert!(own_ops(&network).contains(r#"{"group_norm":{"groups":2}}"#));
-    assert_eq!(plan.cost.params, 16);
-}
-
-#[test]
-fn one_number_is_no_parameter() {
-    let mut model = Model::default();
-    let x = model.input(&[1, 8, 4, 4]);
-    let x = model.conv("a", x, 8, [1, 1], 1, 1);
-    let half = model.number(2.0);
-    let output = model.binary(Binary::Div, x, half);
-    let imported = model.import(output).unwrap();
-    let factor = imported.weights.iter().find(|(name, _)| name.ends_with(".factor"));
-    assert_eq!(factor.map(|(_, given)| given), Some(&Given::Constant(0.5, vec![1])));
-    let network = Network::new(&imported.network, Catalog::builtin()).unwrap();
-    assert_eq!(network.plan(Catalog::builtin()).unwrap().cost.params, 8 * 8 + 8);
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod windows;
 
 use std::fmt;
 
-use ops_catalog::{Dimension, Interpolation, Primitive, Sides, Step, TensorShape};
+use ops_catalog::{Dimension, Init, Interpolation, Primitive, Sides, Step, TensorShape};
 use tch::{Kind, TchError, Tensor};
 
 use self::elementwise::Elementwise;
@@ -121,7 +121,10 @@ impl Kernel {
             Primitive::GroupNorm { groups } => dense::group_norm(groups, c, weights)?,
             Primitive::RmsNorm => dense::rms_norm(input, weights)?,
             Primitive::LayerScale => dense::layer_scale(input, weights)?,
-            Primitive::Scale => dense::scale(weights)?,
+            Primitive::LayerShift => dense::layer_shift(input, weights)?,
+            Primitive::Scale => dense::with_number("factor", Init::Ones, Tensor::f_mul, weights)?,
+            Primitive::Shift => dense::with_number("shift", Init::Zeros, Tensor::f_add, weights)?,
+            Primitive::ResponseNorm => dense::response_norm(c, weights)?,
             Primitive::Relu => Kernel::overwriting(elementwise::RELU),
             Primitive::Relu6 => Kernel::overwriting(elementwise::RELU6),
             Primitive::Hardswish => Kernel::overwriting(elementwise::HARDSWISH),
@@ -155,7 +158,9 @@ impl Kernel {
             }),
             Primitive::SelfAttention { heads } => attention::self_attention(heads, c, weights)?,
             Primitive::Attention { .. } => attention::attention(step, inputs, weights)?,
-            Primitive::ChannelAttention { heads } => attention::of_channels(heads, weights)?,
+            Primitive::ChannelAttention { heads, cosine } => {
+                attention::of_channels(heads, cosine, weights)?
+            }
             Primitive::WindowAttention { .. } => shifted::window_attention(step, input, weights)?,
             Primitive::Rotary { heads } => attention::rotary(heads, input, weights)?,
             Primitive::SqueezeExcite { squeeze, activation, gate, .. } => {

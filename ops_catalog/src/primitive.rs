@@ -263,8 +263,16 @@ pub enum Primitive {
     RmsNorm,
     /// A learned factor for each channel.
     LayerScale,
+    /// A learned number added to each channel.
+    LayerShift,
     /// Product with one number, which is no parameter: it is stored with the weights, as `factor`.
     Scale,
+    /// Sum with one number, which is no parameter: it is stored with the weights, as `shift`.
+    Shift,
+    /// `x + shift + scale * x * n / (mean(n) + 1e-6)`, where `n` is the root of the sum of squares of each channel over all
+    /// positions of a map, and its mean is one over the channels. Scale and shift are learned for each channel: the global
+    /// response normalization of ConvNeXt V2 (arXiv 2301.00808).
+    ResponseNorm,
     /// `max(x, 0)`.
     Relu,
     /// `min(max(x, 0), 6)`.
@@ -371,13 +379,15 @@ pub enum Primitive {
         #[serde(default, skip_serializing_if = "is_no")]
         cosine: [bool],
     },
-    /// Attention of channels: `softmax(q^T k) v^T` for each head, so each channel of a head sees all channels of the
-    /// head, and the scores are sums over the positions. The three inputs are alike. Queries and keys of each channel
-    /// are divided by their lengths, and the scores are multiplied with a learned factor for each head: the
-    /// cross-covariance attention of XCiT (arXiv 2106.09681).
+    /// Attention of channels: `softmax(q^T k / sqrt(positions)) v^T` for each head, so each channel of a head sees all
+    /// channels of the head, and the scores are sums over the positions, as in DaViT (arXiv 2204.03645). The three inputs
+    /// are alike.
     ChannelAttention {
         /// Heads; they divide the channels.
         heads: [S],
+        /// Whether the scores are cosines, as in `attention`: the cross-covariance attention of XCiT (arXiv 2106.09681).
+        #[serde(default, skip_serializing_if = "is_no")]
+        cosine: [bool],
     },
     /// Self-attention inside square windows of a map, with input and output projections, and by default a learned bias
     /// for each head and relative position: `shifted_window_attention` of Swin (arXiv 2103.14030), and the partitions of
@@ -428,7 +438,7 @@ pub enum Primitive {
     /// Its first input less its second.
     Sub,
     /// Product of its inputs. A 1x1 map is a factor for each channel, and a map of one channel is one for each
-    /// position.
+    /// position. The product of both is a map.
     Mul,
     /// Its inputs, one after the other along the channels.
     Concat,
@@ -611,6 +621,7 @@ impl<S> Primitive<S> {
                 | Primitive::LayerNorm
                 | Primitive::GroupNorm { .. }
                 | Primitive::RmsNorm
+                | Primitive::ResponseNorm
         )
     }
 

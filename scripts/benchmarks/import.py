@@ -20,7 +20,7 @@ MOST_FLOPS = 6e9
 # processor time on a small machine, and the measurement wants a machine without other work.
 KEPT = ROOT / "target/bench-import/networks"
 
-# Outputs are compared for these, given their weights.
+# Outputs are compared for these, with the weights of the file.
 COMPARED = """alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3 maxvit_t mnasnet1_0
 mobilenet_v2 mobilenet_v3_large regnet_y_400mf resnet18 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_1 swin_t vgg11_bn
 vit_b_32""".split()
@@ -157,8 +157,6 @@ def export(source, name, folder):
     if name in COMPARED:
         from safetensors.torch import save_file
 
-        weights = {key: value.clone().contiguous().float() for key, value in model.state_dict().items()}
-        save_file(weights, folder / "weights.safetensors")
         save_file({"input": x.float(), "output": output.contiguous()}, folder / "values.safetensors")
     torch.onnx.export(model, (x,), folder / "model.onnx", dynamo=True, external_data=True, verbose=False)
 
@@ -215,12 +213,7 @@ def judge(source, name, keep, keys):
                     (keep / f"{name}.json").write_text((folder / "pt2.json").read_text())
         if name in COMPARED and line["routes"]:
             done = subprocess.run(
-                [
-                    BIN / "examples/imported",
-                    folder / "model.pt2",
-                    folder / "weights.safetensors",
-                    folder / "values.safetensors",
-                ],
+                [BIN / "examples/imported", folder / "model.pt2", folder / "values.safetensors"],
                 capture_output=True,
                 text=True,
             )

@@ -145,7 +145,7 @@ pub(super) fn attention(
 
 /// Attention of the channels of each head.
 pub(super) fn of_channels(
-    heads: u32,
+    (heads, cosine): (u32, bool),
     inputs: &[Value],
     shape: TensorShape,
     b: &mut Builder,
@@ -156,7 +156,11 @@ pub(super) fn of_channels(
     let k = by_head(&inputs[1], shape, heads, false, b);
     let v = by_head(&inputs[2], shape, heads, true, b);
     let parts = [&q.value, &k.value, &v.value];
-    let mixed = scaled_dot_product(parts, Scores::Cosines { heads }, |scores, _| scores, b);
+    let scores = match cosine {
+        true => Scores::Cosines { heads },
+        false => Scores::Products { size: shape.positions() as i64 },
+    };
+    let mixed = scaled_dot_product(parts, scores, |scores, _| scores, b);
     let ordered = match shape {
         TensorShape::Map { .. } => mixed,
         TensorShape::Tokens { .. } => b.transpose(&mixed, [0, 3, 1, 2]),

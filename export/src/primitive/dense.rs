@@ -219,3 +219,22 @@ pub(super) fn layer_scale(x: &Value, shape: TensorShape, b: &mut Builder) -> Val
     let factor = b.viewed("factor", &[c], Init::SMALL, &aligned(shape));
     b.binary("Mul", x, &factor)
 }
+
+pub(super) fn layer_shift(x: &Value, shape: TensorShape, b: &mut Builder) -> Value {
+    let c = i64::from(shape.channels());
+    let shift = b.viewed("shift", &[c], Init::SMALL, &aligned(shape));
+    b.binary("Add", x, &shift)
+}
+
+pub(super) fn response_norm(x: &Value, c: i64, b: &mut Builder) -> Value {
+    let [weight, bias] =
+        ["weight", "bias"].map(|name| b.viewed(name, &[c], Init::SMALL, &[c, 1, 1]));
+    let lengths = b.node("ReduceL2", &[x], [ints("axes", [2, 3]), int("keepdims", 1)]);
+    let mean = b.node("ReduceMean", &[&lengths], [ints("axes", [1]), int("keepdims", 1)]);
+    let mean = b.with_number("Add", &mean, LAYER_NORM_EPSILON);
+    let shares = b.binary("Div", &lengths, &mean);
+    let normed = b.binary("Mul", x, &shares);
+    let scaled = b.binary("Mul", &normed, &weight);
+    let shifted = b.binary("Add", &scaled, &bias);
+    b.binary("Add", x, &shifted)
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ops_catalog::{Node, Op, OpDef, Pair, Primitive, Size, Variable};
+use ops_catalog::{Node, Op, OpDef, Pair, Primitive, Size, TensorShape, Variable};
 
 use super::matching::{layout, op_shape, square_stride};
 use super::primitive;
@@ -121,7 +121,13 @@ fn gcd(a: u32, b: u32) -> u32 {
 
 /// The stride that a piece has as an op: that of its steps with a stride, or that of its only layer with one.
 fn stride_of(flat: &Flat, piece: &Piece) -> Option<u32> {
+    // A stride is at most the size of the op's input, which a map inside the op can exceed.
+    let most = match piece.input_shape(flat) {
+        TensorShape::Map { h, w, .. } => h.min(w),
+        TensorShape::Tokens { .. } => 1,
+    };
     let strides = piece.steps.iter().filter_map(|&step| square_stride(primitive(flat, step)));
+    let strides = strides.filter(|&stride| stride <= most);
     let one = |&&step: &&usize| matches!(primitive(flat, step), Primitive::Conv2d { stride, .. } if *stride == Pair::square(1));
     let layers = piece.steps.iter().filter(one).count();
     strides.max().or_else(|| (layers == 1 && piece.steps.len() <= 3).then_some(1))

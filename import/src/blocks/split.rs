@@ -189,7 +189,9 @@ fn is_light(primitive: &Primitive<u32>) -> bool {
         || matches!(
             primitive,
             Primitive::LayerScale
+                | Primitive::LayerShift
                 | Primitive::Scale
+                | Primitive::Shift
                 | Primitive::Transpose
                 | Primitive::Prelu { .. }
                 | Primitive::Flatten

@@ -173,6 +173,8 @@ impl Call<'_, '_> {
     }
 
     pub(super) fn pool(&mut self, maximum: bool) -> Step<ValueId> {
+        let kernel = self.ints("kernel_shape")?.map_or(0, |kernel| kernel.len());
+        self.builder.batched(self.need(0)?, kernel)?;
         let rank = self.spatial()?.len();
         let kernel = self.per_dimension("kernel_shape", rank, 0)?;
         let Window { kernel, stride, dilation, before, after } = self.window(kernel)?;

@@ -32,10 +32,15 @@ impl Placer<'_> {
         cosine: bool,
     ) -> Result<Placed, Why> {
         let parts = [self.argument(0)?, self.argument(1)?, self.argument(2)?];
-        if cosine && let Some(heads) = self.channel_heads(&parts) {
-            let primitive = Primitive::ChannelAttention { heads: number(heads)? };
+        if let Some(heads) = self.channel_heads(&parts) {
+            if self.node.inputs.len() > 3 + usize::from(cosine) || causal {
+                return Err("attention of channels with a mask".into());
+            }
+            let positions = self.shape(&parts[0]).positions() as f64;
+            self.note_scale(scale.filter(|_| !cosine), positions);
+            let primitive = Primitive::ChannelAttention { heads: number(heads)?, cosine };
             let sources = parts.iter().map(|part| part.source).collect();
-            let source = self.push(primitive, sources, self.head_factors(true, heads)?)?;
+            let source = self.push(primitive, sources, self.head_factors(cosine, heads)?)?;
             return Ok(Placed { source, ..parts[0].clone() });
         }
         let [q, k, v] = [self.heads(&parts[0])?, self.heads(&parts[1])?, self.heads(&parts[2])?];
@@ -43,12 +48,7 @@ impl Placer<'_> {
         if k.heads != v.heads || q.repeats != 1 || !shared {
             return Err(format!("{} heads of queries and {} of keys", q.heads, k.heads));
         }
-        let usual = 1.0 / (q.size as f64).sqrt();
-        if !cosine && scale.is_some_and(|scale| (scale / usual - 1.0).abs() > 1e-3) {
-            self.note(
-                "the scores of an attention are scaled by another number than 1 / sqrt(head size), which takes as long",
-            );
-        }
+        self.note_scale(scale.filter(|_| !cosine), q.size as f64);
         let first_mask = 3 + usize::from(cosine);
         let masks: Vec<&Value> = (first_mask..self.node.inputs.len())
             .map(|index| self.weight(index))
@@ -61,6 +61,15 @@ impl Placer<'_> {
             self.over_all(&parts, [&q, &k, &v], (causal, cosine), &masks)?
         };
         Ok(Placed { source, digits, rolled: parts[0].rolled })
+    }
+
+    /// Notes a factor of scores that is not the usual one for products of so many terms.
+    fn note_scale(&mut self, scale: Option<f64>, terms: f64) {
+        if scale.is_some_and(|scale| (scale * terms.sqrt() - 1.0).abs() > 1e-3) {
+            self.note(
+                "the scores of an attention are scaled by another number than 1 / sqrt(head size), which takes as long",
+            );
+        }
     }
 
     /// The factors of the heads, of attention by cosines.

@@ -276,6 +276,25 @@ impl Placer<'_> {
     }
 }
 
+impl Placer<'_> {
+    pub(super) fn response_norm(&mut self) -> Result<Placed, Why> {
+        let input = self.argument(0)?;
+        let channels = vec![u64::from(self.shape(&input).channels())];
+        let weights = [("weight", 1), ("bias", 2)].map(|(name, index)| {
+            let given = Given::Reshaped(Box::new(stored(self.weight(index)?)), channels.clone());
+            Ok::<_, Why>(named(name, given))
+        });
+        let [scale, shift] = weights;
+        let weights = vec![scale?, shift?];
+        if !matches!(self.shape(&input), TensorShape::Map { .. }) || input.rolled != [0, 0] {
+            return Err("a response norm of something that is no map".into());
+        }
+        // It is the same for any order of the positions.
+        let source = self.push(Primitive::ResponseNorm, vec![input.source], weights)?;
+        self.in_order_of(&input, source)
+    }
+}
+
 /// Whether a layer norm is over the last dimension alone.
 pub(super) fn is_over_channels(dimensions: usize) -> Result<(), Why> {
     match dimensions {

@@ -5,7 +5,7 @@ use ops_catalog::{Primitive, TensorShape};
 use super::dense::{named, stored};
 use super::{Placed, Placer, Why, told};
 use crate::flat::{Apply, Given, Source};
-use crate::graph::{Binary, Function, Value};
+use crate::graph::{Binary, Formula, Function, Kind, Operation, Value};
 use crate::view::{Axis, Digit, Digits, whole};
 
 /// What a constant is to a value, by the dimensions in which it varies.
@@ -136,17 +136,21 @@ impl Placer<'_> {
     ) -> Result<Placed, Why> {
         let input = self.argument(index)?;
         let extent = self.extent(&input, constant)?;
+        let first = index == 0;
         match (binary, extent) {
             (Binary::Add, Extent::Channels) => self.with_bias(&input, index, constant),
+            (Binary::Sub, Extent::Channels) if first => {
+                self.shifted(&input, computed(Function::Negate, constant))
+            }
             (Binary::Add, Extent::Positions) => self.with_positions(&input, constant),
             (Binary::Mul, Extent::Channels) => self.scaled(&input, stored(constant)),
-            (Binary::Mul | Binary::Div, Extent::Scalar) if index == 0 || binary == Binary::Mul => {
-                self.scaled_by_one_number(&input, binary, constant)
+            (Binary::Div, Extent::Channels) if first => {
+                self.scaled(&input, computed(Function::Reciprocal, constant))
             }
-            (Binary::Add | Binary::Sub, Extent::Scalar)
-                if constant.numbers.as_deref() == Some(&[0.0]) && index == 0 =>
+            (Binary::Mul | Binary::Div | Binary::Add | Binary::Sub, Extent::Scalar)
+                if first || binary != Binary::Div =>
             {
-                Ok(input)
+                self.with_number(&input, binary, first, constant)
             }
             (_, Extent::Scalar) => Err(format!(
                 "{binary:?} of a value and the number `{}` is not in the catalog",
@@ -216,8 +220,15 @@ impl Placer<'_> {
                 return Ok(input.clone());
             }
         }
-        Err("a constant is added to each channel, and not right after a layer without a bias"
-            .into())
+        self.shifted(input, stored(constant))
+    }
+
+    /// A number added to each channel.
+    fn shifted(&mut self, input: &Placed, shift: Given) -> Result<Placed, Why> {
+        let channels = u64::from(self.shape(input).channels());
+        let weights = vec![named("shift", Given::Reshaped(Box::new(shift), vec![channels]))];
+        let source = self.push(Primitive::LayerShift, vec![input.source], weights)?;
+        Ok(Placed { source, ..input.clone() })
     }
 
     /// Position embeddings.
@@ -248,22 +259,33 @@ impl Placer<'_> {
         Ok(Placed { source, ..input.clone() })
     }
 
-    /// One factor for all.
-    fn scaled_by_one_number(
+    /// A value and one number. `first` says whether the value comes first.
+    fn with_number(
         &mut self,
         input: &Placed,
         binary: Binary,
+        first: bool,
         constant: &Value,
     ) -> Result<Placed, Why> {
         let Some(&[number]) = constant.numbers.as_deref() else {
             return Err(format!("the number `{}` is not in the file", constant.name));
         };
-        let factor = if binary == Binary::Div { 1.0 / number } else { number };
-        if factor == 1.0 {
-            return Ok(input.clone());
+        let (factor, shift) = match (binary, first) {
+            (Binary::Div, _) => (1.0 / number, 0.0),
+            (Binary::Mul, _) => (number, 0.0),
+            (Binary::Sub, true) => (1.0, -number),
+            (Binary::Sub, false) => (-1.0, number),
+            _ => (1.0, number),
+        };
+        let mut source = input.source;
+        if factor != 1.0 {
+            let weights = vec![named("factor", Given::Constant(factor, vec![1]))];
+            source = self.push(Primitive::Scale, vec![source], weights)?;
         }
-        let weights = vec![named("factor", Given::Constant(factor, vec![1]))];
-        let source = self.push(Primitive::Scale, vec![input.source], weights)?;
+        if shift != 0.0 {
+            let weights = vec![named("shift", Given::Constant(shift, vec![1]))];
+            source = self.push(Primitive::Shift, vec![source], weights)?;
+        }
         Ok(Placed { source, ..input.clone() })
     }
 
@@ -325,6 +347,15 @@ impl Placer<'_> {
         let source = self.push(Primitive::GlobalAvgPool, vec![input.source], vec![])?;
         self.as_wanted(source)
     }
+}
+
+/// A function of a constant.
+fn computed(function: Function, constant: &Value) -> Given {
+    let formula = constant.formula.clone().and_then(|formula| {
+        let operation = Operation::Apply(function);
+        Formula::applied(&operation, Kind::Float, vec![formula], &constant.dims)
+    });
+    formula.map_or(Given::Unknown, Given::Computed)
 }
 
 /// The primitive of an activation.

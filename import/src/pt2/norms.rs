@@ -62,6 +62,10 @@ impl Call<'_, '_> {
                 let channels = self.channels()?;
                 self.grouped(small(i64::try_from(channels).unwrap_or(i64::MAX))?)
             }
+            // A standardized weight.
+            _ if self.builder.is_constant(self.first()?) => {
+                unsupported("a batch norm of a constant")
+            }
             _ if self.bool("training", false)? => self.builder.training(),
             _ => self.batch_norm(),
         }

@@ -146,6 +146,53 @@ impl Finder<'_> {
         Found::new(Operation::GroupNorm { groups, epsilon }, vec![x, scale, shift])
     }
 
+    /// `x + (shift + scale * (x * n / (mean(n) + epsilon)))`, with `node` as the sum: `n` is the length of each channel.
+    pub(super) fn response_norm(&self, node: &Node) -> Option<Found> {
+        let (Operation::Binary(Binary::Add), &[left, right]) = (&node.operation, &node.inputs[..])
+        else {
+            return None;
+        };
+        [(left, right), (right, left)].into_iter().find_map(|(x, shifted)| {
+            let [left, right] = self.binary(shifted, Binary::Add)?;
+            let constant = |value: ValueId| self.graph.values[value].constant;
+            let (scaled, shift) = if constant(right) { (left, right) } else { (right, left) };
+            let [left, right] = self.binary(scaled, Binary::Mul)?;
+            let (product, scale) = if constant(right) { (left, right) } else { (right, left) };
+            let [left, right] = self.binary(product, Binary::Mul)?;
+            let shares = if left == x { right } else { left };
+            let [lengths, mean] = self.binary(shares, Binary::Div)?;
+            let axis = self.mean_of_lengths(lengths, self.plus(mean, 1e-6)?, x)?;
+            let channels = self.graph.values[x].dims[axis];
+            let own = |value: ValueId| {
+                let value = &self.graph.values[value];
+                value.constant && value.dims.iter().product::<u64>() == channels
+            };
+            let is_whole = own(shift) && own(scale) && (left == x || right == x);
+            is_whole.then(|| Found::new(Operation::ResponseNorm, vec![x, scale, shift])).flatten()
+        })
+    }
+
+    /// The dimension of the channels, if one value is the length of each channel of a map over all positions, and another
+    /// is their mean over the channels.
+    fn mean_of_lengths(&self, lengths: ValueId, mean: ValueId, x: ValueId) -> Option<usize> {
+        let sum = self.producer(self.root(lengths)?)?;
+        let mean = self.producer(mean)?;
+        let axis = match (&sum.operation, &mean.operation) {
+            (
+                Operation::Reduce { reduction: Reduction::Sum, axes: positions, keep: true },
+                Operation::Reduce { reduction: Reduction::Mean, axes, keep: true },
+            ) => match (&positions[..], &axes[..]) {
+                ([2, 3], [1]) => 1,
+                ([1, 2], [3]) => 3,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let four = self.graph.values[x].dims.len() == 4;
+        let same = self.square_of(*sum.inputs.first()?) == Some(x);
+        (four && same && mean.inputs == [lengths]).then_some(axis)
+    }
+
     /// A map and a constant for each of its channels, `[c, 1, 1]`, of two values in any order.
     fn with_map_weight(&self, left: ValueId, right: ValueId) -> Option<(ValueId, ValueId)> {
         [(left, right), (right, left)].into_iter().find(|&(map, weight)| {

@@ -177,7 +177,7 @@ fn attention_of_channels_is_found() {
     let output = model.linear("out", mixed, 32);
     let (plan, network) = model.plan(output);
     let text = own_ops(&network);
-    assert!(text.contains(r#"{"channel_attention":{"heads":4}}"#), "{text}");
+    assert!(text.contains(r#"{"channel_attention":{"heads":4,"cosine":true}}"#), "{text}");
     let products = 2 * 16 * 32 * 8;
     assert_eq!(plan.cost.flops, 16 * 32 * (96 + 32) + products);
 }

@@ -3,7 +3,8 @@
 use latlas_import::{ReadOptions, read_bytes};
 
 use crate::proto::{
-    bytes, input, int, int_attribute, list, model, node, output, tensor, text, weight, whole,
+    bytes, input, int, int_attribute, ints_attribute, list, model, node, output, tensor, text,
+    weight, whole,
 };
 use crate::{data, fixture, refused};
 
@@ -102,6 +103,10 @@ fn shapes_that_do_not_fit_are_told_with_their_node() {
         problem(&[&maps[..], &unbatched].concat()),
         "y (Conv): its input [3, 1, 1] has no batch dimension: export the model with one in front, as in [1, 3, 1, 1]"
     );
+    let pool =
+        [node("MaxPool", &["m"], &["y"], &[ints_attribute("kernel_shape", &[1, 1])]), output("y")];
+    let said = problem(&[&maps[..], &pool].concat());
+    assert!(said.starts_with("y (MaxPool): its input [3, 1, 1] has no batch dimension"), "{said}");
     let attribute = [node("Softmax", &["x"], &["y"], &[int_attribute("axis", 7)]), output("y")];
     assert_eq!(problem(&attribute), "y (Softmax): there is no dimension 7 of 2");
     let missing = [node("MatMul", &["x"], &["y"], &[]), output("y")];

@@ -175,13 +175,26 @@ pub(super) fn cosine_product(
 }
 
 /// Attention of the channels of each head, over three sequences or maps.
-pub(super) fn of_channels(heads: u32, weights: &mut Source) -> Result<Kernel, WeightError> {
+pub(super) fn of_channels(
+    heads: u32,
+    cosine: bool,
+    weights: &mut Source,
+) -> Result<Kernel, WeightError> {
     let heads = i64::from(heads);
-    let factors = head_factors(heads, weights)?;
+    let factors = cosine.then(|| head_factors(heads, weights)).transpose()?;
     Ok(Kernel::merging(move |arguments, _| {
         let like = arguments[0].tensor();
         let part = |index: usize| by_head(arguments[index].tensor(), heads)?.f_transpose(2, 3);
-        let mixed = cosine_product(&part(0)?, &part(1)?, &part(2)?, &factors, None)?;
+        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
+        let mixed = match &factors {
+            Some(factors) => cosine_product(&q, &k, &v, factors, None)?,
+            None => {
+                let (_, _, _, positions) = q.size4()?;
+                let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?;
+                let scores = scores.f_mul_scalar(1.0 / (positions as f64).sqrt())?;
+                scores.f_softmax(-1, None::<Kind>)?.f_matmul(&v)?
+            }
+        };
         match like.dim() {
             4 => mixed.f_reshape(like.size()),
             _ => mixed.f_permute([0, 3, 1, 2])?.f_reshape(like.size()),

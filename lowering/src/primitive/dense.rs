@@ -223,11 +223,39 @@ pub(super) fn layer_scale(input: TensorShape, weights: &mut Source) -> Result<Ke
     Ok(Kernel::of_one(move |x| x.f_mul(&factor)))
 }
 
-/// Product with a number that is not trained.
-pub(super) fn scale(weights: &mut Source) -> Result<Kernel, WeightError> {
-    let spec = Spec { axes: vec![Axis::Fixed(1)], init: Init::Ones, trained: false };
-    let factor = weights.get("factor", &spec)?;
-    Ok(Kernel::of_one(move |x| x.f_mul(&factor)))
+pub(super) fn layer_shift(input: TensorShape, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let c = i64::from(input.channels());
+    let shift = weights.small("shift", Axis::Channels(c))?;
+    let shift = weights.viewed("shift", &shift, &aligned(input, c))?;
+    Ok(Kernel::of_one(move |x| x.f_add(&shift)))
+}
+
+/// A value and one number that is not trained.
+pub(super) fn with_number(
+    name: &str,
+    init: Init,
+    combine: fn(&Tensor, &Tensor) -> Outcome,
+    weights: &mut Source,
+) -> Result<Kernel, WeightError> {
+    let spec = Spec { axes: vec![Axis::Fixed(1)], init, trained: false };
+    let number = weights.get(name, &spec)?;
+    Ok(Kernel::of_one(move |x| combine(x, &number)))
+}
+
+/// Written out, as timm does.
+pub(super) fn response_norm(c: i64, weights: &mut Source) -> Result<Kernel, WeightError> {
+    let mut of_channels = |name: &str| {
+        let weight = weights.small(name, Axis::Channels(c))?;
+        weights.viewed(name, &weight, &[c, 1, 1])
+    };
+    let (weight, bias) = (of_channels("weight")?, of_channels("bias")?);
+    Ok(Kernel::of_one(move |x| {
+        let positions = [2i64, 3].as_slice();
+        let lengths = x.f_square()?.f_sum_dim_intlist(positions, true, None::<Kind>)?.f_sqrt()?;
+        let mean = lengths.f_mean_dim([1i64].as_slice(), true, None::<Kind>)?;
+        let shares = lengths.f_div(&mean.f_add_scalar(LAYER_NORM_EPSILON)?)?;
+        x.f_add(&bias.f_addcmul(&weight, &x.f_mul(&shares)?)?)
+    }))
 }
 
 pub(super) fn group_norm(groups: u32, c: i64, weights: &mut Source) -> Result<Kernel, WeightError> {

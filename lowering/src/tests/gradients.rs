@@ -124,7 +124,10 @@ fn gradients_of_every_primitive_are_those_of_its_values() {
             "batch_norm",
             "layer_norm",
             "layer_scale",
+            "layer_shift",
             "scale",
+            "shift",
+            "response_norm",
             "relu",
             "relu6",
             "hardswish",
@@ -221,7 +224,10 @@ fn gradients_of_every_primitive_are_those_of_its_values() {
     ));
     ops.push((
         vec!["channel_attention"],
-        format!("[{twice}, {{inputs: [x, input, x], apply: {{channel_attention: {{heads: 2}}}}}}]"),
+        format!(
+            "[{twice}, {{id: y, inputs: [x, input, x], apply: {{channel_attention: {{heads: 2}}}}}},
+              {{inputs: [y, x, y], apply: {{channel_attention: {{heads: 4, cosine: true}}}}}}]"
+        ),
     ));
     ops.push((
         vec!["to_map_of"],

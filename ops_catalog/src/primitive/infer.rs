@@ -169,8 +169,14 @@ impl Primitive<u32> {
                 divides("groups", *groups, input.channels())?;
                 Effect::of(input).learning(2 * channels)
             }
-            Primitive::RmsNorm | Primitive::LayerScale => Effect::of(input).learning(channels),
-            Primitive::Scale => Effect { statistics: 1, ..Effect::of(input) },
+            Primitive::RmsNorm | Primitive::LayerScale | Primitive::LayerShift => {
+                Effect::of(input).learning(channels)
+            }
+            Primitive::Scale | Primitive::Shift => Effect { statistics: 1, ..Effect::of(input) },
+            Primitive::ResponseNorm => {
+                map(input)?;
+                Effect::of(input).learning(2 * channels)
+            }
             activation!() | Primitive::Softmax => Effect::of(input),
             Primitive::Prelu { shared } => {
                 Effect::of(input).learning(if *shared { 1 } else { channels })
@@ -211,12 +217,13 @@ impl Primitive<u32> {
                 let factors = if *cosine { u64::from(*heads) } else { 0 };
                 Effect::of(output).working(flops).learning(params + factors)
             }
-            Primitive::ChannelAttention { heads } => {
+            Primitive::ChannelAttention { heads, cosine } => {
                 divides("heads", *heads, input.channels())?;
                 let heads = u64::from(*heads);
                 let batch = u64::from(input.batch());
                 let flops = product(&[2, batch, input.positions(), channels, channels / heads])?;
-                Effect::of(alike(inputs)?).working(flops).learning(heads)
+                let factors = if *cosine { heads } else { 0 };
+                Effect::of(alike(inputs)?).working(flops).learning(factors)
             }
             Primitive::WindowAttention { heads, window, shift, grid, position_bias, cosine } => {
                 divides("heads", *heads, input.channels())?;
@@ -461,9 +468,17 @@ fn sliced(
 
 /// The product of tensors of one shape, of factors for channels and of factors for positions.
 fn scaled(inputs: &[TensorShape]) -> Result<TensorShape, Invalid> {
-    let Some(&whole) = inputs.iter().max_by_key(|shape| shape.elements()) else {
-        return Err(Invalid::here("has no inputs"));
-    };
+    let mut whole = inputs[0];
+    for &input in inputs {
+        // Factors for channels and factors for positions alone have a product of the size of both.
+        if let (
+            TensorShape::Map { c, h, w, .. },
+            TensorShape::Map { c: channels, h: rows, w: columns, .. },
+        ) = (&mut whole, input)
+        {
+            (*c, *h, *w) = ((*c).max(channels), (*h).max(rows), (*w).max(columns));
+        }
+    }
     let is_factor = |shape: TensorShape| match (shape, whole) {
         (
             TensorShape::Map { n, c, h, w },
@@ -473,7 +488,7 @@ fn scaled(inputs: &[TensorShape]) -> Result<TensorShape, Invalid> {
     };
     match inputs.iter().find(|&&shape| shape != whole && !is_factor(shape)) {
         Some(other) => Err(Invalid::here(format!("its inputs differ: {whole} and {other}"))),
-        None => Ok(whole),
+        None => whole.checked(),
     }
 }
 

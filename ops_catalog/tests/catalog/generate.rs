@@ -175,10 +175,14 @@ pub fn nonsense() -> impl Strategy<Value = OpDef> {
                 Primitive::Attention { heads, kv_heads, causal, position_bias, cosine }
             }
         ),
-        1 => size().prop_map(|heads| Primitive::ChannelAttention { heads }),
+        1 => (size(), any::<bool>())
+            .prop_map(|(heads, cosine)| Primitive::ChannelAttention { heads, cosine }),
         1 => Just(Primitive::Transpose),
         1 => sizes().prop_map(|size| Primitive::ToMapOf { size }),
         1 => Just(Primitive::Scale),
+        1 => Just(Primitive::Shift),
+        1 => Just(Primitive::LayerShift),
+        1 => Just(Primitive::ResponseNorm),
         1 => (option::weighted(0.5, size()), sizes()).prop_map(|(out, stride)| Primitive::Zero { out, stride }),
         4 => conv.prop_map(|(out, kernel, stride, groups, dilation, padding, bias)| {
             Primitive::Conv2d { out, kernel, stride, groups, dilation, padding, bias }

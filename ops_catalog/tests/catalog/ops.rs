@@ -74,6 +74,8 @@ impl Weightless for Primitive<u32> {
                 | Primitive::PositionEmbedding
                 | Primitive::PrependTokens { .. }
                 | Primitive::LayerScale
+                | Primitive::LayerShift
+                | Primitive::ResponseNorm
                 | Primitive::SelfAttention { .. }
                 | Primitive::SqueezeExcite { .. }
                 | Primitive::ToTokens { .. }
